@@ -1,0 +1,107 @@
+"""The agent's own settings, /etc/licet/config.yaml. Every directory is a setting, so that several
+agents (tests, a demo, the host's) live side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.errors import ConfigError
+
+DEFAULT_PATH = Path("/etc/licet/config.yaml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scope(_Section):
+    """What of the host the agent looks at. Programs attach to `cgroup` and what is below it."""
+
+    cgroup: str = "/"
+    """A cgroup2 path as in /proc/PID/cgroup."""
+    interfaces: tuple[str, ...] = ()
+    """For the tc gate: the only interfaces it may attach to. Nothing is attached while it is empty."""
+    namespaces: tuple[str, ...] | None = None
+    """Paths of network namespaces whose listeners are looked at; absent: all of them."""
+
+
+class Paths(_Section):
+    policy: Path = Path("/etc/licet/policy.yaml")
+    policy_dir: Path = Path("/etc/licet/policy.d")
+    run: Path = Path("/run/licet")
+    state: Path = Path("/var/lib/licet")
+    pins: Path = Path("/sys/fs/bpf/licet")
+    proc: Path = Path("/proc")
+
+
+class Intervals(_Section):
+    """Seconds."""
+
+    summary: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """How often repeats of one violation are summarised."""
+    reconcile: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """How often kernel state is compared with sock_diag, /proc and the host's addresses."""
+
+
+class Events(_Section):
+    sink: str = "stdout"
+    """stdout, none, or a file that JSON lines are appended to."""
+    flows: bool = False
+    """Also an event for every flow that opens or closes (not meant for busy targets)."""
+    keep: Annotated[int, Field(ge=0, le=100_000)] = 2000
+    """How many recent events `licet events` can show."""
+
+
+class Settings(_Section):
+    scope: Scope = Scope()
+    paths: Paths = Paths()
+    listen: str = "127.0.0.1:9477"
+    """host:port of /metrics, /healthz and /readyz; port 0 takes a free one (shown by `licet status`)."""
+    intervals: Intervals = Intervals()
+    events: Events = Events()
+    acceptor: Literal["auto", "always", "never"] = "auto"
+    """Name the worker that accepted: auto only where it is free; always also at a cost for each socket
+    send and receive; never."""
+    edges: Literal["auto", "always", "never"] = "auto"
+    """Aggregate unprotected traffic by edge: auto only while no policy is loaded."""
+    costs: bool = False
+    """Hold a BPF_ENABLE_STATS fd, so that licet_bpf_program_* metrics appear."""
+
+    @property
+    def control_socket(self) -> Path:
+        return self.paths.run / "control.sock"
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Settings from `path`; from the default place, which may be absent, when path is None.
+
+    Raises ConfigError naming file, key and cause."""
+    chosen = path or DEFAULT_PATH
+    try:
+        text = chosen.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return Settings()
+        raise ConfigError(f"{chosen}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{chosen}: cannot be read: {error}") from error
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{chosen}: not YAML: {error}") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{chosen}: expected a mapping of settings, found {type(raw).__name__}")
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        lines = [
+            f"{chosen}: {'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+            for detail in error.errors()
+        ]
+        raise ConfigError("\n".join(lines)) from error

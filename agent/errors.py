@@ -1,0 +1,68 @@
+"""Every error licet raises on purpose, and the exit code each one ends a command with.
+
+Exit codes: 0 fine, 1 failed, 2 usage, 3 the answer is no (a check or a test that did not hold).
+"""
+
+EXIT_FINE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NO = 3
+
+
+class LicetError(Exception):
+    """Base of all errors with a message for the operator: what is wrong, where, and what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class ConfigError(LicetError):
+    """The agent's own configuration file is missing, unreadable or wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class PolicyError(LicetError):
+    """One mistake in a policy file. `line` is 1-based; None where the file as a whole is meant."""
+
+    exit_code = EXIT_NO
+
+    def __init__(self, *, path: str, line: int | None, reason: str, remedy: str = "") -> None:
+        self.path = path
+        self.line = line
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        where = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{where}: {self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class PolicyErrors(LicetError):
+    """Everything wrong with a policy, found in one pass, in file and line order."""
+
+    exit_code = EXIT_NO
+
+    def __init__(self, errors: list[PolicyError]) -> None:
+        self.errors = errors
+        super().__init__("\n".join(str(error) for error in errors))
+
+
+class KernelError(LicetError):
+    """The kernel refused, or lacks, something licet needs."""
+
+
+class PinError(KernelError):
+    """A pinned map or link is missing, or was made by another version of licet."""
+
+
+class AlreadyRunning(LicetError):
+    """Another daemon holds this run directory."""
+
+
+class DaemonUnreachable(LicetError):
+    """No daemon answers on the control socket."""
+
+
+class ControlError(LicetError):
+    """The daemon answered a control request with an error."""
