@@ -1,0 +1,120 @@
+"""What the exporters show, as values: the daemon fills these, metrics, API and commands read them.
+
+Everything here is a snapshot. Nothing in export/ reads a map or /proc itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agent.model import Decision, Flow, Listener, ListenerState, Origin, Target
+
+
+@dataclass(frozen=True, slots=True)
+class LicenseState:
+    id: str
+    expires_unix_s: float | None
+    """None: it never expires."""
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCost:
+    """Run-time statistics of one BPF program; there only while statistics are on."""
+
+    runs: int
+    run_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapUse:
+    entries: int
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that /metrics shows, at one instant. Counters only grow while the pins live."""
+
+    version: str
+    targets: Sequence[Target] = ()
+    """Every target of the policy: its series exist from the start, at zero."""
+    connections: Mapping[tuple[Target, Origin, Decision], int] = field(default_factory=dict)
+    violations: Mapping[tuple[Target, str], int] = field(default_factory=dict)
+    """By reason (lower case), those of listeners included."""
+    violations_by_consumer: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By (service, consumer name), already folded to at most 100 consumers and `other`."""
+    active: Mapping[Target, int] = field(default_factory=dict)
+    opened: Mapping[Target, int] = field(default_factory=dict)
+    closed: Mapping[Target, int] = field(default_factory=dict)
+    unprotected: Mapping[str, int] = field(default_factory=dict)
+    """By direction: outbound, inbound."""
+    listeners: Mapping[tuple[str, str, ListenerState], int] = field(default_factory=dict)
+    """By (service or "", bind, state); bind is loopback, private, public or any."""
+    exposures: Mapping[Target, int] = field(default_factory=dict)
+    licenses: Sequence[LicenseState] = ()
+    enforcing: Mapping[Target, bool] = field(default_factory=dict)
+    mode_overrides: int = 0
+    policy_generation: int = 0
+    policy_reload_failures: int = 0
+    policy_loaded_unix_s: float = 0.0
+    events_lost: Mapping[str, int] = field(default_factory=dict)
+    """By cause, every cause there from the start at zero."""
+    maps: Mapping[str, MapUse] = field(default_factory=dict)
+    programs: Mapping[str, ProgramCost] = field(default_factory=dict)
+    hooks: Mapping[str, str] = field(default_factory=dict)
+    """By hook, the rung taken: e.g. {"accept": "socket-io", "connect": "cgroup-link"}."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedListener:
+    listener: Listener
+    service: str
+    """Empty where no service declares the port."""
+    port_class: str
+    states: tuple[ListenerState, ...]
+    bind: str
+    """loopback, private, public or any: how wide it listens."""
+    explanation: str
+    """One sentence for the operator: what is wrong and what would mend it; empty if nothing is."""
+    catalog: str = ""
+    """What the port is commonly used for (catalog of well-known internal ports), if it looks internal."""
+
+
+class Agent(Protocol):
+    """The daemon, as the HTTP API sees it. All methods answer at once, from what is known."""
+
+    def snapshot(self) -> Snapshot: ...
+
+    def ready(self) -> bool:
+        """True once programs are attached and a policy (or none) is in force."""
+
+    def status(self) -> dict[str, Any]:
+        """JSON-ready: what is attached, where, which rung, policy, losses, memory, what is missing."""
+
+    def flows(self) -> Sequence[tuple[Target, Flow]]: ...
+
+    def listeners(self) -> Sequence[JudgedListener]: ...
+
+    def edges(self, limit: int) -> Sequence[dict[str, Any]]:
+        """Busiest unprotected edges, most connections first, JSON-ready."""
+
+    def recent_events(self, limit: int) -> Sequence[dict[str, Any]]:
+        """The newest events, oldest first, as they were written to the sink."""
+
+    def event_cursor(self) -> int:
+        """Sequence number of the next event; `recent_events` after a cursor is `events_since`."""
+
+    def events_since(self, cursor: int) -> tuple[int, Sequence[dict[str, Any]]]:
+        """(new cursor, events from `cursor` on); those no longer kept are left out."""
+
+    def policy(self) -> dict[str, Any]:
+        """The policy in force, JSON-ready: files, generation, services, principals, licenses."""
+
+    async def reload(self) -> dict[str, Any]:
+        """Reload the policy now. {"generation": n, "warnings": [...]}; raises PolicyErrors."""
+
+    def explain(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Which rule decides for a consumer and a target, and why. Raises LicetError on a bad query."""
