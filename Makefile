@@ -1,0 +1,74 @@
+# `make` lists the targets. Everything is made below .venv/ and build/.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+LOAD := build/load
+
+# What was set up is remembered by the content of what it came from, so a second run costs nothing.
+SETUP_HASH := $(shell cat pyproject.toml packaging/apt.txt packaging/setup.sh | sha256sum | cut -c1-12)
+READY := $(VENV)/.ready-$(SETUP_HASH)
+READY_DEV := $(VENV)/.ready-dev-$(SETUP_HASH)
+
+C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c)
+SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run demo test test-unit lint format bench clean need-root bpffs
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## install what licet needs to run (apt packages, .venv)
+
+setup-dev: $(READY_DEV) ## install what tests, demo, benchmark and lint need too
+
+$(READY):
+	packaging/setup.sh $(VENV)
+	@touch $@
+
+$(READY_DEV):
+	packaging/setup.sh $(VENV) dev
+	@touch $@ $(READY)
+
+need-root:
+	@test "$$(id -u)" = 0 || { echo "make: this loads programs into the kernel: run it as root" >&2; exit 1; }
+
+# Pins live in bpffs, which is not mounted everywhere.
+bpffs: need-root
+	@mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
+
+run: need-root setup bpffs ## watch this host (observe: nothing is ever refused) until Ctrl-C
+	$(BIN)/licet run
+
+demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespaces and check every step
+	$(BIN)/python -m tests.e2e.demo
+
+test: need-root setup-dev bpffs $(LOAD) ## every test: unit, kernel, e2e
+	$(BIN)/python -m pytest -q tests
+
+test-unit: setup-dev ## the tests that need no root
+	$(BIN)/python -m pytest -q tests/unit
+
+lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
+	shellcheck $(SHELL_SCRIPTS)
+
+format: setup-dev ## let ruff and clang-format put the source in order
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
+bench: need-root setup-dev bpffs $(LOAD) ## measure, and write build/bench.json
+	$(BIN)/python -m tests.bench --output build/bench.json
+
+$(LOAD): tests/fixtures/load.c
+	@mkdir -p build
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -pthread -o $@ $<
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

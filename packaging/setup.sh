@@ -1,0 +1,70 @@
+#!/bin/sh
+# Installs what licet needs: Debian packages from packaging/apt.txt (only those that are missing) and a
+# virtual environment. Safe to run again.
+#
+#   packaging/setup.sh VENV [dev]
+#
+# PYTHON overrides the interpreter. The default is the distribution's own, because python3-bpfcc installs
+# for that one only, while python3 on PATH may be another (pyenv, conda).
+set -eu
+
+venv=$1
+kind=${2:-run}
+python=${PYTHON:-/usr/bin/python3}
+root=$(cd "$(dirname "$0")/.." && pwd)
+policy_rc=/usr/sbin/policy-rc.d
+
+fail() {
+	echo "setup: $*" >&2
+	exit 1
+}
+
+wanted_packages() {
+	if [ "$kind" = dev ]; then
+		sed -e 's/#.*//' "$root/packaging/apt.txt"
+	else
+		grep -v '# dev' "$root/packaging/apt.txt" | sed -e 's/#.*//'
+	fi | tr -d ' \t' | grep .
+}
+
+missing_packages() {
+	for package in $(wanted_packages); do
+		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+	done
+}
+
+# prometheus is here for promtool: a package's daemon must not start on somebody's host because they ran
+# the tests. policy-rc.d is Debian's way to say so; one that exists already is left alone.
+install_packages() {
+	if [ ! -e "$policy_rc" ]; then
+		trap 'rm -f "$policy_rc"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy_rc"
+		chmod 755 "$policy_rc"
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q
+	apt-get install -q -y --no-install-recommends "$@"
+}
+
+missing=$(missing_packages)
+if [ -n "$missing" ]; then
+	# one word each from here on
+	# shellcheck disable=SC2086
+	set -- $missing
+	echo "setup: installing $*"
+	command -v apt-get >/dev/null || fail "no apt-get here; install the equivalents of: $*"
+	[ "$(id -u)" = 0 ] || fail "not root; run: apt-get install $*"
+	install_packages "$@"
+fi
+
+[ -x "$python" ] || fail "$python is missing; install python3"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than Python 3.11"
+if [ ! -x "$venv/bin/python" ]; then
+	echo "setup: making $venv"
+	"$python" -m venv --system-site-packages "$venv"
+fi
+extra=
+[ "$kind" != dev ] || extra='[dev]'
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$root$extra"
+"$venv/bin/python" -c 'import bcc' 2>/dev/null ||
+	fail "$venv cannot import bcc; it was made without --system-site-packages: remove it and run make setup"
