@@ -23,16 +23,17 @@ def _mix(state: int, word: int) -> int:
 
 
 def _mix_bytes(state: int, data: bytes) -> int:
-    for (word,) in struct.iter_unpack("<Q", data + bytes(-len(data) % 8)):
+    state = _mix(state, len(data))
+    for (word,) in struct.iter_unpack("<Q", data + bytes(8 - len(data) % 8)):
         state = _mix(state, word)
-    return _mix(state, len(data))
+    return state
 
 
 def path_hash(path: str, seed: int) -> int:
     """Hash of an absolute path, of a file or a directory, as the kernel computes it. Bit 0 is 0."""
     state = seed
     for component in reversed([part for part in path.split("/") if part]):
-        state = _mix_bytes(state, component.encode("utf-8", "surrogateescape"))
+        state = _mix(state, _mix_bytes(seed, component.encode("utf-8", "surrogateescape")))
     return state & ~UNTRUSTED_NAME
 
 

@@ -1,0 +1,108 @@
+"""What this kernel has of what licet uses, found by trying, and what licet does where it is missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import KernelError
+from agent.kernel import libbpf, load, loader
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    name: str
+    found: bool
+    detail: str
+    instead: str
+    """What licet does without it."""
+    required: bool = False
+
+
+def _try(name: str, instead: str, attempt: Callable[[], str], *, required: bool = False) -> Feature:
+    try:
+        return Feature(name, True, attempt(), instead, required)
+    except (OSError, KernelError) as error:
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Feature(name, False, detail, instead, required)
+
+
+def _root() -> str:
+    load.require_root()
+    return "running as root"
+
+
+def _btf() -> str:
+    libbpf.Btf().close()
+    return "/sys/kernel/btf/vmlinux"
+
+
+def _bcc() -> str:
+    python = load.loader_python()
+    if python != sys.executable and not Path(python).exists():
+        raise KernelError(f"{python} does not exist")
+    if python != sys.executable and os.spawnl(os.P_WAIT, python, python, "-c", "import bcc"):
+        raise KernelError(f"{python} cannot import bcc; install python3-bpfcc")
+    return f"imported by {python}"
+
+
+def _bpffs() -> str:
+    load.ensure_bpffs(load.BPFFS)
+    return str(load.BPFFS)
+
+
+def _program(kind: int, attach_type: int = 0) -> Callable[[], str]:
+    def attempt() -> str:
+        os.close(libbpf.load_empty_program(kind, attach_type))
+        return "loads"
+
+    return attempt
+
+
+def _fexit() -> str:
+    btf = libbpf.Btf()
+    try:
+        function = btf.function_id("inet_csk_accept")
+        if function is None:
+            raise KernelError("no function inet_csk_accept in BTF")
+        loader.Fexit(function, btf.parameters_of(function)).probe()
+    finally:
+        btf.close()
+    return "attaches to inet_csk_accept"
+
+
+def _kprobes() -> str:
+    loader.Kretprobe(0).probe()
+    return "/sys/bus/event_source/devices/kprobe"
+
+
+def probe() -> list[Feature]:
+    """Tries each thing once; leaves nothing attached."""
+    return [
+        _try("root", "nothing", _root, required=True),
+        _try("BTF", "nothing: offsets of kernel structs come from it", _btf, required=True),
+        _try("bcc", "nothing: it compiles the programs", _bcc, required=True),
+        _try("bpffs", "nothing: programs and counters live there", _bpffs, required=True),
+        _try(
+            "cgroup/connect4, connect6",
+            "nothing: local consumers are judged there",
+            _program(loader.CGROUP_SOCK_ADDR, loader.CGROUP_INET4_CONNECT),
+            required=True,
+        ),
+        _try(
+            "sockops",
+            "nothing: flows and remote consumers are judged there",
+            _program(loader.SOCK_OPS, loader.CGROUP_SOCK_OPS),
+            required=True,
+        ),
+        _try(
+            "raw tracepoints",
+            "cgroups made later are found by reconciliation",
+            _program(loader.RAW_TRACEPOINT),
+        ),
+        _try("fexit", "kretprobe, else the first send or receive names the acceptor", _fexit),
+        _try("kprobes", "the first send or receive names the acceptor (acceptor: always)", _kprobes),
+    ]

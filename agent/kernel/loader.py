@@ -1,0 +1,373 @@
+"""Compiles, loads, attaches and pins the programs, then exits: the only process that imports bcc.
+
+Run as `python -m agent.kernel.loader` with a job as JSON on stdin; prints a manifest as JSON, or
+{"error": …} and exit code 1. Standard library only: it may run with the distribution's own Python.
+
+Maps that are pinned already are taken over, if their sizes are those of this version: flows and counters
+outlive an upgrade of the programs. bcc puts map fds into the code it generates, so a pinned map takes the
+place of the fresh one with dup2, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.errors import KernelError, LicetError, PinError
+from agent.kernel import libbpf
+from agent.kernel.pins import ABI_VERSION, PINNED_MAPS, Pins
+from agent.kernel.source import fields_read, joined, source_hash
+
+# linux/bpf.h: enum bpf_prog_type, enum bpf_attach_type
+SOCK_OPS, RAW_TRACEPOINT, CGROUP_SOCK_ADDR, TRACING, KPROBE = 13, 17, 18, 26, 2
+CGROUP_SOCK_OPS, CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, TRACE_FEXIT, PERF_EVENT = 3, 10, 11, 25, 41
+
+CGROUP_PROGRAMS = (
+    ("track_flows", SOCK_OPS, CGROUP_SOCK_OPS),
+    ("observe_connect4", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT),
+    ("observe_connect6", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT),
+)
+SOCKET_IO = {"sock_recv_length": "on_receive", "sock_send_length": "on_send"}
+# where struct pt_regs keeps a return value: x86-64's ax, arm64's x0
+RETURN_REGISTER = {"x86_64": 80, "aarch64": 0}
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What one load has made so far, so that a failure can take it back."""
+
+    manifest: dict[str, Any] = field(default_factory=dict)
+    new_pins: list[Path] = field(default_factory=list)
+
+    def undo(self) -> None:
+        for path in reversed(self.new_pins):
+            path.unlink(missing_ok=True)
+
+
+class Compiled:
+    """One compilation of the joined source by bcc, its maps replaced by pinned ones where there are."""
+
+    def __init__(self, source: str, flags: list[str], folder: Path, pins: Pins) -> None:
+        os.environ["BCC_KERNEL_SOURCE"] = str(folder)
+        try:
+            import bcc  # the one place
+        except ImportError as error:
+            raise KernelError(
+                f"this Python ({sys.executable}) cannot import bcc: {error}; install python3-bpfcc "
+                "(PyPI's bcc is another package)"
+            ) from error
+        try:
+            self._bpf = bcc.BPF(text=source.encode(), cflags=[f"-I{folder}/include", *flags])
+        except Exception as error:  # bcc raises bare Exception
+            raise KernelError(f"bcc cannot compile the programs: {error}") from error
+        self._lib = bcc.lib
+        self.version = getattr(bcc, "__version__", "unknown")
+        self._pins = pins
+        self.fresh_maps: list[str] = []
+        self._take_over_maps()
+
+    def map_fd(self, name: str) -> int:
+        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
+
+    def _take_over_maps(self) -> None:
+        for name in PINNED_MAPS:
+            fresh = self.map_fd(name)
+            try:
+                pinned = libbpf.open_pin(self._pins.map(name))
+            except FileNotFoundError:
+                self.fresh_maps.append(name)
+                continue
+            have, want = libbpf.map_info(pinned), libbpf.map_info(fresh)
+            shape = ("type", "key_size", "value_size", "max_entries")
+            for attribute in shape:
+                if getattr(have, attribute) != getattr(want, attribute):
+                    raise PinError(
+                        f"{self._pins.map(name)}: pinned by another version of licet: its {attribute} is "
+                        f"{getattr(have, attribute)}, this one's is {getattr(want, attribute)}; "
+                        "run `licet unload` first (counters start anew)"
+                    )
+            os.dup2(pinned, fresh)
+            os.close(pinned)
+
+    def load(self, function: str, program_type: int, attach_type: int = -1, name: str = "") -> int:
+        """The program's fd. Raises KernelError with what the kernel said.
+
+        Not bcc's own load_func: it attaches by itself what has a well-known name, and takes the target
+        of a tracing program from its name ("kretfunc__FUNCTION")."""
+        lib, module, symbol = self._lib, self._bpf.module, function.encode()
+        fd = lib.bcc_func_load(
+            module,
+            program_type,
+            (name or function).encode(),
+            lib.bpf_function_start(module, symbol),
+            lib.bpf_function_size(module, symbol),
+            lib.bpf_module_license(module),
+            lib.bpf_module_kern_version(module),
+            0,
+            None,
+            0,
+            None,
+            attach_type,
+        )
+        if fd < 0:
+            raise KernelError(f"the kernel refused program {function}: {os.strerror(ct.get_errno())}")
+        return int(fd)
+
+    def kretprobe_event(self, program: int, kernel_function: str) -> int:
+        """fd of the perf event that a kretprobe program runs from."""
+        name = f"licet_{kernel_function}".encode()
+        fd = self._lib.bpf_attach_kprobe(program, 1, name, kernel_function.encode(), 0, 0)
+        if fd < 0:
+            raise RungRefused(f"kretprobe on {kernel_function}: {os.strerror(ct.get_errno())}")
+        return int(fd)
+
+
+class Loader:
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._pins = Pins(Path(job["pins"]))
+        self._cgroup = Path(job["cgroup"])
+        self._acceptor: str = job["acceptor"]
+        self._folder = Path(job["bpf"])
+        self._source = joined(self._folder)
+        self._offsets = self._read_offsets()
+        self._made = Loaded()
+
+    def _read_offsets(self) -> list[str]:
+        try:
+            btf = libbpf.Btf()
+        except OSError as error:
+            raise KernelError(
+                f"{error.strerror}: licet needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+            ) from error
+        flags = []
+        for struct, name in fields_read(self._source):
+            offset = btf.offset_of(struct, name)
+            if offset is None:
+                raise KernelError(f"this kernel's BTF has no field {struct}.{name}, which licet reads")
+            flags.append(f"-DOFF_{struct}__{name}={offset}")
+        self._rungs = rungs_for_accept(self._acceptor, btf)
+        btf.close()
+        return flags
+
+    def run(self) -> dict[str, Any]:
+        started = time.monotonic()
+        self._pins.refuse_other_versions()
+        compiled, acceptor = self._climb()
+        self._pins.make_folders()
+        try:
+            for name in compiled.fresh_maps:
+                self._pin(compiled.map_fd(name), self._pins.map(name))
+            programs = [
+                (name, compiled.load(name, kind, attach), attach) for name, kind, attach in CGROUP_PROGRAMS
+            ]
+            cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
+            acceptor_programs = acceptor.load(compiled)
+            cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
+            for name, program, attach in programs:
+                self._attach_cgroup(name, program, cgroup_fd, attach)
+            os.close(cgroup_fd)
+            self._attach_tracepoint("cgroup_mkdir", cgroup_mkdir)
+            self._replace_acceptor(acceptor, acceptor_programs)
+        except BaseException:
+            self._made.undo()
+            raise
+        return {
+            "abi": ABI_VERSION,
+            "source": source_hash(self._source, [self._acceptor]),
+            "cgroup": str(self._cgroup),
+            "cgroup_id": self._cgroup.stat().st_ino,
+            "kernel": platform.release(),
+            "bcc": compiled.version,
+            "hooks": {
+                "connect": "cgroup-link",
+                "flow": "sockops-link",
+                "listen": "sockops-link",
+                "cgroup": "raw-tracepoint",
+                "accept": acceptor.rung,
+            },
+            "refused_rungs": acceptor.refused,
+            "new_maps": compiled.fresh_maps,
+            "load_s": round(time.monotonic() - started, 3),
+        }
+
+    def _climb(self) -> tuple[Compiled, Acceptor]:
+        """Compile with the best rung for accept() that this kernel takes, found by trying."""
+        refused: dict[str, str] = {}
+        for acceptor in self._rungs:
+            try:
+                acceptor.probe()
+                compiled = Compiled(self._source, [*self._offsets, *acceptor.flags], self._folder, self._pins)
+                acceptor.prepare(compiled)
+            except (RungRefused, OSError) as error:
+                refused[acceptor.rung] = str(error)
+                continue
+            acceptor.refused = refused
+            return compiled, acceptor
+        raise KernelError(f"no rung for accept() works: {refused}")
+
+    def _pin(self, fd: int, path: Path) -> None:
+        libbpf.pin(fd, path)
+        self._made.new_pins.append(path)
+
+    def _attach_cgroup(self, name: str, program: int, cgroup_fd: int, attach_type: int) -> None:
+        """In place where this cgroup has our link already: no connection is missed or counted twice."""
+        path = self._pins.link(name)
+        try:
+            link = libbpf.open_pin(path)
+        except FileNotFoundError:
+            link = libbpf.link_create(program, cgroup_fd, attach_type)
+            self._pin(link, path)
+        else:
+            libbpf.link_update(link, program)
+        os.close(link)
+        self._pin_program(name, program)
+
+    def _attach_tracepoint(self, name: str, program: int) -> None:
+        # these links can't be updated in place, and while two overlap both would count
+        self._pins.link(name).unlink(missing_ok=True)
+        link = libbpf.raw_tracepoint_open(name, program)
+        self._pin(link, self._pins.link(name))
+        os.close(link)
+        self._pin_program(name, program)
+
+    def _pin_program(self, name: str, program: int) -> None:
+        self._pins.program(name).unlink(missing_ok=True)
+        self._pin(program, self._pins.program(name))
+
+    def _replace_acceptor(self, acceptor: Acceptor, programs: list[tuple[str, int]]) -> None:
+        for name in (*SOCKET_IO, "accept"):
+            self._pins.link(name).unlink(missing_ok=True)
+            self._pins.program(name).unlink(missing_ok=True)
+        for name, program in programs:
+            link = acceptor.attach(name, program)
+            self._pin(link, self._pins.link(name))
+            self._pin_program(name, program)
+
+
+class RungRefused(KernelError):
+    """This kernel does not take a rung; the next one is tried."""
+
+
+class Acceptor:
+    """Null object: nobody notes who accepted."""
+
+    rung = "none"
+    flags: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.refused: dict[str, str] = {}
+
+    def probe(self) -> None:
+        """Raises OSError or RungRefused where it is plain, before compiling, that a rung won't work."""
+
+    def prepare(self, compiled: Compiled) -> None:
+        """Raises OSError or RungRefused where the rung turns out not to work."""
+
+    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
+        """(name, program fd) of each program of the rung."""
+        return []
+
+    def attach(self, name: str, program: int) -> int:
+        """The fd of the link that holds one of them."""
+        raise RungRefused(f"{name}: rung {self.rung} has no programs")
+
+
+class SocketIo(Acceptor):
+    """The first send or receive on an accepted socket: exact, at a cost for each send and receive."""
+
+    rung = "socket-io"
+    flags = ("-DACCEPTOR", "-DACCEPTOR_SOCKET_IO")
+
+    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
+        return [(name, compiled.load(function, RAW_TRACEPOINT)) for name, function in SOCKET_IO.items()]
+
+    def attach(self, name: str, program: int) -> int:
+        return libbpf.raw_tracepoint_open(name, program)
+
+
+class Fexit(Acceptor):
+    """fexit on inet_csk_accept: in the process that accepts, at no cost elsewhere."""
+
+    rung = "fexit"
+
+    def __init__(self, function_id: int, parameters: int) -> None:
+        super().__init__()
+        self.flags = ("-DACCEPTOR", f"-DACCEPTOR_FEXIT={parameters}")
+        self._function_id = function_id
+
+    def probe(self) -> None:
+        program = libbpf.load_empty_program(TRACING, TRACE_FEXIT, self._function_id)
+        try:
+            os.close(libbpf.raw_tracepoint_open(None, program))
+        finally:
+            os.close(program)
+
+    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
+        # bcc takes the function to attach to from the program's name
+        return [("accept", compiled.load("fexit_accept", TRACING, name="kretfunc__inet_csk_accept"))]
+
+    def attach(self, name: str, program: int) -> int:
+        return libbpf.raw_tracepoint_open(None, program)
+
+
+class Kretprobe(Acceptor):
+    """kretprobe on inet_csk_accept, held by a BPF link (Linux 5.15) so that it outlives this process."""
+
+    rung = "kretprobe"
+
+    def __init__(self, return_register: int) -> None:
+        super().__init__()
+        self.flags = ("-DACCEPTOR", f"-DACCEPTOR_KRETPROBE={return_register}")
+        self._program = self._event = -1
+
+    def probe(self) -> None:
+        if not Path("/sys/bus/event_source/devices/kprobe").exists():
+            raise RungRefused("this kernel is built without kprobes")
+
+    def prepare(self, compiled: Compiled) -> None:
+        self._program = compiled.load("kretprobe_accept", KPROBE)
+        self._event = compiled.kretprobe_event(self._program, "inet_csk_accept")
+
+    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
+        return [("accept", self._program)]
+
+    def attach(self, name: str, program: int) -> int:
+        return libbpf.link_create(program, self._event, PERF_EVENT)
+
+
+def rungs_for_accept(wanted: str, btf: libbpf.Btf) -> list[Acceptor]:
+    """The ladder, best rung first; `wanted` is the setting `acceptor`."""
+    rungs: list[Acceptor] = []
+    if wanted != "never":
+        function_id = btf.function_id("inet_csk_accept")
+        if function_id is not None:
+            rungs.append(Fexit(function_id, btf.parameters_of(function_id)))
+        if platform.machine() in RETURN_REGISTER:
+            rungs.append(Kretprobe(RETURN_REGISTER[platform.machine()]))
+    if wanted == "always":
+        rungs.append(SocketIo())
+    return [*rungs, Acceptor()]
+
+
+def answer(job: dict[str, Any], run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    try:
+        print(json.dumps(run(job)))
+    except LicetError as error:
+        print(json.dumps({"error": str(error), "kind": type(error).__name__}))
+        return 1
+    except OSError as error:
+        print(json.dumps({"error": f"{error.strerror or error}", "kind": "KernelError"}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(answer(json.load(sys.stdin), lambda job: Loader(job).run()))

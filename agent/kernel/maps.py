@@ -1,0 +1,273 @@
+"""Policy tables into BPF maps, counters out of them.
+
+Two inner maps stand behind each table. A new generation is written into inner maps of its own, which take
+the slot not in force; then one word is written. A program therefore sees one generation or the other.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from agent.kernel import abi, libbpf
+from agent.kernel.libbpf import Map
+from agent.kernel.pins import Pins
+from agent.model import Decision, Mode, Origin, Reason
+from agent.policy.tables import SET_BITS, Dimension, SetId, Tables, TargetRow, Uncertain
+
+_HASH, _LPM_TRIE = 1, 11
+_ZERO = abi.U32.pack(0)
+_PORT_WORDS = 1024
+
+# type, key size, value size, entries: as the inner maps in bpf/maps.h
+_INNER = {
+    "targets": (_LPM_TRIE, abi.TARGET_KEY.size, 4, 65536),
+    "sources": (_LPM_TRIE, abi.SOURCE_KEY.size, 4, 262144),
+    "rows": (_HASH, 4, ct.sizeof(abi.TargetRow), 4096),
+    "members": (_HASH, abi.MEMBER_KEY.size, 4, 262144),
+    "sets": (_HASH, 4, SET_BITS // 8, 16384),
+}
+
+_UNCERTAIN_BIT = {
+    Dimension.EXE: Uncertain.EXE,
+    Dimension.GID: Uncertain.GID,
+    Dimension.CGROUP: Uncertain.CGROUP,
+    Dimension.NETNS: Uncertain.NETNS,
+}
+_DIMENSIONS = (Dimension.EXE, Dimension.UID, Dimension.GID, Dimension.CGROUP, Dimension.NETNS)
+
+
+def silent_clauses(tables: Tables, dimension: Dimension) -> int:
+    """Clauses that do not speak of a dimension: what a miss means, less what is uncertain about it."""
+    missed = tables.sets[SetId.MISS + dimension]
+    return missed & tables.sets[SetId.CERTAIN + _UNCERTAIN_BIT.get(dimension, 0)]
+
+
+def encode_row(tables: Tables, row: TargetRow, silent: Mapping[Dimension, int]) -> bytes:
+    principals = [tables.sets[candidate.principal] for candidate in row.candidates]
+    excluded = tables.sets[row.excluded]
+    relevant = excluded
+    for principal in principals:
+        relevant |= principal
+    raw = abi.TargetRow(
+        excluded=row.excluded,
+        candidates=len(row.candidates),
+        dimensions=sum(1 << dimension for dimension in _DIMENSIONS if relevant & ~silent[dimension]),
+        blocks=-(-relevant.bit_length() // (64 * abi.WORDS_IN_BLOCK)),
+        enforce=row.mode is Mode.ENFORCE,
+        unresolved_allowed=row.unresolved_allowed,
+        clock_synced=row.clock_synced,
+        home_netns=row.home_netns,
+    )
+    for place, candidate in enumerate(row.candidates):
+        raw.candidate[place] = abi.Candidate(
+            grant=candidate.grant,
+            principal=candidate.principal,
+            state=int(candidate.state),
+            from_ns=candidate.from_ns,
+            expires_ns=candidate.expires_ns,
+            ends_ns=candidate.ends_ns,
+        )
+    return bytes(raw)
+
+
+def encode_set(clauses: int) -> bytes:
+    return clauses.to_bytes(SET_BITS // 8, "little")
+
+
+def encode_tables(tables: Tables) -> dict[str, list[tuple[bytes, bytes]]]:
+    """Key and value bytes of every entry, by table."""
+    silent = {dimension: silent_clauses(tables, dimension) for dimension in _DIMENSIONS}
+    return {
+        "sets": [(abi.U32.pack(i), encode_set(clauses)) for i, clauses in enumerate(tables.sets)],
+        "rows": [(abi.U32.pack(i), encode_row(tables, row, silent)) for i, row in tables.rows.items()],
+        "members": [
+            (abi.MEMBER_KEY.pack(dimension, 0, value), abi.U32.pack(set_id))
+            for (dimension, value), set_id in tables.members.items()
+        ],
+        "sources": [
+            (
+                abi.SOURCE_KEY.pack(network.prefixlen, network.network_address.packed),
+                abi.U32.pack(set_id),
+            )
+            for network, set_id in tables.sources.items()
+        ],
+        "targets": [
+            (
+                abi.TARGET_KEY.pack(
+                    abi.TARGET_KEY_FIXED_BITS + key.network.prefixlen,
+                    key.protocol,
+                    socket.htons(key.port),
+                    key.netns,
+                    key.network.network_address.packed,
+                ),
+                abi.U32.pack(target),
+            )
+            for key, target in tables.targets.items()
+        ],
+    }
+
+
+def _port_words(ports: Iterable[int]) -> list[int]:
+    words = [0] * _PORT_WORDS
+    for port in ports:
+        words[port >> 6] |= 1 << (port & 63)
+    return words
+
+
+class PolicyMaps:
+    """The policy side of the pinned maps; licet run is the only writer."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._outer = {name: pins.open_map(name) for name in _INNER}
+        self._generation = pins.open_map("generation")
+        self._ports = pins.open_map("ports")
+        self._settings = pins.open_map("settings")
+        self._members: Map | None = None
+        self._sets: Map | None = None
+
+    @property
+    def generation(self) -> int:
+        """0: no policy has ever been installed."""
+        raw = self._generation.get(_ZERO)
+        return int(abi.U64.unpack(raw)[0]) if raw else 0
+
+    def install(self, tables: Tables) -> int:
+        """Make `tables` what is judged by, at once; returns the new generation.
+
+        Raises OSError, and changes nothing in force, where a map can't be made or filled."""
+        following = self.generation + 1
+        filled: dict[str, Map] = {}
+        try:
+            for name, pairs in encode_tables(tables).items():
+                kind, key_size, value_size, entries = _INNER[name]
+                fd = libbpf.map_create(
+                    kind, f"{name}_inner", key_size, value_size, entries, libbpf.BPF_F_NO_PREALLOC
+                )
+                filled[name] = Map.from_fd(fd, name)
+                filled[name].put_all(pairs)
+            old_ports = self._ports_now()
+            new_ports = _port_words(tables.ports)
+            # ports of both generations while they change places; then those in force
+            self._put_ports([old | new for old, new in zip(old_ports, new_ports, strict=True)])
+            slot = abi.U32.pack(following & 1)
+            for name, inner in filled.items():
+                self._outer[name].put(slot, abi.U32.pack(inner.fd))
+            self._generation.put(_ZERO, abi.U64.pack(following))
+            self._put_ports(new_ports)
+        except OSError:
+            for inner in filled.values():
+                inner.close()
+            raise
+        self._hold(filled)
+        return following
+
+    def _hold(self, filled: dict[str, Map]) -> None:
+        """Members and sets of the generation in force stay open: names arrive later."""
+        for held in (self._members, self._sets):
+            if held:
+                held.close()
+        self._members, self._sets = filled.pop("members"), filled.pop("sets")
+        for inner in filled.values():
+            inner.close()
+
+    def _ports_now(self) -> list[int]:
+        return [abi.U64.unpack(value)[0] for _, value in sorted(self._ports.items(), key=_array_index)]
+
+    def _put_ports(self, words: list[int]) -> None:
+        self._ports.put_all([(abi.U32.pack(i), abi.U64.pack(word)) for i, word in enumerate(words)])
+
+    def add_member(self, dimension: Dimension, value: int, clauses: int, free_set_id: int) -> None:
+        """Name a member that became known after the tables were installed.
+
+        `free_set_id` is one the compiled tables do not use; the caller keeps count of them."""
+        if self._members is None or self._sets is None:
+            return
+        self._sets.put(abi.U32.pack(free_set_id), encode_set(clauses))
+        self._members.put(abi.MEMBER_KEY.pack(dimension, 0, value), abi.U32.pack(free_set_id))
+
+    @property
+    def settings(self) -> abi.Settings:
+        return abi.Settings.from_buffer_copy(self._settings.get(_ZERO) or bytes(ct.sizeof(abi.Settings)))
+
+    def ensure_seed(self) -> int:
+        """The key of the name hashes: drawn once, for as long as the pins live."""
+        settings = self.settings
+        if not settings.seed:
+            settings.seed = int.from_bytes(os.urandom(8), "little") & ~1 or 2
+            self._settings.put(_ZERO, bytes(settings))
+        return int(settings.seed)
+
+    def tune(self, *, host_netns: int, edges: bool, flow_events: bool) -> None:
+        settings = self.settings
+        settings.host_netns, settings.edges, settings.flow_events = host_netns, edges, flow_events
+        self._settings.put(_ZERO, bytes(settings))
+
+
+def _array_index(pair: tuple[bytes, bytes]) -> int:
+    return int.from_bytes(pair[0], "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How many attempts met one end."""
+
+    target: int
+    decision: Decision
+    reason: Reason
+    origin: Origin
+    count: int
+
+
+class Counters:
+    """The counting side: reads only, but for rows that have been idle."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._counts = pins.open_map("counts")
+        self._flow_counts = pins.open_map("flow_counts")
+        self._unprotected = pins.open_map("unprotected")
+        self._losses = pins.open_map("losses")
+        self.uses = pins.open_map("uses")
+        self.flows = pins.open_map("flows")
+        self.acceptors = pins.open_map("acceptors")
+        self.edges = pins.open_map("edges")
+        self.names = pins.open_map("names")
+        self.owners = pins.open_map("owners")
+        self.ring = pins.open_map("ring")
+
+    def attempts(self) -> Iterator[Attempts]:
+        for key, value in self._counts.items():
+            raw = abi.CountKey.from_buffer_copy(key)
+            yield Attempts(
+                target=raw.target,
+                decision=Decision(raw.decision),
+                reason=Reason(raw.reason),
+                origin=Origin(raw.origin),
+                count=_sum(value),
+            )
+
+    def opened_closed(self, targets: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """(opened, closed) flows by target id."""
+        found = {}
+        for target in targets:
+            value = self._flow_counts.get(abi.U32.pack(target)) or b""
+            pairs = list(abi.FLOW_COUNT.iter_unpack(value))
+            found[target] = (sum(opened for opened, _ in pairs), sum(closed for _, closed in pairs))
+        return found
+
+    def unprotected(self) -> dict[str, int]:
+        return self._array(self._unprotected, abi.DIRECTIONS)
+
+    def losses(self) -> dict[str, int]:
+        return self._array(self._losses, abi.LOSSES)
+
+    @staticmethod
+    def _array(array: Map, names: tuple[str, ...]) -> dict[str, int]:
+        return {name: _sum(array.get(abi.U32.pack(i)) or b"") for i, name in enumerate(names)}
+
+
+def _sum(per_cpu: bytes) -> int:
+    return sum(value for (value,) in abi.U64.iter_unpack(per_cpu))

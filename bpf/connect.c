@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Connect observer: cgroup/connect4 and connect6, in the context of the process that calls connect().
+ * Judges and counts every attempt of a local consumer; always allows.
+ */
+
+#define PASS 1
+
+static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protocol,
+					  struct address *remote, u64 exe)
+{
+	struct edge_key key = {
+		.exe = exe,
+		.peer = *remote,
+		.port = bpf_ntohs(ctx->user_port),
+		.direction = OUTBOUND,
+		.protocol = protocol,
+		.uid = bpf_get_current_uid_gid(),
+	};
+
+	count_edge(&key);
+}
+
+static __always_inline void judge_local(struct flow *flow, u32 slot, u32 target, struct exe_name *name)
+{
+	struct verdict *verdict = &flow->verdict;
+	struct tables tables;
+	struct target_row *row;
+	void *groups;
+
+	verdict->target = target;
+	groups = identify(&flow->consumer, name->path);
+	if (!open_tables(slot, &tables) || !(row = find(tables.rows, &target))) {
+		lose(LOSS_NO_ROW);
+		return;
+	}
+	verdict->origin = flow->consumer.netns == row->home_netns ? LOOPBACK : CONTAINER;
+	local_set(&tables, row, &flow->consumer, name, groups, verdict, &flow->clauses);
+	decide(&tables, row, &flow->clauses, verdict);
+	record_attempt(flow, groups);
+}
+
+static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protocol, struct address *remote,
+					   u32 slot, u32 target, struct exe_name *name)
+{
+	u64 cookie = bpf_get_socket_cookie(ctx);
+	struct flow *flow = new_flow(cookie);
+
+	if (!flow)
+		return;
+	flow->opened_ns = bpf_ktime_get_boot_ns();
+	flow->remote = *remote;
+	flow->remote_port = bpf_ntohs(ctx->user_port);
+	flow->consumer.netns = bpf_get_netns_cookie(ctx);
+	flow->verdict.protocol = protocol;
+	judge_local(flow, slot, target, name);
+	if (protocol == IPPROTO_UDP)
+		flows.delete(&cookie);
+}
+
+static __always_inline int observe_connect(struct bpf_sock_addr *ctx, struct address *remote)
+{
+	u16 port = bpf_ntohs(ctx->user_port);
+	u16 protocol = ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol;
+	struct settings *now = get_settings();
+	struct exe_name name = {};
+	u32 slot, target = 0;
+
+	if (!now || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
+		return PASS;
+	slot = slot_in_force();
+	if (declared(port))
+		target = target_of(slot, protocol, port, remote, bpf_get_netns_cookie(ctx));
+	if (!target) {
+		count_unprotected(OUTBOUND);
+		if (!now->edges)
+			return PASS;
+	}
+	exe_of_current(now->seed, &name);
+	if (target)
+		observe_target(ctx, protocol, remote, slot, target, &name);
+	else
+		note_outbound(ctx, protocol, remote, name.path);
+	tell_name(name.path);
+	return PASS;
+}
+
+int observe_connect4(struct bpf_sock_addr *ctx)
+{
+	struct address remote = { .w = { 0, 0, bpf_htonl(0xffff), ctx->user_ip4 } };
+
+	return observe_connect(ctx, &remote);
+}
+
+int observe_connect6(struct bpf_sock_addr *ctx)
+{
+	struct address remote;
+
+	/* volatile: merged into an 8-byte load, these reads are refused */
+	remote.w[0] = *(volatile u32 *)&ctx->user_ip6[0];
+	remote.w[1] = *(volatile u32 *)&ctx->user_ip6[1];
+	remote.w[2] = *(volatile u32 *)&ctx->user_ip6[2];
+	remote.w[3] = *(volatile u32 *)&ctx->user_ip6[3];
+	return observe_connect(ctx, &remote);
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Flow tracker: sockops. Follows a judged attempt from SYN to close, judges what comes from outside at
+ * PASSIVE_ESTABLISHED, and notes who listens. Callbacks run in the caller's context only for connect()
+ * and listen(); everything else may run on any task.
+ */
+
+static __always_inline void read_tuple(struct bpf_sock_ops *ctx, struct tuple *tuple)
+{
+	if (ctx->family == AF_INET) {
+		tuple->local.w[2] = tuple->remote.w[2] = bpf_htonl(0xffff);
+		tuple->local.w[3] = ctx->local_ip4;
+		tuple->remote.w[3] = ctx->remote_ip4;
+	} else {
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			tuple->local.w[i] = *(volatile u32 *)&ctx->local_ip6[i];
+			tuple->remote.w[i] = *(volatile u32 *)&ctx->remote_ip6[i];
+		}
+	}
+	tuple->local_port = ctx->local_port;
+	tuple->remote_port = bpf_ntohl(ctx->remote_port);
+	if (is_per_namespace(&tuple->remote))
+		tuple->netns = bpf_get_netns_cookie(ctx);
+}
+
+/* Ask for the close of this socket, keeping what other programs have asked for. */
+static __always_inline void want_close(struct bpf_sock_ops *ctx)
+{
+	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
+		lose(LOSS_STATE_CB);
+}
+
+static __always_inline void on_connect(struct bpf_sock_ops *ctx)
+{
+	u64 cookie = bpf_get_socket_cookie(ctx);
+	struct flow *flow = flows.lookup(&cookie);
+	struct tuple tuple = {};
+
+	if (!flow)
+		return;
+	read_tuple(ctx, &tuple);
+	flow->local = tuple.local;
+	flow->local_port = tuple.local_port;
+	flow->state = FLOW_SYN;
+	if (tuples.update(&tuple, &cookie))
+		lose(LOSS_TUPLES);
+	want_close(ctx);
+}
+
+static __always_inline void on_active(struct bpf_sock_ops *ctx)
+{
+	u64 cookie = bpf_get_socket_cookie(ctx);
+	struct flow *flow = flows.lookup(&cookie);
+
+	if (!flow || flow->state == FLOW_OPEN)
+		return;
+	flow->state = FLOW_OPEN;
+	count_opened(flow->verdict.target);
+	tell_flow(cookie, flow, EVENT_OPEN);
+}
+
+static __always_inline void await_acceptor(u64 server_cookie, u64 flow_cookie, u32 target)
+{
+#ifdef ACCEPTOR
+	struct served served = { .flow_cookie = flow_cookie, .target = target };
+
+	if (unserved.update(&server_cookie, &served))
+		lose(LOSS_STORAGE);
+#endif
+}
+
+static __always_inline void copy_owner(struct bpf_sock_ops *ctx, struct flow *flow)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct identity *owner = sk ? owners.sk_storage_get(sk, 0, 0) : 0;
+
+	if (owner)
+		flow->owner = *owner;
+}
+
+/* Both ends are on this host: judged and counted at connect(); here the server's side is named. */
+static __always_inline void on_same_host(struct bpf_sock_ops *ctx, u64 flow_cookie)
+{
+	u64 cookie = bpf_get_socket_cookie(ctx);
+	struct flow *flow = flows.lookup(&flow_cookie);
+
+	if (!flow) /* the consumer has closed already */
+		return;
+	flow->server_cookie = cookie;
+	copy_owner(ctx, flow);
+	await_acceptor(cookie, flow_cookie, flow->verdict.target);
+}
+
+static __always_inline void judge_remote(struct flow *flow, u32 slot, u32 target)
+{
+	struct source_key key = { .prefixlen = 128, .address = flow->remote };
+	struct tables tables;
+	struct target_row *row;
+	struct set *who;
+	u32 *set;
+
+	flow->verdict.target = target;
+	flow->verdict.origin = REMOTE;
+	flow->verdict.protocol = IPPROTO_TCP;
+	if (!open_tables(slot, &tables) || !(row = find(tables.rows, &target))) {
+		lose(LOSS_NO_ROW);
+		return;
+	}
+	set = find(sources.lookup(&slot), &key);
+	who = set_at(&tables, set ? *set : SET_MISS_SOURCE);
+	if (!who) {
+		lose(LOSS_NO_ROW);
+		return;
+	}
+	decide(&tables, row, who, &flow->verdict);
+	record_attempt(flow, 0);
+}
+
+static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
+{
+	struct settings *now = get_settings();
+	struct edge_key key = { .direction = INBOUND, .protocol = IPPROTO_TCP };
+	struct tuple tuple = {};
+
+	count_unprotected(INBOUND);
+	if (!now || !now->edges)
+		return;
+	read_tuple(ctx, &tuple);
+	key.port = tuple.local_port;
+	key.peer = tuple.remote;
+	if (is_mapped(&key.peer))
+		key.peer.w[3] &= bpf_htonl(0xffffff00);
+	else
+		key.peer.w[2] = key.peer.w[3] = 0;
+	count_edge(&key);
+}
+
+static __always_inline void on_passive(struct bpf_sock_ops *ctx)
+{
+	struct tuple here = {}, there = {};
+	u32 slot, target;
+	u64 cookie, netns, *peer;
+	struct flow *flow;
+
+	if (!declared(ctx->local_port)) {
+		note_inbound(ctx);
+		return;
+	}
+	read_tuple(ctx, &here);
+	there.netns = here.netns;
+	there.local = here.remote;
+	there.remote = here.local;
+	there.local_port = here.remote_port;
+	there.remote_port = here.local_port;
+	peer = tuples.lookup(&there);
+	if (peer) {
+		on_same_host(ctx, *peer);
+		return;
+	}
+	slot = slot_in_force();
+	netns = bpf_get_netns_cookie(ctx);
+	target = target_of(slot, IPPROTO_TCP, here.local_port, &here.local, netns);
+	if (!target) {
+		note_inbound(ctx);
+		return;
+	}
+	cookie = bpf_get_socket_cookie(ctx);
+	flow = new_flow(cookie);
+	if (!flow)
+		return;
+	flow->opened_ns = bpf_ktime_get_boot_ns();
+	flow->local = here.local;
+	flow->remote = here.remote;
+	flow->local_port = here.local_port;
+	flow->remote_port = here.remote_port;
+	flow->state = FLOW_OPEN;
+	copy_owner(ctx, flow);
+	judge_remote(flow, slot, target);
+	count_opened(target);
+	await_acceptor(cookie, cookie, target);
+	want_close(ctx);
+	tell_flow(cookie, flow, EVENT_OPEN);
+}
+
+static __always_inline void on_state(struct bpf_sock_ops *ctx)
+{
+	u64 cookie;
+	struct flow *flow;
+
+	if (ctx->args[1] != BPF_TCP_CLOSE)
+		return;
+	cookie = bpf_get_socket_cookie(ctx);
+	flow = flows.lookup(&cookie);
+	if (!flow)
+		return;
+	if (flow->state == FLOW_OPEN) {
+		count_closed(flow->verdict.target);
+		tell_flow(cookie, flow, EVENT_CLOSE);
+	}
+	flows.delete(&cookie);
+}
+
+static __always_inline void on_listen(struct bpf_sock_ops *ctx)
+{
+	struct settings *now = get_settings();
+	struct bpf_sock *sk = ctx->sk;
+	struct exe_name name = {};
+	struct tuple tuple = {};
+	struct listen_event *event;
+	struct identity *owner;
+
+	if (!now || !sk)
+		return;
+	exe_of_current(now->seed, &name);
+	owner = owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!owner) {
+		lose(LOSS_STORAGE);
+		return;
+	}
+	identify(owner, name.path);
+	owner->netns = bpf_get_netns_cookie(ctx);
+	read_tuple(ctx, &tuple);
+	event = ring.ringbuf_reserve(sizeof(*event));
+	if (!event) {
+		lose(LOSS_RING_FULL);
+		return;
+	}
+	event->header.type = EVENT_LISTEN;
+	event->header.bytes = sizeof(*event);
+	event->header.time_ns = bpf_ktime_get_boot_ns();
+	event->owner = *owner;
+	event->cookie = bpf_get_socket_cookie(ctx);
+	event->address = tuple.local;
+	event->port = tuple.local_port;
+	event->pad[0] = event->pad[1] = event->pad[2] = 0;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	ring.ringbuf_submit(event, 0);
+	tell_name(name.path);
+}
+
+int track_flows(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		if (declared(bpf_ntohl(ctx->remote_port)))
+			on_connect(ctx);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		if (declared(bpf_ntohl(ctx->remote_port)))
+			on_active(ctx);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		on_passive(ctx);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		on_state(ctx);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		on_listen(ctx);
+		break;
+	}
+	return PASS;
+}

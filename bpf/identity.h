@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Who the current task is. Kernel structs are read at offsets that the loader takes from BTF
+ * (OFF_ + struct + __ + field); a read that fails leaves 0 and is counted.
+ */
+
+#define READ(dst, base, off) bpf_probe_read_kernel(&(dst), sizeof(dst), (void *)(base) + (off))
+
+#define HASH_MULTIPLIER 0x9FB21C651E98DF25ULL
+#define RENAME_NS	1000000000ULL
+
+static __always_inline u64 mix(u64 state, u64 word)
+{
+	state = (state ^ word) * HASH_MULTIPLIER;
+	return state ^ (state >> 32);
+}
+
+/* The same words as _mix_bytes() in agent/policy/hashing.py. Length and tail are taken before the loop:
+ * were they needed after it, the verifier would tell 32 ways out of it apart. */
+static __always_inline u64 mix_name(u64 state, void *name, u32 bytes)
+{
+	u32 words = bytes >> 3;
+	void *tail = name + (bytes & ~7U);
+	u64 tail_mask = (1ULL << (bytes & 7) * 8) - 1, word;
+
+	state = mix(state, bytes);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < NAME_WORDS; i++) {
+		if (i >= words)
+			break;
+		word = 0;
+		bpf_probe_read_kernel(&word, sizeof(word), name + i * 8);
+		state = mix(state, word);
+	}
+	word = 0;
+	bpf_probe_read_kernel(&word, sizeof(word), tail);
+	return mix(state, word & tail_mask);
+}
+
+struct walk {
+	void *mount, *dentry;
+	void *name;
+	u32 bytes;
+};
+
+enum step { STEP_NAME, STEP_MOUNT, STEP_ROOT };
+
+/* One step from a file towards the root of its mount namespace. */
+static __always_inline enum step walk_up(struct walk *walk)
+{
+	void *root = 0, *up = 0, *parent = 0;
+
+	READ(root, walk->mount, OFF_mount__mnt + OFF_vfsmount__mnt_root);
+	READ(up, walk->dentry, OFF_dentry__d_parent);
+	if (walk->dentry == root || walk->dentry == up) {
+		READ(parent, walk->mount, OFF_mount__mnt_parent);
+		if (!parent || parent == walk->mount)
+			return STEP_ROOT;
+		READ(walk->dentry, walk->mount, OFF_mount__mnt_mountpoint);
+		walk->mount = parent;
+		return STEP_MOUNT;
+	}
+	READ(walk->bytes, walk->dentry, OFF_dentry__d_name + OFF_qstr__len);
+	READ(walk->name, walk->dentry, OFF_dentry__d_name + OFF_qstr__name);
+	walk->dentry = up;
+	return STEP_NAME;
+}
+
+/* The executable of the current task; false for a kernel thread. */
+static __always_inline bool start_walk(struct walk *walk, void **file)
+{
+	void *task = (void *)bpf_get_current_task(), *mm = 0, *mount = 0;
+
+	READ(mm, task, OFF_task_struct__mm);
+	if (!mm || READ(*file, mm, OFF_mm_struct__exe_file) || !*file)
+		return false;
+	READ(mount, *file, OFF_file__f_path + OFF_path__mnt);
+	READ(walk->dentry, *file, OFF_file__f_path + OFF_path__dentry);
+	walk->mount = mount - OFF_mount__mnt;
+	return true;
+}
+
+/* Is this mount in a namespace made by somebody without privilege? There, anybody can give any file any
+ * name (mount --bind in a user namespace), so a name proves nothing. */
+static __always_inline bool names_are_untrusted(void *mount)
+{
+	void *mounts = 0, *user = 0;
+	u32 level = 1;
+
+	READ(mounts, mount, OFF_mount__mnt_ns);
+	READ(user, mounts, OFF_mnt_namespace__user_ns);
+	if (READ(level, user, OFF_user_namespace__level))
+		return true;
+	return level != 0;
+}
+
+/* A flag, not a counter, tells the leaf: the verifier would follow every value of a counter. */
+static __always_inline void hash_path(u64 seed, struct walk *walk, struct exe_name *name)
+{
+	u64 path = seed, directory = seed;
+	bool leaf = true;
+	enum step step = STEP_NAME;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < PATH_COMPONENTS; i++) {
+		u64 component;
+
+		step = walk_up(walk);
+		if (step == STEP_ROOT)
+			break;
+		if (step == STEP_MOUNT)
+			continue;
+		component = mix_name(seed, walk->name, walk->bytes);
+		path = mix(path, component);
+		if (!leaf)
+			directory = mix(directory, component);
+		leaf = false;
+	}
+	if (step != STEP_ROOT && walk_up(walk) != STEP_ROOT) {
+		lose(LOSS_PATH);
+		path = directory = mix(path, ~0ULL); /* no path has this hash */
+	}
+	name->path = path & ~1ULL;
+	name->directory = directory & ~1ULL;
+}
+
+/* Hashes of the current executable's path and of its directory. Cached by what identifies the file
+ * and its last name; entries age, because a directory above it can be renamed. */
+static __always_inline void exe_of_current(u64 seed, struct exe_name *name)
+{
+	struct exe_key key = {};
+	struct exe_name *known;
+	struct walk walk = {};
+	void *file = 0, *inode = 0, *super = 0;
+	u64 now = bpf_ktime_get_boot_ns();
+
+	name->path = name->directory = EXE_NONE;
+	if (!start_walk(&walk, &file))
+		return;
+	READ(inode, file, OFF_file__f_inode);
+	READ(super, inode, OFF_inode__i_sb);
+	READ(key.inode, inode, OFF_inode__i_ino);
+	READ(key.generation, inode, OFF_inode__i_generation);
+	READ(key.device, super, OFF_super_block__s_dev);
+	key.mount = (u64)walk.mount;
+	key.dentry = (u64)walk.dentry;
+	READ(key.name, walk.dentry, OFF_dentry__d_name);
+	known = exe_names.lookup(&key);
+	if (known && now < known->until_ns) {
+		name->path = known->path;
+		name->directory = known->directory;
+		return;
+	}
+	hash_path(seed, &walk, name);
+	if (names_are_untrusted((void *)key.mount))
+		name->path |= EXE_UNTRUSTED;
+	name->until_ns = now + RENAME_NS;
+	exe_names.update(&key, name);
+}
+
+/* Fills who; returns the task's group_info. */
+static __always_inline void *identify(struct identity *who, u64 exe)
+{
+	void *task = (void *)bpf_get_current_task(), *leader = 0, *cred = 0, *groups = 0;
+	int failed = 0;
+
+	who->pid = bpf_get_current_pid_tgid() >> 32;
+	who->cgroup = bpf_get_current_cgroup_id();
+	who->exe = exe;
+	failed |= READ(leader, task, OFF_task_struct__group_leader);
+	failed |= READ(who->start_ns, leader, OFF_task_struct__start_boottime);
+	failed |= READ(cred, task, OFF_task_struct__cred);
+	failed |= READ(who->uid, cred, OFF_cred__euid);
+	failed |= READ(who->gid, cred, OFF_cred__egid);
+	failed |= READ(groups, cred, OFF_cred__group_info);
+	if (failed)
+		lose(LOSS_IDENTITY);
+	return groups;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Every map, with who writes it, who reads it, and what happens when it is full.
+ * All are pinned by name; two generations of the policy tables stand side by side.
+ */
+
+/* Policy tables: written by licet run into inner maps of its own, read by the programs. The slot in
+ * force is generation & 1. A full table is refused at compile time, in user space. */
+BPF_F_TABLE("lpm_trie", struct target_key, u32, targets_inner, 65536, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct source_key, u32, sources_inner, 262144, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct target_row, rows_inner, MAX_TARGETS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct member_key, u32, members_inner, 262144, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct set, sets_inner, 16384, BPF_F_NO_PREALLOC);
+BPF_ARRAY_OF_MAPS(targets, "targets_inner", 2);
+BPF_ARRAY_OF_MAPS(sources, "sources_inner", 2);
+BPF_ARRAY_OF_MAPS(rows, "rows_inner", 2);
+BPF_ARRAY_OF_MAPS(members, "members_inner", 2);
+BPF_ARRAY_OF_MAPS(sets, "sets_inner", 2);
+BPF_ARRAY(generation, u64, 1);
+BPF_ARRAY(ports, u64, 1024); /* a bit for each port that anything declares */
+BPF_ARRAY(settings, struct settings, 1);
+
+/* Counters: written by the programs, read by user space. counts full: LOSS_COUNTS_FULL. */
+BPF_PERCPU_HASH(counts, struct count_key, u64, 16384);
+BPF_PERCPU_ARRAY(flow_counts, struct flow_count, MAX_TARGETS + 1);
+BPF_PERCPU_ARRAY(unprotected, u64, DIRECTIONS);
+BPF_PERCPU_ARRAY(losses, u64, LOSSES);
+
+/* Usage by consumer: rows made by the programs; user space deletes those that have been idle. */
+BPF_F_TABLE("hash", struct use_key, struct use, uses, 16384, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct acceptor_key, u64, acceptors, 4096, BPF_F_NO_PREALLOC);
+BPF_TABLE("lru_hash", struct edge_key, u64, edges, 4096);
+
+/* Flows: a row from connect() (or, from outside, from the handshake) to the close of the same socket.
+ * Full: the attempt is judged in a scratch row, and counted as LOSS_FLOWS_FULL. */
+BPF_F_TABLE("hash", u64, struct flow, flows, 65536, BPF_F_NO_PREALLOC);
+/* Where the passive side finds a connection that was made on this host. LRU, never deleted from: the
+ * passive side may come after the consumer has already closed. */
+BPF_TABLE("lru_hash", struct tuple, u64, tuples, 65536);
+/* By cookie of an accepted socket whose process is not known yet. */
+BPF_TABLE("lru_hash", u64, struct served, unserved, 65536);
+
+/* Names: exe_names is a cache of the programs' own; names is what user space has stored. */
+BPF_TABLE("lru_hash", struct exe_key, struct exe_name, exe_names, 4096);
+BPF_TABLE("lru_hash", u64, struct stored_name, names, 8192);
+
+/* Never written: what a new row starts from, because it is too large for the stack. */
+BPF_ARRAY(blank_flow, struct flow, 1);
+BPF_ARRAY(blank_use, struct use, 1);
+BPF_ARRAY(blank_name, struct stored_name, 1);
+/* Judges an attempt for which there was no room in flows. */
+BPF_PERCPU_ARRAY(scratch_flow, struct flow, 1);
+
+/* Owner of a listening socket, inherited by the sockets accepted from it. Written by on_listen, and by
+ * user space for listeners from before the agent. Lives and dies with the socket. */
+struct owners_table_t {
+	int key;
+	struct identity leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage"))) struct owners_table_t owners = {
+	.flags = BPF_F_NO_PREALLOC | BPF_F_CLONE,
+};
+BPF_ANNOTATE_KV_PAIR(owners, int, struct identity);
+
+/* Events to user space. Full: LOSS_RING_FULL. */
+BPF_RINGBUF_OUTPUT(ring, 512);
+
+static __always_inline void lose(u32 cause)
+{
+	u64 *count = losses.lookup(&cause);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What is connected to: a port bitmap answers most connections, one LPM lookup the rest. */
+
+/* linux/in.h and linux/socket.h, which the stand-in for the kernel's headers leaves out */
+#define AF_INET       2
+#define IPPROTO_TCP   6
+#define IPPROTO_UDP   17
+#define IPPROTO_MPTCP 262
+
+static __always_inline bool declared(u16 port)
+{
+	u32 index = port >> 6;
+	u64 *word = ports.lookup(&index);
+
+	return word && (*word >> (port & 63) & 1);
+}
+
+static __always_inline bool is_mapped(struct address *a)
+{
+	return !(a->w[0] | a->w[1]) && a->w[2] == bpf_htonl(0xffff);
+}
+
+/* Loopback, unspecified and link-local addresses mean something else in each network namespace. */
+static __always_inline bool is_per_namespace(struct address *a)
+{
+	if (is_mapped(a))
+		return !a->w[3] || (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
+		       (a->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+	if (!(a->w[0] | a->w[1] | a->w[2]))
+		return !a->w[3] || a->w[3] == bpf_htonl(1);
+	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+static __always_inline u32 slot_in_force(void)
+{
+	u32 zero = 0;
+	u64 *now = generation.lookup(&zero);
+
+	return now ? *now & 1 : 0;
+}
+
+/* The target of a destination, or 0. */
+static __always_inline u32 target_of(u32 slot, u16 protocol, u16 port, struct address *address, u64 netns)
+{
+	struct target_key key = {
+		.prefixlen = 8 * (sizeof(key) - sizeof(key.prefixlen)),
+		.protocol = protocol,
+		.port_net = bpf_htons(port),
+		.netns = is_per_namespace(address) ? netns : 0,
+		.address = *address,
+	};
+	u32 *target = find(targets.lookup(&slot), &key);
+
+	return target ? *target : 0;
+}
+
+/* False: no row for the target, which can only mean that tables are inconsistent. */
+static __always_inline bool open_tables(u32 slot, struct tables *tables)
+{
+	tables->rows = rows.lookup(&slot);
+	tables->members = members.lookup(&slot);
+	tables->sets = sets.lookup(&slot);
+	return tables->rows && tables->members && tables->sets;
+}
+
+/* A blank row in flows; where there is no room, one that only lives while the attempt is judged. */
+static __always_inline struct flow *new_flow(u64 cookie)
+{
+	u32 zero = 0;
+	struct flow *flow, *blank = blank_flow.lookup(&zero);
+
+	if (!blank)
+		return 0;
+	flows.update(&cookie, blank);
+	flow = flows.lookup(&cookie);
+	if (flow)
+		return flow;
+	lose(LOSS_FLOWS_FULL);
+	flow = scratch_flow.lookup(&zero);
+	if (flow)
+		*flow = *blank;
+	return flow;
+}
