@@ -7,9 +7,6 @@
 
 /* Without this, LLVM folds both bounds of a loop into one that the verifier can't follow. */
 #define KEEP(i) asm volatile("" : "+r"(i))
-/* Read again from memory what was written there: values that live on in registers make the verifier
- * follow everything behind them once for each. */
-#define FORGET() asm volatile("" : : : "memory")
 
 struct tables {
 	void *rows, *members, *sets;
@@ -59,31 +56,23 @@ static __always_inline void widen(struct set *set, struct set *by, u32 blocks)
 	}
 }
 
-static __always_inline bool meets(struct set *a, struct set *b, u32 blocks)
+enum match { NO_MATCH, POSSIBLE, KNOWN };
+
+/* Do any of these clauses hold? KNOWN: one does for certain; POSSIBLE: were something known, one could. */
+static __always_inline enum match match(struct set *who, struct set *clauses, struct set *certain,
+					u32 blocks)
 {
-	u64 both = 0;
+	u64 possible = 0, known = 0;
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; in_use(i, blocks); i++) {
-		u64 *x = &a->w[i * 4], *y = &b->w[i * 4];
+		u64 *x = &who->w[i * 4], *y = &clauses->w[i * 4], *z = &certain->w[i * 4];
 
-		both |= (x[0] & y[0]) | (x[1] & y[1]) | (x[2] & y[2]) | (x[3] & y[3]);
+		possible |= (x[0] & y[0]) | (x[1] & y[1]) | (x[2] & y[2]) | (x[3] & y[3]);
+		known |= (x[0] & y[0] & z[0]) | (x[1] & y[1] & z[1]) | (x[2] & y[2] & z[2]) |
+			 (x[3] & y[3] & z[3]);
 	}
-	return both;
-}
-
-static __always_inline bool meets_certainly(struct set *a, struct set *b, struct set *certain, u32 blocks)
-{
-	u64 all = 0;
-
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; in_use(i, blocks); i++) {
-		u64 *x = &a->w[i * 4], *y = &b->w[i * 4], *z = &certain->w[i * 4];
-
-		all |= (x[0] & y[0] & z[0]) | (x[1] & y[1] & z[1]) | (x[2] & y[2] & z[2]) |
-		       (x[3] & y[3] & z[3]);
-	}
-	return all;
+	return known ? KNOWN : possible ? POSSIBLE : NO_MATCH;
 }
 
 static __always_inline struct set *member(struct tables *tables, u32 dimension, u64 value)
@@ -263,34 +252,34 @@ static __always_inline void allow(struct verdict *verdict, struct candidate *can
 	}
 }
 
-static __always_inline void judge(struct tables *tables, struct target_row *row, struct set *who,
+static __always_inline void decide(struct tables *tables, struct target_row *row, struct set *who,
 				   struct verdict *verdict)
 {
 	u64 now = bpf_ktime_get_boot_ns();
 	struct set *certain = set_at(tables, SET_CERTAIN + (verdict->uncertain & 15));
 	struct set *excluded = set_at(tables, row->excluded);
-	bool unsure = verdict->uncertain, maybe_excluded = false, maybe = false;
+	bool maybe_excluded, maybe = false;
+	enum match found;
 
 	verdict->decision = DENIED;
 	verdict->reason = NO_LICENSE;
-	verdict->enforced = 0;
 	if (!certain || !excluded) {
 		lose(LOSS_NO_ROW);
 		return;
 	}
-	if (meets_certainly(who, excluded, certain, row->blocks)) {
+	found = match(who, excluded, certain, row->blocks);
+	if (found == KNOWN) {
 		verdict->reason = EXCLUDED;
 		return;
 	}
 	if (!row->candidates)
 		return;
-	maybe_excluded = unsure && meets(who, excluded, row->blocks);
+	maybe_excluded = found == POSSIBLE;
 	verdict->reason = UNLICENSED_PRINCIPAL;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < CANDIDATES; i++) {
 		struct candidate *candidate = &row->candidate[i];
 		struct set *principal;
-		bool known;
 		u8 reason;
 
 		if (i >= row->candidates)
@@ -298,17 +287,17 @@ static __always_inline void judge(struct tables *tables, struct target_row *row,
 		principal = set_at(tables, candidate->principal);
 		if (!principal)
 			continue;
-		known = meets_certainly(who, principal, certain, row->blocks);
-		if (!known && !(unsure && meets(who, principal, row->blocks)))
+		found = match(who, principal, certain, row->blocks);
+		if (found == NO_MATCH)
 			continue;
 		reason = window_reason(row, candidate, now);
-		if (!reason && known && !maybe_excluded) {
+		if (!reason && found == KNOWN && !maybe_excluded) {
 			allow(verdict, candidate, now);
 			return;
 		}
 		if (!reason) {
 			maybe = true;
-		} else if (known && reason > verdict->reason) {
+		} else if (found == KNOWN && reason > verdict->reason) {
 			verdict->reason = reason;
 			verdict->grant = candidate->grant;
 		}
@@ -318,12 +307,4 @@ static __always_inline void judge(struct tables *tables, struct target_row *row,
 		verdict->grant = 0;
 		verdict->decision = row->unresolved_allowed ? ALLOWED : DENIED;
 	}
-}
-
-static __always_inline void decide(struct tables *tables, struct target_row *row, struct set *who,
-				   struct verdict *verdict)
-{
-	FORGET();
-	judge(tables, row, who, verdict);
-	FORGET();
 }
