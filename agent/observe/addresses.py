@@ -1,0 +1,71 @@
+"""Addresses of network interfaces, from rtnetlink (rtnetlink(7)), in the calling thread's namespace."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from agent.model import MAPPED_PREFIX, Address
+from agent.observe.netlink import NETLINK_ROUTE, Netlink, attributes
+
+KUBE_PROXY_INTERFACE = "kube-ipvs0"
+"""Where kube-proxy in IPVS mode parks every ClusterIP: none of them is this host."""
+
+_GET_ADDRESSES = 22
+_ADDRESS = 1
+_LOCAL = 2
+_IFADDRMSG = struct.Struct("=BBBBi")
+
+
+def own_addresses() -> tuple[Address, ...]:
+    """HostFacts.addresses: link-local included, without loopback and what is on kube-ipvs0; sorted."""
+    unwanted = _index(KUBE_PROXY_INTERFACE)
+    return _ordered({address for index, address in _dump() if index != unwanted and not is_loopback(address)})
+
+
+def global_addresses() -> tuple[Address, ...]:
+    """Namespace.addresses: without loopback, link-local and what is on kube-ipvs0; sorted."""
+    return tuple(address for address in own_addresses() if not is_link_local(address))
+
+
+def is_loopback(address: Address) -> bool:
+    # IPv6Address.is_loopback knows mapped addresses from Python 3.13 on only
+    return (address.ipv4_mapped or address).is_loopback
+
+
+def is_link_local(address: Address) -> bool:
+    return (address.ipv4_mapped or address).is_link_local
+
+
+def from_wire(raw: bytes) -> Address:
+    """4 or 16 bytes in network order. Raises ValueError on any other length."""
+    if len(raw) == 4:
+        return Address(MAPPED_PREFIX | int.from_bytes(raw, "big"))
+    return Address(raw)
+
+
+def _dump() -> list[tuple[int, Address]]:
+    """(interface index, address) of all addresses."""
+    with Netlink(NETLINK_ROUTE) as netlink:
+        rows = netlink.dump(_GET_ADDRESSES, _IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
+    found = []
+    for row in rows:
+        family, _, _, _, index = _IFADDRMSG.unpack_from(row)
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            continue
+        values = dict(attributes(row, _IFADDRMSG.size))
+        # on a point-to-point interface IFA_ADDRESS is the peer's, and IFA_LOCAL ours
+        if raw := values.get(_LOCAL) or values.get(_ADDRESS):
+            found.append((index, from_wire(raw)))
+    return found
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0
+
+
+def _ordered(addresses: set[Address]) -> tuple[Address, ...]:
+    return tuple(sorted(addresses))

@@ -1,0 +1,123 @@
+"""cgroup2: where it is mounted, ids and paths, and what a path says of units and containers.
+
+A cgroup's id is the inode number of its directory (64 bits: kernfs_id() in include/linux/kernfs.h), and
+the number bpf_get_current_cgroup_id() gives. It is never used twice while the host is up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.errors import KernelError
+from agent.observe.mounts import read_mounts
+from agent.policy.paths import UNIT_SUFFIXES
+
+_CONTAINER = re.compile(
+    r"(?:(?:docker|cri-containerd|crio|libpod|libpod-payload|nerdctl)-|.*:(?:docker|cri-containerd|crio):)?"
+    r"([0-9a-f]{64})(?:\.scope)?"
+)
+_KERNFS_HANDLE = 0xFE
+_HANDLE = struct.Struct("=IiQ")
+
+
+def find_mount(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
+    """Where the cgroup2 hierarchy is mounted; the whole of it where several mounts show parts.
+
+    Raises KernelError if there is none."""
+    try:
+        mounts = [mount for mount in read_mounts(mountinfo) if mount.kind == "cgroup2"]
+    except OSError as error:
+        raise KernelError(f"{mountinfo}: cannot be read: {error.strerror}; is /proc mounted?") from error
+    if not mounts:
+        raise KernelError(
+            "no cgroup2 file system is mounted, and connections are observed by cgroup: "
+            "mount one with: mount -t cgroup2 none /sys/fs/cgroup (or any other empty directory)"
+        )
+    return Path(min(mounts, key=lambda mount: mount.root != "/").point)
+
+
+def cgroup_id(mount: Path, path: str) -> int:
+    """Id of the cgroup at `path` ("/system.slice/nginx.service"); 0 if there is none."""
+    try:
+        return os.stat(directory(mount, path)).st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def directory(mount: Path, path: str) -> str:
+    """The directory of a cgroup. A path from /proc/PID/cgroup may climb ("/../x"); it stays below mount."""
+    return f"{mount}{os.path.normpath('/' + path.lstrip('/'))}"
+
+
+def list_cgroups(mount: Path) -> Mapping[str, int]:
+    """Ids of all cgroups that exist, by path; the root is "/"."""
+    found: dict[str, int] = {"/": os.stat(mount).st_ino}
+    waiting = [""]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            with os.scandir(f"{mount}{parent}") as entries:
+                children = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            continue  # removed since its parent was listed
+        for child in children:
+            path = f"{parent}/{child.name}"
+            found[path] = child.inode()
+            waiting.append(path)
+    return found
+
+
+def path_of(mount: Path, number: int) -> str | None:
+    """Path of the cgroup with this id; None if it is gone. Needs CAP_DAC_READ_SEARCH.
+
+    One system call instead of a walk: a kernfs file handle is the id itself (open_by_handle_at(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = ctypes.create_string_buffer(_HANDLE.pack(8, _KERNFS_HANDLE, number))
+    at = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = libc.open_by_handle_at(at, handle, os.O_PATH | os.O_CLOEXEC)
+        if found < 0:
+            code = ctypes.get_errno()
+            if code in (errno.ESTALE, errno.ENOENT):
+                return None
+            raise KernelError(f"cgroup {number} cannot be looked up: {os.strerror(code)}; run as root")
+    finally:
+        os.close(at)
+    try:
+        path = os.readlink(f"/proc/self/fd/{found}")
+    finally:
+        os.close(found)
+    below = path.removeprefix(str(mount))
+    return None if below.endswith(" (deleted)") else below or "/"
+
+
+def unit_of(path: str) -> str:
+    """The systemd unit of a cgroup path, "" if it belongs to none.
+
+    The first component that names a unit is it: what is below was delegated to that unit, which can give
+    it any name. For the same reason nothing below a container is a unit of this host."""
+    for component in path.split("/"):
+        if component.endswith(UNIT_SUFFIXES):
+            # cg_escape() in systemd: a name that could be a kernel file's gets an underscore in front
+            return component.removeprefix("_")
+        if _CONTAINER.fullmatch(component):
+            return ""
+    return ""
+
+
+def container_of(path: str) -> str:
+    """The id (64 hex digits) of the container a cgroup path lies in, the outermost; "" if in none.
+
+    Knows how docker, containerd, CRI-O and podman name cgroups, by their systemd and cgroupfs drivers;
+    conmon's own cgroups (crio-conmon-…) are not the container's. It is a name, not proof: a user can
+    make such a directory in a delegated tree."""
+    for component in path.split("/"):
+        if match := _CONTAINER.fullmatch(component):
+            return match[1]
+    return ""

@@ -1,0 +1,123 @@
+"""Connections from before the agent: which end is which, and which two sockets are one connection."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from agent.model import MAPPED_PREFIX, Address, Listener, Process, Socket
+from agent.observe.addresses import is_loopback
+from agent.observe.sockets import SYN_SENT
+
+EPHEMERAL_FROM = 32768
+"""First port the kernel picks for a consumer, unless net.ipv4.ip_local_port_range says otherwise (ip(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection, however many of its ends are on this host: None stands for an end that is not (or
+    not in scope); never both. Processes are empty where no process holds that end."""
+
+    consumer: Socket | None
+    server: Socket | None
+    consumer_processes: tuple[Process, ...] = ()
+    server_processes: tuple[Process, ...] = ()
+    """Who holds the connected socket: the worker that accepted it, nobody before accept()."""
+    listener: Listener | None = None
+    """Where the server end came from: its owners own the port."""
+
+    @property
+    def consumer_endpoint(self) -> tuple[Address, int]:
+        if self.consumer is not None:
+            return self.consumer.local, self.consumer.local_port
+        assert self.server is not None
+        return self.server.remote, self.server.remote_port
+
+    @property
+    def server_endpoint(self) -> tuple[Address, int]:
+        """What the consumer connected to, as far as it can be seen from here."""
+        if self.consumer is not None:
+            return self.consumer.remote, self.consumer.remote_port
+        assert self.server is not None
+        return self.server.local, self.server.local_port
+
+
+_Tuple = tuple[Address, int, Address, int]
+
+
+def pair(
+    sockets: Iterable[Socket], ports: Collection[int], listeners: Sequence[Listener]
+) -> list[Connection]:
+    """Connections to any of `ports`, each once. Processes and listener are left for the caller.
+
+    Two sockets are one connection if each is the other's peer and both are in one namespace, or, for
+    addresses that are not loopback, if no third socket anywhere has such a tuple. With NAT between them
+    they don't look like one, and make two."""
+    by_port: dict[tuple[int, int], list[Listener]] = {}
+    for one in listeners:
+        by_port.setdefault((one.netns, one.port), []).append(one)
+    servers, consumers = [], []
+    for end in sockets:
+        if _is_server(end, ports, by_port.get((end.netns, end.local_port), [])):
+            servers.append(end)
+        elif end.remote_port in ports:
+            consumers.append(end)
+    return _match(servers, consumers)
+
+
+def covers(listener: Listener, end: Socket) -> bool:
+    """Could `end` have been accepted from `listener`?"""
+    if (listener.protocol, listener.netns, listener.port) != (end.protocol, end.netns, end.local_port):
+        return False
+    if not listener.wildcard:
+        return listener.address == end.local
+    if listener.family == socket.AF_INET or listener.address == Address(MAPPED_PREFIX):
+        return end.local.ipv4_mapped is not None
+    return end.local.ipv4_mapped is None or not listener.v6only
+
+
+def _is_server(end: Socket, ports: Collection[int], listeners: Iterable[Listener]) -> bool:
+    if end.state == SYN_SENT or end.local_port not in ports:
+        return False
+    if any(covers(listener, end) for listener in listeners):
+        return True
+    # nobody listens there any more; or the consumer of something else got a port that a service declares
+    return end.remote_port not in ports and end.local_port < EPHEMERAL_FROM
+
+
+def _match(servers: Iterable[Socket], consumers: Iterable[Socket]) -> list[Connection]:
+    near = {(end.netns, _tuple(end)): end for end in consumers}
+    found, lone = [], []
+    for server in servers:
+        consumer = near.pop((server.netns, _peer_tuple(server)), None)
+        if consumer is not None:
+            found.append(Connection(consumer, server))
+        else:
+            lone.append(server)
+    return found + _match_across(lone, near.values())
+
+
+def _match_across(servers: Iterable[Socket], consumers: Iterable[Socket]) -> list[Connection]:
+    """Ends in different namespaces. Where two containers use one tuple, nothing says whose peer is whose."""
+    by_tuple: dict[_Tuple, tuple[list[Socket], list[Socket]]] = {}
+    for server in servers:
+        by_tuple.setdefault(_peer_tuple(server), ([], []))[0].append(server)
+    for consumer in consumers:
+        by_tuple.setdefault(_tuple(consumer), ([], []))[1].append(consumer)
+    found = []
+    for (_, _, address, _), (server_ends, consumer_ends) in by_tuple.items():
+        if len(server_ends) == len(consumer_ends) == 1 and not is_loopback(address):
+            found.append(Connection(consumer_ends[0], server_ends[0]))
+        else:
+            found += [Connection(None, server) for server in server_ends]
+            found += [Connection(consumer, None) for consumer in consumer_ends]
+    return found
+
+
+def _tuple(end: Socket) -> _Tuple:
+    return end.local, end.local_port, end.remote, end.remote_port
+
+
+def _peer_tuple(end: Socket) -> _Tuple:
+    return end.remote, end.remote_port, end.local, end.local_port

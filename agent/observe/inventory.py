@@ -1,0 +1,126 @@
+"""Who listens, and who is connected, in every network namespace of this host, with the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from agent.model import Listener, Namespace, Process, Protocol, Socket
+from agent.observe.connections import Connection, covers, pair
+from agent.observe.netns import NamespaceGone, Namespaces, open_in
+from agent.observe.owner_cache import OwnerCache
+from agent.observe.owners import find_holders
+from agent.observe.proc import ProcReader
+from agent.observe.sockets import SocketDiag
+
+BOTH = (Protocol.TCP, Protocol.UDP)
+
+
+class Inventory:
+    """Meant to be asked every few seconds: owners are remembered, and read anew where something changed.
+
+    Its methods raise KernelError where the kernel cannot list sockets or namespaces cannot be entered;
+    a namespace that goes meanwhile is left out. Not thread-safe."""
+
+    def __init__(
+        self, reader: ProcReader, namespaces: Namespaces, protocols: Sequence[Protocol] = BOTH
+    ) -> None:
+        self._reader = reader
+        self._namespaces = namespaces
+        self._protocols = protocols
+        self._owners = OwnerCache(reader)
+
+    def listeners(self) -> list[Listener]:
+        """Every listener of every namespace in scope, by port. UDP ones are those bound and unconnected."""
+        return self._listeners(self._namespaces.all())
+
+    def connections(self, ports: Collection[int]) -> list[Connection]:
+        """TCP connections to any of these ports that are there now, each once though both ends be here.
+
+        Looks at every descriptor of every process: ask at start, not every few seconds."""
+        namespaces = self._namespaces.all()
+        wanted = frozenset(ports)
+        listeners = [
+            one for one in self._listeners(namespaces) if one.port in wanted and one.protocol == Protocol.TCP
+        ]
+        sockets = _in_each(namespaces, lambda diag: diag.connections(wanted))
+        found = pair(sockets, wanted, listeners)
+        holders = self._holders(found, _cookies(namespaces))
+        return [_completed(connection, holders, listeners) for connection in found]
+
+    def _listeners(self, namespaces: Sequence[Namespace]) -> list[Listener]:
+        sockets = _in_each(namespaces, lambda diag: diag.listening(self._protocols))
+        owners = self._owners.owners(sockets, _cookies(namespaces))
+        found = [
+            Listener(
+                protocol=one.protocol,
+                family=one.family,
+                address=one.local,
+                port=one.local_port,
+                netns=one.netns,
+                cookie=one.cookie,
+                inode=one.inode,
+                v6only=one.v6only,
+                owners=owners.get(one.cookie, ()),
+            )
+            for one in sockets
+        ]
+        return sorted(found, key=lambda one: (one.port, one.protocol, one.address, one.netns, one.cookie))
+
+    def _holders(
+        self, connections: Iterable[Connection], netns_cookies: dict[int, int]
+    ) -> dict[int, tuple[Process, ...]]:
+        """By socket inode, the process that started first in front."""
+        ends = [end for one in connections for end in (one.consumer, one.server) if end and end.inode]
+        found = find_holders(self._reader, {end.inode for end in ends})
+        pids = {holder.pid for holders in found.values() for holder in holders}
+        processes = {pid: self._reader.process(pid, netns_cookies) for pid in pids}
+        result = {}
+        for inode, holders in found.items():
+            known = [process for holder in holders if (process := processes[holder.pid])]
+            result[inode] = tuple(sorted(known, key=lambda process: (process.start_boot_ns, process.pid)))
+        return result
+
+
+def _cookies(namespaces: Iterable[Namespace]) -> dict[int, int]:
+    return {namespace.inode: namespace.cookie for namespace in namespaces}
+
+
+def _in_each(namespaces: Iterable[Namespace], listing: Callable[[SocketDiag], list[Socket]]) -> list[Socket]:
+    found: list[Socket] = []
+    for namespace in namespaces:
+        try:
+            diag = open_in(namespace, partial(SocketDiag, namespace.cookie))
+        except NamespaceGone:
+            continue
+        with diag:
+            found += listing(diag)
+    return found
+
+
+def _completed(
+    connection: Connection, holders: dict[int, tuple[Process, ...]], listeners: Iterable[Listener]
+) -> Connection:
+    consumer, server = connection.consumer, connection.server
+    server_processes = holders.get(server.inode, ()) if server else ()
+    return replace(
+        connection,
+        consumer_processes=holders.get(consumer.inode, ()) if consumer else (),
+        server_processes=server_processes,
+        listener=_listener_of(server, server_processes, listeners) if server else None,
+    )
+
+
+def _listener_of(
+    server: Socket, processes: Iterable[Process], listeners: Iterable[Listener]
+) -> Listener | None:
+    """An exact address wins over a wildcard, as in the kernel; of several on one address (SO_REUSEPORT)
+    the one that a process of this end holds too."""
+    pids = {process.pid for process in processes}
+    fitting = [one for one in listeners if covers(one, server)]
+    return min(
+        fitting,
+        key=lambda one: (one.wildcard, pids.isdisjoint(owner.pid for owner in one.owners)),
+        default=None,
+    )

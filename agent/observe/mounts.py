@@ -1,0 +1,33 @@
+"""/proc/PID/mountinfo (proc(5)), as far as licet looks at it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    root: str
+    """What of the file system is mounted: "/" for all of it, "net:[4026531840]" for a namespace."""
+    point: str
+    kind: str
+
+
+def read_mounts(mountinfo: Path) -> Iterator[Mount]:
+    """Every mount the reader can see, in mount order. Raises OSError if the file cannot be read."""
+    for line in mountinfo.read_bytes().splitlines():
+        place, separator, source = line.partition(b" - ")
+        fields = place.split(b" ")
+        if separator and len(fields) >= 5:
+            yield Mount(_text(fields[3]), _text(fields[4]), _text(source.split(b" ")[0]))
+
+
+def _text(field: bytes) -> str:
+    """Blank, tab, newline and backslash are written in octal."""
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))

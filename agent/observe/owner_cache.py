@@ -1,0 +1,129 @@
+"""Remembers who holds which listening socket, so that asking every few seconds costs next to nothing.
+
+What makes an answer stale is looked for instead of the answer: new processes, holders that ended, that
+started another program or that closed their descriptor, and sockets not seen before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.model import Process, Socket
+from agent.observe.owners import find_holders
+from agent.observe.proc import ProcReader, Stat
+
+_REFRESH_S = 60.0
+"""Everything is read anew after this time: ids and cgroups of a process can change unseen."""
+_CHEAP_S = 0.05
+_REST = 100
+"""After a pass over all descriptors that was not cheap, the next waits 100 times as long as it took, so that
+a proxy with 100,000 connections costs 1 % of a core at most; until then a new socket has no owners."""
+
+_Key = tuple[int, int]
+"""(inode, cookie) of a socket: an inode number alone is used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    process: Process
+    stat: Stat
+    fds: dict[int, int] = field(default_factory=dict)
+    """Descriptor by socket inode."""
+
+
+class OwnerCache:
+    """Not thread-safe."""
+
+    def __init__(self, reader: ProcReader, clock: Callable[[], float] = time.monotonic) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._holdings: dict[int, _Holding] = {}
+        self._pids: frozenset[int] = frozenset()
+        self._sought: frozenset[_Key] = frozenset()
+        """Sockets whose holders are known, also those that no process holds."""
+        self._refresh_at_s = 0.0
+        self._next_pass_at_s = 0.0
+
+    def owners(
+        self, sockets: Collection[Socket], netns_cookies: Mapping[int, int]
+    ) -> dict[int, tuple[Process, ...]]:
+        """Processes that hold each socket, the one that started first in front, by the socket's cookie.
+
+        Sockets that no process is known to hold are left out."""
+        wanted = frozenset((one.inode, one.cookie) for one in sockets if one.inode)
+        inodes = frozenset(inode for inode, _ in wanted)
+        pids = frozenset(self._reader.pids())
+        held_before = self._held()
+        stale = self._drop_stale(pids, inodes)
+        now_s = self._clock()
+        if now_s >= self._refresh_at_s:
+            self._look_everywhere(pids, inodes, wanted, netns_cookies)
+        else:
+            self._look_at(stale | (pids - self._pids), inodes, netns_cookies)
+            self._pids = pids
+            lost = any(inode in held_before and inode not in self._held() for inode in inodes)
+            if (lost or not wanted <= self._sought) and now_s >= self._next_pass_at_s:
+                self._look_everywhere(pids, inodes, wanted, netns_cookies)
+        self._sought &= wanted
+        return self._answer(sockets)
+
+    def _held(self) -> set[int]:
+        return {inode for holding in self._holdings.values() for inode in holding.fds}
+
+    def _drop_stale(self, pids: frozenset[int], inodes: Collection[int]) -> frozenset[int]:
+        """Forget processes that are gone or not what they were. Returns the latter, to be looked at again."""
+        stale = set()
+        for pid, holding in list(self._holdings.items()):
+            if pid not in pids or self._reader.stat(pid) != holding.stat or not self._still(pid, inodes):
+                del self._holdings[pid]
+                stale.add(pid)
+        return frozenset(stale) & pids
+
+    def _still(self, pid: int, inodes: Collection[int]) -> bool:
+        fds = self._holdings[pid].fds
+        for inode in [inode for inode in fds if inode not in inodes]:
+            del fds[inode]  # nobody listens there any more
+        return all(self._reader.holds(pid, fd, inode) for inode, fd in fds.items())
+
+    def _look_everywhere(
+        self,
+        pids: frozenset[int],
+        inodes: Collection[int],
+        wanted: frozenset[_Key],
+        netns_cookies: Mapping[int, int],
+    ) -> None:
+        started_s = self._clock()
+        self._holdings.clear()
+        self._look_at(pids, inodes, netns_cookies)
+        self._pids, self._sought = pids, wanted
+        ended_s = self._clock()
+        took_s = ended_s - started_s
+        self._next_pass_at_s = ended_s + took_s * _REST if took_s > _CHEAP_S else 0.0
+        self._refresh_at_s = max(ended_s + _REFRESH_S, self._next_pass_at_s)
+
+    def _look_at(
+        self, pids: Iterable[int], inodes: Collection[int], netns_cookies: Mapping[int, int]
+    ) -> None:
+        fds_by_pid: dict[int, dict[int, int]] = {}
+        for inode, holders in find_holders(self._reader, inodes, pids).items():
+            for holder in holders:
+                fds_by_pid.setdefault(holder.pid, {})[inode] = holder.fd
+        for pid, fds in fds_by_pid.items():
+            stat = self._reader.stat(pid)
+            process = self._reader.process(pid, netns_cookies)
+            # asked last: what was read is of the process that holds the socket, not of a successor
+            if stat and process and all(self._reader.holds(pid, fd, inode) for inode, fd in fds.items()):
+                self._holdings[pid] = _Holding(process, stat, fds)
+
+    def _answer(self, sockets: Iterable[Socket]) -> dict[int, tuple[Process, ...]]:
+        by_inode: dict[int, list[Process]] = {}
+        for holding in self._holdings.values():
+            for inode in holding.fds:
+                by_inode.setdefault(inode, []).append(holding.process)
+        ordered = {
+            inode: tuple(sorted(found, key=lambda process: (process.start_boot_ns, process.pid)))
+            for inode, found in by_inode.items()
+        }
+        return {one.cookie: ordered[one.inode] for one in sockets if one.inode in ordered}

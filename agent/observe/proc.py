@@ -1,0 +1,251 @@
+"""Processes as /proc shows them (proc(5)). Every reader takes the root, so that tests bring their own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.model import Process
+from agent.observe.cgroup import cgroup_id, container_of, unit_of
+
+NS_PER_S = 1_000_000_000
+MAX_ARGS_BYTES = 4096
+"""Longer command lines are cut: they may have megabytes."""
+
+_READ_BYTES = 64 * 1024
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What a process that is gone looks like, or one that may not be looked at (hidepid, EPERM)."""
+_NS_GET_USERNS = 0xB701
+_INITIAL_USER_NS = 0xEFFFFFFD
+"""PROC_USER_INIT_INO in include/linux/proc_ns.h (and UAPI from 6.18 on)."""
+_NAME_TTL_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The part of /proc/PID/stat that tells one process from the next with the same pid."""
+
+    comm: str
+    start_ticks: int
+
+
+class UserNames:
+    """Names of uids as the host's databases have them, remembered for some minutes.
+
+    A look-up can take a while where users come from a directory server."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: dict[int, tuple[float, str]] = {}
+
+    def __call__(self, uid: int) -> str:
+        """The name, "" if the uid has none."""
+        until_s, name = self._known.get(uid, (0.0, ""))
+        now_s = self._clock()
+        if now_s >= until_s:
+            try:
+                name = pwd.getpwuid(uid).pw_name
+            except KeyError:
+                name = ""
+            self._known[uid] = (now_s + _NAME_TTL_S, name)
+        return name
+
+
+class ProcReader:
+    """Reads processes below `root`. `cgroup_mount` is where cgroup2 is mounted; without it ids stay 0."""
+
+    def __init__(
+        self,
+        root: Path = Path("/proc"),
+        *,
+        cgroup_mount: Path | None = None,
+        user_name: Callable[[int], str] | None = None,
+        ticks_per_s: int | None = None,
+    ) -> None:
+        self.root = root
+        self._cgroup_mount = cgroup_mount
+        self._user_name = user_name or UserNames()
+        self._tick_ns = NS_PER_S // (ticks_per_s or os.sysconf("SC_CLK_TCK"))
+
+    def pids(self) -> list[int]:
+        return sorted(int(name) for name in os.listdir(self.root) if name.isdecimal())
+
+    def stat(self, pid: int) -> Stat | None:
+        try:
+            with open(self.root / str(pid) / "stat", "rb", buffering=0) as file:
+                return _parse_stat(file.read(_READ_BYTES))
+        except _GONE:
+            return None
+
+    def process(self, pid: int, netns_cookies: Mapping[int, int] | None = None) -> Process | None:
+        """All that /proc tells of a process; None if it is gone.
+
+        `start_boot_ns` is rounded down to a clock tick: compare with `same_process`. The namespace's
+        cookie is looked up by inode in `netns_cookies`; without an entry there it is 0."""
+        try:
+            # a directory opened once stays that process's: nothing read through it is a successor's
+            place = os.open(self.root / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except _GONE:
+            return None
+        try:
+            return self._read_process(pid, place, netns_cookies or {})
+        except _GONE:
+            return None
+        finally:
+            os.close(place)
+
+    def _read_process(self, pid: int, place: int, netns_cookies: Mapping[int, int]) -> Process:
+        stat = _parse_stat(_read(place, "stat"))
+        status = _parse_status(_read(place, "status"))
+        cgroup = _parse_cgroup(_read(place, "cgroup"))
+        uid, gid = int(status["Uid"][1]), int(status["Gid"][1])
+        return Process(
+            pid=pid,
+            start_boot_ns=stat.start_ticks * self._tick_ns,
+            comm=stat.comm,
+            exe=_exe(_link(place, "exe")),
+            args=_parse_args(_read(place, "cmdline", MAX_ARGS_BYTES)),
+            uid=uid,
+            user=self._user_name(uid),
+            gid=gid,
+            gids=tuple(sorted({gid, *map(int, status["Groups"])})),
+            cgroup_id=cgroup_id(self._cgroup_mount, cgroup) if self._cgroup_mount and cgroup else 0,
+            cgroup=cgroup,
+            unit=unit_of(cgroup),
+            container=container_of(cgroup),
+            netns=netns_cookies.get(namespace_inode(_link(place, "ns/net")), 0) if netns_cookies else 0,
+        )
+
+    def same_process(self, process_ns: int, kernel_ns: int) -> bool:
+        """Is a start time read here that of a process the kernel side reported? /proc rounds down to a
+        clock tick (nsec_to_clock_t), the kernel side gives whole nanoseconds."""
+        return process_ns // self._tick_ns == kernel_ns // self._tick_ns
+
+    def exe(self, pid: int) -> str:
+        """Path of the executable; "" for a kernel thread and a process that is gone."""
+        try:
+            return _exe(os.readlink(self.root / str(pid) / "exe"))
+        except _GONE:
+            return ""
+
+    def netns_inode(self, pid: int) -> int:
+        """Inode of the process's network namespace; 0 if the process is gone."""
+        try:
+            return namespace_inode(os.readlink(f"{self.root}/{pid}/ns/net"))
+        except _GONE:
+            return 0
+
+    def names_are_trusted(self, pid: int) -> bool:
+        """False where the process lives in a mount namespace that somebody without privilege made: there
+        any file can have any name, so `exe` proves nothing (bpf/identity.h judges likewise)."""
+        try:
+            mounts = os.open(self.root / str(pid) / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except _GONE:
+            return False
+        try:
+            owner = fcntl.ioctl(mounts, _NS_GET_USERNS)
+        except OSError:
+            return False  # EPERM: owned from outside what the agent itself can see
+        finally:
+            os.close(mounts)
+        try:
+            return os.fstat(owner).st_ino == _INITIAL_USER_NS
+        finally:
+            os.close(owner)
+
+    def fds(self, pid: int) -> Mapping[int, int]:
+        """Socket inode by file descriptor; empty for a kernel thread and a process that is gone."""
+        try:
+            place = os.open(f"{self.root}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except _GONE:
+            return {}
+        found = {}
+        try:
+            for name in os.listdir(place):
+                # relative to the directory: half the time of a whole path, and there can be 100,000
+                if inode := _socket_inode(_link(place, name)):
+                    found[int(name)] = inode
+        except _GONE:
+            return {}
+        finally:
+            os.close(place)
+        return found
+
+    def holds(self, pid: int, fd: int, inode: int) -> bool:
+        """Is this still that socket?"""
+        try:
+            return os.readlink(f"{self.root}/{pid}/fd/{fd}") == f"socket:[{inode}]"
+        except _GONE:
+            return False
+
+
+def namespace_inode(link: str) -> int:
+    """4026531840 of "net:[4026531840]"; 0 of anything else."""
+    return _bracketed(link, "net:[")
+
+
+def _socket_inode(link: str) -> int:
+    return _bracketed(link, "socket:[")
+
+
+def _bracketed(link: str, prefix: str) -> int:
+    return int(link[len(prefix) : -1]) if link.startswith(prefix) else 0
+
+
+def _read(place: int, name: str, limit: int = _READ_BYTES) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
+    try:
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
+
+
+def _link(place: int, name: str) -> str:
+    """Where a link leads; "" if nowhere (a kernel thread has no exe) or if it may not be read."""
+    try:
+        return os.readlink(name, dir_fd=place)
+    except _GONE:
+        return ""
+
+
+def _exe(link: str) -> str:
+    return link.removesuffix(" (deleted)")
+
+
+def _parse_stat(text: bytes) -> Stat:
+    # comm may hold anything, blanks and parentheses included: it ends at the last ")"
+    name, _, rest = text.rpartition(b")")
+    if not rest:
+        raise ProcessLookupError  # read as empty while it went
+    return Stat(comm=os.fsdecode(name.partition(b"(")[2]), start_ticks=int(rest.split()[19]))
+
+
+def _parse_status(text: bytes) -> dict[str, list[bytes]]:
+    wanted = {b"Uid": "Uid", b"Gid": "Gid", b"Groups": "Groups"}
+    found = {}
+    for line in text.splitlines():
+        key, _, values = line.partition(b":")
+        if key in wanted:
+            found[wanted[key]] = values.split()
+    if len(found) < len(wanted):
+        raise ProcessLookupError
+    return found
+
+
+def _parse_cgroup(text: bytes) -> str:
+    """The cgroup2 path; "" where only cgroup1 is there."""
+    for line in text.splitlines():
+        if line.startswith(b"0::"):
+            return os.fsdecode(line[3:]).removesuffix(" (deleted)")
+    return ""
+
+
+def _parse_args(text: bytes) -> tuple[str, ...]:
+    # a title written over the arguments (nginx, postgres) leaves NULs behind
+    stripped = text.rstrip(b"\0")
+    return tuple(os.fsdecode(part) for part in stripped.split(b"\0")) if stripped else ()

@@ -1,0 +1,140 @@
+"""The sockets of one network namespace, from the kernel itself (sock_diag(7)): TCP and UDP."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Container, Iterable
+from types import TracebackType
+
+from agent.errors import KernelError
+from agent.model import Address, Protocol, Socket
+from agent.observe.addresses import from_wire
+from agent.observe.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
+
+ESTABLISHED = 1
+SYN_SENT = 2
+FIN_WAIT1 = 4
+FIN_WAIT2 = 5
+CLOSE = 7
+CLOSE_WAIT = 8
+LAST_ACK = 9
+LISTEN = 10
+CLOSING = 11
+
+OPEN_STATES = (ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING)
+"""TCP states of a flow (include/net/tcp_states.h). A half-open connection (SYN_RECV) is none yet,
+one in TIME_WAIT none any more."""
+
+_SOCK_DIAG_BY_FAMILY = 20
+_TIME_WAIT_TIMER = 3
+_SKV6ONLY = 11
+_REQUEST = struct.Struct("=BBBxI48x")
+"""struct inet_diag_req_v2 of linux/inet_diag.h; the socket id stays zero: any socket."""
+_ROW = struct.Struct("=BBBx2s2s16s16sIIIIIIII")
+"""struct inet_diag_msg: family, state, timer, id{sport, dport, src, dst, if, cookie}, expires, rqueue,
+wqueue, uid, inode."""
+
+
+class SocketDiag:
+    """Lists the sockets of the network namespace it is made in; use `open_in` to make it in another.
+
+    `netns` is that namespace's cookie, which every Socket carries. Rows come in no order. A socket that
+    appears or goes while the kernel lists can be missing; none comes twice."""
+
+    def __init__(self, netns: int) -> None:
+        self._netns = netns
+        try:
+            self._netlink = Netlink(NETLINK_SOCK_DIAG)
+        except OSError as error:
+            raise KernelError(
+                f"the kernel cannot list sockets (NETLINK_SOCK_DIAG: {error.strerror}): "
+                "load the module with: modprobe inet_diag"
+            ) from error
+
+    def __enter__(self) -> SocketDiag:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._netlink.close()
+
+    def listening(self, protocols: Iterable[Protocol] = (Protocol.TCP, Protocol.UDP)) -> list[Socket]:
+        """Listening TCP sockets, and bound UDP sockets that are connected to nobody."""
+        found: list[Socket] = []
+        for protocol in protocols:
+            state = LISTEN if protocol == Protocol.TCP else CLOSE
+            found += [row for row in self._rows(protocol, (state,), None) if row.local_port]
+        return found
+
+    def connections(
+        self, ports: Container[int] | None = None, protocols: Iterable[Protocol] = (Protocol.TCP,)
+    ) -> list[Socket]:
+        """Sockets with a peer, of any port or of those whose local or remote port is in `ports`.
+
+        inode is 0 where no process holds the socket: nobody has accepted it yet, or its process has
+        closed it and the kernel is still at it."""
+        found: list[Socket] = []
+        for protocol in protocols:
+            states = OPEN_STATES if protocol == Protocol.TCP else (ESTABLISHED,)
+            found += self._rows(protocol, states, ports)
+        return found
+
+    def _rows(
+        self, protocol: Protocol, states: Iterable[int], ports: Container[int] | None
+    ) -> Iterable[Socket]:
+        mask = sum(1 << state for state in states)
+        # hash chains change while the kernel walks them, so a row can come twice
+        found: dict[int, Socket] = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            request = _REQUEST.pack(family, protocol, 0, mask)
+            for row in self._dump(protocol, request):
+                if one := self._parse(protocol, row, ports):
+                    found[one.cookie] = one
+        return found.values()
+
+    def _dump(self, protocol: Protocol, request: bytes) -> list[bytes]:
+        try:
+            return self._netlink.dump(_SOCK_DIAG_BY_FAMILY, request)
+        except OSError as error:
+            module = f"{protocol.name.lower()}_diag"
+            if error.errno == errno.ENOENT:
+                raise KernelError(
+                    f"the kernel cannot list {protocol.name} sockets ({module} is missing): "
+                    f"load it with: modprobe {module}"
+                ) from error
+            raise KernelError(f"listing {protocol.name} sockets failed: {error.strerror}") from error
+
+    def _parse(self, protocol: Protocol, row: bytes, ports: Container[int] | None) -> Socket | None:
+        family, state, timer, sport, dport, src, dst, _, low, high, _, _, _, uid, inode = _ROW.unpack_from(
+            row
+        )
+        local_port, remote_port = int.from_bytes(sport, "big"), int.from_bytes(dport, "big")
+        if ports is not None and local_port not in ports and remote_port not in ports:
+            return None
+        if timer == _TIME_WAIT_TIMER:
+            return None  # the rest of a closed connection, which can call itself FIN_WAIT2
+        return Socket(
+            protocol=protocol,
+            family=family,
+            state=state,
+            local=_address(family, src),
+            local_port=local_port,
+            remote=_address(family, dst),
+            remote_port=remote_port,
+            inode=inode,
+            cookie=high << 32 | low,
+            uid=uid,
+            netns=self._netns,
+            v6only=family == socket.AF_INET6 and _v6only(row),
+        )
+
+
+def _address(family: int, raw: bytes) -> Address:
+    return from_wire(raw[:4] if family == socket.AF_INET else raw)
+
+
+def _v6only(row: bytes) -> bool:
+    return any(kind == _SKV6ONLY and value[0] for kind, value in attributes(row, _ROW.size))
