@@ -9,7 +9,7 @@ SETUP_HASH := $(shell cat pyproject.toml packaging/apt.txt packaging/setup.sh | 
 READY := $(VENV)/.ready-$(SETUP_HASH)
 READY_DEV := $(VENV)/.ready-dev-$(SETUP_HASH)
 
-C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c)
+C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c tests/bench/*.c)
 SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh)
 
 .DEFAULT_GOAL := help
