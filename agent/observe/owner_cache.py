@@ -63,7 +63,7 @@ class OwnerCache:
         else:
             self._look_at(stale | (pids - self._pids), inodes, netns_cookies)
             self._pids = pids
-            lost = any(inode in held_before and inode not in self._held() for inode in inodes)
+            lost = (held_before & inodes) - self._held()
             if (lost or not wanted <= self._sought) and now_s >= self._next_pass_at_s:
                 self._look_everywhere(pids, inodes, wanted, netns_cookies)
         self._sought &= wanted

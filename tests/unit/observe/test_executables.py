@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.observe.executables import find_executables
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """opt/app-2/bin/{run,.hidden,README}, opt/app → app-2, usr/bin/{tool,alias → tool}"""
+    for name in (
+        "opt/app-2/bin/run",
+        "opt/app-2/bin/.hidden",
+        "opt/app-2/lib/deep/er/helper",
+        "usr/bin/tool",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        path.chmod(0o755)
+    (tmp_path / "opt/app-2/bin/README").write_text("")
+    (tmp_path / "opt/app-2/bin/empty").mkdir()
+    (tmp_path / "opt/app").symlink_to("app-2")
+    (tmp_path / "usr/bin/alias").symlink_to("tool")
+    (tmp_path / "usr/bin/dangling").symlink_to("nowhere")
+    return tmp_path
+
+
+def found(tree: Path, pattern: str) -> set[str]:
+    paths = find_executables([f"{tree}/{pattern}"]).found
+    return {str(Path(path).relative_to(tree)) for path in paths}
+
+
+def realpaths(tree: Path, pattern: str) -> dict[str, str]:
+    pairs = find_executables([f"{tree}/{pattern}"]).realpaths
+    return {str(Path(a).relative_to(tree)): str(Path(b).relative_to(tree)) for a, b in pairs.items()}
+
+
+def test_a_literal_path_is_an_executable_and_ends_where_it_is(tree: Path) -> None:
+    assert found(tree, "usr/bin/tool") == {"usr/bin/tool"}
+    assert realpaths(tree, "usr/bin/tool") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "real"), [("usr/bin/alias", "usr/bin/tool"), ("opt/app/bin/run", "opt/app-2/bin/run")]
+)
+def test_a_path_through_a_link_says_where_it_ends(tree: Path, path: str, real: str) -> None:
+    assert found(tree, path) == {real}
+    assert realpaths(tree, path) == {path: real}
+
+
+def test_what_is_not_there_is_left_out(tree: Path) -> None:
+    for path in ("usr/bin/absent", "usr/bin/dangling", "no/where/*"):
+        assert find_executables([f"{tree}/{path}"]) == find_executables([])
+
+
+def test_a_glob_finds_executable_files_only_hidden_ones_too(tree: Path) -> None:
+    assert found(tree, "opt/app-2/bin/*") == {"opt/app-2/bin/run", "opt/app-2/bin/.hidden"}
+
+
+def test_a_star_stops_at_a_slash_and_two_do_not(tree: Path) -> None:
+    assert found(tree, "opt/app-2/*") == set()
+    assert found(tree, "opt/app-2/*/run") == {"opt/app-2/bin/run"}
+    assert found(tree, "opt/app-2/**") == {
+        "opt/app-2/bin/run",
+        "opt/app-2/bin/.hidden",
+        "opt/app-2/lib/deep/er/helper",
+    }
+    assert found(tree, "opt/**/helper") == {"opt/app-2/lib/deep/er/helper"}
+
+
+def test_a_glob_through_a_link_finds_real_paths_and_says_where_its_directory_ends(tree: Path) -> None:
+    assert found(tree, "opt/app/bin/r*") == {"opt/app-2/bin/run"}
+    assert realpaths(tree, "opt/app/bin/r*") == {
+        "opt/app/bin": "opt/app-2/bin",
+        "opt/app/bin/run": "opt/app-2/bin/run",
+    }
+
+
+def test_a_loop_of_links_ends(tree: Path) -> None:
+    (tree / "opt/app-2/loop").symlink_to("../app-2")
+    assert "opt/app-2/bin/run" in found(tree, "opt/**")

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import select
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.observe.policy_watch import PolicyWatch
+
+DEADLINE_S = 5.0
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    (tmp_path / "etc" / "policy.d").mkdir(parents=True)
+    (tmp_path / "etc" / "policy.yaml").write_text("version: 1\n")
+    return tmp_path / "etc"
+
+
+@pytest.fixture
+def watch(etc: Path) -> Iterator[PolicyWatch]:
+    with PolicyWatch(etc / "policy.yaml", etc / "policy.d") as made:
+        yield made
+
+
+def wakes(watch: PolicyWatch, timeout_s: float = DEADLINE_S) -> bool:
+    return bool(select.select([watch.fileno()], [], [], timeout_s)[0])
+
+
+def tells(watch: PolicyWatch) -> bool:
+    """As the daemon does it: sleep until woken, then ask."""
+    return wakes(watch) and watch.changed()
+
+
+def test_nothing_changed_at_first(watch: PolicyWatch) -> None:
+    assert not watch.changed()
+    assert not wakes(watch, 0)
+
+
+def test_a_file_written_in_place(watch: PolicyWatch, etc: Path) -> None:
+    (etc / "policy.yaml").write_text("version: 1\n# more\n")
+    assert tells(watch)
+    assert not watch.changed()
+    assert not wakes(watch, 0)
+
+
+def test_a_file_renamed_over(watch: PolicyWatch, etc: Path) -> None:
+    for text in ("one", "two"):
+        (etc / ".policy.yaml.swp").write_text(text)
+        (etc / ".policy.yaml.swp").rename(etc / "policy.yaml")
+        assert tells(watch)
+
+
+def test_two_writes_of_one_length_in_one_clock_tick(watch: PolicyWatch, etc: Path) -> None:
+    for text in ("aaaa", "bbbb", "cccc"):
+        (etc / "policy.yaml").write_text(text)
+        os.utime(etc / "policy.yaml", ns=(0, 0))
+        assert tells(watch)
+
+
+def test_files_that_come_and_go_in_the_directory(watch: PolicyWatch, etc: Path) -> None:
+    (etc / "policy.d" / "10-web.yaml").write_text("a")
+    assert tells(watch)
+    (etc / "policy.d" / "10-web.yaml").rename(etc / "policy.d" / "20-web.yaml")
+    assert tells(watch)
+    (etc / "policy.d" / "20-web.yaml").unlink()
+    assert tells(watch)
+
+
+def test_other_files_are_no_change(watch: PolicyWatch, etc: Path) -> None:
+    (etc / "config.yaml").write_text("x")
+    (etc / "policy.d" / "README").write_text("x")
+    (etc / "policy.yaml").touch()
+    assert wakes(watch)
+    assert not watch.changed()
+
+
+def test_a_config_map_that_swaps_its_link(tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    (mount / "..2024_1").mkdir(parents=True)
+    (mount / "..2024_1" / "policy.yaml").write_text("one")
+    (mount / "..data").symlink_to("..2024_1")
+    (mount / "policy.yaml").symlink_to("..data/policy.yaml")
+    with PolicyWatch(mount / "policy.yaml", tmp_path / "policy.d") as watch:
+        for number, text in ((2, "two"), (3, "three")):
+            (mount / f"..2024_{number}").mkdir()
+            (mount / f"..2024_{number}" / "policy.yaml").write_text(text)
+            (mount / "..data_tmp").symlink_to(f"..2024_{number}")
+            (mount / "..data_tmp").rename(mount / "..data")
+            shutil.rmtree(mount / f"..2024_{number - 1}")
+            assert tells(watch)
+
+
+def test_a_file_that_a_link_leads_to_elsewhere(tmp_path: Path, etc: Path) -> None:
+    real = tmp_path / "elsewhere" / "real.yaml"
+    real.parent.mkdir()
+    real.write_text("one")
+    (etc / "policy.d" / "a.yaml").symlink_to(real)
+    with PolicyWatch(etc / "policy.yaml", etc / "policy.d") as watch:
+        real.write_text("two")
+        assert tells(watch)
+
+
+@pytest.mark.parametrize("vanish", ["remove", "rename"])
+def test_directories_that_vanish_and_come_back(watch: PolicyWatch, etc: Path, vanish: str) -> None:
+    for text in ("first", "second"):
+        if vanish == "remove":
+            shutil.rmtree(etc)
+        else:
+            etc.rename(etc.with_name(f"etc-before-{text}"))
+        assert tells(watch)
+        (etc / "policy.d").mkdir(parents=True)
+        while not (etc / "policy.d" / "x.yaml").exists():
+            assert wakes(watch)
+            watch.changed()
+            (etc / "policy.d" / "x.yaml").write_text(text)
+        assert tells(watch)
+
+
+def test_a_policy_whose_directories_are_made_later(tmp_path: Path) -> None:
+    place = tmp_path / "a" / "b" / "c"
+    with PolicyWatch(place / "policy.yaml", place / "policy.d") as watch:
+        assert not watch.changed()
+        (place / "policy.d").mkdir(parents=True)
+        (place / "policy.yaml").write_text("one")
+        assert tells(watch)
+        (place / "policy.d" / "x.yaml").write_text("two")
+        assert tells(watch)
+
+
+def test_a_file_that_becomes_readable(etc: Path) -> None:
+    (etc / "policy.yaml").unlink()
+    (etc / "policy.yaml").mkdir()
+    with PolicyWatch(etc / "policy.yaml", etc / "policy.d") as watch:
+        (etc / "policy.yaml").rmdir()
+        (etc / "policy.yaml").write_text("one")
+        assert tells(watch)
+
+
+def test_watches_do_not_pile_up(watch: PolicyWatch, etc: Path) -> None:
+    for round_ in range(30):
+        shutil.rmtree(etc / "policy.d")
+        (etc / "policy.d").mkdir()
+        (etc / "policy.d" / "x.yaml").write_text(str(round_))
+        watch.changed()
+    lines = Path(f"/proc/self/fdinfo/{watch.fileno()}").read_text().splitlines()
+    assert sum(line.startswith("inotify wd") for line in lines) <= 5
