@@ -299,3 +299,5 @@ class Flow:
     opened_boot_ns: int
     established: bool
     pre_existing: bool = False
+    netns: int = 0
+    """Namespace of the socket whose cookie it is: the consumer's, or the server's of a remote one."""

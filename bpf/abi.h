@@ -148,7 +148,7 @@ enum flow_state { FLOW_ATTEMPT, FLOW_SYN, FLOW_OPEN };
 struct flow {
 	u64 opened_ns;
 	u64 server_cookie; /* both ends on this host: the accepted socket's; else 0 */
-	struct identity consumer, owner;
+	struct identity consumer, owner; /* consumer.netns is the key's socket's, also where it is remote */
 	u64 acceptor_start_ns;
 	u32 acceptor_pid;
 	u8 state, pre_existing, pad[2];

@@ -77,11 +77,11 @@ static __always_inline int observe_connect(struct bpf_sock_addr *ctx, struct add
 			return PASS;
 	}
 	exe_of_current(now->seed, &name);
+	tell_name(name.path); /* before any event that speaks of it */
 	if (target)
 		observe_target(ctx, protocol, remote, slot, target, &name);
 	else
 		note_outbound(ctx, protocol, remote, name.path);
-	tell_name(name.path);
 	return PASS;
 }
 

@@ -170,6 +170,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	if (!flow)
 		return;
 	flow->opened_ns = bpf_ktime_get_boot_ns();
+	flow->consumer.netns = netns;
 	flow->local = here.local;
 	flow->remote = here.remote;
 	flow->local_port = here.local_port;
@@ -213,6 +214,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	if (!now || !sk)
 		return;
 	exe_of_current(now->seed, &name);
+	tell_name(name.path);
 	owner = owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!owner) {
 		lose(LOSS_STORAGE);
@@ -236,7 +238,6 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	event->pad[0] = event->pad[1] = event->pad[2] = 0;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	ring.ringbuf_submit(event, 0);
-	tell_name(name.path);
 }
 
 int track_flows(struct bpf_sock_ops *ctx)

@@ -301,7 +301,7 @@ class Map:
             result = _lib.bpf_map_update_batch(self.fd, keys, values, ct.byref(count), None)
             _check(result, f"fill {self.name}")
 
-    def keys(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         """Keys one by one; works for every map type. May repeat or miss what changes meanwhile."""
         following = ct.create_string_buffer(self.key_size)
         key: bytes | None = None

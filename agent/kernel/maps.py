@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from agent.kernel import abi, libbpf
 from agent.kernel.libbpf import Map
 from agent.kernel.pins import Pins
-from agent.model import Decision, Mode, Origin, Reason
+from agent.model import Decision, Mode, Origin, Reason, Verdict
 from agent.policy.tables import SET_BITS, Dimension, SetId, Tables, TargetRow, Uncertain
 
 _HASH, _LPM_TRIE = 1, 11
@@ -248,6 +248,18 @@ class Counters:
                 origin=Origin(raw.origin),
                 count=_sum(value),
             )
+
+    def count_found(self, verdict: Verdict, origin: Origin) -> None:
+        """Count one attempt that no program saw: a connection from before the agent. Its row has no
+        protocol, so that no program adds to it while it is written."""
+        key = bytes(
+            abi.CountKey(
+                target=verdict.target, decision=verdict.decision, reason=verdict.reason, origin=origin
+            )
+        )
+        before = _sum(self._counts.get(key) or b"")
+        values = [before + 1] + [0] * (self._counts.cpus - 1)
+        self._counts.put(key, b"".join(abi.U64.pack(value) for value in values))
 
     def opened_closed(self, targets: Iterable[int]) -> dict[int, tuple[int, int]]:
         """(opened, closed) flows by target id."""

@@ -1,0 +1,226 @@
+"""The loop: events from the kernel, a look at the host every few seconds, reloads, and the two sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from agent.config import Settings
+from agent.daemon.attribute import Attributor
+from agent.daemon.flows import FlowTable
+from agent.daemon.following import HostFollower
+from agent.daemon.host import Host
+from agent.daemon.listening import Listening
+from agent.daemon.policies import PolicyKeeper
+from agent.daemon.state import State
+from agent.daemon.telling import Teller
+from agent.daemon.usage import Usage
+from agent.daemon.view import View
+from agent.errors import LicetError
+from agent.export.events import EventLog
+from agent.export.server import Servers
+from agent.kernel import abi, libbpf, ring
+from agent.kernel.load import Manifest
+from agent.kernel.maps import Counters, PolicyMaps
+from agent.kernel.pins import Pins
+from agent.kernel.records import Names
+from agent.observe.address_watch import AddressWatch
+from agent.observe.inventory import Inventory
+from agent.observe.netns import Namespaces, own_cookie
+from agent.observe.policy_watch import PolicyWatch
+from agent.observe.proc import ProcReader, UserNames
+
+log = logging.getLogger(__name__)
+STORE_TIME_S = 60.0
+
+
+class Daemon:
+    def __init__(self, settings: Settings, manifest: Manifest, cgroup_mount: Path, quiet: bool) -> None:
+        self._settings = settings
+        pins = Pins(settings.paths.pins)
+        self._state = State(settings.paths.state)
+        self._policy_watch = PolicyWatch(settings.paths.policy, settings.paths.policy_dir)
+        self._address_watch = AddressWatch()
+        self._maps = PolicyMaps(pins)
+        self._counters = Counters(pins)
+        seed = self._maps.ensure_seed()
+        user_name = UserNames()
+        reader = ProcReader(settings.paths.proc, cgroup_mount=cgroup_mount, user_name=user_name)
+        namespaces = Namespaces(reader, settings.scope.namespaces)
+        self._names = Names(self._counters.names, seed, reader.exe)
+        self._attributor = Attributor(reader, cgroup_mount, user_name)
+        host = Host(
+            reader, namespaces, cgroup_mount, seed, self._state.newest_time(), self._names.trusted_paths
+        )
+        self._keeper = PolicyKeeper(settings, self._maps, self._state, host.facts)
+        named = self._keeper.ids.target_named
+        self._usage = Usage(self._counters, self._names, self._attributor.complete, named)
+        flows = FlowTable(self._counters, self._names, self._attributor.complete, named)
+        listening = Listening(Inventory(reader, namespaces), reader, self._counters.owners)
+        self._follower = HostFollower(self._keeper, listening, flows, self._attributor, namespaces)
+        self._events = EventLog(settings.events.sink, settings.events.keep)
+        self._teller = Teller(self._events, self._keeper, listening, self._attributor, quiet)
+        self._view = View(
+            settings=settings,
+            manifest=manifest,
+            pins=pins,
+            keeper=self._keeper,
+            counters=self._counters,
+            names=self._names,
+            usage=self._usage,
+            flow_table=flows,
+            listening=listening,
+            attributor=self._attributor,
+            event_log=self._events,
+            reload_now=self._reload,
+        )
+        self._ring = libbpf.RingReader(self._counters.ring.fd)
+        self._host_busy = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._running: set[asyncio.Future[None]] = set()
+        self._statistics = libbpf.enable_stats() if settings.costs else None
+
+    async def serve(self) -> None:
+        """Until SIGINT or SIGTERM. Raises LicetError where there is no policy to go on with."""
+        await self._first_policy()
+        self._tune()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.add_reader(self._ring.fileno(), self._on_ring)
+        loop.add_reader(self._policy_watch.fileno(), self._on_policy_file)
+        loop.add_reader(self._address_watch.fileno(), self._on_address)
+        async with contextlib.AsyncExitStack() as stack:
+            servers = Servers(self._view, self._settings.listen, self._settings.control_socket)
+            await stack.enter_async_context(servers)
+            self._view.public_address = servers.public_address
+            await self._look()
+            self._view.is_ready = True
+            self._teller.started(self._view)
+            await self._run_until_stopped()
+        self._on_ring()
+        self._teller.summaries(self._usage)
+        self._state.store_time()
+        self._teller.stopped()
+
+    async def _run_until_stopped(self) -> None:
+        intervals = self._settings.intervals
+        tasks = [
+            asyncio.create_task(self._every(intervals.reconcile, self._look, self._wake)),
+            asyncio.create_task(self._every(intervals.summary, self._summarise)),
+            asyncio.create_task(self._every(STORE_TIME_S, self._store_time)),
+        ]
+        await self._stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _every(
+        self, seconds: float, work: Callable[[], Awaitable[None]], wake: asyncio.Event | None = None
+    ) -> None:
+        """A failure is told and tried again the next time: the kernel goes on judging meanwhile."""
+        while True:
+            if wake is None:
+                await asyncio.sleep(seconds)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), seconds)
+                wake.clear()
+            try:
+                await work()
+            except (LicetError, OSError) as error:
+                log.error("%s", error)
+
+    async def _first_policy(self) -> None:
+        """A bad policy at start is an error, unless the kernel still judges by an earlier one."""
+        earlier = self._maps.generation
+        try:
+            await asyncio.to_thread(self._keeper.reload)
+        except LicetError as error:
+            if not earlier:
+                raise
+            self._keeper.generation = earlier
+            log.error("the policy of an earlier run stays in force: %s", error)
+
+    async def _reload(self) -> None:
+        async with self._host_busy:
+            try:
+                await asyncio.to_thread(self._keeper.reload)
+            except LicetError as error:
+                self._teller.policy_refused(str(error))
+                raise
+        self._tune()
+        self._teller.policy_loaded()
+        self._wake.set()
+
+    async def _reload_quietly(self) -> None:
+        try:
+            await self._reload()
+        except LicetError as error:
+            log.error("the policy in force stays: %s", error)
+
+    def _tune(self) -> None:
+        edges = self._settings.edges == "always" or (
+            self._settings.edges == "auto" and self._keeper.policy is None
+        )
+        self._maps.tune(host_netns=own_cookie(), edges=edges, flow_events=self._settings.events.flows)
+
+    def _on_hangup(self) -> None:
+        self._events.reopen()
+        self._background(self._reload_quietly())
+
+    def _on_policy_file(self) -> None:
+        if self._policy_watch.changed():
+            self._background(self._reload_quietly())
+
+    def _on_address(self) -> None:
+        if self._address_watch.changed():
+            self._wake.set()
+
+    def _background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._running.discard)
+
+    def _on_ring(self) -> None:
+        for event in ring.decode(self._ring.drain()):
+            match event:
+                case abi.NameEvent():
+                    path = self._names.learn(event)
+                    if not event.exe & abi.EXE_UNTRUSTED:
+                        self._keeper.executable_known(path)
+                case abi.CgroupEvent():
+                    path = event.path.decode("utf-8", "surrogateescape")
+                    self._attributor.learn_cgroup(event.id, path)
+                    self._keeper.cgroup_made(event.id, path)
+                case abi.UseEvent():
+                    attempt = self._usage.first_attempt(event)
+                    if attempt is not None:
+                        self._teller.first_attempt(attempt)
+                case abi.ListenEvent():
+                    self._wake.set()
+                case abi.FlowEvent():
+                    self._teller.flow(event, self._names)
+
+    async def _look(self) -> None:
+        async with self._host_busy:
+            findings = await asyncio.to_thread(self._follower.look)
+        self._teller.findings(findings)
+
+    async def _summarise(self) -> None:
+        self._on_ring()
+        self._teller.summaries(self._usage)
+
+    async def _store_time(self) -> None:
+        self._state.store_time()
+
+
+def boot_now_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -1,0 +1,59 @@
+"""What the kernel saw of a process, completed from /proc and the cgroup tree, while it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from agent.model import Process
+from agent.observe.cgroup import container_of, list_cgroups, unit_of
+from agent.observe.proc import ProcReader
+
+
+class Attributor:
+    def __init__(self, reader: ProcReader, cgroup_mount: Path, user_name: Callable[[int], str]) -> None:
+        self._reader = reader
+        self._mount = cgroup_mount
+        self._user_name = user_name
+        self._cgroups: dict[int, str] = {}
+
+    def read_cgroups(self) -> dict[str, int]:
+        """cgroup2 id by path, of all that exist now."""
+        found = dict(list_cgroups(self._mount))
+        self._cgroups.update((number, path) for path, number in found.items())
+        return found
+
+    def learn_cgroup(self, number: int, path: str) -> None:
+        """From the kernel, when a cgroup is made: it may be gone before anybody looks."""
+        self._cgroups[number] = path
+
+    def cgroup_path(self, number: int) -> str:
+        if number and number not in self._cgroups:
+            self.read_cgroups()
+        return self._cgroups.get(number, "")
+
+    def complete(
+        self, seen: Process, *, comm: str = "", args: tuple[str, ...] = (), gids: Iterable[int] = ()
+    ) -> Process:
+        """`seen` is the kernel's word and wins; /proc adds what the kernel did not copy, if the process
+        there is still the same one."""
+        cgroup = self.cgroup_path(seen.cgroup_id)
+        live = self._reader.process(seen.pid)
+        if live is None or not self._reader.same_process(live.start_boot_ns, seen.start_boot_ns):
+            live = Process()
+        uid = seen.uid if seen.uid is not None else live.uid
+        gid = seen.gid if seen.gid is not None else live.gid
+        return replace(
+            seen,
+            comm=comm or seen.comm or live.comm,
+            exe=seen.exe or live.exe,
+            args=args or live.args,
+            uid=uid,
+            user=self._user_name(uid) if uid is not None else "",
+            gid=gid,
+            gids=tuple(sorted({*gids, *live.gids, *seen.gids})),
+            cgroup=cgroup or live.cgroup,
+            unit=unit_of(cgroup or live.cgroup),
+            container=container_of(cgroup or live.cgroup),
+        )

@@ -1,0 +1,226 @@
+"""Flows as user space sees them: a list on demand, the connections from before the agent, and the rows
+that nothing in the kernel will close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from agent.kernel import abi
+from agent.kernel.maps import Counters
+from agent.kernel.records import Names, flows_in
+from agent.model import (
+    Consumer,
+    Destination,
+    Flow,
+    HostFacts,
+    LocalConsumer,
+    Origin,
+    Process,
+    Protocol,
+    RemoteConsumer,
+    Target,
+)
+from agent.observe.connections import Connection
+from agent.policy.evaluate import evaluate
+from agent.policy.tables import Tables
+
+SETTLE_NS = 60 * 1_000_000_000
+"""Younger rows are left alone: their sockets may not be in sock_diag yet, or just gone from it."""
+_EEXIST = 17
+_NOEXIST = 1  # BPF_NOEXIST
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A connection from before the agent, judged now."""
+
+    target: Target
+    flow: Flow
+
+
+def local_consumer(process: Process, netns: int) -> LocalConsumer:
+    """A process in the terms the policy judges by."""
+    parts = [part for part in process.cgroup.split("/") if part]
+    cgroups = tuple("/" + "/".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return LocalConsumer(
+        exe=process.exe or None,
+        uid=process.uid or 0,
+        gids=frozenset(process.gids),
+        cgroups=cgroups,
+        netns=netns,
+    )
+
+
+class FlowTable:
+    def __init__(
+        self,
+        counters: Counters,
+        names: Names,
+        complete: Callable[..., Process],
+        target_named: Callable[[int], Target | None],
+    ) -> None:
+        self._counters = counters
+        self._names = names
+        self._complete = complete
+        self._target_named = target_named
+        self.closed_by_reconciliation = 0
+
+    def rows(self) -> list[Flow]:
+        return list(flows_in(self._counters.flows, self._names))
+
+    def listed(self) -> list[tuple[Target, Flow]]:
+        """Every flow with its processes completed, oldest first."""
+        known: dict[tuple[int, int], Process] = {}
+
+        def named(process: Process | None) -> Process | None:
+            if process is None:
+                return None
+            key = (process.pid, process.start_boot_ns)
+            if key not in known:
+                known[key] = self._complete(process)
+            return known[key]
+
+        listed = []
+        for flow in self.rows():
+            target = self._target_named(flow.target)
+            if target is not None:
+                whole = replace(
+                    flow,
+                    consumer=named(flow.consumer),
+                    owner=named(flow.owner),
+                    acceptor=named(flow.acceptor),
+                )
+                listed.append((target, whole))
+        return sorted(listed, key=lambda pair: pair[1].opened_boot_ns)
+
+    def adopt(
+        self, connections: Iterable[Connection], tables: Tables, facts: HostFacts, now_boot_ns: int
+    ) -> list[Adopted]:
+        """Judge and follow the connections that no hook saw being made; each is counted once, also when
+        the daemon starts again, because its row is there then."""
+        rows = self.rows()
+        cookies = {flow.cookie for flow in rows}
+        ends = {(flow.consumer_address, flow.consumer_port, flow.address, flow.port) for flow in rows}
+        adopted = []
+        for connection in connections:
+            socket = connection.consumer or connection.server
+            if socket is None or socket.cookie in cookies:
+                continue
+            if (*connection.consumer_endpoint, *connection.server_endpoint) in ends:
+                continue  # followed by the cookie of its other end
+            found = self._judge(connection, tables, facts, now_boot_ns)
+            if found is not None:
+                adopted.append(found)
+        return adopted
+
+    def _judge(
+        self, connection: Connection, tables: Tables, facts: HostFacts, now_boot_ns: int
+    ) -> Adopted | None:
+        consumer, origin = _consumer_of(connection, facts)
+        socket = connection.consumer or connection.server
+        assert socket is not None
+        address, port = connection.server_endpoint
+        destination = Destination(Protocol.TCP, address, port, socket.netns)
+        verdict = evaluate(tables, consumer, destination, now_boot_ns)
+        target = self._target_named(verdict.target)
+        if target is None:
+            return None
+        process = connection.consumer_processes[0] if connection.consumer_processes else None
+        owners = connection.listener.owners if connection.listener else connection.server_processes
+        owner = owners[0] if owners else None
+        flow = Flow(
+            cookie=socket.cookie,
+            target=verdict.target,
+            consumer=process,
+            consumer_address=connection.consumer_endpoint[0],
+            consumer_port=connection.consumer_endpoint[1],
+            address=address,
+            port=port,
+            owner=owner,
+            acceptor=connection.server_processes[0] if connection.server_processes else None,
+            verdict=verdict,
+            origin=origin,
+            protocol=Protocol.TCP,
+            opened_boot_ns=now_boot_ns,
+            established=True,
+            pre_existing=True,
+            netns=socket.netns,
+        )
+        if not self._insert(flow):
+            return None
+        self._counters.count_found(verdict, origin)
+        return Adopted(target, flow)
+
+    def _insert(self, flow: Flow) -> bool:
+        """False: the kernel has made the row meanwhile."""
+        raw = encode_flow(flow)
+        try:
+            self._counters.flows.put(abi.U64.pack(flow.cookie), bytes(raw), _NOEXIST)
+        except OSError as error:
+            if error.errno == _EEXIST:
+                return False
+            raise
+        return True
+
+    def sweep(self, live_cookies: frozenset[int], looked_at: frozenset[int], now_boot_ns: int) -> list[Flow]:
+        """`looked_at`: cookies of the namespaces in which sockets were listed. Remove the rows whose socket is gone: attempts that never got as far as a SYN, flows from before
+        the agent, and those whose close was hidden by another program. Returns the established ones."""
+        closed = []
+        for flow in self.rows():
+            settling = now_boot_ns - flow.opened_boot_ns < SETTLE_NS
+            if settling or flow.cookie in live_cookies or flow.netns not in looked_at:
+                continue
+            if self._counters.flows.remove(abi.U64.pack(flow.cookie)) and flow.established:
+                closed.append(flow)
+        self.closed_by_reconciliation += len(closed)
+        return closed
+
+
+def _consumer_of(connection: Connection, facts: HostFacts) -> tuple[Consumer, Origin]:
+    if connection.consumer is None or not connection.consumer_processes:
+        return RemoteConsumer(connection.consumer_endpoint[0]), Origin.REMOTE
+    netns = connection.consumer.netns
+    origin = Origin.LOOPBACK if netns == facts.host_netns else Origin.CONTAINER
+    return local_consumer(connection.consumer_processes[0], netns), origin
+
+
+def _encode_identity(process: Process | None, netns: int = 0) -> abi.Identity:
+    if process is None:
+        return abi.Identity(netns=netns)
+    return abi.Identity(
+        start_ns=process.start_boot_ns,
+        cgroup=process.cgroup_id,
+        netns=netns or process.netns,
+        pid=process.pid,
+        uid=process.uid or 0,
+        gid=process.gid or 0,
+    )
+
+
+def encode_flow(flow: Flow) -> abi.Flow:
+    consumer_end = (flow.consumer_address, flow.consumer_port)
+    server_end = (flow.address, flow.port)
+    here, there = (server_end, consumer_end) if flow.origin is Origin.REMOTE else (consumer_end, server_end)
+    verdict = flow.verdict
+    return abi.Flow(
+        opened_ns=flow.opened_boot_ns,
+        consumer=_encode_identity(flow.consumer, flow.netns),
+        owner=_encode_identity(flow.owner),
+        acceptor_pid=flow.acceptor.pid if flow.acceptor else 0,
+        acceptor_start_ns=flow.acceptor.start_boot_ns if flow.acceptor else 0,
+        state=abi.FlowState.OPEN,
+        pre_existing=True,
+        verdict=abi.Verdict(
+            target=verdict.target,
+            grant=verdict.grant,
+            decision=verdict.decision,
+            reason=verdict.reason,
+            origin=flow.origin,
+            protocol=flow.protocol,
+        ),
+        local=abi.RawAddress.of(here[0]),
+        local_port=here[1],
+        remote=abi.RawAddress.of(there[0]),
+        remote_port=there[1],
+    )

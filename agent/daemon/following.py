@@ -1,0 +1,98 @@
+"""Following the host: names that arrive from the kernel, and a look at everything every few seconds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.daemon.attribute import Attributor
+from agent.daemon.flows import Adopted, FlowTable
+from agent.daemon.listening import Listening
+from agent.daemon.policies import PolicyKeeper
+from agent.export.view import JudgedListener
+from agent.model import Flow, ListenerState, Namespace
+from agent.observe.netns import NamespaceGone, Namespaces, open_in
+from agent.observe.sockets import SocketDiag
+
+log = logging.getLogger(__name__)
+SWEEP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one look brought up."""
+
+    listeners: list[tuple[JudgedListener, ListenerState]] = field(default_factory=list)
+    adopted: list[Adopted] = field(default_factory=list)
+    closed: list[Flow] = field(default_factory=list)
+    recompiled: bool = False
+
+
+@dataclass(slots=True)
+class HostFollower:
+    keeper: PolicyKeeper
+    listening: Listening
+    flows: FlowTable
+    attributor: Attributor
+    namespaces: Namespaces
+    _adopted_for: frozenset[int] = frozenset()
+    """Ports whose connections from before have been looked for."""
+    _swept_s: float = 0.0
+    _cgroups: set[int] = field(default_factory=set)
+    clock: Callable[[], float] = time.monotonic
+
+    def look(self) -> Findings:
+        """One look at everything. Meant for a thread of its own: it may take tenths of a second."""
+        recompiled = self.keeper.follow_host()
+        self._follow_cgroups()
+        facts = self.keeper.facts
+        if facts is None:
+            return Findings()
+        listeners = self.listening.look(self.keeper.policy, facts)
+        return Findings(listeners, self._adopt(), self._sweep(), recompiled)
+
+    def _follow_cgroups(self) -> None:
+        """Those whose making the kernel could not tell (a full ring, no raw tracepoints)."""
+        now = self.attributor.read_cgroups()
+        for path, number in now.items():
+            if number not in self._cgroups:
+                self.keeper.cgroup_made(number, path)
+        self._cgroups = set(now.values())
+
+    def _adopt(self) -> list[Adopted]:
+        """Connections from before the agent, or from before the policy declared their port."""
+        compiled, facts = self.keeper.compiled, self.keeper.facts
+        if compiled is None or facts is None:
+            return []
+        new_ports = compiled.tables.ports - self._adopted_for
+        self._adopted_for = compiled.tables.ports
+        if not new_ports:
+            return []
+        connections = self.listening.inventory.connections(new_ports)
+        now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return self.flows.adopt(connections, compiled.tables, facts, now_boot_ns)
+
+    def _sweep(self) -> list[Flow]:
+        if self.clock() - self._swept_s < SWEEP_S:
+            return []
+        self._swept_s = self.clock()
+        before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        ports = {flow.port for flow in self.flows.rows()}
+        if not ports:
+            return []
+        live: set[int] = set()
+        looked_at: set[int] = set()
+        for namespace in self.namespaces.all():
+            try:
+                live |= _cookies_in(namespace, ports)
+            except NamespaceGone:
+                continue
+            looked_at.add(namespace.cookie)
+        return self.flows.sweep(frozenset(live), frozenset(looked_at), before_ns)
+
+
+def _cookies_in(namespace: Namespace, ports: set[int]) -> set[int]:
+    with open_in(namespace, lambda: SocketDiag(namespace.cookie)) as diag:
+        return {one.cookie for one in diag.connections(ports)}

@@ -1,0 +1,74 @@
+"""What a policy needs to know of this host, gathered with as little looking as possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+
+from agent.model import HostFacts
+from agent.observe.executables import Executables, find_executables
+from agent.observe.hostfacts import Mentions, gather
+from agent.observe.netns import Namespaces
+from agent.observe.proc import ProcReader
+from agent.policy.values import Policy, Selector
+
+_ON_DISK_S = 60.0
+
+
+def selectors_of(policy: Policy) -> Iterable[Selector]:
+    principals = chain.from_iterable(one.selectors for one in policy.principals.values())
+    owners = chain.from_iterable(service.owner for service in policy.services.values())
+    return chain(principals, owners)
+
+
+def mentions_of(policy: Policy | None) -> Mentions:
+    """Users, groups and executables that a policy speaks of by name."""
+    if policy is None:
+        return Mentions()
+    selectors = list(selectors_of(policy))
+    return Mentions(
+        users=frozenset(chain.from_iterable(one.users for one in selectors)),
+        groups=frozenset(chain.from_iterable(one.groups for one in selectors)),
+        executables=frozenset(chain.from_iterable(one.exe for one in selectors)),
+    )
+
+
+class Host:
+    def __init__(
+        self,
+        reader: ProcReader,
+        namespaces: Namespaces,
+        cgroup_mount: Path,
+        hash_seed: int,
+        newest_time: float,
+        known_executables: Callable[[], frozenset[str]],
+    ) -> None:
+        self._reader = reader
+        self._namespaces = namespaces
+        self._cgroup_mount = cgroup_mount
+        self._hash_seed = hash_seed
+        self._newest_time = newest_time
+        self._known_executables = known_executables
+        self._on_disk: tuple[Mentions, float, Executables] | None = None
+
+    def facts(self, policy: Policy | None) -> HostFacts:
+        """At this moment, but for what lies on disk, which is looked at once a minute."""
+        mentions = mentions_of(policy)
+        return gather(
+            mentions,
+            reader=self._reader,
+            namespaces=self._namespaces,
+            cgroup_mount=self._cgroup_mount,
+            hash_seed=self._hash_seed,
+            not_before_unix_s=self._newest_time,
+            known_executables=self._known_executables(),
+            on_disk=self._executables(mentions),
+        )
+
+    def _executables(self, mentions: Mentions) -> Executables:
+        now_s = time.monotonic()
+        if self._on_disk is None or self._on_disk[0] != mentions or now_s > self._on_disk[1] + _ON_DISK_S:
+            self._on_disk = (mentions, now_s, find_executables(mentions.executables))
+        return self._on_disk[2]

@@ -1,0 +1,134 @@
+"""Who listens, judged against the policy; and the owner of each listener, put where the kernel finds it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.errors import KernelError
+from agent.export.view import JudgedListener
+from agent.kernel import abi
+from agent.kernel.libbpf import Map
+from agent.model import HostFacts, Listener, ListenerState, PortClass, Process, Protocol, Target
+from agent.observe.catalog import well_known
+from agent.observe.inventory import Inventory
+from agent.observe.owners import SocketGone, socket_fd
+from agent.observe.proc import ProcReader
+from agent.policy.listeners import judge_listener
+from agent.policy.values import Policy, UndeclaredListeners
+
+log = logging.getLogger(__name__)
+
+_Finding = tuple[int, ListenerState]
+
+
+@dataclass(slots=True)
+class Listening:
+    """Looks again and again; `new` violations are told once for each socket."""
+
+    inventory: Inventory
+    reader: ProcReader
+    owners: Map
+    judged: list[JudgedListener] = field(default_factory=list)
+    violations: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By (service, port class, reason)."""
+    _told: set[_Finding] = field(default_factory=set)
+    _marked: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def look(self, policy: Policy | None, facts: HostFacts) -> list[tuple[JudgedListener, ListenerState]]:
+        """Reads and judges every listener; returns what is wrong and was not so the last time."""
+        listeners = self.inventory.listeners()
+        self._mark_owners(listeners)
+        self.judged = [_judged(one, policy, facts) for one in listeners]
+        findings = {
+            (one.listener.cookie, state): one
+            for one in self.judged
+            for state in one.states
+            if state is not ListenerState.DECLARED
+        }
+        if policy is None or policy.undeclared_listeners is UndeclaredListeners.IGNORE:
+            findings = {key: one for key, one in findings.items() if key[1] is not ListenerState.UNDECLARED}
+        new = [(one, key[1]) for key, one in findings.items() if key not in self._told]
+        self._told = set(findings)  # cookies never repeat; what is gone may be forgotten
+        for one, state in new:
+            if _is_violation(state, policy):
+                self.violations[(one.service, one.port_class, state.value)] += 1
+        return new
+
+    def counts(self) -> Mapping[tuple[str, str, ListenerState], int]:
+        """By (service or "", bind, state)."""
+        return Counter((one.service, one.bind, state) for one in self.judged for state in one.states or ())
+
+    def exposures(self) -> Mapping[Target, int]:
+        return Counter(
+            Target(one.service, PortClass(one.port_class))
+            for one in self.judged
+            if ListenerState.EXPOSED in one.states
+        )
+
+    def _mark_owners(self, listeners: list[Listener]) -> None:
+        """Tell the kernel who holds a listener it did not see, or that changed hands: one from before the
+        agent, a server that forked after listen(), a socket passed on by a supervisor. Connections
+        accepted from then on inherit it."""
+        marked = {}
+        for listener in listeners:
+            owner = serving_process(listener)
+            if owner is None or listener.protocol is not Protocol.TCP:
+                continue
+            key = (owner.pid, owner.start_boot_ns)
+            marked[listener.cookie] = key
+            if self._marked.get(listener.cookie) != key:
+                self._mark(listener, owner)
+        self._marked = marked
+
+    def _mark(self, listener: Listener, owner: Process) -> None:
+        try:
+            fd = socket_fd(self.reader, owner.pid, listener.inode)
+        except SocketGone:
+            return
+        except KernelError as error:
+            log.warning("%s", error)
+            return
+        identity = abi.Identity(
+            start_ns=owner.start_boot_ns,
+            cgroup=owner.cgroup_id,
+            netns=listener.netns,
+            pid=owner.pid,
+            uid=owner.uid or 0,
+            gid=owner.gid or 0,
+        )
+        try:
+            self.owners.put(abi.U32.pack(fd), bytes(identity))
+        except OSError as error:
+            log.debug("port %d: owner not noted: %s", listener.port, error.strerror)
+        finally:
+            os.close(fd)
+
+
+def serving_process(listener: Listener) -> Process | None:
+    """Of several that hold a socket: not the supervisor that only passed it on."""
+    serving = [owner for owner in listener.owners if owner.pid != 1]
+    return next(iter(serving or listener.owners), None)
+
+
+def _judged(listener: Listener, policy: Policy | None, facts: HostFacts) -> JudgedListener:
+    judgement = judge_listener(policy, listener, facts)
+    entry = well_known(listener.protocol, listener.port)
+    return JudgedListener(
+        listener=listener,
+        service=judgement.service,
+        port_class=judgement.port_class,
+        states=judgement.states,
+        bind=judgement.bind,
+        explanation=judgement.explanation,
+        catalog=f"{entry.name}: {entry.why}" if entry else "",
+    )
+
+
+def _is_violation(state: ListenerState, policy: Policy | None) -> bool:
+    if state is ListenerState.UNDECLARED:
+        return policy is not None and policy.undeclared_listeners is UndeclaredListeners.VIOLATION
+    return True

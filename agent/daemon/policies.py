@@ -1,0 +1,136 @@
+"""The policy in force: files → Policy → Tables → kernel, all of it or nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from agent.config import Settings
+from agent.daemon.state import State
+from agent.errors import KernelError, LicetError, PolicyError, PolicyErrors
+from agent.kernel.maps import PolicyMaps
+from agent.model import HostFacts, Namespace
+from agent.policy.compile import (
+    Compiled,
+    compile_policy,
+    member_for_cgroup,
+    member_for_executable,
+    member_for_netns,
+)
+from agent.policy.document import load_policy
+from agent.policy.hashing import path_hash
+from agent.policy.ids import Ids
+from agent.policy.tables import Dimension
+from agent.policy.values import Policy
+
+log = logging.getLogger(__name__)
+
+
+class PolicyKeeper:
+    """Owns what is judged by. `gather` reads the host as far as a policy needs it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        maps: PolicyMaps,
+        state: State,
+        gather: Callable[[Policy | None], HostFacts],
+    ) -> None:
+        self._settings = settings
+        self._maps = maps
+        self._state = state
+        self._gather = gather
+        self.ids: Ids = state.ids()
+        self.policy: Policy | None = None
+        self.compiled: Compiled | None = None
+        self.facts: HostFacts | None = None
+        self.generation = 0
+        self.loaded_unix_s = 0.0
+        self.failures = 0
+        self.last_error = ""
+        self._set_ids: dict[int, int] = {}
+
+    def reload(self) -> None:
+        """Read the files and put them in force.
+
+        Raises PolicyErrors or KernelError; what was in force then stays in force."""
+        try:
+            policy = load_policy(self._settings.paths.policy, self._settings.paths.policy_dir)
+            if policy is None and self.policy is not None:
+                raise PolicyErrors([self._vanished()])
+            self._install(policy)
+        except LicetError as error:
+            self.failures += 1
+            self.last_error = str(error)
+            raise
+        self.last_error = ""
+        self.loaded_unix_s = time.time()
+
+    def _vanished(self) -> PolicyError:
+        return PolicyError(
+            path=str(self._settings.paths.policy),
+            line=None,
+            reason=f"the policy is gone, and nothing is in {self._settings.paths.policy_dir}",
+            remedy="the one loaded before stays in force; to run without a policy, write `version: 1`",
+        )
+
+    def follow_host(self) -> bool:
+        """Compile again where the host has changed in a way the policy speaks of; True if it had."""
+        facts = self._gather(self.policy)
+        if self.facts is not None and _same(facts, self.facts):
+            return False
+        self._install(self.policy, facts)
+        return True
+
+    def _install(self, policy: Policy | None, facts: HostFacts | None = None) -> None:
+        facts = facts or self._gather(policy)
+        compiled = compile_policy(policy, facts, self.ids)
+        self._state.store_ids(self.ids)  # before the kernel counts by them
+        try:
+            self.generation = self._maps.install(compiled.tables)
+        except OSError as error:
+            raise KernelError(f"the policy does not fit into the kernel's tables: {error}") from error
+        self.policy, self.compiled, self.facts = policy, compiled, facts
+        self._set_ids = {}
+        for warning in compiled.warnings:
+            log.warning("%s", warning)
+
+    def executable_known(self, path: str) -> None:
+        """A path the kernel saw for the first time: does a glob of the policy take it?"""
+        if self.compiled and self.compiled.tables.targets:
+            clauses = member_for_executable(self.compiled, path)
+            seed = self.compiled.tables.seed
+            self._add(Dimension.EXE, path_hash(path, seed), clauses)
+
+    def cgroup_made(self, number: int, path: str) -> None:
+        if self.compiled and self.compiled.tables.targets:
+            clauses = member_for_cgroup(self.compiled, path)
+            if clauses:
+                self._add(Dimension.CGROUP, number, clauses)
+
+    def namespace_found(self, namespace: Namespace) -> None:
+        if self.compiled and self.compiled.tables.targets:
+            clauses = member_for_netns(self.compiled, namespace.addresses)
+            self._add(Dimension.NETNS, namespace.cookie, clauses)
+
+    def _add(self, dimension: Dimension, value: int, clauses: int) -> None:
+        if self.compiled is None:
+            return
+        first_free = len(self.compiled.tables.sets)
+        set_id = self._set_ids.setdefault(clauses, first_free + len(self._set_ids))
+        try:
+            self._maps.add_member(dimension, value, clauses, set_id)
+        except OSError as error:
+            log.warning("%s: no room for another name: %s", dimension.name.lower(), error.strerror)
+
+
+def _same(a: HostFacts, b: HostFacts) -> bool:
+    """Facts that only ever grow, and are added one by one as they appear, are no reason to compile."""
+    drift_ns = abs(a.boot_offset_ns - b.boot_offset_ns)
+    return (
+        drift_ns < 500_000_000
+        and (a.host_netns, a.addresses, a.users, a.groups, a.realpaths, a.clock_synced)
+        == (b.host_netns, b.addresses, b.users, b.groups, b.realpaths, b.clock_synced)
+        and {n.cookie: n.addresses for n in a.namespaces} == {n.cookie: n.addresses for n in b.namespaces}
+    )

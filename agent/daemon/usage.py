@@ -1,0 +1,139 @@
+"""Who used what: the kernel's rows turned into events, sent once and then summarised, and into counts by
+consumer. The kernel counts; here it is only read, so a lost event costs a line, never a number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from agent.kernel import abi, ring
+from agent.kernel.maps import Counters
+from agent.kernel.records import Names, Use, process_of, use_of, verdict_of
+from agent.model import Decision, Origin, Process, Protocol, Target
+
+NAMED_CONSUMERS = 100
+OTHER = "other"
+REMOTE = "remote"
+IDLE_NS = 600 * 1_000_000_000
+"""A row nobody has added to for so long may make room for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One consumer's use of one target, as events tell it."""
+
+    use: Use
+    target: Target
+    consumer: Process | None
+    new: int
+    """Attempts since it was last told."""
+    since_boot_ns: int
+
+
+def consumer_name(consumer: Process | None) -> str:
+    """The label of licet_violations_by_consumer_total: bounded, and never an address."""
+    if consumer is None:
+        return REMOTE
+    return consumer.unit or consumer.container or consumer.exe or consumer.comm or "unknown"
+
+
+class Usage:
+    def __init__(
+        self,
+        counters: Counters,
+        names: Names,
+        complete: Callable[..., Process],
+        target_named: Callable[[int], Target | None],
+    ) -> None:
+        self._counters = counters
+        self._names = names
+        self._complete = complete
+        self._target_named = target_named
+        self._consumers: dict[bytes, Process | None] = {}
+        self._told: dict[bytes, tuple[int, int]] = {}
+        """By row: (attempts told, time of the last telling)."""
+        self._consumer_labels: dict[str, str] = {}
+        self._retired: Counter[tuple[str, str]] = Counter()
+
+    def first_attempt(self, event: abi.UseEvent) -> Attempt | None:
+        """What the kernel sent when a consumer first met a decision; None: told already (two CPUs may
+        both have sent it)."""
+        key = bytes(event.key)
+        target = self._target_named(event.key.target)
+        if key in self._told or target is None:
+            return None
+        seen = process_of(event.consumer, self._names)
+        consumer = None
+        if seen is not None:
+            consumer = self._complete(
+                seen,
+                comm=event.comm.decode("utf-8", "replace"),
+                args=ring.args_of(event),
+                gids=event.gids[: event.groups],
+            )
+        self._consumers[key] = consumer
+        self._told[key] = (1, event.header.time_ns)
+        use = Use(
+            key=key,
+            attempts=1,
+            verdict=verdict_of(event.verdict),
+            origin=Origin(event.key.origin),
+            protocol=Protocol(event.key.protocol),
+            consumer=seen,
+            source=event.source.value(),
+            source_port=event.source_port,
+            destination=event.destination.value(),
+            port=event.port,
+            first_boot_ns=event.header.time_ns,
+            last_boot_ns=event.header.time_ns,
+            told=True,
+        )
+        return Attempt(use, target, consumer, new=1, since_boot_ns=event.header.time_ns)
+
+    def repeats(self, now_boot_ns: int) -> Iterator[Attempt]:
+        """What was added since it was last told, and what the ring lost; idle rows are let go of."""
+        for use in self.rows():
+            told, since = self._told.get(use.key, (0, use.first_boot_ns))
+            target = self._target_named(use.verdict.target)
+            if target is not None and use.attempts > told:
+                self._told[use.key] = (use.attempts, now_boot_ns)
+                yield Attempt(use, target, self._consumer(use), use.attempts - told, since)
+            elif now_boot_ns - use.last_boot_ns > IDLE_NS:
+                self._retire(use)
+
+    def rows(self) -> list[Use]:
+        return [use_of(key, value, self._names) for key, value in self._counters.uses.items()]
+
+    def _consumer(self, use: Use) -> Process | None:
+        known = self._consumers.get(use.key)
+        if known is None and use.consumer is not None:
+            known = self._consumers[use.key] = self._complete(use.consumer)
+        elif known is not None and not known.exe and use.consumer is not None and use.consumer.exe:
+            # the name of the executable came after the event
+            known = self._consumers[use.key] = replace(known, exe=use.consumer.exe)
+        return known
+
+    def _retire(self, use: Use) -> None:
+        if use.verdict.decision is Decision.DENIED:
+            self._retired[self._label(use)] += use.attempts
+        self._counters.uses.remove(use.key)
+        self._consumers.pop(use.key, None)
+        self._told.pop(use.key, None)
+
+    def violations_by_consumer(self) -> Mapping[tuple[str, str], int]:
+        """By (service, consumer name). The first consumers seen keep their names, so that no series
+        shrinks; the rest are `other`."""
+        found = Counter(self._retired)
+        for use in self.rows():
+            if use.verdict.decision is Decision.DENIED:
+                found[self._label(use)] += use.attempts
+        return found
+
+    def _label(self, use: Use) -> tuple[str, str]:
+        target = self._target_named(use.verdict.target)
+        name = consumer_name(self._consumer(use))
+        if name not in self._consumer_labels:
+            full = len(self._consumer_labels) >= NAMED_CONSUMERS
+            self._consumer_labels[name] = OTHER if full else name
+        return (target.service if target else "", self._consumer_labels[name])
