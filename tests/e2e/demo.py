@@ -229,8 +229,11 @@ def shown(samples: Samples) -> list[tuple[str, str, float]]:
 
 def main() -> int:
     stage = Stage()
-    with Lab() as lab:
-        Demo(lab, stage).play()
+    try:
+        with Lab() as lab:
+            Demo(lab, stage).play()
+    except (RuntimeError, TimeoutError, OSError) as error:
+        stage.wrong.append(f"the story could not be played to its end: {error}")
     stage.say("\nEverything the demo made is gone again.")
     for wrong in stage.wrong:
         print(f"demo: {wrong}", file=sys.stderr)
