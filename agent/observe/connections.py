@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from agent.model import MAPPED_PREFIX, Address, Listener, Process, Socket
@@ -46,21 +46,30 @@ class Connection:
 _Tuple = tuple[Address, int, Address, int]
 
 
-def pair(
-    sockets: Iterable[Socket], ports: Collection[int], listeners: Sequence[Listener]
-) -> list[Connection]:
+class ListenersByPort:
+    """All listeners of the namespaces in question, so that thousands of connections find theirs."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self._by_port: dict[tuple[int, int], list[Listener]] = {}
+        for one in listeners:
+            self._by_port.setdefault((one.netns, one.port), []).append(one)
+
+    def covering(self, end: Socket) -> list[Listener]:
+        """Those that `end` could have been accepted from."""
+        return [one for one in self._by_port.get((end.netns, end.local_port), ()) if covers(one, end)]
+
+
+def pair(sockets: Iterable[Socket], ports: Collection[int], listeners: ListenersByPort) -> list[Connection]:
     """Connections to any of `ports`, each once. Processes and listener are left for the caller.
 
     Two sockets are one connection if each is the other's peer and both are in one namespace, or, for
     addresses that are not loopback, if no third socket anywhere has such a tuple. With NAT between them
     they don't look like one, and make two."""
-    by_port: dict[tuple[int, int], list[Listener]] = {}
-    for one in listeners:
-        by_port.setdefault((one.netns, one.port), []).append(one)
     servers, consumers = [], []
     for end in sockets:
-        if _is_server(end, ports, by_port.get((end.netns, end.local_port), [])):
-            servers.append(end)
+        if _is_server(end, ports, listeners):
+            if end.local_port in ports:
+                servers.append(end)
         elif end.remote_port in ports:
             consumers.append(end)
     return _match(servers, consumers)
@@ -77,13 +86,14 @@ def covers(listener: Listener, end: Socket) -> bool:
     return end.local.ipv4_mapped is None or not listener.v6only
 
 
-def _is_server(end: Socket, ports: Collection[int], listeners: Iterable[Listener]) -> bool:
-    if end.state == SYN_SENT or end.local_port not in ports:
+def _is_server(end: Socket, ports: Collection[int], listeners: ListenersByPort) -> bool:
+    if end.state == SYN_SENT:
         return False
-    if any(covers(listener, end) for listener in listeners):
+    if listeners.covering(end):
         return True
-    # nobody listens there any more; or the consumer of something else got a port that a service declares
-    return end.remote_port not in ports and end.local_port < EPHEMERAL_FROM
+    # nobody listens there any more; or it is a consumer, whose own port can be one that a service declares
+    only_local = end.local_port in ports and end.remote_port not in ports
+    return end.local_port < EPHEMERAL_FROM and (only_local or end.remote_port >= EPHEMERAL_FROM)
 
 
 def _match(servers: Iterable[Socket], consumers: Iterable[Socket]) -> list[Connection]:

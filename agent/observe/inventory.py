@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from agent.model import Listener, Namespace, Process, Protocol, Socket
-from agent.observe.connections import Connection, covers, pair
+from agent.observe.connections import Connection, ListenersByPort, pair
 from agent.observe.netns import NamespaceGone, Namespaces, open_in
 from agent.observe.owner_cache import OwnerCache
 from agent.observe.owners import find_holders
@@ -41,9 +41,7 @@ class Inventory:
         Looks at every descriptor of every process: ask at start, not every few seconds."""
         namespaces = self._namespaces.all()
         wanted = frozenset(ports)
-        listeners = [
-            one for one in self._listeners(namespaces) if one.port in wanted and one.protocol == Protocol.TCP
-        ]
+        listeners = ListenersByPort(self._listeners(namespaces))
         sockets = _in_each(namespaces, lambda diag: diag.connections(wanted))
         found = pair(sockets, wanted, listeners)
         holders = self._holders(found, _cookies(namespaces))
@@ -100,7 +98,7 @@ def _in_each(namespaces: Iterable[Namespace], listing: Callable[[SocketDiag], li
 
 
 def _completed(
-    connection: Connection, holders: dict[int, tuple[Process, ...]], listeners: Iterable[Listener]
+    connection: Connection, holders: dict[int, tuple[Process, ...]], listeners: ListenersByPort
 ) -> Connection:
     consumer, server = connection.consumer, connection.server
     server_processes = holders.get(server.inode, ()) if server else ()
@@ -108,19 +106,16 @@ def _completed(
         connection,
         consumer_processes=holders.get(consumer.inode, ()) if consumer else (),
         server_processes=server_processes,
-        listener=_listener_of(server, server_processes, listeners) if server else None,
+        listener=_nearest(listeners.covering(server), server_processes) if server else None,
     )
 
 
-def _listener_of(
-    server: Socket, processes: Iterable[Process], listeners: Iterable[Listener]
-) -> Listener | None:
+def _nearest(covering: Iterable[Listener], processes: Iterable[Process]) -> Listener | None:
     """An exact address wins over a wildcard, as in the kernel; of several on one address (SO_REUSEPORT)
-    the one that a process of this end holds too."""
+    the one that a process of the connected end holds too."""
     pids = {process.pid for process in processes}
-    fitting = [one for one in listeners if covers(one, server)]
     return min(
-        fitting,
+        covering,
         key=lambda one: (one.wildcard, pids.isdisjoint(owner.pid for owner in one.owners)),
         default=None,
     )

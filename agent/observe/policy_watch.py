@@ -125,9 +125,10 @@ class PolicyWatch:
 
     def _files_of_directory(self) -> list[Path]:
         try:
-            return sorted(path for path in self._directory.iterdir() if path.suffix == ".yaml")
+            entries = sorted(self._directory.iterdir())
         except OSError:
             return []
+        return [entry for entry in entries if entry.suffix == ".yaml" and entry.name[0] != "."]
 
     def _fingerprint(self) -> dict[Path, str]:
         """Digest of each file; of one that cannot be read, why."""

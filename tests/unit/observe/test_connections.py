@@ -5,7 +5,8 @@ import socket
 from typing import Any
 
 from agent.model import Address, Listener, Protocol, Socket, to_address
-from agent.observe.connections import Connection, covers, pair
+from agent.observe.connections import Connection, ListenersByPort, covers
+from agent.observe.connections import pair as pair_ends
 from agent.observe.sockets import ESTABLISHED, SYN_SENT
 
 _numbers = itertools.count(1000)
@@ -41,6 +42,10 @@ def listener(address: str = "0.0.0.0", port: int = 5432, **changes: Any) -> List
         "v6only": False,
     }
     return Listener(**(values | changes))
+
+
+def pair(sockets: list[Socket], ports: set[int], listeners: list[Listener]) -> list[Connection]:
+    return pair_ends(sockets, ports, ListenersByPort(listeners))
 
 
 def test_two_ends_on_this_host_are_one_connection() -> None:
@@ -96,6 +101,12 @@ def test_a_consumer_that_was_given_a_declared_port_is_no_server() -> None:
     assert pair([outbound], {33000}, []) == []
     assert pair([outbound], {33000}, [listener(port=33000, address="127.0.0.1")]) == []
     assert pair([outbound], {33000, 443}, []) == [Connection(outbound, None)]
+
+
+def test_a_consumer_whose_own_port_is_declared_is_not_what_its_server_connects_to() -> None:
+    server = end("10.0.0.1", 5432, "10.0.0.9", 40000)
+    assert pair([server], {40000}, [listener()]) == []
+    assert pair([server], {40000}, []) == []
 
 
 def test_a_server_whose_listener_is_closed_is_still_a_server() -> None:

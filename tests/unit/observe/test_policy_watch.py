@@ -73,6 +73,7 @@ def test_files_that_come_and_go_in_the_directory(watch: PolicyWatch, etc: Path) 
 def test_other_files_are_no_change(watch: PolicyWatch, etc: Path) -> None:
     (etc / "config.yaml").write_text("x")
     (etc / "policy.d" / "README").write_text("x")
+    (etc / "policy.d" / ".draft.yaml").write_text("x")
     (etc / "policy.yaml").touch()
     assert wakes(watch)
     assert not watch.changed()
