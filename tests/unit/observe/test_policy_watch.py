@@ -95,11 +95,13 @@ def test_a_config_map_that_swaps_its_link(tmp_path: Path) -> None:
             assert tells(watch)
 
 
-def test_a_file_that_a_link_leads_to_elsewhere(tmp_path: Path, etc: Path) -> None:
+@pytest.mark.parametrize("link", ["policy.yaml", "policy.d/a.yaml"])
+def test_a_file_that_a_link_leads_to_elsewhere(tmp_path: Path, etc: Path, link: str) -> None:
     real = tmp_path / "elsewhere" / "real.yaml"
     real.parent.mkdir()
     real.write_text("one")
-    (etc / "policy.d" / "a.yaml").symlink_to(real)
+    (etc / link).unlink(missing_ok=True)
+    (etc / link).symlink_to(real)
     with PolicyWatch(etc / "policy.yaml", etc / "policy.d") as watch:
         real.write_text("two")
         assert tells(watch)
