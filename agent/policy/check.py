@@ -1,0 +1,193 @@
+"""What only shows when all files are read: names that point elsewhere, and limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from agent.model import Target
+from agent.policy.clauses import clauses_of
+from agent.policy.collisions import check_collisions
+from agent.policy.draft import Draft
+from agent.policy.findings import Findings, did_you_mean
+from agent.policy.grants import PlannedGrant, planned_grants
+from agent.policy.tables import CANDIDATES, MAX_PORT_ENTRIES, MAX_TARGETS, SET_BITS
+from agent.policy.values import ANYONE, Entitlement, License, Place, Principal, Service
+
+Grants = Mapping[Target, Sequence[PlannedGrant]]
+
+
+def check_draft(draft: Draft) -> None:
+    """Adds what is wrong to the draft's findings."""
+    services = [service for service in draft.services.values() if service]
+    for license_ in draft.licenses:
+        _check_license(draft, license_)
+    _check_exclusions(draft)
+    _check_enforcement(draft)
+    grants = planned_grants(services, draft.licenses)
+    if _check_ports(services, draft.findings):
+        check_collisions(services, draft.findings)
+    _check_clauses([principal for principal in draft.principals.values() if principal], draft.findings)
+    _check_grants(services, grants, draft.findings)
+    _check_coverage(draft, grants)
+
+
+def _check_license(draft: Draft, license_: License) -> None:
+    if license_.product not in draft.products:
+        draft.findings.error(
+            license_.place,
+            f"license '{license_.id}' is for product '{license_.product}', which no service has",
+            did_you_mean(license_.product, draft.products, "give a service this product"),
+        )
+    seen: dict[str, Place] = {}
+    for entitlement in license_.entitlements:
+        before = seen.setdefault(entitlement.id, entitlement.place)
+        if before is not entitlement.place:
+            draft.findings.error(
+                entitlement.place,
+                f"license '{license_.id}': entitlement '{entitlement.id}' is already defined at {before}",
+                "rename or remove one",
+            )
+        _check_entitlement(draft, license_, entitlement)
+
+
+def _check_entitlement(draft: Draft, license_: License, entitlement: Entitlement) -> None:
+    what = f"license '{license_.id}', entitlement '{entitlement.id}'"
+    for principal in entitlement.principals:
+        _check_principal(draft, principal, what, entitlement.place)
+    for value in _repeated(entitlement.principals):
+        draft.findings.error(entitlement.place, f"{what}: principal '{value}' is listed twice", "remove one")
+    for name in entitlement.services or ():
+        service = draft.services.get(name)
+        if not _check_service(draft, name, what, entitlement.place) or service is None:
+            continue
+        if service.product != license_.product:
+            draft.findings.error(
+                entitlement.place,
+                f"{what}: service '{name}' is of product '{service.product}', the license is for "
+                f"'{license_.product}'",
+                f"license '{service.product}', or leave the service out",
+            )
+    window = license_.window.narrowed_by(entitlement.window)
+    if window.starts_at and window.ends_at and window.ends_at <= window.starts_at:
+        draft.findings.warn(
+            entitlement.place,
+            f"{what}: its window lies outside the license's, so it never holds",
+            "correct it",
+        )
+
+
+def _check_exclusions(draft: Draft) -> None:
+    for exclusion in draft.exclusions:
+        _check_principal(draft, exclusion.principal, "restriction", exclusion.place)
+        if not _check_service(draft, exclusion.service, "restriction", exclusion.place):
+            continue
+        service = draft.services[exclusion.service]
+        if service and exclusion.port_class:
+            _check_class(draft, service, exclusion.port_class, "restriction", exclusion.place)
+
+
+def _check_enforcement(draft: Draft) -> None:
+    for name, place in draft.enforcement.items():
+        service_name, slash, port_class = name.partition("/")
+        if name == "default" or not _check_service(draft, service_name, "enforcement", place):
+            continue
+        service = draft.services[service_name]
+        if service and slash:
+            _check_class(draft, service, port_class, "enforcement", place)
+
+
+def _check_principal(draft: Draft, name: str, what: str, place: Place) -> None:
+    if name != ANYONE and name not in draft.principals:
+        draft.findings.error(
+            place,
+            f"{what} names principal '{name}', which is not defined",
+            did_you_mean(name, [*draft.principals, ANYONE], "define it under principals"),
+        )
+
+
+def _check_service(draft: Draft, name: str, what: str, place: Place) -> bool:
+    if name in draft.services:
+        return True
+    draft.findings.error(
+        place,
+        f"{what} names service '{name}', which is not defined",
+        did_you_mean(name, draft.services, "define it under services"),
+    )
+    return False
+
+
+def _check_class(draft: Draft, service: Service, port_class: str, what: str, place: Place) -> None:
+    if port_class not in list(service.classes):
+        draft.findings.error(
+            place,
+            f"{what}: service '{service.name}' has no {port_class} port",
+            f"it has {', '.join(service.classes)}",
+        )
+
+
+def _check_ports(services: Iterable[Service], findings: Findings) -> bool:
+    entries = 0
+    for service in services:
+        for port in service.ports:
+            entries += port.last - port.first + 1
+            if entries > MAX_PORT_ENTRIES:
+                findings.error(
+                    port.place,
+                    f"service '{service.name}': more than {MAX_PORT_ENTRIES} ports in all",
+                    "narrow the ranges",
+                )
+                return False
+    return True
+
+
+def _check_grants(services: list[Service], grants: Grants, findings: Findings) -> None:
+    if len(grants) > MAX_TARGETS:
+        findings.error(
+            services[-1].place, f"more than {MAX_TARGETS} targets (service × class)", "merge services"
+        )
+    for target, planned in grants.items():
+        if len(planned) > CANDIDATES:
+            extra = planned[CANDIDATES]
+            findings.error(
+                extra.entitlement.place,
+                f"target {target} has {len(planned)} grants, {CANDIDATES} are the most: "
+                f"'{extra.license.id}/{extra.entitlement.id}' for '{extra.principal}' is one too many",
+                "merge principals into one with several selectors, or narrow services and classes",
+            )
+
+
+def _check_clauses(principals: list[Principal], findings: Findings) -> None:
+    used = 1
+    for principal in principals:
+        used += len(clauses_of(principal))
+        if used > SET_BITS:
+            findings.error(
+                principal.place,
+                f"principal '{principal.name}': more than {SET_BITS - 1} selectors in all",
+                "list several values in one selector, or select by group or unit",
+            )
+            return
+
+
+def _check_coverage(draft: Draft, grants: Grants) -> None:
+    licensed = {license_.product for license_ in draft.licenses}
+    for service in draft.services.values():
+        if service and service.product not in licensed:
+            draft.findings.warn(
+                service.place,
+                f"service '{service.name}': no license for product '{service.product}': all are denied",
+                "add a license for it",
+            )
+    for target, planned in grants.items():
+        service = draft.services[target.service]
+        if service and service.product in licensed and not planned:
+            draft.findings.warn(
+                service.place,
+                f"no entitlement covers {target}, so all are denied",
+                f"add an entitlement with the class {target.port_class}",
+            )
+
+
+def _repeated(names: tuple[str, ...]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

@@ -1,0 +1,84 @@
+"""Two claims to one port at one place: an error; a claim inside a larger one: a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from agent.model import Network, Protocol, show_network
+from agent.policy.findings import Findings
+from agent.policy.networks import covers
+from agent.policy.values import Place, Port, Service
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    service: Service
+    port: Port
+    network: Network | None
+    """None: this host."""
+
+
+def check_collisions(services: Iterable[Service], findings: Findings) -> None:
+    """Of nested networks the smaller wins, as in any longest-prefix table."""
+    spots: dict[tuple[Protocol, int], list[_Claim]] = {}
+    for service in services:
+        for port in service.ports:
+            claims = [_Claim(service, port, network) for network in service.at or (None,)]
+            for number in range(port.first, port.last + 1):
+                spots.setdefault((port.protocol, number), []).extend(claims)
+    told: set[tuple[Place, Place]] = set()
+    for (_, number), claims in spots.items():
+        for outer, inner in _nested(claims):
+            # A range collides in many ports, and two services in many networks: once is enough.
+            pair = (outer.port.place, inner.port.place)
+            if outer.port is not inner.port and pair not in told:
+                told.add(pair)
+                _tell(outer, inner, number, findings)
+
+
+def _nested(claims: list[_Claim]) -> Iterator[tuple[_Claim, _Claim]]:
+    """(outer, inner) for each claim and the claims it lies in, equal ones included."""
+    if len(claims) < 2:
+        return
+    here = [claim for claim in claims if claim.network is None]
+    yield from ((here[0], claim) for claim in here[1:])
+    elsewhere = [(claim.network, claim) for claim in claims if claim.network is not None]
+    elsewhere.sort(key=lambda each: (int(each[0].network_address), each[0].prefixlen))
+    around: list[tuple[Network, _Claim]] = []
+    for network, claim in elsewhere:
+        while around and not around[-1][0].supernet_of(network):
+            around.pop()
+        yield from ((outer, claim) for larger, outer in around if covers(larger, network))
+        around.append((network, claim))
+
+
+def _tell(outer: _Claim, inner: _Claim, number: int, findings: Findings) -> None:
+    outer, inner = (outer, inner) if outer.network != inner.network else _as_written(outer, inner)
+    spot = f"port {number}/{inner.port.protocol.name.lower()}"
+    if outer.service is inner.service:
+        findings.error(
+            inner.port.place,
+            f"service '{inner.service.name}': {spot} is already declared at {outer.port.place}",
+            "one port has one class: remove one",
+        )
+    elif outer.network == inner.network:
+        where = "of this host" if inner.network is None else f"at {show_network(inner.network)}"
+        findings.error(
+            inner.port.place,
+            f"services '{inner.service.name}' and '{outer.service.name}' (at {outer.port.place}) "
+            f"both have {spot} {where}",
+            "give one of them another port or another `at`",
+        )
+    elif inner.network and outer.network:
+        findings.warn(
+            inner.port.place,
+            f"{spot}: {show_network(inner.network)} lies in {show_network(outer.network)} of service "
+            f"'{outer.service.name}'; '{inner.service.name}' has it there",
+            "the smaller network wins; change one of them if that is not meant",
+        )
+
+
+def _as_written(one: _Claim, other: _Claim) -> tuple[_Claim, _Claim]:
+    """The later one is the one to blame."""
+    return (other, one) if other.port.place < one.port.place else (one, other)

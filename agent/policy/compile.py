@@ -1,0 +1,262 @@
+"""Policy → Tables: what the kernel is given, and what the daemon needs for names that arrive later.
+
+The meaning of the tables is in `tables`; of a clause, in `clauses`; which holds with what, in `index`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from agent.model import Address, HostFacts, Mode, Network, Target
+from agent.policy.clauses import Clause, number_clauses
+from agent.policy.findings import policy_errors
+from agent.policy.grants import PlannedGrant, planned_grants
+from agent.policy.hashing import path_hash, string_hash
+from agent.policy.hostcheck import host_warnings
+from agent.policy.ids import Ids
+from agent.policy.index import Index, index_clauses
+from agent.policy.networks import (
+    LOOPBACK,
+    UNSPECIFIED,
+    is_network_per_namespace,
+    is_per_namespace,
+    without_mapped,
+)
+from agent.policy.paths import components
+from agent.policy.tables import (
+    MAX_PATH_COMPONENTS,
+    MAX_SETS,
+    NO_BOOT_NS,
+    Candidate,
+    Dimension,
+    Grant,
+    SetId,
+    Tables,
+    TargetKey,
+    TargetRow,
+    empty_tables,
+)
+from agent.policy.values import Finding, Place, Policy, Service, Window
+
+NO_EXECUTABLE = 0
+UNTRUSTED_EXECUTABLE = 1
+"""Values of members[EXE, …] that are no hash; see tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    tables: Tables
+    warnings: tuple[Finding, ...] = ()
+    clauses: tuple[Clause, ...] = ()
+    index: Index = field(default_factory=lambda: index_clauses((), HostFacts(0, ())))
+    grants: Mapping[int, PlannedGrant] = field(default_factory=dict)
+    """By grant id: the rule behind it, with its place."""
+
+
+def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compiled:
+    """The same policy, facts and ids give the same tables. `ids` learns new targets and grants.
+
+    Raises PolicyErrors where the combination is too large for the kernel's maps."""
+    if policy is None:
+        return Compiled(empty_tables(facts.hash_seed))
+    clauses = number_clauses(policy.principals.values())
+    index = index_clauses(clauses, facts)
+    sets = _Sets(index)
+    members = {key: sets.id_of(bits) for key, bits in _members(index, facts)}
+    sources = {network: sets.id_of(bits | index.anyone) for network, bits in index.sources.items()}
+    grants: dict[int, PlannedGrant] = {}
+    rows = _rows(policy, facts, ids, index, sets, grants)
+    targets, overlaps = _targets(policy, facts, ids)
+    sets.check(policy)
+    tables = Tables(
+        seed=facts.hash_seed,
+        targets=targets,
+        rows=rows,
+        members=members,
+        sources=sources,
+        sets=sets.all,
+        grants={
+            number: Grant(number, plan.license.id, plan.entitlement.id, plan.principal, plan.target)
+            for number, plan in grants.items()
+        },
+    )
+    warnings = (*policy.warnings, *host_warnings(policy, facts), *overlaps)
+    return Compiled(tables, warnings, tuple(clauses), index, grants)
+
+
+def member_for_executable(compiled: Compiled, path: str) -> int:
+    """The set (not its id) for members[EXE, path_hash(path)], of a name that has become known."""
+    return compiled.index.executable(path)
+
+
+def member_for_cgroup(compiled: Compiled, path: str) -> int:
+    """The set for members[CGROUP, id] of a cgroup made at `path`."""
+    return compiled.index.cgroup(path)
+
+
+def member_for_netns(compiled: Compiled, addresses: Iterable[Address]) -> int:
+    """The set for members[NETNS, cookie] of another namespace of this host, by its addresses."""
+    return compiled.index.netns(addresses)
+
+
+class _Sets:
+    """Each distinct set once, by number; those with a fixed number first."""
+
+    def __init__(self, index: Index) -> None:
+        fixed = [0] * SetId.FIRST_FREE
+        fixed[SetId.MISS + Dimension.EXE] = index.silent[Dimension.EXE] | index.open
+        for dimension in (Dimension.UID, Dimension.GID, Dimension.CGROUP):
+            fixed[SetId.MISS + dimension] = index.silent[dimension]
+        # An unknown namespace may have any address.
+        fixed[SetId.MISS + Dimension.NETNS] = index.everything
+        fixed[SetId.MISS_SOURCE] = index.anyone
+        fixed[SetId.ALL] = index.everything
+        for mask in range(16):
+            fixed[SetId.CERTAIN + mask] = index.certain(mask)
+        self._sets = fixed
+        self._ids = {0: int(SetId.EMPTY)}
+
+    def id_of(self, bits: int) -> int:
+        number = self._ids.setdefault(bits, len(self._sets))
+        if number == len(self._sets):
+            self._sets.append(bits)
+        return number
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        return tuple(self._sets)
+
+    def check(self, policy: Policy) -> None:
+        if len(self._sets) > MAX_SETS:
+            reason = f"{len(self._sets)} different combinations of selectors, {MAX_SETS} are the most"
+            place = Place(policy.files[0] if policy.files else "policy")
+            raise policy_errors([Finding(place, reason, "fewer overlapping CIDRs or shared executables")])
+
+
+def _members(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, int], int]]:
+    seed = facts.hash_seed
+    for none in (NO_EXECUTABLE, UNTRUSTED_EXECUTABLE):
+        yield (Dimension.EXE, none), index.silent[Dimension.EXE]
+    # Where no clause needs a name to tell, the sets for a miss say the same as a name would.
+    names = set(index.literals) | (set(facts.executables) if index.globs else set())
+    for path in sorted(names):
+        if components(path) <= MAX_PATH_COMPONENTS:
+            yield (Dimension.EXE, path_hash(path, seed)), index.executable(path)
+    for path in index.directories:
+        yield (Dimension.EXE_DIR, path_hash(path, seed)), index.directory(path)
+    for dimension, values in ((Dimension.UID, index.uids), (Dimension.GID, index.gids)):
+        for value, bits in sorted(values.items()):
+            yield (dimension, value), bits | index.silent[dimension]
+    for path in sorted(index.cgroup_paths(facts.cgroups)):
+        yield (Dimension.CGROUP_PATH, string_hash(path, seed)), index.cgroup(path)
+        if path in facts.cgroups:
+            yield (Dimension.CGROUP, facts.cgroups[path]), index.cgroup(path)
+    yield (Dimension.NETNS, facts.host_netns), index.silent[Dimension.NETNS]
+    for namespace in facts.namespaces:
+        if namespace.cookie != facts.host_netns:
+            yield (Dimension.NETNS, namespace.cookie), index.netns(namespace.addresses)
+
+
+def _rows(
+    policy: Policy, facts: HostFacts, ids: Ids, index: Index, sets: _Sets, grants: dict[int, PlannedGrant]
+) -> dict[int, TargetRow]:
+    rows = {}
+    windows = _Windows(facts.boot_offset_ns)
+    for target, planned in planned_grants(policy.services.values(), policy.licenses).items():
+        candidates = []
+        for plan in planned:
+            number = ids.grant(plan.name)
+            grants[number] = plan
+            candidates.append(
+                Candidate(
+                    number, sets.id_of(index.principals[plan.principal]), 0, *windows.boot_ns(plan.window)
+                )
+            )
+        row_id = ids.target(target)
+        rows[row_id] = TargetRow(
+            id=row_id,
+            target=target,
+            mode=Mode.OBSERVE,
+            unresolved_allowed=policy.services[target.service].unresolved_allowed(target.port_class),
+            clock_synced=facts.clock_synced,
+            excluded=sets.id_of(_excluded(policy, target, index)),
+            home_netns=facts.host_netns,
+            candidates=tuple(candidates),
+        )
+    return rows
+
+
+def _excluded(policy: Policy, target: Target, index: Index) -> int:
+    bits = 0
+    for exclusion in policy.exclusions:
+        if exclusion.covers(target):
+            bits |= index.principals[exclusion.principal]
+    return bits
+
+
+def _targets(policy: Policy, facts: HostFacts, ids: Ids) -> tuple[dict[TargetKey, int], list[Finding]]:
+    """Services of this host first: one that names an address of this host itself is more explicit."""
+    targets: dict[TargetKey, int] = {}
+    overlaps = []
+    for service in sorted(policy.services.values(), key=lambda each: each.at is not None):
+        spots = list(_spots(service, facts))
+        for port in service.ports:
+            number = ids.target(Target(service.name, port.port_class))
+            taken: Target | None = None
+            for port_number in range(port.first, port.last + 1):
+                for netns, network in spots:
+                    key = TargetKey(netns, int(port.protocol), port_number, network)
+                    before = targets.get(key)
+                    if before is not None and before != number:
+                        taken = ids.target_named(before)
+                    targets[key] = number
+            if taken:
+                reason = f"service '{service.name}' takes {port} at an address of this host from {taken}"
+                overlaps.append(Finding(port.place, reason, "give one of them another port or another `at`"))
+    return targets, overlaps
+
+
+def _spots(service: Service, facts: HostFacts) -> Iterator[tuple[int, Network]]:
+    """(network namespace or 0, network) of everything the service's `at` means."""
+    if service.at is None:
+        for address in facts.addresses:
+            netns = facts.host_netns if is_per_namespace(address) else 0
+            yield netns, Network((int(address), 128))
+        for network in (*LOOPBACK, *UNSPECIFIED):
+            yield facts.host_netns, network
+    for network in service.at or ():
+        for part in without_mapped(network):
+            yield facts.host_netns if is_network_per_namespace(part) else 0, part
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Windows:
+    """Times of windows as CLOCK_BOOTTIME; thousands of grants share few windows."""
+
+    def __init__(self, boot_offset_ns: int) -> None:
+        self._offset_ns = boot_offset_ns
+        self._known: dict[Window, tuple[int, int, int]] = {}
+
+    def boot_ns(self, window: Window) -> tuple[int, int, int]:
+        """(from, expires, ends)"""
+        known = self._known.get(window)
+        if known is None:
+            known = (
+                self._at(window.starts_at) if window.starts_at else 0,
+                self._at(window.expires_at) if window.expires_at else NO_BOOT_NS,
+                self._at(window.ends_at) if window.ends_at else NO_BOOT_NS,
+            )
+            self._known[window] = known
+        return known
+
+    def _at(self, when: datetime) -> int:
+        return min(max(unix_ns(when) - self._offset_ns, 0), NO_BOOT_NS)
+
+
+def unix_ns(when: datetime) -> int:
+    """Nanoseconds since the epoch, exact to the microsecond that a datetime holds."""
+    return (when - _EPOCH) // timedelta(microseconds=1) * 1000

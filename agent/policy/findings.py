@@ -1,0 +1,50 @@
+"""Collecting mistakes: all of them in one pass, in the words of the operator."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agent.errors import PolicyError, PolicyErrors
+from agent.policy.values import Finding, Place
+
+
+@dataclass(slots=True)
+class Findings:
+    """Errors make a policy unusable; warnings are things the operator hardly meant."""
+
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+
+    def error(self, place: Place, reason: str, remedy: str = "") -> None:
+        self.errors.append(Finding(place, reason, remedy))
+
+    def warn(self, place: Place, reason: str, remedy: str = "") -> None:
+        self.warnings.append(Finding(place, reason, remedy))
+
+    def raise_errors(self, files: Sequence[str]) -> None:
+        """Raises PolicyErrors, in the order of `files` and lines, if there was any error."""
+        if self.errors:
+            raise policy_errors(in_order(self.errors, files))
+
+
+def in_order(findings: Iterable[Finding], files: Sequence[str]) -> list[Finding]:
+    rank = {file: number for number, file in enumerate(files)}
+    unique = dict.fromkeys(findings)
+    return sorted(unique, key=lambda each: (rank.get(each.place.file, len(rank)), each.place.line or 0))
+
+
+def policy_errors(findings: Iterable[Finding]) -> PolicyErrors:
+    return PolicyErrors(
+        [
+            PolicyError(path=each.place.file, line=each.place.line, reason=each.reason, remedy=each.remedy)
+            for each in findings
+        ]
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The nearest known name as a question; `otherwise` where nothing is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else otherwise

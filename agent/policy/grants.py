@@ -1,0 +1,52 @@
+"""Which grants a policy makes: target × principal × entitlement, in policy order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from agent.model import Target
+from agent.policy.values import Entitlement, License, Service, Window
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGrant:
+    license: License
+    entitlement: Entitlement
+    principal: str
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """As agent/policy/ids.py wants it: license/entitlement/principal@service/class."""
+        return f"{self.license.id}/{self.entitlement.id}/{self.principal}@{self.target}"
+
+    @property
+    def window(self) -> Window:
+        return self.license.window.narrowed_by(self.entitlement.window)
+
+
+def planned_grants(
+    services: Iterable[Service], licenses: Iterable[License]
+) -> dict[Target, list[PlannedGrant]]:
+    """Every target of the services, with its grants in the order in which they are tried."""
+    by_product: dict[str, list[Service]] = {}
+    grants: dict[Target, list[PlannedGrant]] = {}
+    for service in services:
+        by_product.setdefault(service.product, []).append(service)
+        for port_class in service.classes:
+            grants[Target(service.name, port_class)] = []
+    for license_ in licenses:
+        for entitlement in license_.entitlements:
+            for target in _targets(entitlement, by_product.get(license_.product, [])):
+                for principal in entitlement.principals:
+                    grants[target].append(PlannedGrant(license_, entitlement, principal, target))
+    return grants
+
+
+def _targets(entitlement: Entitlement, services: Iterable[Service]) -> Iterator[Target]:
+    for service in services:
+        if entitlement.services is None or service.name in entitlement.services:
+            for port_class in service.classes:
+                if entitlement.classes is None or port_class in entitlement.classes:
+                    yield Target(service.name, port_class)

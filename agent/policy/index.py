@@ -1,0 +1,157 @@
+"""For each dimension: which clauses hold with which value. What `compile` writes down for every value
+known now, and the daemon asks again for a name that arrives later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agent.model import Address, HostFacts, Network
+from agent.policy.clauses import Clause
+from agent.policy.flatten import flatten
+from agent.policy.networks import prefixes_of
+from agent.policy.paths import ExeKind, directory_of, exe_kind, exe_matches, is_unit, usual_cgroup
+from agent.policy.tables import Dimension, Uncertain
+from agent.policy.values import ANYONE
+
+SPOKEN = (Dimension.EXE, Dimension.UID, Dimension.GID, Dimension.CGROUP, Dimension.NETNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Bit sets by value. `silent` are the clauses that do not speak of a dimension and so hold in it."""
+
+    silent: Mapping[Dimension, int]
+    everything: int
+    address_only: int
+    """Clauses that speak of nothing but addresses, or of nothing."""
+    literals: Mapping[str, int]
+    """By path, the ends of symbolic links included."""
+    directories: Mapping[str, int]
+    globs: Mapping[str, int]
+    uids: Mapping[int, int]
+    gids: Mapping[int, int]
+    cgroups: Mapping[str, int]
+    """By unit name, or by path (which starts with a slash)."""
+    networks: Mapping[Network, int]
+    """Longest prefix decides: sets of containing networks are included."""
+    sources: Mapping[Network, int]
+    """As networks, only the clauses that an address alone satisfies."""
+    principals: Mapping[str, int]
+
+    @property
+    def anyone(self) -> int:
+        """The clause that speaks of nothing."""
+        return self.principals.get(ANYONE, 0)
+
+    @property
+    def open(self) -> int:
+        """Clauses that could hold for any executable whose name is not known."""
+        return _union(self.globs.values())
+
+    def executable(self, path: str) -> int:
+        found = self.literals.get(path, 0) | self.directories.get(directory_of(path), 0)
+        matching = _union(bits for pattern, bits in self.globs.items() if exe_matches(pattern, path))
+        return self.silent[Dimension.EXE] | found | matching
+
+    def directory(self, path: str) -> int:
+        """What could hold for a file of unknown name in this directory."""
+        return self.silent[Dimension.EXE] | self.directories.get(path, 0) | self.open
+
+    def cgroup(self, path: str) -> int:
+        """Of exactly this cgroup; what is below it is found through its ancestors."""
+        unit = path.rpartition("/")[2]
+        found = self.cgroups.get(unit, 0) if is_unit(unit, path) else 0
+        return self.silent[Dimension.CGROUP] | found | self.cgroups.get(path, 0)
+
+    def netns(self, addresses: Iterable[Address]) -> int:
+        """Of a namespace of this host with these addresses; the host's own has none that count."""
+        found = _union(self._network(address) for address in addresses)
+        return self.silent[Dimension.NETNS] | found
+
+    def certain(self, uncertain: int) -> int:
+        """The clauses that do not depend on any of the uncertain dimensions (bits of `Uncertain`)."""
+        bits = self.everything
+        if uncertain & Uncertain.EXE:
+            bits &= ~self.open
+        for flag, dimension in (
+            (Uncertain.GID, Dimension.GID),
+            (Uncertain.CGROUP, Dimension.CGROUP),
+            (Uncertain.NETNS, Dimension.NETNS),
+        ):
+            if uncertain & flag:
+                bits &= self.silent[dimension]
+        return bits
+
+    def _network(self, address: Address) -> int:
+        if not self.networks:
+            return 0
+        return next((self.networks[each] for each in prefixes_of(address) if each in self.networks), 0)
+
+    def cgroup_paths(self, existing: Iterable[str]) -> set[str]:
+        """Every path whose set is known beforehand: named ones, where units usually are, and where those
+        are that exist."""
+        paths = {name if name.startswith("/") else usual_cgroup(name) for name in self.cgroups}
+        silent = self.silent[Dimension.CGROUP]
+        return paths | {path for path in existing if self.cgroup(path) != silent}
+
+
+def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
+    """Clause n is bit n. A name the host does not know holds with no value."""
+    patterns, no_exe = _by_value(clauses, lambda clause: clause.exe)
+    uids, no_uid = _by_value(clauses, lambda clause: clause.uids(facts))
+    gids, no_gid = _by_value(clauses, lambda clause: clause.gids(facts))
+    cgroups, no_cgroup = _by_value(clauses, lambda clause: clause.cgroups)
+    networks, no_network = _by_value(clauses, lambda clause: clause.networks)
+    principals, _ = _by_value(clauses, lambda clause: (clause.principal,))
+    literals = _of_kind(patterns, ExeKind.LITERAL)
+    for path in list(literals):
+        if end := facts.realpaths.get(path):
+            literals[end] = literals.get(end, 0) | patterns[path]
+    address_only = _union(1 << number for number, clause in enumerate(clauses) if not clause.needs_process)
+    return Index(
+        silent=dict(zip(SPOKEN, (no_exe, no_uid, no_gid, no_cgroup, no_network), strict=True)),
+        everything=(1 << len(clauses)) - 1,
+        address_only=address_only,
+        literals=literals,
+        directories={
+            directory_of(pattern): bits for pattern, bits in _of_kind(patterns, ExeKind.DIRECTORY).items()
+        },
+        globs=_of_kind(patterns, ExeKind.OPEN),
+        uids=uids,
+        gids=gids,
+        cgroups=cgroups,
+        networks=flatten(networks.items()),
+        sources=flatten((network, bits & address_only) for network, bits in networks.items()),
+        principals=principals,
+    )
+
+
+_Value = TypeVar("_Value", bound=Hashable)
+
+
+def _by_value(
+    clauses: Sequence[Clause], values_of: Callable[[Clause], Iterable[_Value] | None]
+) -> tuple[dict[_Value, int], int]:
+    """The clauses that hold with each value, and those that do not speak of it at all."""
+    table: dict[_Value, int] = {}
+    silent = 0
+    for number, clause in enumerate(clauses):
+        values = values_of(clause)
+        if values is None:
+            silent |= 1 << number
+        for value in values or ():
+            table[value] = table.get(value, 0) | 1 << number
+    return table, silent
+
+
+def _of_kind(patterns: Mapping[str, int], kind: ExeKind) -> dict[str, int]:
+    return {pattern: bits for pattern, bits in patterns.items() if exe_kind(pattern) is kind}
+
+
+def _union(sets: Iterable[int]) -> int:
+    bits = 0
+    for each in sets:
+        bits |= each
+    return bits

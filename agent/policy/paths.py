@@ -1,0 +1,125 @@
+"""Paths in selectors: executables with globs, and systemd units inside cgroup paths."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from functools import lru_cache
+
+_GLOB = re.compile(r"[*?\[]")
+
+UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
+"""Units that own a cgroup of their own (systemd.unit(5)); slices only group them."""
+
+
+class ExeKind(Enum):
+    LITERAL = "literal"
+    DIRECTORY = "directory"
+    """/dir/* with no other glob: the directory decides, whatever the file is called."""
+    OPEN = "open"
+    """Any other glob: it takes the name to tell."""
+
+
+def exe_kind(pattern: str) -> ExeKind:
+    if not _GLOB.search(pattern):
+        return ExeKind.LITERAL
+    directory, _, leaf = pattern.rpartition("/")
+    return ExeKind.DIRECTORY if leaf == "*" and not _GLOB.search(directory) else ExeKind.OPEN
+
+
+def directory_of(path: str) -> str:
+    """/opt/x/y → /opt/x; /init → /"""
+    return path.rpartition("/")[0] or "/"
+
+
+def components(path: str) -> int:
+    return len([part for part in path.split("/") if part])
+
+
+def exe_matches(pattern: str, path: str) -> bool:
+    """`*` and `?` stop at a slash, `**` does not; a leading dot is a character like any other."""
+    return _compiled(pattern).fullmatch(path) is not None
+
+
+def glob_mistake(pattern: str) -> str:
+    """What is wrong with a glob; "" if nothing is."""
+    if "[" in (token for token in _TOKEN.findall(pattern)):
+        return "a [ that is never closed"
+    try:
+        _compiled(pattern)
+    except re.error as error:
+        return str(error)
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile("".join(_translate(pattern)), re.DOTALL)
+
+
+_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", re.DOTALL)
+
+
+def _translate(pattern: str) -> list[str]:
+    parts = []
+    for token in _TOKEN.findall(pattern):
+        if token == "**/":
+            parts.append("(?:[^/]+/)*")
+        elif token == "**":
+            parts.append(".+")
+        elif token == "*":
+            parts.append("[^/]*")
+        elif token == "?":
+            parts.append("[^/]")
+        elif len(token) > 1:
+            parts.append(_translate_class(token))
+        else:
+            parts.append(re.escape(token))
+    return parts
+
+
+def _translate_class(token: str) -> str:
+    inside = token[1:-1]
+    negated = inside.startswith("!")
+    inside = re.sub(r"([\\^\[\]&~|])", r"\\\1", inside[1:] if negated else inside)
+    # Neither kind of class may match a slash.
+    return f"(?!/)[{'^' if negated else ''}{inside}]"
+
+
+def unit_of(cgroup: str) -> str:
+    """The systemd unit a cgroup path is, or is in; "" if none.
+
+    The first component that is a unit decides: what is below it is delegated to the unit, which could
+    make a directory with any name there."""
+    return next((part for part in cgroup.split("/") if part.endswith(UNIT_SUFFIXES)), "")
+
+
+def is_unit(unit: str, cgroup: str) -> bool:
+    """True if `cgroup` is exactly the cgroup of this unit or slice, not something below it."""
+    parts = [part for part in cgroup.split("/") if part]
+    if not parts or parts[-1] != unit:
+        return False
+    return not any(part.endswith(UNIT_SUFFIXES) for part in parts[:-1])
+
+
+def usual_cgroup(unit: str) -> str:
+    """Where the system manager puts a unit that has no Slice= of its own (systemd.slice(5)): instances
+    of a template get a slice together, and the dashes of a slice's name are its path."""
+    if unit.endswith(".slice"):
+        return _slice_path(unit)
+    name = unit.rpartition(".")[0]
+    template, at, _ = name.partition("@")
+    if at:
+        return f"/system.slice/system-{_escape_dashes(template)}.slice/{unit}"
+    return f"/system.slice/{unit}"
+
+
+def _escape_dashes(template: str) -> str:
+    return template.replace("-", "\\x2d")
+
+
+def _slice_path(unit: str) -> str:
+    if unit == "-.slice":
+        return "/"
+    parts = unit.removesuffix(".slice").split("-")
+    return "".join(f"/{'-'.join(parts[: depth + 1])}.slice" for depth in range(len(parts)))

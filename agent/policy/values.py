@@ -1,0 +1,197 @@
+"""A policy, as values: what the files say after every check, with where each thing was written.
+
+Nothing here knows YAML or the kernel. `document` makes these, `compile` turns them into tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from agent.model import Network, PortClass, Protocol, Target
+
+ANYONE = "anyone"
+"""The built-in principal that includes every consumer."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where something was written. `line` is 1-based; None where the file as a whole is meant."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One mistake or doubt about a policy: where, what, and what would mend it."""
+
+    place: Place
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """One entry of a principal or an owner list. Its keys are AND, the values of a key OR.
+
+    An empty tuple means that the entry does not speak of that key."""
+
+    place: Place
+    exe: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    uids: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
+    gids: tuple[int, ...] = ()
+    units: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
+
+    @property
+    def only_networks(self) -> bool:
+        """True for an entry that an address alone can satisfy."""
+        return bool(self.networks) and not (
+            self.exe or self.users or self.uids or self.groups or self.gids or self.units or self.cgroups
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    name: str
+    place: Place
+    selectors: tuple[Selector, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port or a range of them (both ends included), of one class."""
+
+    place: Place
+    first: int
+    last: int
+    port_class: PortClass
+    protocol: Protocol = Protocol.TCP
+    bind: tuple[Network, ...] | None = None
+    """Allowed listening scope; None: the default of the class."""
+
+    def __str__(self) -> str:
+        numbers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return f"{numbers}/{self.protocol.name.lower()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    place: Place
+    product: str
+    ports: tuple[Port, ...]
+    at: tuple[Network, ...] | None = None
+    """None: this host."""
+    owner: tuple[Selector, ...] = ()
+    """Who may serve it; empty: anybody."""
+    on_unresolved: bool | None = None
+    """Allow an attempt whose consumer is not known yet; None: the default of the class."""
+
+    @property
+    def classes(self) -> tuple[PortClass, ...]:
+        """In the order they are first named."""
+        return tuple(dict.fromkeys(port.port_class for port in self.ports))
+
+    def unresolved_allowed(self, port_class: PortClass) -> bool:
+        return port_class is not PortClass.ADMIN if self.on_unresolved is None else self.on_unresolved
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When something holds: from `starts_at`, in grace from `expires_at`, no longer from `ends_at`.
+    None is "always" and "never"."""
+
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+    ends_at: datetime | None = None
+
+    def narrowed_by(self, other: Window) -> Window:
+        """The time in which both hold."""
+        return Window(
+            starts_at=_latest(self.starts_at, other.starts_at),
+            expires_at=_earliest(self.expires_at, other.expires_at),
+            ends_at=_earliest(self.ends_at, other.ends_at),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    id: str
+    place: Place
+    principals: tuple[str, ...]
+    services: tuple[str, ...] | None = None
+    """None: every service of the license's product."""
+    classes: tuple[PortClass, ...] | None = None
+    """None: every class."""
+    window: Window = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class License:
+    id: str
+    place: Place
+    product: str
+    licensee: str
+    window: Window
+    entitlements: tuple[Entitlement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A restriction that takes a principal's right to a service, or to one class of it."""
+
+    place: Place
+    principal: str
+    service: str
+    port_class: PortClass | None = None
+
+    def covers(self, target: Target) -> bool:
+        return self.service == target.service and self.port_class in (None, target.port_class)
+
+
+class UndeclaredListeners(StrEnum):
+    IGNORE = "ignore"
+    REPORT = "report"
+    VIOLATION = "violation"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All files of a policy, merged. Mappings and tuples keep the order of the files."""
+
+    services: Mapping[str, Service] = field(default_factory=dict)
+    principals: Mapping[str, Principal] = field(default_factory=dict)
+    licenses: tuple[License, ...] = ()
+    exclusions: tuple[Exclusion, ...] = ()
+    undeclared_listeners: UndeclaredListeners = UndeclaredListeners.REPORT
+    files: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(
+            Target(service.name, port_class)
+            for service in self.services.values()
+            for port_class in service.classes
+        )
+
+
+def _latest(a: datetime | None, b: datetime | None) -> datetime | None:
+    return max(a, b) if a and b else a or b
+
+
+def _earliest(a: datetime | None, b: datetime | None) -> datetime | None:
+    return min(a, b) if a and b else a or b
