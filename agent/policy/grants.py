@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from agent.model import Target
+from agent.model import PortClass, Target
 from agent.policy.values import Entitlement, License, Service, Window
 
 
@@ -30,23 +30,27 @@ def planned_grants(
     services: Iterable[Service], licenses: Iterable[License]
 ) -> dict[Target, list[PlannedGrant]]:
     """Every target of the services, with its grants in the order in which they are tried."""
+    by_name = {service.name: service for service in services}
     by_product: dict[str, list[Service]] = {}
     grants: dict[Target, list[PlannedGrant]] = {}
-    for service in services:
+    for service in by_name.values():
         by_product.setdefault(service.product, []).append(service)
         for port_class in service.classes:
             grants[Target(service.name, port_class)] = []
     for license_ in licenses:
         for entitlement in license_.entitlements:
-            for target in _targets(entitlement, by_product.get(license_.product, [])):
+            covered = by_product.get(license_.product, [])
+            if entitlement.services is not None:
+                named = (by_name.get(name) for name in dict.fromkeys(entitlement.services))
+                covered = [service for service in named if service and service.product == license_.product]
+            for target in _targets(covered, entitlement.classes):
                 for principal in entitlement.principals:
                     grants[target].append(PlannedGrant(license_, entitlement, principal, target))
     return grants
 
 
-def _targets(entitlement: Entitlement, services: Iterable[Service]) -> Iterator[Target]:
+def _targets(services: Iterable[Service], classes: tuple[PortClass, ...] | None) -> Iterator[Target]:
     for service in services:
-        if entitlement.services is None or service.name in entitlement.services:
-            for port_class in service.classes:
-                if entitlement.classes is None or port_class in entitlement.classes:
-                    yield Target(service.name, port_class)
+        for port_class in service.classes:
+            if classes is None or port_class in classes:
+                yield Target(service.name, port_class)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.model import HostFacts
-from agent.policy.paths import exe_matches, unit_of
+from agent.policy.paths import ExeKind, exe_kind, exe_matches, unit_of
 from agent.policy.values import Finding, Policy, Selector
 
 
@@ -35,7 +35,9 @@ def _doubts(
 ) -> Iterator[tuple[str, str]]:
     for pattern in selector.exe:
         # A ** may stand for a whole tree, which nobody has searched.
-        if "**" not in pattern and not any(exe_matches(pattern, path) for path in paths):
+        if pattern in paths or "**" in pattern:
+            continue
+        if exe_kind(pattern) is ExeKind.LITERAL or not any(exe_matches(pattern, path) for path in paths):
             yield f"no file on this host is '{pattern}'", "correct the path, or install the program"
     for user in selector.users:
         if user not in facts.users:

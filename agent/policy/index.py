@@ -110,6 +110,10 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
         if end := facts.realpaths.get(path):
             literals[end] = literals.get(end, 0) | patterns[path]
     address_only = _union(1 << number for number, clause in enumerate(clauses) if not clause.needs_process)
+    flat = flatten(networks.items())
+    alone = flat
+    if any(bits & ~address_only for bits in networks.values()):
+        alone = flatten((network, bits & address_only) for network, bits in networks.items())
     return Index(
         silent=dict(zip(SPOKEN, (no_exe, no_uid, no_gid, no_cgroup, no_network), strict=True)),
         everything=(1 << len(clauses)) - 1,
@@ -122,8 +126,8 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
         uids=uids,
         gids=gids,
         cgroups=cgroups,
-        networks=flatten(networks.items()),
-        sources=flatten((network, bits & address_only) for network, bits in networks.items()),
+        networks=flat,
+        sources=alone,
         principals=principals,
     )
 
