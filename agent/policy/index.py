@@ -10,6 +10,7 @@ from typing import TypeVar
 from agent.model import Address, HostFacts, Network
 from agent.policy.clauses import Clause
 from agent.policy.flatten import flatten
+from agent.policy.links import linked, spellings
 from agent.policy.networks import prefixes_of
 from agent.policy.paths import ExeKind, directory_of, exe_kind, exe_matches, is_unit, usual_cgroup
 from agent.policy.tables import Dimension, Uncertain
@@ -105,10 +106,7 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
     cgroups, no_cgroup = _by_value(clauses, lambda clause: clause.cgroups)
     networks, no_network = _by_value(clauses, lambda clause: clause.networks)
     principals, _ = _by_value(clauses, lambda clause: (clause.principal,))
-    literals = _of_kind(patterns, ExeKind.LITERAL)
-    for path in list(literals):
-        if end := facts.realpaths.get(path):
-            literals[end] = literals.get(end, 0) | patterns[path]
+    patterns = _spelled_out(patterns, facts.realpaths)
     address_only = _union(1 << number for number, clause in enumerate(clauses) if not clause.needs_process)
     flat = flatten(networks.items())
     alone = flat
@@ -118,7 +116,7 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
         silent=dict(zip(SPOKEN, (no_exe, no_uid, no_gid, no_cgroup, no_network), strict=True)),
         everything=(1 << len(clauses)) - 1,
         address_only=address_only,
-        literals=literals,
+        literals=_literals(patterns, facts.realpaths),
         directories={
             directory_of(pattern): bits for pattern, bits in _of_kind(patterns, ExeKind.DIRECTORY).items()
         },
@@ -148,6 +146,23 @@ def _by_value(
         for value in values or ():
             table[value] = table.get(value, 0) | 1 << number
     return table, silent
+
+
+def _spelled_out(patterns: Mapping[str, int], realpaths: Mapping[str, str]) -> dict[str, int]:
+    """Patterns, and what they are called by the names that links lead to: those the kernel sees."""
+    spelled: dict[str, int] = {}
+    for pattern, bits in patterns.items():
+        for each in spellings(pattern, realpaths):
+            spelled[each] = spelled.get(each, 0) | bits
+    return spelled
+
+
+def _literals(patterns: Mapping[str, int], realpaths: Mapping[str, str]) -> dict[str, int]:
+    literals = _of_kind(patterns, ExeKind.LITERAL)
+    for pattern, bits in patterns.items():
+        for end in linked(pattern, realpaths):
+            literals[end] = literals.get(end, 0) | bits
+    return literals
 
 
 def _of_kind(patterns: Mapping[str, int], kind: ExeKind) -> dict[str, int]:

@@ -46,6 +46,10 @@ def is_loopback(address: Address) -> bool:
     return holds(LOOPBACK, address)
 
 
+def is_unspecified(address: Address) -> bool:
+    return holds(UNSPECIFIED, address)
+
+
 def is_private(address: Address) -> bool:
     return holds(PRIVATE, address)
 

@@ -32,6 +32,17 @@ def directory_of(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
 
+def literal_directory(pattern: str) -> str:
+    """The directory a glob begins with: /opt/x of /opt/x/b*/y. Of a literal path, the path itself."""
+    found = _GLOB.search(pattern)
+    return directory_of(pattern[: found.start()]) if found else pattern
+
+
+def escape(path: str) -> str:
+    """A glob that matches exactly this path (there is a program called /usr/bin/[)."""
+    return _GLOB.sub(lambda found: f"[{found[0]}]", path)
+
+
 def components(path: str) -> int:
     return len([part for part in path.split("/") if part])
 
