@@ -164,8 +164,10 @@ class FlowTable:
         return True
 
     def sweep(self, live_cookies: frozenset[int], looked_at: frozenset[int], now_boot_ns: int) -> list[Flow]:
-        """`looked_at`: cookies of the namespaces in which sockets were listed. Remove the rows whose socket is gone: attempts that never got as far as a SYN, flows from before
-        the agent, and those whose close was hidden by another program. Returns the established ones."""
+        """Remove the rows whose socket is gone: attempts that never got as far as a SYN, flows from before
+        the agent, and those whose close was hidden by another program. Returns the established ones.
+
+        `looked_at`: cookies of the namespaces in which the live sockets were listed."""
         closed = []
         for flow in self.rows():
             settling = now_boot_ns - flow.opened_boot_ns < SETTLE_NS

@@ -51,7 +51,9 @@ class Listening:
         }
         if policy is None or policy.undeclared_listeners is UndeclaredListeners.IGNORE:
             findings = {key: one for key, one in findings.items() if key[1] is not ListenerState.UNDECLARED}
-        new = [(one, key[1]) for key, one in findings.items() if key not in self._told]
+        new: list[tuple[JudgedListener, ListenerState]] = [
+            (one, key[1]) for key, one in findings.items() if key not in self._told
+        ]
         self._told = set(findings)  # cookies never repeat; what is gone may be forgotten
         for one, state in new:
             if _is_violation(state, policy):

@@ -51,6 +51,8 @@ class Snapshot:
     closed: Mapping[Target, int] = field(default_factory=dict)
     unprotected: Mapping[str, int] = field(default_factory=dict)
     """By direction: outbound, inbound."""
+    listener_violations: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    """By (service, port class, reason); service and class are empty for an undeclared one."""
     listeners: Mapping[tuple[str, str, ListenerState], int] = field(default_factory=dict)
     """By (service or "", bind, state); bind is loopback, private, public or any."""
     exposures: Mapping[Target, int] = field(default_factory=dict)
@@ -101,6 +103,9 @@ class Agent(Protocol):
     def edges(self, limit: int) -> Sequence[dict[str, Any]]:
         """Busiest unprotected edges, most connections first, JSON-ready."""
 
+    def acceptors(self) -> Sequence[dict[str, Any]]:
+        """Which processes served how many flows of a target, most first, JSON-ready."""
+
     def recent_events(self, limit: int) -> Sequence[dict[str, Any]]:
         """The newest events, oldest first, as they were written to the sink."""
 
@@ -115,6 +120,3 @@ class Agent(Protocol):
 
     async def reload(self) -> dict[str, Any]:
         """Reload the policy now. {"generation": n, "warnings": [...]}; raises PolicyErrors."""
-
-    def explain(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Which rule decides for a consumer and a target, and why. Raises LicetError on a bad query."""

@@ -162,8 +162,8 @@ def detach(pins: Pins) -> None:
         pins.link(name).unlink(missing_ok=True)
 
 
-def unload(settings: Settings) -> None:
+def unload(settings: Settings, *, all_versions: bool = False) -> None:
     """Lets go of every program and map of this agent. Fine where nothing is loaded."""
     require_root()
-    Pins(settings.paths.pins).remove()
+    Pins(settings.paths.pins).remove(all_versions=all_versions)
     manifest_path(settings).unlink(missing_ok=True)

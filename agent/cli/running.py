@@ -1,0 +1,54 @@
+"""run, load, unload, version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import agent
+from agent.config import load_settings
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file.", envvar="LICET_CONFIG")
+]
+
+
+def run(
+    config: Config = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No lines for people on stderr.")] = False,
+) -> None:
+    """Load the programs where they are not, and run the agent until SIGINT or SIGTERM."""
+    import agent.daemon
+
+    raise typer.Exit(agent.daemon.main(load_settings(config), quiet))
+
+
+def load(config: Config = None) -> None:
+    """Load, attach and pin the kernel programs, then leave."""
+    from agent.daemon.run import scope_cgroup
+    from agent.kernel import load as kernel
+    from agent.observe.cgroup import find_mount
+
+    settings = load_settings(config)
+    manifest = kernel.load(settings, scope_cgroup(settings, find_mount()))
+    for hook, rung in manifest.hooks.items():
+        print(f"{hook:8} {rung}")
+
+
+def unload(
+    config: Config = None,
+    all_versions: Annotated[
+        bool, typer.Option("--all", help="Also what other versions of licet have pinned.")
+    ] = False,
+) -> None:
+    """Let go of every program, map and link. Counters are gone with them."""
+    from agent.kernel import load as kernel
+
+    kernel.unload(load_settings(config), all_versions=all_versions)
+
+
+def version() -> None:
+    """Print the version."""
+    print(agent.__version__)

@@ -1,0 +1,251 @@
+"""What the daemon tells: events to the log, and readable lines to the person who started it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from agent.daemon.attribute import Attributor
+from agent.daemon.following import Findings
+from agent.daemon.listening import Listening, serving_process
+from agent.daemon.policies import PolicyKeeper
+from agent.daemon.usage import Attempt, Usage
+from agent.export import events
+from agent.export.events import Event, EventLog
+from agent.export.view import Agent, JudgedListener
+from agent.kernel import abi
+from agent.kernel.records import Names, flow_of
+from agent.model import (
+    Address,
+    Decision,
+    Flow,
+    ListenerState,
+    Origin,
+    Process,
+    Protocol,
+    Target,
+    Verdict,
+    show_address,
+)
+from agent.policy.listeners import in_scope
+
+EDGES_SHOWN = 10
+
+
+class Teller:
+    def __init__(
+        self,
+        event_log: EventLog,
+        keeper: PolicyKeeper,
+        listening: Listening,
+        attributor: Attributor,
+        quiet: bool,
+    ) -> None:
+        self._log = event_log
+        self._keeper = keeper
+        self._listening = listening
+        self._attributor = attributor
+        self._quiet = quiet
+        self._exposed_peers: set[tuple[Target, str]] = set()
+
+    def _tell(self, event: Event) -> None:
+        self._log.write(event)
+        if event["type"] != "use":
+            self._say(events.human_line(event))
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _rule(self, verdict: Verdict) -> Mapping[str, str]:
+        compiled = self._keeper.compiled
+        grant = compiled.tables.grants.get(verdict.grant) if compiled else None
+        if grant is None:
+            return {}
+        return {"license": grant.license, "entitlement": grant.entitlement, "principal": grant.principal}
+
+    def _owner(self, address: Address, port: int, protocol: Protocol, netns: int | None) -> Process | None:
+        """Who serves this address and port, as the last look at the listeners had it."""
+        fitting = [
+            one.listener
+            for one in self._listening.judged
+            if one.listener.port == port
+            and one.listener.protocol is protocol
+            and (one.listener.address == address or one.listener.wildcard)
+        ]
+        near = [one for one in fitting if one.netns == netns] or fitting
+        near.sort(key=lambda one: one.wildcard)
+        return next((owner for one in near if (owner := serving_process(one))), None)
+
+    def first_attempt(self, attempt: Attempt) -> None:
+        kind = events.kind_of(attempt.use.verdict.decision)
+        self._tell(self._attempt_event(kind, attempt))
+        self._note_exposure(attempt)
+
+    def summaries(self, usage: Usage) -> None:
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        for attempt in usage.repeats(now_ns):
+            event = self._attempt_event("summary", attempt)
+            seconds = (now_ns - attempt.since_boot_ns) / 1e9
+            event["counts"] = {
+                "attempts": attempt.new,
+                "total": attempt.use.attempts,
+                "seconds": round(seconds, 3),
+            }
+            self._log.write(event)
+            if attempt.use.verdict.decision is Decision.DENIED:
+                self._say(events.human_line(event))
+            self._note_exposure(attempt)
+
+    def _attempt_event(self, kind: str, attempt: Attempt) -> Event:
+        use = attempt.use
+        netns = use.consumer.netns if use.consumer else None
+        return events.judged(
+            kind,
+            attempt.target,
+            use.verdict,
+            events.consumer_fields(attempt.consumer, use.source),
+            origin=use.origin,
+            rule=self._rule(use.verdict),
+            endpoints=events.tuple_fields(
+                use.protocol, use.source, use.source_port, use.destination, use.port
+            ),
+            owner=self._owner(use.destination, use.port, use.protocol, netns),
+        )
+
+    def _note_exposure(self, attempt: Attempt) -> None:
+        """A port reached from outside its listening scope: the peer is the evidence."""
+        use, policy = attempt.use, self._keeper.policy
+        if use.origin is not Origin.REMOTE or policy is None:
+            return
+        if in_scope(policy, attempt.target, use.source):
+            return
+        peer = show_address(use.source)
+        if (attempt.target, peer) in self._exposed_peers:
+            return
+        self._exposed_peers.add((attempt.target, peer))
+        self._listening.violations[
+            (attempt.target.service, attempt.target.port_class.value, ListenerState.EXPOSED.value)
+        ] += 1
+        self._tell(
+            {
+                "type": "exposure",
+                "time": events.now_text(),
+                "reason": ListenerState.EXPOSED.value,
+                "service": attempt.target.service,
+                "class": attempt.target.port_class.value,
+                "consumer": events.consumer_fields(None, use.source),
+                "tuple": events.tuple_fields(
+                    use.protocol, use.source, use.source_port, use.destination, use.port
+                ),
+                "explanation": f"reached from {peer}, outside its listening scope; "
+                "narrow who can reach it, or widen `bind` of the port",
+            }
+        )
+
+    def findings(self, findings: Findings) -> None:
+        for judged, state in findings.listeners:
+            self._listener(judged, state)
+        for adopted in findings.adopted:
+            self._adopted(adopted.target, adopted.flow)
+
+    def _listener(self, judged: JudgedListener, state: ListenerState) -> None:
+        listener = judged.listener
+        owner = serving_process(listener)
+        self._tell(
+            {
+                "type": "listener",
+                "time": events.now_text(),
+                "reason": state.value,
+                "service": judged.service,
+                "class": judged.port_class,
+                "bind": judged.bind,
+                "address": show_address(listener.address),
+                "port": listener.port,
+                "protocol": listener.protocol.name.lower(),
+                "owner": events.process_fields(owner) if owner else {},
+                "explanation": judged.explanation
+                or f"{show_address(listener.address)}:{listener.port} is not declared by any service",
+            }
+        )
+
+    def _adopted(self, target: Target, flow: Flow) -> None:
+        event = events.judged(
+            events.kind_of(flow.verdict.decision),
+            target,
+            flow.verdict,
+            events.consumer_fields(flow.consumer, flow.consumer_address),
+            origin=flow.origin,
+            rule=self._rule(flow.verdict),
+            endpoints=events.tuple_fields(
+                flow.protocol, flow.consumer_address, flow.consumer_port, flow.address, flow.port
+            ),
+            owner=flow.owner,
+        )
+        self._tell({**event, "pre_existing": True})
+
+    def flow(self, event: abi.FlowEvent, names: Names) -> None:
+        flow = flow_of(event.cookie, event.flow, names)
+        target = self._keeper.ids.target_named(flow.target)
+        if target is None:
+            return
+        kind = "flow_open" if event.header.type == abi.EventType.OPEN else "flow_close"
+        self._log.write({"type": kind, "time": events.now_text(), **events.flow_fields(target, flow)})
+
+    def policy_loaded(self) -> None:
+        keeper = self._keeper
+        targets = len(keeper.policy.targets) if keeper.policy else 0
+        self._tell(
+            {
+                "type": "policy",
+                "time": events.now_text(),
+                "generation": keeper.generation,
+                "message": f"generation {keeper.generation} in force: {targets} targets",
+            }
+        )
+
+    def policy_refused(self, why: str) -> None:
+        self._tell(
+            {
+                "type": "policy_error",
+                "time": events.now_text(),
+                "generation": self._keeper.generation,
+                "message": f"the policy in force stays: {why}",
+            }
+        )
+
+    def started(self, view: Agent) -> None:
+        status = view.status()
+        self._log.write({"type": "started", "time": events.now_text(), "version": status["version"]})
+        self._say(f"licet {status['version']} observes {status['scope']['cgroup']} (nothing is refused)")
+        for hook in status["hooks"]:
+            note = f"  ({hook['note']})" if hook["note"] and hook["rung"] == "none" else ""
+            self._say(f"  {hook['hook']:8} {hook['rung']}{note}")
+        self._say_listeners(view)
+        edges = view.edges(EDGES_SHOWN)
+        if edges:
+            self._say("busiest unprotected connections so far:")
+            for edge in edges:
+                self._say(
+                    f"  {edge['connections']:8,} {edge['direction']:8} {edge['exe'] or '-'} "
+                    f"{edge['peer']}:{edge['port']}"
+                )
+        self._say(f"metrics: http://{status['listen']}/metrics")
+
+    def _say_listeners(self, view: Agent) -> None:
+        rows = view.listeners()
+        self._say(f"{len(rows)} listeners:")
+        for one in rows:
+            owner = serving_process(one.listener)
+            name = f"{owner.comm}[{owner.pid}]" if owner else "?"
+            where = f"{show_address(one.listener.address)}:{one.listener.port}"
+            mark = (
+                "  looks internal and listens wide" if one.catalog and one.bind in ("any", "public") else ""
+            )
+            service = one.service or one.catalog.partition(":")[0]
+            self._say(f"  {one.listener.protocol.name:3} {where:28} {one.bind:9} {name:24} {service}{mark}")
+
+    def stopped(self) -> None:
+        self._log.write({"type": "stopped", "time": events.now_text()})
+        self._say("stopped; programs and counters stay in the kernel (licet unload lets go of them)")

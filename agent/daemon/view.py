@@ -1,0 +1,278 @@
+"""The daemon as the exporters see it (agent.export.view.Agent): snapshots of what the parts know."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import agent
+from agent.config import Settings
+from agent.daemon.attribute import Attributor
+from agent.daemon.flows import FlowTable
+from agent.daemon.listening import Listening
+from agent.daemon.policies import PolicyKeeper
+from agent.daemon.usage import Usage
+from agent.export.events import EventLog
+from agent.export.view import JudgedListener, LicenseState, MapUse, ProgramCost, Snapshot
+from agent.kernel import abi, libbpf
+from agent.kernel.load import Manifest
+from agent.kernel.maps import Counters
+from agent.kernel.pins import Pins
+from agent.kernel.records import Names
+from agent.model import Decision, Flow, Mode, Target, show_address
+
+NOT_COVERED = (
+    ("unix sockets", "a connection through one is neither judged nor counted"),
+    ("UDP that does not connect()", "sendto() without connect() is neither judged nor counted"),
+    ("raw and packet sockets, TUN", "what is injected there is seen only where a local server accepts it"),
+    ("NAT on this host", "a connection that is rewritten may count once at each end"),
+    ("network namespaces held only by a file descriptor", "their listeners are not listed"),
+    ("gates", "this version observes: nothing is refused"),
+)
+_COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")
+
+
+@dataclass(slots=True)
+class View:
+    settings: Settings
+    manifest: Manifest
+    pins: Pins
+    keeper: PolicyKeeper
+    counters: Counters
+    names: Names
+    usage: Usage
+    flow_table: FlowTable
+    listening: Listening
+    attributor: Attributor
+    event_log: EventLog
+    reload_now: Callable[[], Awaitable[None]]
+    public_address: str = ""
+    is_ready: bool = False
+    _started_s: float = field(default_factory=time.monotonic)
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def snapshot(self) -> Snapshot:
+        named = self.keeper.ids.targets
+        targets = self.keeper.policy.targets if self.keeper.policy else ()
+        connections: dict[Any, int] = {}
+        violations: dict[tuple[Target, str], int] = {}
+        for attempts in self.counters.attempts():
+            target = named.get(attempts.target)
+            if target is None:
+                continue
+            key = (target, attempts.origin, attempts.decision)
+            connections[key] = connections.get(key, 0) + attempts.count
+            if attempts.decision is Decision.DENIED:
+                reason = (target, attempts.reason.name.lower())
+                violations[reason] = violations.get(reason, 0) + attempts.count
+        flows = self.counters.opened_closed(named)
+        opened = {named[number]: counts[0] for number, counts in flows.items()}
+        closed = {named[number]: counts[1] for number, counts in flows.items()}
+        return Snapshot(
+            version=agent.__version__,
+            targets=targets,
+            connections=connections,
+            violations=violations,
+            listener_violations=self.listening.violations,
+            violations_by_consumer=self.usage.violations_by_consumer(),
+            active=self._active(),
+            opened=opened,
+            closed=closed,
+            unprotected=self.counters.unprotected(),
+            listeners=self.listening.counts(),
+            exposures=self.listening.exposures(),
+            licenses=self._licenses(),
+            enforcing=dict.fromkeys(targets, False),
+            policy_generation=self.keeper.generation,
+            policy_reload_failures=self.keeper.failures,
+            policy_loaded_unix_s=self.keeper.loaded_unix_s,
+            events_lost={**self.counters.losses(), **self.event_log.losses()},
+            maps=self._maps(),
+            programs=self._programs(),
+            hooks=self.manifest.hooks,
+        )
+
+    def _active(self) -> dict[Target, int]:
+        found: dict[Target, int] = {}
+        for flow in self.flow_table.rows():
+            target = self.keeper.ids.target_named(flow.target)
+            if target is not None and flow.established:
+                found[target] = found.get(target, 0) + 1
+        return found
+
+    def _licenses(self) -> list[LicenseState]:
+        now_s = time.time()
+        states = []
+        for license_ in self.keeper.policy.licenses if self.keeper.policy else ():
+            window = license_.window
+            expires_s = window.expires_at.timestamp() if window.expires_at else None
+            starts_s = window.starts_at.timestamp() if window.starts_at else 0.0
+            ends_s = window.ends_at.timestamp() if window.ends_at else expires_s
+            valid = starts_s <= now_s and (ends_s is None or now_s < ends_s)
+            states.append(LicenseState(license_.id, expires_s, valid))
+        return states
+
+    def _maps(self) -> dict[str, MapUse]:
+        found = {}
+        for name in _COUNTED_MAPS:
+            opened = getattr(self.counters, name)
+            found[name] = MapUse(sum(1 for _ in opened), opened.max_entries)
+        return found
+
+    def _programs(self) -> dict[str, ProgramCost]:
+        if not self.settings.costs:
+            return {}
+        found = {}
+        for name in self.pins.programs():
+            fd = libbpf.open_pin(self.pins.program(name))
+            try:
+                info = libbpf.program_info(fd)
+            finally:
+                os.close(fd)
+            found[name] = ProgramCost(info.run_cnt, info.run_time_ns)
+        return found
+
+    def status(self) -> dict[str, Any]:
+        policy = self.keeper.policy
+        named = self.keeper.ids.targets
+        flows = self.counters.opened_closed(named).values()
+        return {
+            "version": agent.__version__,
+            "ready": self.is_ready,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "mode": Mode.OBSERVE.value,
+            "listen": self.public_address,
+            "public_address": self.public_address,
+            "scope": {
+                "cgroup": self.settings.scope.cgroup,
+                "namespaces": list(self.settings.scope.namespaces or ()) or "all",
+                "interfaces": list(self.settings.scope.interfaces),
+            },
+            "pins": str(self.pins.base),
+            "hooks": self._hooks(),
+            "programs": self.pins.programs(),
+            "kernel": {"release": os.uname().release, "bcc": self.manifest.bcc},
+            "not_covered": [{"what": what, "follows": follows} for what, follows in NOT_COVERED],
+            "policy": {
+                "files": list(policy.files) if policy else [],
+                "generation": self.keeper.generation,
+                "loaded_at": self.keeper.loaded_unix_s,
+                "targets": len(policy.targets) if policy else 0,
+                "grants": len(self.keeper.compiled.grants) if self.keeper.compiled else 0,
+                "warnings": [str(one) for one in self._warnings()],
+                "last_error": self.keeper.last_error,
+                "reload_failures": self.keeper.failures,
+            },
+            "losses": {**self.counters.losses(), **self.event_log.losses()},
+            "maps": {
+                name: {"entries": use.entries, "capacity": use.capacity} for name, use in self._maps().items()
+            },
+            "flows": {
+                "open": sum(self._active().values()),
+                "opened": sum(opened for opened, _ in flows),
+                "closed": sum(closed for _, closed in flows),
+                "closed_by_reconciliation": self.flow_table.closed_by_reconciliation,
+            },
+            "memory_mb": round(memory_mb(), 1),
+        }
+
+    def _warnings(self) -> Sequence[object]:
+        return self.keeper.compiled.warnings if self.keeper.compiled else ()
+
+    def _hooks(self) -> list[dict[str, str]]:
+        refused = "; ".join(f"{rung}: {why}" for rung, why in self.manifest.refused_rungs.items())
+        notes = {"accept": refused}
+        if self.manifest.hooks.get("accept") == "none":
+            notes["accept"] += "; the process that accepts is not named (the owner of the port is)"
+        return [
+            {
+                "hook": hook,
+                "rung": rung,
+                "attached_to": self.manifest.cgroup if rung.endswith("-link") else "host",
+                "note": notes.get(hook, ""),
+            }
+            for hook, rung in self.manifest.hooks.items()
+        ]
+
+    def flows(self) -> Sequence[tuple[Target, Flow]]:
+        return self.flow_table.listed()
+
+    def listeners(self) -> Sequence[JudgedListener]:
+        return self.listening.judged
+
+    def edges(self, limit: int) -> Sequence[dict[str, Any]]:
+        found = []
+        for key, value in self.counters.edges.items():
+            raw = abi.EdgeKey.from_buffer_copy(key)
+            found.append(
+                {
+                    "direction": abi.DIRECTIONS[raw.direction],
+                    "exe": self.names[raw.exe],
+                    "uid": raw.uid,
+                    "peer": show_address(raw.peer.value()),
+                    "port": raw.port,
+                    "protocol": "udp" if raw.protocol == 17 else "tcp",
+                    "connections": abi.U64.unpack(value)[0],
+                }
+            )
+        return sorted(found, key=lambda edge: -edge["connections"])[:limit]
+
+    def acceptors(self) -> Sequence[dict[str, Any]]:
+        """Which processes served how many flows of a target, most first."""
+        found = []
+        for key, value in self.counters.acceptors.items():
+            raw = abi.AcceptorKey.from_buffer_copy(key)
+            target = self.keeper.ids.target_named(raw.target)
+            if target is not None:
+                found.append(
+                    {
+                        "service": target.service,
+                        "class": target.port_class.value,
+                        "pid": raw.pid,
+                        "start_boot_ns": raw.start_ns,
+                        "exe": self.names[raw.exe],
+                        "flows": abi.U64.unpack(value)[0],
+                    }
+                )
+        return sorted(found, key=lambda row: -row["flows"])
+
+    def recent_events(self, limit: int) -> Sequence[dict[str, Any]]:
+        return self.event_log.recent(limit)
+
+    def event_cursor(self) -> int:
+        return self.event_log.cursor
+
+    def events_since(self, cursor: int) -> tuple[int, Sequence[dict[str, Any]]]:
+        return self.event_log.since(cursor)
+
+    def policy(self) -> dict[str, Any]:
+        policy = self.keeper.policy
+        return {
+            "generation": self.keeper.generation,
+            "files": list(policy.files) if policy else [],
+            "targets": [str(target) for target in policy.targets] if policy else [],
+            "principals": sorted(policy.principals) if policy else [],
+            "licenses": [
+                {"id": one.id, "expires_unix_s": one.expires_unix_s, "valid": one.valid}
+                for one in self._licenses()
+            ],
+            "warnings": [str(one) for one in self._warnings()],
+        }
+
+    async def reload(self) -> dict[str, Any]:
+        await self.reload_now()
+        return {"generation": self.keeper.generation, "warnings": [str(one) for one in self._warnings()]}
+
+
+def memory_mb() -> float:
+    """Resident memory of this process, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6

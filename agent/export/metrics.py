@@ -1,0 +1,209 @@
+"""/metrics: one collector over a snapshot. Names and labels are the contract of docs/metrics.md; every
+series of every target exists from the start, at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agent.export.view import Agent, Snapshot
+from agent.model import Decision, ListenerState, Origin, Reason, Target
+
+DENYING = (
+    Reason.EXCLUDED,
+    Reason.NO_LICENSE,
+    Reason.UNLICENSED_PRINCIPAL,
+    Reason.UNRESOLVED,
+    Reason.NOT_YET_VALID,
+    Reason.EXPIRED,
+)
+"""Reasons an attempt can be denied for in this version."""
+LISTENER_VIOLATIONS = (ListenerState.OWNER_MISMATCH, ListenerState.EXPOSED)
+
+
+class _Collector(Collector):
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._agent.snapshot()
+        yield from _usage(snapshot)
+        yield from _flows(snapshot)
+        yield from _listeners(snapshot)
+        yield from _licenses(snapshot)
+        yield from _policy(snapshot)
+        yield from _self(snapshot)
+
+
+def registry(agent: Agent) -> CollectorRegistry:
+    """A registry of this agent's own, with process_* beside licet_*."""
+    made = CollectorRegistry()
+    made.register(_Collector(agent))
+    ProcessCollector(registry=made)
+    return made
+
+
+def _counter(name: str, text: str, labels: Iterable[str]) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, labels=list(labels))
+
+
+def _gauge(name: str, text: str, labels: Iterable[str] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=list(labels))
+
+
+def _of(target: Target) -> list[str]:
+    return [target.service, target.port_class.value]
+
+
+def _known(snapshot: Snapshot, *keyed: Iterable[Target]) -> list[Target]:
+    """Targets of the policy, and those that were in an earlier one and still have counts."""
+    return list(dict.fromkeys([*snapshot.targets, *(target for targets in keyed for target in targets)]))
+
+
+def _usage(snapshot: Snapshot) -> Iterator[Metric]:
+    connections = _counter(
+        "licet_connections",
+        "Attempts to use a declared port, judged once each: at connect() for consumers on this host, at the "
+        "completed handshake for remote ones.",
+        ("service", "port_class", "origin", "decision"),
+    )
+    for target in _known(snapshot, (key[0] for key in snapshot.connections)):
+        for origin in Origin:
+            for decision in Decision:
+                count = snapshot.connections.get((target, origin, decision), 0)
+                connections.add_metric([*_of(target), origin.name.lower(), decision.name.lower()], count)
+    yield connections
+    yield _violations(snapshot)
+    by_consumer = _counter(
+        "licet_violations_by_consumer",
+        "Denied attempts by unit, container or executable of the consumer; the first 100, the rest is other.",
+        ("service", "consumer"),
+    )
+    for (service, consumer), count in snapshot.violations_by_consumer.items():
+        by_consumer.add_metric([service, consumer], count)
+    yield by_consumer
+    unprotected = _counter(
+        "licet_unprotected_connections",
+        "Connections to ports no service declares: outbound at connect(), inbound when established.",
+        ("direction",),
+    )
+    for direction in ("outbound", "inbound"):
+        unprotected.add_metric([direction], snapshot.unprotected.get(direction, 0))
+    yield unprotected
+
+
+def _violations(snapshot: Snapshot) -> Metric:
+    family = _counter(
+        "licet_violations",
+        "Attempts that were denied, and listeners that should not be there, by reason.",
+        ("service", "port_class", "reason"),
+    )
+    counts = dict(snapshot.listener_violations)
+    for (target, reason), n in snapshot.violations.items():
+        counts[(target.service, target.port_class.value, reason)] = n
+    reasons = [reason.name.lower() for reason in DENYING] + [state.value for state in LISTENER_VIOLATIONS]
+    for target in snapshot.targets:
+        for reason in reasons:
+            counts.setdefault((target.service, target.port_class.value, reason), 0)
+    counts.setdefault(("", "", ListenerState.UNDECLARED.value), 0)
+    for labels, n in sorted(counts.items()):
+        family.add_metric(list(labels), n)
+    return family
+
+
+def _flows(snapshot: Snapshot) -> Iterator[Metric]:
+    active = _gauge(
+        "licet_active_connections", "Established flows to a declared port.", ("service", "port_class")
+    )
+    opened = _counter(
+        "licet_flows_opened", "Attempts that became an established flow.", ("service", "port_class")
+    )
+    closed = _counter("licet_flows_closed", "Flows that have closed.", ("service", "port_class"))
+    for target in _known(snapshot, snapshot.opened):
+        active.add_metric(_of(target), snapshot.active.get(target, 0))
+        opened.add_metric(_of(target), snapshot.opened.get(target, 0))
+        closed.add_metric(_of(target), snapshot.closed.get(target, 0))
+    yield from (active, opened, closed)
+
+
+def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
+    listeners = _gauge(
+        "licet_listeners",
+        "Listening sockets, by service (empty: undeclared), how wide they listen, and what was found.",
+        ("service", "bind", "state"),
+    )
+    for (service, bind, state), count in sorted(snapshot.listeners.items()):
+        listeners.add_metric([service, bind, state.value], count)
+    yield listeners
+    exposures = _gauge(
+        "licet_exposures",
+        "Listeners of a declared port that can be reached from outside their listening scope.",
+        ("service", "port_class"),
+    )
+    for target in snapshot.targets:
+        exposures.add_metric(_of(target), snapshot.exposures.get(target, 0))
+    yield exposures
+
+
+def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
+    expiry = _gauge(
+        "licet_license_expiry_timestamp_seconds",
+        "When the license expires, in Unix time; +Inf: never.",
+        ("license",),
+    )
+    valid = _gauge("licet_license_valid", "1 while the license is in force, grace included.", ("license",))
+    for one in snapshot.licenses:
+        expiry.add_metric([one.id], float("inf") if one.expires_unix_s is None else one.expires_unix_s)
+        valid.add_metric([one.id], int(one.valid))
+    yield from (expiry, valid)
+    enforcing = _gauge("licet_enforcing", "1 where attempts are refused.", ("service", "port_class"))
+    for target in snapshot.targets:
+        enforcing.add_metric(_of(target), int(snapshot.enforcing.get(target, False)))
+    yield enforcing
+    overrides = _gauge("licet_mode_overrides", "Run-time overrides of the mode that are in force.")
+    overrides.add_metric([], snapshot.mode_overrides)
+    yield overrides
+
+
+def _policy(snapshot: Snapshot) -> Iterator[Metric]:
+    generation = _gauge("licet_policy_generation", "Generation of the policy the kernel judges by.")
+    generation.add_metric([], snapshot.policy_generation)
+    yield generation
+    failures = _counter("licet_policy_reload_failures", "Policies that were refused.", ())
+    failures.add_metric([], snapshot.policy_reload_failures)
+    yield failures
+    loaded = _gauge(
+        "licet_policy_loaded_timestamp_seconds", "When the policy in force was loaded, in Unix time."
+    )
+    loaded.add_metric([], snapshot.policy_loaded_unix_s)
+    yield loaded
+
+
+def _self(snapshot: Snapshot) -> Iterator[Metric]:
+    lost = _counter("licet_events_lost", "What was not told, named or followed, by cause.", ("cause",))
+    for cause, count in snapshot.events_lost.items():
+        lost.add_metric([cause], count)
+    yield lost
+    entries = _gauge("licet_map_entries", "Entries in a kernel map.", ("map",))
+    capacity = _gauge("licet_map_capacity", "Entries a kernel map has room for.", ("map",))
+    for name, use in snapshot.maps.items():
+        entries.add_metric([name], use.entries)
+        capacity.add_metric([name], use.capacity)
+    yield from (entries, capacity)
+    if snapshot.programs:
+        runs = _counter("licet_bpf_program_runs", "Runs of a kernel program.", ("program",))
+        seconds = _counter("licet_bpf_program_run_seconds", "Time spent in a kernel program.", ("program",))
+        for name, cost in snapshot.programs.items():
+            runs.add_metric([name], cost.runs)
+            seconds.add_metric([name], cost.run_ns / 1e9)
+        yield from (runs, seconds)
+    hooks = _gauge("licet_hook_info", "The rung that each hook has taken on this kernel.", ("hook", "rung"))
+    for hook, rung in snapshot.hooks.items():
+        hooks.add_metric([hook, rung], 1)
+    yield hooks
+    build = _gauge("licet_build_info", "The version that runs.", ("version",))
+    build.add_metric([snapshot.version], 1)
+    yield build
