@@ -1,0 +1,114 @@
+"""`licet explain`: which rule decides for a consumer and a target, and why. Reads policy files only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic_core import PydanticCustomError
+
+from agent.cli import offline
+from agent.cli.running import Config
+from agent.errors import EXIT_NO
+from agent.model import Address, to_address
+from agent.observe.proc import ProcReader
+from agent.policy import schema
+from agent.policy.asking import Question
+from agent.policy.cases import target_named
+from agent.policy.explain import explain as explain_decision
+
+Parsed = TypeVar("Parsed")
+
+
+def explain(
+    target: Annotated[
+        str, typer.Option("--target", help="service/class, or service where it has one class.")
+    ],
+    pid: Annotated[int | None, typer.Option(help="A running process.")] = None,
+    exe: Annotated[str, typer.Option(help="Path of a program.")] = "",
+    user: Annotated[str, typer.Option(help="User name or number; brings the user's groups.")] = "",
+    uid: Annotated[int | None, typer.Option(help="As --user, by number.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="A group, by name or number; may be repeated.")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="A systemd unit, as billing.service.")] = "",
+    cgroup: Annotated[str, typer.Option(help="A cgroup2 path.")] = "",
+    address: Annotated[str, typer.Option("--from", help="A consumer elsewhere, by its address.")] = "",
+    at: Annotated[str, typer.Option(help="Time, as 2027-01-01T00:00:00Z; default: now.")] = "",
+    policy: Annotated[
+        list[Path] | None, typer.Option(help="Policy file or directory; may be repeated.")
+    ] = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is decided for a consumer, by which rule. Exit code 3 if the answer is denied."""
+    when = _parsed("--at", schema.instant, at) if at else None
+    account = _account(user) if user else uid
+    groups = tuple(map(_account, group or ())) or _groups(account)
+    question = Question(
+        exe=_parsed("--exe", schema.exe, exe) if exe else "",
+        user=account,
+        groups=groups,
+        unit=_parsed("--unit", schema.unit, unit) if unit else "",
+        cgroup=_parsed("--cgroup", schema.cgroup, cgroup) if cgroup else "",
+        address=_address(address) if address else None,
+    )
+    _refuse_mixtures(question, pid, (user, uid), (unit, cgroup))
+    loaded = offline.load(config, policy or [])
+    try:
+        chosen = target_named(loaded, target)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--target") from None
+    if pid is None:
+        bench = offline.answer_questions(loaded, [question])
+    else:
+        reader = ProcReader()
+        process = reader.process(pid)
+        if process is None:
+            raise typer.BadParameter(f"no process {pid}, or it may not be looked at", param_hint="--pid")
+        bench = offline.answer_process(loaded, reader, process)
+    found = explain_decision(loaded, bench.compiled, bench.consumers[0], chosen, offline.instant_ns(when))
+    typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
+    if found.denied:
+        raise typer.Exit(EXIT_NO)
+
+
+def _refuse_mixtures(question: Question, pid: int | None, *pairs: tuple[object, object]) -> None:
+    described = question != Question()
+    if pid is not None and described:
+        raise typer.BadParameter(
+            "a process brings all that is known of it: give nothing beside", param_hint="--pid"
+        )
+    if pid is None and not described:
+        raise typer.BadParameter("say who: --pid, --from, or --exe, --user, --group, --unit, --cgroup")
+    if question.address is not None and question != Question(address=question.address):
+        raise typer.BadParameter("of a consumer elsewhere only the address is known", param_hint="--from")
+    if any(one not in ("", None) and other not in ("", None) for one, other in pairs):
+        raise typer.BadParameter("--user and --uid, --unit and --cgroup: give one of the two")
+
+
+def _account(written: str) -> str | int:
+    return int(written) if written.isdecimal() else written
+
+
+def _groups(account: str | int | None) -> tuple[int, ...]:
+    return () if account is None else offline.groups_of_user(account)
+
+
+def _address(written: str) -> Address:
+    try:
+        return to_address(written)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--from") from None
+
+
+def _parsed(option: str, parse: Callable[[object], Parsed], written: str) -> Parsed:
+    try:
+        return parse(written)
+    except PydanticCustomError as error:
+        context = error.context or {}
+        remedy = f" ({context['remedy']})" if context.get("remedy") else ""
+        raise typer.BadParameter(f"{context.get('reason')}{remedy}", param_hint=option) from None

@@ -1,0 +1,139 @@
+"""Judging by policy files alone, with no agent running: what the commands that only read files share.
+
+Time is the wall clock's (boot_offset_ns is 0), so that a window that began before this boot is exact."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from agent.config import load_settings
+from agent.daemon.host import mentions_of
+from agent.errors import LicetError
+from agent.model import Consumer, HostFacts, LocalConsumer, Process
+from agent.observe.executables import find_executables
+from agent.observe.hostfacts import gids, uids
+from agent.observe.proc import ProcReader
+from agent.policy.asking import NOBODY, Question, consumer_of
+from agent.policy.compile import Compiled, compile_policy, unix_ns
+from agent.policy.document import find_policy_files, load_policy_files
+from agent.policy.ids import Ids
+from agent.policy.owners import lineage
+from agent.policy.values import Policy
+
+HOST_NETNS = 1
+"""Stands for the cookie of this host's network namespace."""
+_OTHER_NETNS = 2
+_MADE_UP = 3_000_000_000
+"""Ids of users and groups that this machine does not have: a test then holds on any machine."""
+
+
+def policy_files(config: Path | None, files: Sequence[Path]) -> list[Path]:
+    """The files given (of a directory, those in it), else those that the configuration names.
+
+    Raises LicetError if there is none."""
+    if files:
+        found: list[Path] = []
+        for file in files:
+            found.extend(find_policy_files(file / "policy.yaml", file) if file.is_dir() else [file])
+        found = list(dict.fromkeys(found))
+    else:
+        paths = load_settings(config).paths
+        found = find_policy_files(paths.policy, paths.policy_dir)
+        files = (paths.policy, paths.policy_dir)
+    if not found:
+        raise LicetError(f"no policy file at {' or '.join(map(str, files))}: write one, or name a file")
+    return found
+
+
+def load(config: Path | None, files: Sequence[Path]) -> Policy:
+    return load_policy_files(policy_files(config, files))
+
+
+def host_facts(policy: Policy) -> HostFacts:
+    """This host as far as the policy speaks of it: users, groups and files, nothing that runs."""
+    mentions = mentions_of(policy)
+    on_disk = find_executables(mentions.executables)
+    return HostFacts(
+        host_netns=HOST_NETNS,
+        addresses=(),
+        users=uids(mentions.users),
+        groups=gids(mentions.groups),
+        executables=on_disk.found,
+        realpaths=on_disk.realpaths,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A compiled policy and the consumers that are asked about, by the same made-up or real ids."""
+
+    policy: Policy
+    compiled: Compiled
+    consumers: Sequence[Consumer]
+
+
+def answer_questions(policy: Policy, questions: Sequence[Question]) -> Bench:
+    """Users and groups this machine lacks get ids of their own; programs and cgroups asked about count as
+    known, so that no answer is `unresolved` only because nothing runs."""
+    facts = host_facts(policy)
+    user_names = {each.user for each in questions if isinstance(each.user, str)} | mentions_of(policy).users
+    group_names = {group for each in questions for group in each.groups if isinstance(group, str)}
+    users = _numbered(user_names, uids(user_names))
+    group_names |= mentions_of(policy).groups
+    groups = _numbered(group_names, gids(group_names))
+    consumers = [consumer_of(question, users, groups, HOST_NETNS) for question in questions]
+    return Bench(policy, compile_policy(policy, _knowing(facts, consumers, users, groups), Ids()), consumers)
+
+
+def answer_process(policy: Policy, reader: ProcReader, process: Process) -> Bench:
+    """For a process that runs. One in another network namespace, whose addresses are not looked up here,
+    is unresolved where a CIDR matters."""
+    here = reader.netns_inode(os.getpid()) == reader.netns_inode(process.pid)
+    consumer = LocalConsumer(
+        exe=process.exe,
+        uid=NOBODY if process.uid is None else process.uid,
+        gids=frozenset(process.gids),
+        cgroups=tuple(lineage(process.cgroup)),
+        netns=HOST_NETNS if here else _OTHER_NETNS,
+    )
+    facts = host_facts(policy)
+    known = _knowing(facts, [consumer], facts.users, facts.groups)
+    return Bench(policy, compile_policy(policy, known, Ids()), [consumer])
+
+
+def groups_of_user(user: str | int) -> tuple[int, ...]:
+    """Primary and supplementary groups, as a login of the user has; none for a user not known here."""
+    try:
+        entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
+    except (KeyError, OverflowError):
+        return ()
+    return tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+
+
+def instant_ns(at: datetime | None) -> int:
+    """The time to judge at: now, or the one given."""
+    return time.time_ns() if at is None else unix_ns(at)
+
+
+def _numbered(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
+    return {name: known.get(name, _MADE_UP + index) for index, name in enumerate(sorted(names))}
+
+
+def _knowing(
+    facts: HostFacts, consumers: Sequence[Consumer], users: Mapping[str, int], groups: Mapping[str, int]
+) -> HostFacts:
+    local = [consumer for consumer in consumers if isinstance(consumer, LocalConsumer)]
+    paths = sorted({path for consumer in local for path in consumer.cgroups})
+    return replace(
+        facts,
+        users=users,
+        groups=groups,
+        executables=facts.executables | {consumer.exe for consumer in local if consumer.exe},
+        cgroups={path: number for number, path in enumerate(paths, start=1)},
+    )

@@ -1,0 +1,146 @@
+"""`licet policy check | test | show`: policy files judged without an agent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli import offline
+from agent.cli.running import Config
+from agent.cli.show_policy import policy_json, policy_text
+from agent.errors import EXIT_NO, PolicyErrors
+from agent.policy.cases import Case, CaseFile, load_cases, target_named
+from agent.policy.compile import compile_policy
+from agent.policy.document import load_policy_files
+from agent.policy.explain import Explanation, explain
+from agent.policy.findings import policy_errors
+from agent.policy.ids import Ids
+from agent.policy.values import Finding, Policy
+
+app = typer.Typer(help="Check, test and show a policy, without an agent.", no_args_is_help=True)
+
+Files = Annotated[
+    list[Path] | None, typer.Argument(help="Policy files or directories; default: those in force.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def check(files: Files = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Name every mistake with file, line, cause and remedy. Exit code 3 if there is an error."""
+    chosen = offline.policy_files(config, files or [])
+    errors: list[dict[str, Any]] = []
+    warnings: tuple[Finding, ...] = ()
+    policy = None
+    try:
+        policy = load_policy_files(chosen)
+        warnings = compile_policy(policy, offline.host_facts(policy), Ids()).warnings
+    except PolicyErrors as error:
+        errors = [_error_json(each.path, each.line, each.reason, each.remedy) for each in error.errors]
+        if not as_json:
+            typer.echo(str(error))
+    if as_json:
+        told_warnings = [_finding_json(each) for each in warnings]
+        names = [str(file) for file in chosen]
+        typer.echo(
+            json.dumps({"ok": not errors, "files": names, "errors": errors, "warnings": told_warnings})
+        )
+    else:
+        _tell_check(policy, warnings, len(errors))
+    if errors:
+        raise typer.Exit(EXIT_NO)
+
+
+def _tell_check(policy: Policy | None, warnings: tuple[Finding, ...], errors: int) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+    if policy is None:
+        typer.echo(f"{errors} error{'s' if errors != 1 else ''}")
+        return
+    counts = (
+        f"{len(policy.targets)} targets, {len(policy.principals)} principals, {len(policy.licenses)} licenses"
+    )
+    typer.echo(f"fine: {counts}" + (f", {len(warnings)} warnings" if warnings else ""))
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return _error_json(finding.place.file, finding.place.line, finding.reason, finding.remedy)
+
+
+def _error_json(file: str, line: int | None, reason: str, remedy: str) -> dict[str, Any]:
+    return {"file": file, "line": line, "reason": reason, "remedy": remedy}
+
+
+@app.command("test")
+def run_cases(
+    file: Annotated[Path, typer.Argument(help="YAML: cases of {target, consumer, expect}.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run expected decisions against the policy. Exit code 3 if one does not hold."""
+    cases = load_cases(file)
+    policy = offline.load(config, [cases.policy] if cases.policy else [])
+    results = _run(policy, cases)
+    failed = [(case, found) for case, found in results if not _holds(case, found)]
+    if as_json:
+        typer.echo(json.dumps({"ok": not failed, "cases": [_case_json(*result) for result in results]}))
+    else:
+        for case, found in failed:
+            typer.echo(f"{case.place}: {case.name}: expected {_expected(case)}\n{_indented(found.to_text())}")
+        typer.echo(f"{len(results) - len(failed)} of {len(results)} cases hold")
+    if failed:
+        raise typer.Exit(EXIT_NO)
+
+
+def _run(policy: Policy, cases: CaseFile) -> list[tuple[Case, Explanation]]:
+    bench = offline.answer_questions(policy, [case.question for case in cases.cases])
+    results = []
+    wrong: list[Finding] = []
+    for case, consumer in zip(cases.cases, bench.consumers, strict=True):
+        try:
+            target = target_named(policy, case.target)
+        except ValueError as error:
+            wrong.append(Finding(case.place, f"{case.name}: {error}"))
+            continue
+        now_ns = offline.instant_ns(case.at or cases.at)
+        results.append((case, explain(policy, bench.compiled, consumer, target, now_ns)))
+    if wrong:
+        raise policy_errors(wrong)
+    return results
+
+
+def _holds(case: Case, found: Explanation) -> bool:
+    verdict = found.verdict
+    return verdict.decision is case.expect and case.reason in (None, verdict.reason)
+
+
+def _expected(case: Case) -> str:
+    decision = case.expect.name.lower()
+    return f"{decision}, {case.reason.name.lower()}" if case.reason else decision
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _case_json(case: Case, found: Explanation) -> dict[str, Any]:
+    return {
+        "name": case.name,
+        "place": str(case.place),
+        "holds": _holds(case, found),
+        "expected": {
+            "decision": case.expect.name.lower(),
+            "reason": case.reason.name.lower() if case.reason else None,
+        },
+        "found": found.to_json(),
+    }
+
+
+@app.command()
+def show(files: Files = None, config: Config = None, as_json: AsJson = False) -> None:
+    """The policy as it was understood: all files merged, defaults filled in."""
+    policy = offline.load(config, files or [])
+    typer.echo(json.dumps(policy_json(policy)) if as_json else policy_text(policy))

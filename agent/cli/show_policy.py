@@ -1,0 +1,127 @@
+"""A policy as it was understood, for reading and for other programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.model import Target, show_network
+from agent.policy.grants import PlannedGrant, planned_grants
+from agent.policy.listeners import listening_scope
+from agent.policy.values import License, Policy, Port, Principal, Selector, Service
+
+
+def policy_json(policy: Policy) -> dict[str, Any]:
+    """JSON-ready; times are ISO 8601, networks as people write them, places file:line."""
+    return {
+        "files": list(policy.files),
+        "services": {name: _service(service) for name, service in policy.services.items()},
+        "principals": {name: _principal(principal) for name, principal in policy.principals.items()},
+        "licenses": [_license(license_) for license_ in policy.licenses],
+        "restrictions": [
+            {
+                "exclude": each.principal,
+                "target": f"{each.service}/{each.port_class}" if each.port_class else each.service,
+                "place": str(each.place),
+            }
+            for each in policy.exclusions
+        ],
+        "undeclared_listeners": policy.undeclared_listeners.value,
+        "grants": [
+            {
+                "target": str(target),
+                "license": plan.license.id,
+                "entitlement": plan.entitlement.id,
+                "principal": plan.principal,
+                "starts_at": plan.window.starts_at.isoformat() if plan.window.starts_at else None,
+                "expires_at": plan.window.expires_at.isoformat() if plan.window.expires_at else None,
+                "terminates_at": plan.window.ends_at.isoformat() if plan.window.ends_at else None,
+                "place": str(plan.entitlement.place),
+            }
+            for target, planned in _grants(policy).items()
+            for plan in planned
+        ],
+        "warnings": [str(warning) for warning in policy.warnings],
+    }
+
+
+def policy_text(policy: Policy) -> str:
+    """Who may use what, target by target."""
+    lines = [f"files: {', '.join(policy.files)}", f"undeclared listeners: {policy.undeclared_listeners}"]
+    for target, planned in _grants(policy).items():
+        service = policy.services[target.service]
+        ports = ", ".join(str(port) for port in service.ports if port.port_class is target.port_class)
+        lines.append(f"{target}: {ports}, product {service.product} ({service.place})")
+        lines.extend(
+            f"  never {exclusion.principal} ({exclusion.place})"
+            for exclusion in policy.exclusions
+            if exclusion.covers(target)
+        )
+        for plan in planned:
+            until = plan.window.ends_at.isoformat() if plan.window.ends_at else "no end"
+            rule = f"{plan.license.id}/{plan.entitlement.id}, until {until}"
+            lines.append(f"  {plan.principal}: {rule} ({plan.entitlement.place})")
+        if not planned:
+            lines.append("  nobody")
+    return "\n".join(lines)
+
+
+def _grants(policy: Policy) -> dict[Target, list[PlannedGrant]]:
+    return planned_grants(policy.services.values(), policy.licenses)
+
+
+def _service(service: Service) -> dict[str, Any]:
+    return {
+        "product": service.product,
+        "at": "host" if service.at is None else [show_network(network) for network in service.at],
+        "owner": [_selector(selector) for selector in service.owner],
+        "ports": [_port(port) for port in service.ports],
+        "on_unresolved": {
+            port_class.value: "allow" if service.unresolved_allowed(port_class) else "deny"
+            for port_class in service.classes
+        },
+        "place": str(service.place),
+    }
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {
+        "port": port.first if port.first == port.last else f"{port.first}-{port.last}",
+        "protocol": port.protocol.name.lower(),
+        "class": port.port_class.value,
+        "bind": [show_network(network) for network in listening_scope(port)],
+        "place": str(port.place),
+    }
+
+
+def _principal(principal: Principal) -> dict[str, Any]:
+    return {
+        "selectors": [_selector(selector) for selector in principal.selectors],
+        "place": str(principal.place),
+    }
+
+
+def _selector(selector: Selector) -> dict[str, Any]:
+    keys: dict[str, tuple[Any, ...]] = {
+        "exe": selector.exe,
+        "user": selector.users,
+        "uid": selector.uids,
+        "group": selector.groups,
+        "gid": selector.gids,
+        "unit": selector.units,
+        "cgroup": selector.cgroups,
+        "cidr": tuple(show_network(network) for network in selector.networks),
+    }
+    return {key: list(values) for key, values in keys.items() if values} | {"place": str(selector.place)}
+
+
+def _license(license_: License) -> dict[str, Any]:
+    window = license_.window
+    return {
+        "id": license_.id,
+        "product": license_.product,
+        "licensee": license_.licensee,
+        "starts_at": window.starts_at.isoformat() if window.starts_at else None,
+        "expires_at": window.expires_at.isoformat() if window.expires_at else None,
+        "terminates_at": window.ends_at.isoformat() if window.ends_at else None,
+        "place": str(license_.place),
+    }
