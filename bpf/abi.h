@@ -188,6 +188,10 @@ struct use {
 	char comm[16];
 };
 
+struct told {
+	u64 attempts, time_ns;
+};
+
 /* Which process served how many flows of a target. */
 struct acceptor_key {
 	u64 start_ns, exe;

@@ -28,6 +28,8 @@ BPF_PERCPU_ARRAY(losses, u64, LOSSES);
 
 /* Usage by consumer: rows made by the programs; user space deletes those that have been idle. */
 BPF_F_TABLE("hash", struct use_key, struct use, uses, 16384, BPF_F_NO_PREALLOC);
+/* By row of uses: how many attempts user space has told, so that a restarted daemon goes on from there. */
+BPF_F_TABLE("hash", struct use_key, struct told, told, 16384, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct acceptor_key, u64, acceptors, 4096, BPF_F_NO_PREALLOC);
 BPF_TABLE("lru_hash", struct edge_key, u64, edges, 4096);
 

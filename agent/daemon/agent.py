@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from agent.kernel import abi, libbpf, ring
 from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
-from agent.kernel.records import Names
+from agent.kernel.records import Names, process_of
 from agent.observe.address_watch import AddressWatch
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
@@ -61,10 +60,10 @@ class Daemon:
         named = self._keeper.ids.target_named
         self._usage = Usage(self._counters, self._names, self._attributor.complete, named)
         flows = FlowTable(self._counters, self._names, self._attributor.complete, named)
-        listening = Listening(Inventory(reader, namespaces), reader, self._counters.owners)
-        self._follower = HostFollower(self._keeper, listening, flows, self._attributor, namespaces)
+        self._listening = Listening(Inventory(reader, namespaces), reader, self._counters.owners)
+        self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
         self._events = EventLog(settings.events.sink, settings.events.keep)
-        self._teller = Teller(self._events, self._keeper, listening, self._attributor, quiet)
+        self._teller = Teller(self._events, self._keeper, self._listening, self._attributor, quiet)
         self._view = View(
             settings=settings,
             manifest=manifest,
@@ -74,7 +73,7 @@ class Daemon:
             names=self._names,
             usage=self._usage,
             flow_table=flows,
-            listening=listening,
+            listening=self._listening,
             attributor=self._attributor,
             event_log=self._events,
             reload_now=self._reload,
@@ -205,9 +204,17 @@ class Daemon:
                     if attempt is not None:
                         self._teller.first_attempt(attempt)
                 case abi.ListenEvent():
-                    self._wake.set()
+                    self._on_listen(event)
                 case abi.FlowEvent():
                     self._teller.flow(event, self._names)
+
+    def _on_listen(self, event: abi.ListenEvent) -> None:
+        seen = process_of(event.owner, self._names)
+        if seen is not None:
+            comm = event.comm.decode("utf-8", "replace")
+            owner = self._attributor.complete(seen, comm=comm)
+            self._listening.heard(seen.netns, event.port, event.address.value(), owner)
+        self._wake.set()
 
     async def _look(self) -> None:
         async with self._host_busy:
@@ -220,7 +227,3 @@ class Daemon:
 
     async def _store_time(self) -> None:
         self._state.store_time()
-
-
-def boot_now_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

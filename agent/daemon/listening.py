@@ -12,15 +12,30 @@ from agent.errors import KernelError
 from agent.export.view import JudgedListener
 from agent.kernel import abi
 from agent.kernel.libbpf import Map
-from agent.model import HostFacts, Listener, ListenerState, PortClass, Process, Protocol, Target
+from agent.model import (
+    MAPPED_PREFIX,
+    Address,
+    HostFacts,
+    Listener,
+    ListenerState,
+    PortClass,
+    Process,
+    Protocol,
+    Target,
+)
 from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
 from agent.policy.listeners import judge_listener
+from agent.policy.networks import is_per_namespace
 from agent.policy.values import Policy, UndeclaredListeners
 
 log = logging.getLogger(__name__)
+
+_WILDCARDS = (Address(MAPPED_PREFIX), Address(0))
+REMEMBERED = 4096
+"""Listeners whose owner is known though they may be gone."""
 
 _Finding = tuple[int, ListenerState]
 
@@ -36,12 +51,16 @@ class Listening:
     violations: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By (service, port class, reason)."""
     _told: set[_Finding] = field(default_factory=set)
+    _served: dict[tuple[int, int, Address], Process] = field(default_factory=dict)
+    """By (namespace, port, address): who listened there last."""
     _marked: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def look(self, policy: Policy | None, facts: HostFacts) -> list[tuple[JudgedListener, ListenerState]]:
         """Reads and judges every listener; returns what is wrong and was not so the last time."""
-        listeners = self.inventory.listeners()
+        listeners = [one for one in self.inventory.listeners() if not _is_ours(one)]
         self._mark_owners(listeners)
+        for listener in listeners:
+            self._remember(listener.netns, listener.port, listener.address, serving_process(listener))
         self.judged = [_judged(one, policy, facts) for one in listeners]
         findings = {
             (one.listener.cookie, state): one
@@ -59,6 +78,33 @@ class Listening:
             if _is_violation(state, policy):
                 self.violations[(one.service, one.port_class, state.value)] += 1
         return new
+
+    def heard(self, netns: int, port: int, address: Address, owner: Process) -> None:
+        """From the kernel, at listen(): known before anybody can connect, and before the next look."""
+        self._remember(netns, port, address, owner)
+
+    def _remember(self, netns: int, port: int, address: Address, owner: Process | None) -> None:
+        if owner is None:
+            return
+        self._served.pop((netns, port, address), None)  # the newest stand last
+        self._served[(netns, port, address)] = owner
+        while len(self._served) > REMEMBERED:
+            del self._served[next(iter(self._served))]
+
+    def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
+        """Who serves, or last served, what a consumer in `netns` calls address:port. A routable address may
+        be served in another namespace; loopback never is."""
+        near = [address, *_WILDCARDS]
+        found = (self._served.get((netns, port, one)) for one in near)
+        owner = next((one for one in found if one), None)
+        if owner or is_per_namespace(address):
+            return owner
+        elsewhere = [
+            (place != address, process)
+            for (_, number, place), process in self._served.items()
+            if number == port and place in near
+        ]
+        return min(elsewhere, key=lambda one: one[0], default=(False, None))[1]
 
     def counts(self) -> Mapping[tuple[str, str, ListenerState], int]:
         """By (service or "", bind, state)."""
@@ -114,6 +160,10 @@ def serving_process(listener: Listener) -> Process | None:
     """Of several that hold a socket: not the supervisor that only passed it on."""
     serving = [owner for owner in listener.owners if owner.pid != 1]
     return next(iter(serving or listener.owners), None)
+
+
+def _is_ours(listener: Listener) -> bool:
+    return any(owner.pid == os.getpid() for owner in listener.owners)
 
 
 def _judged(listener: Listener, policy: Policy | None, facts: HostFacts) -> JudgedListener:

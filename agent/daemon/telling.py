@@ -17,13 +17,10 @@ from agent.export.view import Agent, JudgedListener
 from agent.kernel import abi
 from agent.kernel.records import Names, flow_of
 from agent.model import (
-    Address,
     Decision,
     Flow,
     ListenerState,
     Origin,
-    Process,
-    Protocol,
     Target,
     Verdict,
     show_address,
@@ -65,19 +62,6 @@ class Teller:
             return {}
         return {"license": grant.license, "entitlement": grant.entitlement, "principal": grant.principal}
 
-    def _owner(self, address: Address, port: int, protocol: Protocol, netns: int | None) -> Process | None:
-        """Who serves this address and port, as the last look at the listeners had it."""
-        fitting = [
-            one.listener
-            for one in self._listening.judged
-            if one.listener.port == port
-            and one.listener.protocol is protocol
-            and (one.listener.address == address or one.listener.wildcard)
-        ]
-        near = [one for one in fitting if one.netns == netns] or fitting
-        near.sort(key=lambda one: one.wildcard)
-        return next((owner for one in near if (owner := serving_process(one))), None)
-
     def first_attempt(self, attempt: Attempt) -> None:
         kind = events.kind_of(attempt.use.verdict.decision)
         self._tell(self._attempt_event(kind, attempt))
@@ -100,7 +84,7 @@ class Teller:
 
     def _attempt_event(self, kind: str, attempt: Attempt) -> Event:
         use = attempt.use
-        netns = use.consumer.netns if use.consumer else None
+        netns = use.consumer.netns if use.consumer else 0
         return events.judged(
             kind,
             attempt.target,
@@ -111,7 +95,7 @@ class Teller:
             endpoints=events.tuple_fields(
                 use.protocol, use.source, use.source_port, use.destination, use.port
             ),
-            owner=self._owner(use.destination, use.port, use.protocol, netns),
+            owner=self._listening.owner_of(netns, use.port, use.destination),
         )
 
     def _note_exposure(self, attempt: Attempt) -> None:

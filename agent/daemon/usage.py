@@ -51,7 +51,9 @@ class Usage:
         self._complete = complete
         self._target_named = target_named
         self._consumers: dict[bytes, Process | None] = {}
-        self._told: dict[bytes, tuple[int, int]] = {}
+        self._told: dict[bytes, tuple[int, int]] = {
+            key: abi.TOLD.unpack(value) for key, value in counters.told.items()
+        }
         """By row: (attempts told, time of the last telling)."""
         self._consumer_labels: dict[str, str] = {}
         self._retired: Counter[tuple[str, str]] = Counter()
@@ -73,7 +75,7 @@ class Usage:
                 gids=event.gids[: event.groups],
             )
         self._consumers[key] = consumer
-        self._told[key] = (1, event.header.time_ns)
+        self._note_told(key, 1, event.header.time_ns)
         use = Use(
             key=key,
             attempts=1,
@@ -81,6 +83,7 @@ class Usage:
             origin=Origin(event.key.origin),
             protocol=Protocol(event.key.protocol),
             consumer=seen,
+            comm=event.comm.decode("utf-8", "replace"),
             source=event.source.value(),
             source_port=event.source_port,
             destination=event.destination.value(),
@@ -97,10 +100,14 @@ class Usage:
             told, since = self._told.get(use.key, (0, use.first_boot_ns))
             target = self._target_named(use.verdict.target)
             if target is not None and use.attempts > told:
-                self._told[use.key] = (use.attempts, now_boot_ns)
+                self._note_told(use.key, use.attempts, now_boot_ns)
                 yield Attempt(use, target, self._consumer(use), use.attempts - told, since)
             elif now_boot_ns - use.last_boot_ns > IDLE_NS:
                 self._retire(use)
+
+    def _note_told(self, key: bytes, attempts: int, time_ns: int) -> None:
+        self._told[key] = (attempts, time_ns)
+        self._counters.told.put(key, abi.TOLD.pack(attempts, time_ns))
 
     def rows(self) -> list[Use]:
         return [use_of(key, value, self._names) for key, value in self._counters.uses.items()]
@@ -108,7 +115,7 @@ class Usage:
     def _consumer(self, use: Use) -> Process | None:
         known = self._consumers.get(use.key)
         if known is None and use.consumer is not None:
-            known = self._consumers[use.key] = self._complete(use.consumer)
+            known = self._consumers[use.key] = self._complete(use.consumer, comm=use.comm)
         elif known is not None and not known.exe and use.consumer is not None and use.consumer.exe:
             # the name of the executable came after the event
             known = self._consumers[use.key] = replace(known, exe=use.consumer.exe)
@@ -120,6 +127,7 @@ class Usage:
         self._counters.uses.remove(use.key)
         self._consumers.pop(use.key, None)
         self._told.pop(use.key, None)
+        self._counters.told.remove(use.key)
 
     def violations_by_consumer(self) -> Mapping[tuple[str, str], int]:
         """By (service, consumer name). The first consumers seen keep their names, so that no series

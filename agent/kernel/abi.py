@@ -297,3 +297,5 @@ TARGET_KEY_FIXED_BITS = 96
 U32 = struct.Struct("=I")
 U64 = struct.Struct("=Q")
 FLOW_COUNT = struct.Struct("=QQ")
+TOLD = struct.Struct("=QQ")
+"""attempts, time."""

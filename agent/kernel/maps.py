@@ -231,6 +231,7 @@ class Counters:
         self._unprotected = pins.open_map("unprotected")
         self._losses = pins.open_map("losses")
         self.uses = pins.open_map("uses")
+        self.told = pins.open_map("told")
         self.flows = pins.open_map("flows")
         self.acceptors = pins.open_map("acceptors")
         self.edges = pins.open_map("edges")

@@ -27,6 +27,7 @@ PINNED_MAPS = (
     "unprotected",
     "losses",
     "uses",
+    "told",
     "acceptors",
     "edges",
     "flows",

@@ -89,6 +89,7 @@ class Use:
     protocol: Protocol
     consumer: Process | None
     """As of the first attempt; None: remote."""
+    comm: str
     source: Address
     source_port: int
     destination: Address
@@ -109,6 +110,7 @@ def use_of(key: bytes, value: bytes, names: Names) -> Use:
         origin=Origin(raw_key.origin),
         protocol=Protocol(raw_key.protocol),
         consumer=process_of(raw.first, names),
+        comm=raw.comm.decode("utf-8", "replace"),
         source=raw.source.value(),
         source_port=raw.source_port,
         destination=raw.destination.value(),
