@@ -17,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,13 +166,15 @@ class Loader:
         try:
             for name in compiled.fresh_maps:
                 self._pin(compiled.map_fd(name), self._pins.map(name))
-            programs = [
-                (name, compiled.load(name, kind, attach), attach) for name, kind, attach in CGROUP_PROGRAMS
-            ]
-            cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
-            acceptor_programs = acceptor.load(compiled)
+            with ThreadPoolExecutor(2) as pool:  # most of the time is the verifier's
+                loading = [
+                    (name, pool.submit(compiled.load, name, *types)) for name, *types in CGROUP_PROGRAMS
+                ]
+                cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
+                acceptor_programs = acceptor.load(compiled)
+                programs = [program.result() for program in loading]
             cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
-            for name, program, attach in programs:
+            for program, (name, _, attach) in zip(programs, CGROUP_PROGRAMS, strict=True):
                 self._attach_cgroup(name, program, cgroup_fd, attach)
             os.close(cgroup_fd)
             self._attach_tracepoint("cgroup_mkdir", cgroup_mkdir)
