@@ -4,24 +4,24 @@
  * agent/kernel/abi.py says the same in Python; tests/kernel/test_abi.py holds the two together.
  *
  * Structs are fixed-width and padded by hand. Ports are in host byte order unless named _net.
- * Addresses are 16 bytes in network byte order, IPv4 as ::ffff:a.b.c.d. Times are CLOCK_BOOTTIME ns.
- * Example: 10.0.0.1 is w = { 0, 0, htonl(0xffff), htonl(0x0a000001) }.
+ * Addresses are 16 bytes in network byte order, IPv4 as ::ffff:a.b.c.d. Times are CLOCK_BOOTTIME
+ * ns. Example: 10.0.0.1 is w = { 0, 0, htonl(0xffff), htonl(0x0a000001) }.
  */
 #include <uapi/linux/bpf.h>
 
-#define SET_WORDS       16 /* 1,024 clauses */
-#define SET_BLOCKS      4 /* of 4 words */
-#define CANDIDATES      8
-#define MAX_GROUPS      64
-#define MAX_CGROUPS     12
-#define MAX_TARGETS     4096
+#define SET_WORDS	16 /* 1,024 clauses */
+#define SET_BLOCKS	4  /* of 4 words */
+#define CANDIDATES	8
+#define MAX_GROUPS	64
+#define MAX_CGROUPS	12
+#define MAX_TARGETS	4096
 #define PATH_COMPONENTS 24 /* names and mount crossings from an executable up to the root */
 #define COMPONENT_BYTES 96
-#define NAME_WORDS      32 /* 255 bytes, the longest name a file can have */
-#define ARGS_BYTES      256
-#define EVENT_GROUPS    16
-#define CGROUP_BYTES    256
-#define EXE_NAME_BYTES  252
+#define NAME_WORDS	32 /* 255 bytes, the longest name a file can have */
+#define ARGS_BYTES	256
+#define EVENT_GROUPS	16
+#define CGROUP_BYTES	256
+#define EXE_NAME_BYTES	252
 
 enum decision { ALLOWED, GRACE, OVERAGE, DENIED };
 
@@ -52,18 +52,18 @@ enum uncertain { UNCERTAIN_EXE = 1, UNCERTAIN_GID = 2, UNCERTAIN_CGROUP = 4, UNC
 enum direction { OUTBOUND, INBOUND, DIRECTIONS };
 
 enum loss {
-	LOSS_RING_FULL, /* an event was not sent; the counters are exact all the same */
-	LOSS_FLOWS_FULL, /* an attempt was judged and counted, but its flow is not followed */
-	LOSS_USES_FULL, /* an attempt was counted by target, but not by consumer */
+	LOSS_RING_FULL,	  /* an event was not sent; the counters are exact all the same */
+	LOSS_FLOWS_FULL,  /* an attempt was judged and counted, but its flow is not followed */
+	LOSS_USES_FULL,	  /* an attempt was counted by target, but not by consumer */
 	LOSS_COUNTS_FULL, /* an attempt was not counted: the only loss that costs exactness */
-	LOSS_TUPLES, /* both ends of a connection of this host may count as two attempts */
-	LOSS_IDENTITY, /* a field of the consumer could not be read */
-	LOSS_GROUPS, /* more than MAX_GROUPS groups: judged as unresolved where groups matter */
-	LOSS_CGROUPS, /* more than MAX_CGROUPS levels: judged as unresolved where cgroups matter */
-	LOSS_PATH, /* an executable deeper than PATH_COMPONENTS: it has no name */
+	LOSS_TUPLES,	  /* both ends of a connection of this host may count as two attempts */
+	LOSS_IDENTITY,	  /* a field of the consumer could not be read */
+	LOSS_GROUPS,   /* more than MAX_GROUPS groups: judged as unresolved where groups matter */
+	LOSS_CGROUPS,  /* more than MAX_CGROUPS levels: judged as unresolved where cgroups matter */
+	LOSS_PATH,     /* an executable deeper than PATH_COMPONENTS: it has no name */
 	LOSS_STATE_CB, /* a flow whose close will only be seen by reconciliation */
-	LOSS_NO_ROW, /* a target without a row: tables are inconsistent */
-	LOSS_STORAGE, /* a listener or an accepting process could not be noted */
+	LOSS_NO_ROW,   /* a target without a row: tables are inconsistent */
+	LOSS_STORAGE,  /* a listener or an accepting process could not be noted */
 	LOSSES,
 };
 
@@ -78,7 +78,7 @@ struct set {
 struct settings {
 	u64 seed; /* key of the name hashes */
 	u64 host_netns;
-	u32 edges; /* aggregate unprotected traffic */
+	u32 edges;	 /* aggregate unprotected traffic */
 	u32 flow_events; /* an event for each flow that opens and closes */
 };
 
@@ -104,7 +104,7 @@ struct member_key {
 struct candidate {
 	u32 grant;
 	u32 principal; /* set */
-	u32 state; /* enum reason that denies, or 0 */
+	u32 state;     /* enum reason that denies, or 0 */
 	u32 pad;
 	u64 from_ns, expires_ns, ends_ns;
 };
@@ -113,7 +113,7 @@ struct target_row {
 	u32 excluded; /* set */
 	u32 candidates;
 	u32 dimensions; /* mask of those that anything in this row speaks of */
-	u32 blocks; /* of a set that are in use */
+	u32 blocks;	/* of a set that are in use */
 	u8 enforce, unresolved_allowed, clock_synced, pad[5];
 	u64 home_netns;
 	struct candidate candidate[CANDIDATES];
@@ -122,10 +122,10 @@ struct target_row {
 /* A process, as it was at the moment of the system call. */
 struct identity {
 	u64 start_ns; /* of the group leader */
-	u64 exe; /* hash of the path */
+	u64 exe;      /* hash of the path */
 	u64 cgroup;
 	u64 netns;
-	u32 pid; /* thread group, in the initial pid namespace */
+	u32 pid;      /* thread group, in the initial pid namespace */
 	u32 uid, gid; /* effective */
 	u32 pad;
 };
@@ -148,7 +148,8 @@ enum flow_state { FLOW_ATTEMPT, FLOW_SYN, FLOW_OPEN };
 struct flow {
 	u64 opened_ns;
 	u64 server_cookie; /* both ends on this host: the accepted socket's; else 0 */
-	struct identity consumer, owner; /* consumer.netns is the key's socket's, also where it is remote */
+	struct identity consumer,
+		owner; /* consumer.netns is the key's socket's, also where it is remote */
 	u64 acceptor_start_ns;
 	u32 acceptor_pid;
 	u8 state, pre_existing, pad[2];
@@ -156,7 +157,8 @@ struct flow {
 	struct address local, remote; /* of the socket whose cookie is the key */
 	u16 local_port, remote_port;
 	u32 pad2;
-	struct set clauses; /* that held, or could hold, for a local consumer; too large for the stack */
+	struct set clauses; /* that held, or could hold, for a local consumer; too large for the
+			       stack */
 };
 
 struct count_key {
@@ -204,7 +206,7 @@ struct served {
 };
 
 struct edge_key {
-	u64 exe; /* outbound: the consumer's; inbound: 0 */
+	u64 exe;	     /* outbound: the consumer's; inbound: 0 */
 	struct address peer; /* outbound: where to; inbound: the /24 or /64 it came from */
 	u16 port;
 	u8 direction, protocol;
@@ -218,7 +220,7 @@ struct exe_key {
 
 struct exe_name {
 	u64 path, directory; /* hashes */
-	u64 until_ns; /* renaming a directory above changes no part of the key */
+	u64 until_ns;	     /* renaming a directory above changes no part of the key */
 };
 
 struct stored_name {

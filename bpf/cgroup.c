@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * cgroup_mkdir tracepoint, in the process that makes the cgroup. A restarted unit has a new cgroup id:
- * one whose path the policy names is a member before anything can run in it.
+ * cgroup_mkdir tracepoint, in the process that makes the cgroup. A restarted unit has a new cgroup
+ * id: one whose path the policy names is a member before anything can run in it.
  */
 
 static __always_inline void join_policy(struct settings *now, u64 id, void *path, int bytes)
 {
-	struct member_key key = { .dimension = CGROUP_PATH };
+	struct member_key key = {.dimension = CGROUP_PATH};
 	struct tables tables;
 	u32 *set;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Connect observer: cgroup/connect4 and connect6, in the context of the process that calls connect().
- * Judges and counts every attempt of a local consumer; always allows.
+ * Connect observer: cgroup/connect4 and connect6, in the context of the process that calls
+ * connect(). Judges and counts every attempt of a local consumer; always allows.
  */
 
 #define PASS 1
@@ -21,7 +21,8 @@ static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protoco
 	count_edge(&key);
 }
 
-static __always_inline void judge_local(struct flow *flow, u32 slot, u32 target, struct exe_name *name)
+static __always_inline void judge_local(struct flow *flow, u32 slot, u32 target,
+					struct exe_name *name)
 {
 	struct verdict *verdict = &flow->verdict;
 	struct tables tables;
@@ -40,8 +41,9 @@ static __always_inline void judge_local(struct flow *flow, u32 slot, u32 target,
 	record_attempt(flow, groups);
 }
 
-static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protocol, struct address *remote,
-					   u32 slot, u32 target, struct exe_name *name)
+static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protocol,
+					   struct address *remote, u32 slot, u32 target,
+					   struct exe_name *name)
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct flow *flow = new_flow(cookie);
@@ -87,7 +89,7 @@ static __always_inline int observe_connect(struct bpf_sock_addr *ctx, struct add
 
 int observe_connect4(struct bpf_sock_addr *ctx)
 {
-	struct address remote = { .w = { 0, 0, bpf_htonl(0xffff), ctx->user_ip4 } };
+	struct address remote = {.w = {0, 0, bpf_htonl(0xffff), ctx->user_ip4}};
 
 	return observe_connect(ctx, &remote);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * decide(): one function, one place. agent/policy/evaluate.py says the same in Python; generated tests
- * hold the two together. Loops stay rolled: unrolled, LLVM turns the sets into scalars and the 512-byte
- * stack is not enough.
+ * decide(): one function, one place. agent/policy/evaluate.py says the same in Python; generated
+ * tests hold the two together. Loops stay rolled: unrolled, LLVM turns the sets into scalars and
+ * the 512-byte stack is not enough.
  */
 
 /* Without this, LLVM folds both bounds of a loop into one that the verifier can't follow. */
@@ -22,8 +22,8 @@ static __always_inline struct set *set_at(struct tables *tables, u32 id)
 	return find(tables->sets, &id);
 }
 
-/* Sets are gone through in blocks of 4 words, and only as many blocks as the row says are in use: fewer
- * ways out of a loop than words, for the verifier's sake. False: that was the last one. */
+/* Sets are gone through in blocks of 4 words, and only as many blocks as the row says are in use:
+ * fewer ways out of a loop than words, for the verifier's sake. False: that was the last one. */
 static __always_inline bool in_use(u32 block, u32 blocks)
 {
 	KEEP(block);
@@ -58,7 +58,8 @@ static __always_inline void widen(struct set *set, struct set *by, u32 blocks)
 
 enum match { NO_MATCH, POSSIBLE, KNOWN };
 
-/* Do any of these clauses hold? KNOWN: one does for certain; POSSIBLE: were something known, one could. */
+/* Do any of these clauses hold? KNOWN: one does for certain; POSSIBLE: were something known, one
+ * could. */
 static __always_inline enum match match(struct set *who, struct set *clauses, struct set *certain,
 					u32 blocks)
 {
@@ -77,7 +78,7 @@ static __always_inline enum match match(struct set *who, struct set *clauses, st
 
 static __always_inline struct set *member(struct tables *tables, u32 dimension, u64 value)
 {
-	struct member_key key = { .dimension = dimension, .value = value };
+	struct member_key key = {.dimension = dimension, .value = value};
 	u32 *id = find(tables->members, &key);
 
 	return id ? set_at(tables, *id) : 0;
@@ -189,8 +190,8 @@ static __always_inline void narrow_by_cgroup(struct tables *tables, struct targe
 	narrow(who, any, row->blocks);
 }
 
-static __always_inline void narrow_by_netns(struct tables *tables, struct target_row *row, u64 netns,
-					    struct verdict *verdict, struct set *who)
+static __always_inline void narrow_by_netns(struct tables *tables, struct target_row *row,
+					    u64 netns, struct verdict *verdict, struct set *who)
 {
 	struct set *found = member(tables, NETNS, netns);
 
@@ -202,9 +203,9 @@ static __always_inline void narrow_by_netns(struct tables *tables, struct target
 		narrow(who, found, row->blocks);
 }
 
-/* The clauses that hold, or could hold, for the current task; verdict->uncertain tells the difference.
- * Only the dimensions that this target's principals speak of are looked at: the others can't change
- * the answer. */
+/* The clauses that hold, or could hold, for the current task; verdict->uncertain tells the
+ * difference. Only the dimensions that this target's principals speak of are looked at: the others
+ * can't change the answer. */
 static __always_inline void local_set(struct tables *tables, struct target_row *row,
 				      struct identity *who, struct exe_name *name, void *groups,
 				      struct verdict *verdict, struct set *set)
@@ -227,7 +228,8 @@ static __always_inline void local_set(struct tables *tables, struct target_row *
 }
 
 /* What the license's state and window say now: 0, or the reason that denies. */
-static __always_inline u8 window_reason(struct target_row *row, struct candidate *candidate, u64 now)
+static __always_inline u8 window_reason(struct target_row *row, struct candidate *candidate,
+					u64 now)
 {
 	if (candidate->state)
 		return candidate->state;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Flow tracker: sockops. Follows a judged attempt from SYN to close, judges what comes from outside at
- * PASSIVE_ESTABLISHED, and notes who listens. Callbacks run in the caller's context only for connect()
- * and listen(); everything else may run on any task.
+ * Flow tracker: sockops. Follows a judged attempt from SYN to close, judges what comes from outside
+ * at PASSIVE_ESTABLISHED, and notes who listens. Callbacks run in the caller's context only for
+ * connect() and listen(); everything else may run on any task.
  */
 
 static __always_inline void read_tuple(struct bpf_sock_ops *ctx, struct tuple *tuple)
@@ -63,7 +63,7 @@ static __always_inline void on_active(struct bpf_sock_ops *ctx)
 static __always_inline void await_acceptor(u64 server_cookie, u64 flow_cookie, u32 target)
 {
 #ifdef ACCEPTOR
-	struct served served = { .flow_cookie = flow_cookie, .target = target };
+	struct served served = {.flow_cookie = flow_cookie, .target = target};
 
 	if (unserved.update(&server_cookie, &served))
 		lose(LOSS_STORAGE);
@@ -94,7 +94,7 @@ static __always_inline void on_same_host(struct bpf_sock_ops *ctx, u64 flow_cook
 
 static __always_inline void judge_remote(struct flow *flow, u32 slot, u32 target)
 {
-	struct source_key key = { .prefixlen = 128, .address = flow->remote };
+	struct source_key key = {.prefixlen = 128, .address = flow->remote};
 	struct tables tables;
 	struct target_row *row;
 	struct set *who;
@@ -120,7 +120,7 @@ static __always_inline void judge_remote(struct flow *flow, u32 slot, u32 target
 static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
 {
 	struct settings *now = get_settings();
-	struct edge_key key = { .direction = INBOUND, .protocol = IPPROTO_TCP };
+	struct edge_key key = {.direction = INBOUND, .protocol = IPPROTO_TCP};
 	struct tuple tuple = {};
 
 	count_unprotected(INBOUND);

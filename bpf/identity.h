@@ -15,8 +15,8 @@ static __always_inline u64 mix(u64 state, u64 word)
 	return state ^ (state >> 32);
 }
 
-/* The same words as _mix_bytes() in agent/policy/hashing.py. Length and tail are taken before the loop:
- * were they needed after it, the verifier would tell 32 ways out of it apart. */
+/* The same words as _mix_bytes() in agent/policy/hashing.py. Length and tail are taken before the
+ * loop: were they needed after it, the verifier would tell 32 ways out of it apart. */
 static __always_inline u64 mix_name(u64 state, void *name, u32 bytes)
 {
 	u32 words = bytes >> 3;
@@ -80,8 +80,8 @@ static __always_inline bool start_walk(struct walk *walk, void **file)
 	return true;
 }
 
-/* Is this mount in a namespace made by somebody without privilege? There, anybody can give any file any
- * name (mount --bind in a user namespace), so a name proves nothing. */
+/* Is this mount in a namespace made by somebody without privilege? There, anybody can give any file
+ * any name (mount --bind in a user namespace), so a name proves nothing. */
 static __always_inline bool names_are_untrusted(void *mount)
 {
 	void *mounts = 0, *user = 0;

@@ -28,16 +28,17 @@ BPF_PERCPU_ARRAY(losses, u64, LOSSES);
 
 /* Usage by consumer: rows made by the programs; user space deletes those that have been idle. */
 BPF_F_TABLE("hash", struct use_key, struct use, uses, 16384, BPF_F_NO_PREALLOC);
-/* By row of uses: how many attempts user space has told, so that a restarted daemon goes on from there. */
+/* By row of uses: how many attempts user space has told, so that a restarted daemon goes on from
+ * there. */
 BPF_F_TABLE("hash", struct use_key, struct told, told, 16384, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct acceptor_key, u64, acceptors, 4096, BPF_F_NO_PREALLOC);
 BPF_TABLE("lru_hash", struct edge_key, u64, edges, 4096);
 
-/* Flows: a row from connect() (or, from outside, from the handshake) to the close of the same socket.
- * Full: the attempt is judged in a scratch row, and counted as LOSS_FLOWS_FULL. */
+/* Flows: a row from connect() (or, from outside, from the handshake) to the close of the same
+ * socket. Full: the attempt is judged in a scratch row, and counted as LOSS_FLOWS_FULL. */
 BPF_F_TABLE("hash", u64, struct flow, flows, 65536, BPF_F_NO_PREALLOC);
-/* Where the passive side finds a connection that was made on this host. LRU, never deleted from: the
- * passive side may come after the consumer has already closed. */
+/* Where the passive side finds a connection that was made on this host. LRU, never deleted from:
+ * the passive side may come after the consumer has already closed. */
 BPF_TABLE("lru_hash", struct tuple, u64, tuples, 65536);
 /* By cookie of an accepted socket whose process is not known yet. */
 BPF_TABLE("lru_hash", u64, struct served, unserved, 65536);
@@ -53,8 +54,8 @@ BPF_ARRAY(blank_name, struct stored_name, 1);
 /* Judges an attempt for which there was no room in flows. */
 BPF_PERCPU_ARRAY(scratch_flow, struct flow, 1);
 
-/* Owner of a listening socket, inherited by the sockets accepted from it. Written by on_listen, and by
- * user space for listeners from before the agent. Lives and dies with the socket. */
+/* Owner of a listening socket, inherited by the sockets accepted from it. Written by on_listen, and
+ * by user space for listeners from before the agent. Lives and dies with the socket. */
 struct owners_table_t {
 	int key;
 	struct identity leaf;

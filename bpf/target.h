@@ -2,7 +2,7 @@
 /* What is connected to: a port bitmap answers most connections, one LPM lookup the rest. */
 
 /* linux/in.h and linux/socket.h, which the stand-in for the kernel's headers leaves out */
-#define AF_INET       2
+#define AF_INET	      2
 #define IPPROTO_TCP   6
 #define IPPROTO_UDP   17
 #define IPPROTO_MPTCP 262
@@ -40,7 +40,8 @@ static __always_inline u32 slot_in_force(void)
 }
 
 /* The target of a destination, or 0. */
-static __always_inline u32 target_of(u32 slot, u16 protocol, u16 port, struct address *address, u64 netns)
+static __always_inline u32 target_of(u32 slot, u16 protocol, u16 port, struct address *address,
+				     u64 netns)
 {
 	struct target_key key = {
 		.prefixlen = 8 * (sizeof(key) - sizeof(key.prefixlen)),

@@ -167,9 +167,7 @@ class Loader:
             for name in compiled.fresh_maps:
                 self._pin(compiled.map_fd(name), self._pins.map(name))
             with ThreadPoolExecutor(2) as pool:  # most of the time is the verifier's
-                loading = [
-                    (name, pool.submit(compiled.load, name, *types)) for name, *types in CGROUP_PROGRAMS
-                ]
+                loading = [pool.submit(compiled.load, *program) for program in CGROUP_PROGRAMS]
                 cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
                 acceptor_programs = acceptor.load(compiled)
                 programs = [program.result() for program in loading]
