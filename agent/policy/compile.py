@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from agent.model import Address, HostFacts, Mode, Network, Target
+from agent.model import Address, HostFacts, Mode, Network, Target, show_network
 from agent.policy.clauses import Clause, number_clauses
 from agent.policy.findings import policy_errors
 from agent.policy.grants import PlannedGrant, planned_grants
@@ -38,7 +38,7 @@ from agent.policy.tables import (
     TargetRow,
     empty_tables,
 )
-from agent.policy.values import Finding, Place, Policy, Service, Window
+from agent.policy.values import Finding, Place, Policy, Port, Service, Window
 
 NO_EXECUTABLE = 0
 UNTRUSTED_EXECUTABLE = 1
@@ -197,38 +197,53 @@ def _excluded(policy: Policy, target: Target, index: Index) -> int:
 
 
 def _targets(policy: Policy, facts: HostFacts, ids: Ids) -> tuple[dict[TargetKey, int], list[Finding]]:
-    """Services of this host first: one that names an address of this host itself is more explicit."""
+    """The more explicit claim to a spot is made last and stays: this host, then networks, wide ones first
+    (an IPv6 prefix cut around IPv4 may leave a part that another service names)."""
     targets: dict[TargetKey, int] = {}
-    overlaps = []
-    for service in sorted(policy.services.values(), key=lambda each: each.at is not None):
-        spots = list(_spots(service, facts))
-        for port in service.ports:
-            number = ids.target(Target(service.name, port.port_class))
-            taken: Target | None = None
-            for port_number in range(port.first, port.last + 1):
-                for netns, network in spots:
-                    key = TargetKey(netns, int(port.protocol), port_number, network)
-                    before = targets.get(key)
-                    if before is not None and before != number:
-                        taken = ids.target_named(before)
-                    targets[key] = number
-            if taken:
-                reason = f"service '{service.name}' takes {port} at an address of this host from {taken}"
-                overlaps.append(Finding(port.place, reason, "give one of them another port or another `at`"))
-    return targets, overlaps
+    overlaps: dict[Port, Finding] = {}
+    claims = [
+        (claim, service, port)
+        for service in policy.services.values()
+        for port in service.ports
+        for claim in _claims(service, facts)
+    ]
+    claims.sort(key=lambda each: each[0].rank)
+    of_host: set[TargetKey] = set()
+    for claim, service, port in claims:
+        number = ids.target(Target(service.name, port.port_class))
+        for port_number in range(port.first, port.last + 1):
+            key = TargetKey(claim.netns, int(port.protocol), port_number, claim.network)
+            if service.at is None:
+                of_host.add(key)
+            elif key in of_host:
+                reason = f"service '{service.name}' takes {port} from {ids.target_named(targets[key])}"
+                where = f"at this host's address {show_network(claim.network)}"
+                remedy = "give one of them another port or another `at`"
+                overlaps[port] = Finding(port.place, f"{reason} {where}", remedy)
+            targets[key] = number
+    return targets, list(overlaps.values())
 
 
-def _spots(service: Service, facts: HostFacts) -> Iterator[tuple[int, Network]]:
-    """(network namespace or 0, network) of everything the service's `at` means."""
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    rank: int
+    netns: int
+    """0 for routable addresses."""
+    network: Network
+
+
+def _claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
+    """All that the service's `at` means."""
     if service.at is None:
         for address in facts.addresses:
             netns = facts.host_netns if is_per_namespace(address) else 0
-            yield netns, Network((int(address), 128))
+            yield _Claim(-1, netns, Network((int(address), 128)))
         for network in (*LOOPBACK, *UNSPECIFIED):
-            yield facts.host_netns, network
+            yield _Claim(-1, facts.host_netns, network)
     for network in service.at or ():
         for part in without_mapped(network):
-            yield facts.host_netns if is_network_per_namespace(part) else 0, part
+            netns = facts.host_netns if is_network_per_namespace(part) else 0
+            yield _Claim(network.prefixlen, netns, part)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,90 @@
+"""The compiled tables decide what the policy says, whatever the policy, the host and the attempt."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.model import Consumer, Destination, HostFacts, Verdict
+from agent.policy.compile import compile_policy
+from agent.policy.document import parse_policy
+from agent.policy.evaluate import decide, evaluate, row_of_target, who_is
+from agent.policy.explain import explain
+from agent.policy.ids import Ids
+from agent.policy.matching import Holds, match_principal
+from agent.policy.values import ANYONE, Policy
+from tests.fixtures import naive, policies
+
+ATTEMPTS = st.lists(
+    st.tuples(policies.consumers(), policies.destinations(), policies.times_boot_ns()), min_size=1, max_size=8
+)
+SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def named(verdict: Verdict, ids: Ids) -> naive.NaiveVerdict:
+    names = {number: name for name, number in ids.to_json()["grants"].items()}
+    return naive.NaiveVerdict(
+        verdict.decision, verdict.reason, ids.target_named(verdict.target), names.get(verdict.grant, "")
+    )
+
+
+@SLOW
+@given(policies.policies(), policies.host_facts(), ATTEMPTS)
+def test_tables_decide_what_the_policy_says(
+    policy: Policy, facts: HostFacts, attempts: list[tuple[Consumer, Destination, int]]
+) -> None:
+    ids = Ids()
+    tables = compile_policy(policy, facts, ids).tables
+    for consumer, destination, now in attempts:
+        verdict = evaluate(tables, consumer, destination, now)
+        assert named(verdict, ids) == naive.judge(policy, facts, consumer, destination, now)
+
+
+@SLOW
+@given(policies.policies(), policies.host_facts(), policies.consumers(), policies.times_boot_ns())
+def test_every_target_is_decided_as_the_policy_says(
+    policy: Policy, facts: HostFacts, consumer: Consumer, now: int
+) -> None:
+    ids = Ids()
+    tables = compile_policy(policy, facts, ids).tables
+    for target in policy.targets:
+        row = row_of_target(tables, target)
+        assert row is not None
+        verdict = decide(tables, row, who_is(tables, consumer), now)
+        assert named(verdict, ids) == naive.judge_target(policy, facts, consumer, target, now)
+
+
+@SLOW
+@given(policies.policies(), policies.host_facts(), policies.consumers())
+def test_an_explanation_matches_selectors_as_the_policy_says(
+    policy: Policy, facts: HostFacts, consumer: Consumer
+) -> None:
+    compiled = compile_policy(policy, facts, Ids())
+    expected = {True: Holds.YES, None: Holds.MAYBE, False: Holds.NO}
+    for principal in [*policy.principals, ANYONE]:
+        found = {match.holds for match in match_principal(compiled, principal, consumer)}
+        strongest = next(each for each in (Holds.YES, Holds.MAYBE, Holds.NO) if each in found)
+        assert strongest is expected[naive.includes(policy, facts, principal, consumer)]
+
+
+@SLOW
+@given(policies.policies(), policies.host_facts(), policies.consumers(), policies.times_boot_ns())
+def test_an_explanation_ends_with_the_decision_of_the_tables(
+    policy: Policy, facts: HostFacts, consumer: Consumer, now: int
+) -> None:
+    compiled = compile_policy(policy, facts, Ids())
+    for target in policy.targets:
+        row = row_of_target(compiled.tables, target)
+        assert row is not None
+        found = explain(policy, compiled, consumer, target, now)
+        assert found.verdict == decide(compiled.tables, row, who_is(compiled.tables, consumer), now)
+        assert found.to_text()
+
+
+@SLOW
+@given(policies.policy_texts(), policies.host_facts())
+def test_compiling_again_gives_the_same_tables(text: str, facts: HostFacts) -> None:
+    first, second = (compile_policy(parse_policy(text), facts, Ids()).tables for _ in range(2))
+    assert first == second
+    assert list(first.members.items()) == list(second.members.items())
+    assert len(set(first.sets[32:])) == len(first.sets[32:]), "equal sets are stored once"
