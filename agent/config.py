@@ -48,8 +48,9 @@ class Intervals(_Section):
 
 
 class Events(_Section):
-    sink: str = "stdout"
-    """stdout, none, or a file that JSON lines are appended to."""
+    sink: str = "auto"
+    """stdout, none, or a file that JSON lines are appended to. auto: stdout with `licet run --quiet` (a
+    service), none otherwise (readable lines on stderr)."""
     flows: bool = False
     """Also an event for every flow that opens or closes (not meant for busy targets)."""
     keep: Annotated[int, Field(ge=0, le=100_000)] = 2000

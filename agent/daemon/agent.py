@@ -36,6 +36,7 @@ from agent.observe.proc import ProcReader, UserNames
 
 log = logging.getLogger(__name__)
 STORE_TIME_S = 60.0
+EDGES_AFTER_S = 5.0
 
 
 class Daemon:
@@ -62,7 +63,10 @@ class Daemon:
         flows = FlowTable(self._counters, self._names, self._attributor.complete, named)
         self._listening = Listening(Inventory(reader, namespaces), reader, self._counters.owners)
         self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
-        self._events = EventLog(settings.events.sink, settings.events.keep)
+        sink = settings.events.sink
+        if sink == "auto":
+            sink = "stdout" if quiet else "none"
+        self._events = EventLog(sink, settings.events.keep)
         self._teller = Teller(self._events, self._keeper, self._listening, self._attributor, quiet)
         self._view = View(
             settings=settings,
@@ -115,6 +119,7 @@ class Daemon:
             asyncio.create_task(self._every(intervals.reconcile, self._look, self._wake)),
             asyncio.create_task(self._every(intervals.summary, self._summarise)),
             asyncio.create_task(self._every(STORE_TIME_S, self._store_time)),
+            asyncio.create_task(self._say_edges()),
         ]
         await self._stop.wait()
         for task in tasks:
@@ -224,6 +229,11 @@ class Daemon:
     async def _summarise(self) -> None:
         self._on_ring()
         self._teller.summaries(self._usage)
+
+    async def _say_edges(self) -> None:
+        """Once there has been time for some traffic."""
+        await asyncio.sleep(EDGES_AFTER_S)
+        self._teller.edges(self._view)
 
     async def _store_time(self) -> None:
         self._state.store_time()

@@ -207,15 +207,19 @@ class Teller:
             note = f"  ({hook['note']})" if hook["note"] and hook["rung"] == "none" else ""
             self._say(f"  {hook['hook']:8} {hook['rung']}{note}")
         self._say_listeners(view)
+        self._say(f"metrics: http://{status['listen']}/metrics")
+
+    def edges(self, view: Agent) -> None:
+        """The busiest connections that no service declares, while they are being aggregated."""
         edges = view.edges(EDGES_SHOWN)
         if edges:
             self._say("busiest unprotected connections so far:")
-            for edge in edges:
-                self._say(
-                    f"  {edge['connections']:8,} {edge['direction']:8} {edge['exe'] or '-'} "
-                    f"{edge['peer']}:{edge['port']}"
-                )
-        self._say(f"metrics: http://{status['listen']}/metrics")
+        for edge in edges:
+            if edge["direction"] == "outbound":
+                line = f"{edge['exe'] or '?'} → {edge['peer']}:{edge['port']}"
+            else:
+                line = f"{edge['peer']} → port {edge['port']}"
+            self._say(f"  {edge['connections']:8,} {edge['direction']:8} {line}")
 
     def _say_listeners(self, view: Agent) -> None:
         rows = view.listeners()

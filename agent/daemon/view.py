@@ -217,7 +217,7 @@ class View:
                     "direction": abi.DIRECTIONS[raw.direction],
                     "exe": self.names[raw.exe],
                     "uid": raw.uid,
-                    "peer": show_address(raw.peer.value()),
+                    "peer": _peer(raw),
                     "port": raw.port,
                     "protocol": "udp" if raw.protocol == 17 else "tcp",
                     "connections": abi.U64.unpack(value)[0],
@@ -270,6 +270,14 @@ class View:
     async def reload(self) -> dict[str, Any]:
         await self.reload_now()
         return {"generation": self.keeper.generation, "warnings": [str(one) for one in self._warnings()]}
+
+
+def _peer(edge: abi.EdgeKey) -> str:
+    """An address; of inbound edges, which are aggregated by network, its /24 or /64."""
+    address = edge.peer.value()
+    if abi.DIRECTIONS[edge.direction] == "outbound":
+        return show_address(address)
+    return f"{show_address(address)}/{24 if address.ipv4_mapped else 64}"
 
 
 def memory_mb() -> float:
