@@ -150,7 +150,7 @@ struct flow {
 	u64 server_cookie; /* both ends on this host: the accepted socket's; else 0 */
 	struct identity consumer,
 		owner; /* consumer.netns is the key's socket's, also where it is remote */
-	u64 acceptor_start_ns;
+	u64 acceptor_start_ns, acceptor_exe;
 	u32 acceptor_pid;
 	u8 state, pre_existing, pad[2];
 	struct verdict verdict;

@@ -39,6 +39,7 @@ static __always_inline int note_acceptor(void *sk)
 	if (flow) {
 		flow->acceptor_pid = who.pid;
 		flow->acceptor_start_ns = who.start_ns;
+		flow->acceptor_exe = who.exe;
 	}
 	unserved.delete(&cookie);
 	tell_name(name.path);

@@ -31,7 +31,8 @@ BPF_F_TABLE("hash", struct use_key, struct use, uses, 16384, BPF_F_NO_PREALLOC);
 /* By row of uses: how many attempts user space has told, so that a restarted daemon goes on from
  * there. */
 BPF_F_TABLE("hash", struct use_key, struct told, told, 16384, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", struct acceptor_key, u64, acceptors, 4096, BPF_F_NO_PREALLOC);
+/* LRU: a server that forks for each connection makes a row for each. */
+BPF_TABLE("lru_hash", struct acceptor_key, u64, acceptors, 8192);
 BPF_TABLE("lru_hash", struct edge_key, u64, edges, 4096);
 
 /* Flows: a row from connect() (or, from outside, from the handshake) to the close of the same

@@ -28,6 +28,7 @@ from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
+from agent.model import Reason
 from agent.observe.address_watch import AddressWatch
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
@@ -60,8 +61,12 @@ class Daemon:
         self._keeper = PolicyKeeper(settings, self._maps, self._state, host.facts)
         named = self._keeper.ids.target_named
         self._usage = Usage(self._counters, self._names, self._attributor.complete, named)
-        flows = FlowTable(self._counters, self._names, self._attributor.complete, named)
-        self._listening = Listening(Inventory(reader, namespaces), reader, self._counters.owners)
+        self._listening = Listening(
+            Inventory(reader, namespaces), reader, self._counters.owners, self._names.note
+        )
+        flows = FlowTable(
+            self._counters, self._names, self._attributor.complete, named, self._listening.owner_of
+        )
         self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
         sink = settings.events.sink
         if sink == "auto":
@@ -208,6 +213,8 @@ class Daemon:
                     attempt = self._usage.first_attempt(event)
                     if attempt is not None:
                         self._teller.first_attempt(attempt)
+                    if event.verdict.reason == Reason.UNRESOLVED:
+                        self._wake.set()  # it may be a namespace nobody has looked at yet
                 case abi.ListenEvent():
                     self._on_listen(event)
                 case abi.FlowEvent():

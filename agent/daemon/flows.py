@@ -10,6 +10,7 @@ from agent.kernel import abi
 from agent.kernel.maps import Counters
 from agent.kernel.records import Names, flows_in
 from agent.model import (
+    Address,
     Consumer,
     Destination,
     Flow,
@@ -59,11 +60,13 @@ class FlowTable:
         names: Names,
         complete: Callable[..., Process],
         target_named: Callable[[int], Target | None],
+        owner_of: Callable[[int, int, Address], Process | None],
     ) -> None:
         self._counters = counters
         self._names = names
         self._complete = complete
         self._target_named = target_named
+        self._owner_of = owner_of
         self.closed_by_reconciliation = 0
 
     def rows(self) -> list[Flow]:
@@ -88,7 +91,7 @@ class FlowTable:
                 whole = replace(
                     flow,
                     consumer=named(flow.consumer),
-                    owner=named(flow.owner),
+                    owner=named(flow.owner) or self._owner_of(flow.netns, flow.port, flow.address),
                     acceptor=named(flow.acceptor),
                 )
                 listed.append((target, whole))
@@ -154,7 +157,7 @@ class FlowTable:
 
     def _insert(self, flow: Flow) -> bool:
         """False: the kernel has made the row meanwhile."""
-        raw = encode_flow(flow)
+        raw = encode_flow(flow, self._names.note)
         try:
             self._counters.flows.put(abi.U64.pack(flow.cookie), bytes(raw), _NOEXIST)
         except OSError as error:
@@ -187,11 +190,12 @@ def _consumer_of(connection: Connection, facts: HostFacts) -> tuple[Consumer, Or
     return local_consumer(connection.consumer_processes[0], netns), origin
 
 
-def _encode_identity(process: Process | None, netns: int = 0) -> abi.Identity:
+def _encode_identity(process: Process | None, exe_hash: Callable[[str], int], netns: int = 0) -> abi.Identity:
     if process is None:
         return abi.Identity(netns=netns)
     return abi.Identity(
         start_ns=process.start_boot_ns,
+        exe=exe_hash(process.exe),
         cgroup=process.cgroup_id,
         netns=netns or process.netns,
         pid=process.pid,
@@ -200,17 +204,18 @@ def _encode_identity(process: Process | None, netns: int = 0) -> abi.Identity:
     )
 
 
-def encode_flow(flow: Flow) -> abi.Flow:
+def encode_flow(flow: Flow, exe_hash: Callable[[str], int]) -> abi.Flow:
     consumer_end = (flow.consumer_address, flow.consumer_port)
     server_end = (flow.address, flow.port)
     here, there = (server_end, consumer_end) if flow.origin is Origin.REMOTE else (consumer_end, server_end)
     verdict = flow.verdict
     return abi.Flow(
         opened_ns=flow.opened_boot_ns,
-        consumer=_encode_identity(flow.consumer, flow.netns),
-        owner=_encode_identity(flow.owner),
+        consumer=_encode_identity(flow.consumer, exe_hash, flow.netns),
+        owner=_encode_identity(flow.owner, exe_hash),
         acceptor_pid=flow.acceptor.pid if flow.acceptor else 0,
         acceptor_start_ns=flow.acceptor.start_boot_ns if flow.acceptor else 0,
+        acceptor_exe=exe_hash(flow.acceptor.exe) if flow.acceptor else 0,
         state=abi.FlowState.OPEN,
         pre_existing=True,
         verdict=abi.Verdict(

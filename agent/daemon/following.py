@@ -63,16 +63,17 @@ class HostFollower:
 
     def _adopt(self) -> list[Adopted]:
         """Connections from before the agent, or from before the policy declared their port."""
-        compiled, facts = self.keeper.compiled, self.keeper.facts
-        if compiled is None or facts is None:
+        tables, facts = self.keeper.tables, self.keeper.facts
+        if tables is None or facts is None:
             return []
-        new_ports = compiled.tables.ports - self._adopted_for
-        self._adopted_for = compiled.tables.ports
+        ports = tables.ports
+        new_ports = ports - self._adopted_for
+        self._adopted_for = ports
         if not new_ports:
             return []
         connections = self.listening.inventory.connections(new_ports)
         now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return self.flows.adopt(connections, compiled.tables, facts, now_boot_ns)
+        return self.flows.adopt(connections, tables, facts, now_boot_ns)
 
     def _sweep(self) -> list[Flow]:
         if self.clock() - self._swept_s < SWEEP_S:

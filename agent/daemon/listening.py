@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.errors import KernelError
@@ -47,6 +47,7 @@ class Listening:
     inventory: Inventory
     reader: ProcReader
     owners: Map
+    exe_hash: Callable[[str], int]
     judged: list[JudgedListener] = field(default_factory=list)
     violations: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By (service, port class, reason)."""
@@ -142,6 +143,7 @@ class Listening:
             return
         identity = abi.Identity(
             start_ns=owner.start_boot_ns,
+            exe=self.exe_hash(owner.exe),
             cgroup=owner.cgroup_id,
             netns=listener.netns,
             pid=owner.pid,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import ChainMap
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent.config import Settings
 from agent.daemon.state import State
@@ -21,7 +23,7 @@ from agent.policy.compile import (
 from agent.policy.document import load_policy
 from agent.policy.hashing import path_hash
 from agent.policy.ids import Ids
-from agent.policy.tables import Dimension
+from agent.policy.tables import Dimension, Tables
 from agent.policy.values import Policy
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,20 @@ class PolicyKeeper:
         self.loaded_unix_s = 0.0
         self.failures = 0
         self.last_error = ""
-        self._set_ids: dict[int, int] = {}
+        self._late_sets: dict[int, int] = {}
+        self._late_members: dict[tuple[Dimension, int], int] = {}
+
+    @property
+    def tables(self) -> Tables | None:
+        """What the kernel judges by now: the compiled tables, and the names that came after them."""
+        if self.compiled is None:
+            return None
+        compiled = self.compiled.tables
+        return replace(
+            compiled,
+            members=ChainMap(self._late_members, dict(compiled.members)),
+            sets=(*compiled.sets, *self._late_sets),
+        )
 
     def reload(self) -> None:
         """Read the files and put them in force.
@@ -79,6 +94,7 @@ class PolicyKeeper:
         """Compile again where the host has changed in a way the policy speaks of; True if it had."""
         facts = self._gather(self.policy)
         if self.facts is not None and _same(facts, self.facts):
+            self._follow_namespaces(facts)
             return False
         self._install(self.policy, facts)
         return True
@@ -92,7 +108,7 @@ class PolicyKeeper:
         except OSError as error:
             raise KernelError(f"the policy does not fit into the kernel's tables: {error}") from error
         self.policy, self.compiled, self.facts = policy, compiled, facts
-        self._set_ids = {}
+        self._late_sets, self._late_members = {}, {}
         for warning in compiled.warnings:
             log.warning("%s", warning)
 
@@ -109,7 +125,15 @@ class PolicyKeeper:
             if clauses:
                 self._add(Dimension.CGROUP, number, clauses)
 
-    def namespace_found(self, namespace: Namespace) -> None:
+    def _follow_namespaces(self, facts: HostFacts) -> None:
+        """Those that are new, or have other addresses. One that is gone may stay: cookies do not repeat."""
+        known = {one.cookie: one.addresses for one in self.facts.namespaces} if self.facts else {}
+        for namespace in facts.namespaces:
+            if known.get(namespace.cookie) != namespace.addresses:
+                self._namespace_found(namespace)
+        self.facts = facts
+
+    def _namespace_found(self, namespace: Namespace) -> None:
         if self.compiled and self.compiled.tables.targets:
             clauses = member_for_netns(self.compiled, namespace.addresses)
             self._add(Dimension.NETNS, namespace.cookie, clauses)
@@ -118,7 +142,8 @@ class PolicyKeeper:
         if self.compiled is None:
             return
         first_free = len(self.compiled.tables.sets)
-        set_id = self._set_ids.setdefault(clauses, first_free + len(self._set_ids))
+        set_id = self._late_sets.setdefault(clauses, first_free + len(self._late_sets))
+        self._late_members[(dimension, value)] = set_id
         try:
             self._maps.add_member(dimension, value, clauses, set_id)
         except OSError as error:
@@ -126,11 +151,13 @@ class PolicyKeeper:
 
 
 def _same(a: HostFacts, b: HostFacts) -> bool:
-    """Facts that only ever grow, and are added one by one as they appear, are no reason to compile."""
+    """What is added one by one as it appears (executables, cgroups, namespaces) is no reason to compile."""
     drift_ns = abs(a.boot_offset_ns - b.boot_offset_ns)
-    return (
-        drift_ns < 500_000_000
-        and (a.host_netns, a.addresses, a.users, a.groups, a.realpaths, a.clock_synced)
-        == (b.host_netns, b.addresses, b.users, b.groups, b.realpaths, b.clock_synced)
-        and {n.cookie: n.addresses for n in a.namespaces} == {n.cookie: n.addresses for n in b.namespaces}
-    )
+    return drift_ns < 500_000_000 and (
+        a.host_netns,
+        a.addresses,
+        a.users,
+        a.groups,
+        a.realpaths,
+        a.clock_synced,
+    ) == (b.host_netns, b.addresses, b.users, b.groups, b.realpaths, b.clock_synced)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from agent.daemon.attribute import Attributor
+from agent.daemon.flows import local_consumer
 from agent.daemon.following import Findings
 from agent.daemon.listening import Listening, serving_process
 from agent.daemon.policies import PolicyKeeper
@@ -18,13 +19,16 @@ from agent.kernel import abi
 from agent.kernel.records import Names, flow_of
 from agent.model import (
     Decision,
+    Destination,
     Flow,
     ListenerState,
     Origin,
+    Reason,
     Target,
     Verdict,
     show_address,
 )
+from agent.policy.evaluate import evaluate
 from agent.policy.listeners import in_scope
 
 EDGES_SHOWN = 10
@@ -64,8 +68,30 @@ class Teller:
 
     def first_attempt(self, attempt: Attempt) -> None:
         kind = events.kind_of(attempt.use.verdict.decision)
-        self._tell(self._attempt_event(kind, attempt))
+        self._tell({**self._attempt_event(kind, attempt), **self._resolved(attempt)})
         self._note_exposure(attempt)
+
+    def _resolved(self, attempt: Attempt) -> Event:
+        """What an unresolved attempt would have met, had its consumer been known then."""
+        use, consumer = attempt.use, attempt.consumer
+        if use.verdict.reason is not Reason.UNRESOLVED or consumer is None:
+            return {}
+        tables = self._keeper.tables
+        if tables is None:
+            return {}
+        verdict = evaluate(
+            tables,
+            local_consumer(consumer, consumer.netns),
+            Destination(use.protocol, use.destination, use.port, consumer.netns),
+            use.first_boot_ns,
+        )
+        return {
+            "resolved": {
+                "decision": verdict.decision.name.lower(),
+                "reason": verdict.reason.name.lower(),
+                **self._rule(verdict),
+            }
+        }
 
     def summaries(self, usage: Usage) -> None:
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -135,6 +135,7 @@ class Flow(ct.Structure):
         ("consumer", Identity),
         ("owner", Identity),
         ("acceptor_start_ns", u64),
+        ("acceptor_exe", u64),
         ("acceptor_pid", u32),
         ("state", u8),
         ("pre_existing", u8),

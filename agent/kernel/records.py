@@ -39,12 +39,24 @@ class Names:
         if self._differs(path, event.exe):
             live = self._proc_exe(event.pid)
             path = live if live and not self._differs(live, event.exe) else path + "…"
-        self._known[event.exe] = path
+        self._store(event.exe, path)
+        return path
+
+    def note(self, path: str) -> int:
+        """The kernel's hash of a path that user space has read itself; 0 for none."""
+        if not path:
+            return 0
+        exe = path_hash(path, self._seed)
+        if self[exe] != path:
+            self._store(exe, path)
+        return exe
+
+    def _store(self, exe: int, path: str) -> None:
+        self._known[exe] = path
         text = path.encode("utf-8", "surrogateescape")[: abi.EXE_NAME_BYTES]
         name = abi.StoredName(bytes=len(text))
         ct.memmove(name.text, text, len(text))
-        self._stored.put(abi.U64.pack(event.exe), bytes(name))
-        return path
+        self._stored.put(abi.U64.pack(exe), bytes(name))
 
     def _differs(self, path: str, exe: int) -> bool:
         return path_hash(path, self._seed) != exe & ~UNTRUSTED_NAME
@@ -130,7 +142,9 @@ def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
     consumer_end, server_end = (there, here) if origin is Origin.REMOTE else (here, there)
     acceptor = None
     if raw.acceptor_pid:
-        acceptor = Process(pid=raw.acceptor_pid, start_boot_ns=raw.acceptor_start_ns)
+        acceptor = Process(
+            pid=raw.acceptor_pid, start_boot_ns=raw.acceptor_start_ns, exe=names[raw.acceptor_exe]
+        )
     return Flow(
         cookie=cookie,
         target=raw.verdict.target,
