@@ -3,12 +3,14 @@ series of every target exists from the start, at zero."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agent.export.text import encodable
 from agent.export.view import Agent, Snapshot
 from agent.model import Decision, ListenerState, Origin, Reason, Target
 
@@ -22,6 +24,7 @@ DENYING = (
 )
 """Reasons an attempt can be denied for in this version."""
 LISTENER_VIOLATIONS = (ListenerState.OWNER_MISMATCH, ListenerState.EXPOSED)
+BINDS = ("loopback", "private", "public", "any")
 
 
 class _Collector(Collector):
@@ -59,7 +62,7 @@ def _of(target: Target) -> list[str]:
 
 
 def _known(snapshot: Snapshot, *keyed: Iterable[Target]) -> list[Target]:
-    """Targets of the policy, and those that were in an earlier one and still have counts."""
+    """Targets of the policy, and those of an earlier one that still have counts: a counter never vanishes."""
     return list(dict.fromkeys([*snapshot.targets, *(target for targets in keyed for target in targets)]))
 
 
@@ -79,11 +82,14 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
     yield _violations(snapshot)
     by_consumer = _counter(
         "licet_violations_by_consumer",
-        "Denied attempts by unit, container or executable of the consumer; the first 100, the rest is other.",
+        "Denied attempts by unit, container or executable of the consumer; at most 100, the rest is other.",
         ("service", "consumer"),
     )
+    counts: Counter[tuple[str, str]] = Counter()  # summed: two odd names may be written the same
     for (service, consumer), count in snapshot.violations_by_consumer.items():
-        by_consumer.add_metric([service, consumer], count)
+        counts[service, encodable(consumer)] += count
+    for labels, count in counts.items():
+        by_consumer.add_metric(list(labels), count)
     yield by_consumer
     unprotected = _counter(
         "licet_unprotected_connections",
@@ -98,7 +104,8 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
 def _violations(snapshot: Snapshot) -> Metric:
     family = _counter(
         "licet_violations",
-        "Attempts that were denied, and listeners that should not be there, by reason.",
+        "By reason: attempts judged denied, each when it is counted in licet_connections_total; listeners that "
+        "should not be there, once when found; exposures, once for each peer outside the listening scope.",
         ("service", "port_class", "reason"),
     )
     counts = dict(snapshot.listener_violations)
@@ -116,13 +123,17 @@ def _violations(snapshot: Snapshot) -> Metric:
 
 def _flows(snapshot: Snapshot) -> Iterator[Metric]:
     active = _gauge(
-        "licet_active_connections", "Established flows to a declared port.", ("service", "port_class")
+        "licet_active_connections", "Flows to a declared port that are open now.", ("service", "port_class")
     )
     opened = _counter(
-        "licet_flows_opened", "Attempts that became an established flow.", ("service", "port_class")
+        "licet_flows_opened",
+        "Attempts that became a connection, when established.",
+        ("service", "port_class"),
     )
-    closed = _counter("licet_flows_closed", "Flows that have closed.", ("service", "port_class"))
-    for target in _known(snapshot, snapshot.opened):
+    closed = _counter(
+        "licet_flows_closed", "Flows that ended, when their socket closed.", ("service", "port_class")
+    )
+    for target in _known(snapshot, snapshot.opened, snapshot.active):
         active.add_metric(_of(target), snapshot.active.get(target, 0))
         opened.add_metric(_of(target), snapshot.opened.get(target, 0))
         closed.add_metric(_of(target), snapshot.closed.get(target, 0))
@@ -135,8 +146,10 @@ def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
         "Listening sockets, by service (empty: undeclared), how wide they listen, and what was found.",
         ("service", "bind", "state"),
     )
-    for (service, bind, state), count in sorted(snapshot.listeners.items()):
-        listeners.add_metric([service, bind, state.value], count)
+    counts = dict.fromkeys(_listener_series(snapshot), 0)
+    counts.update({(*place, state.value): n for (*place, state), n in snapshot.listeners.items()})
+    for labels, count in counts.items():
+        listeners.add_metric(list(labels), count)
     yield listeners
     exposures = _gauge(
         "licet_exposures",
@@ -146,6 +159,16 @@ def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
     for target in snapshot.targets:
         exposures.add_metric(_of(target), snapshot.exposures.get(target, 0))
     yield exposures
+
+
+def _listener_series(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
+    """So that a service nobody listens for shows as 0, not as nothing."""
+    for bind in BINDS:
+        yield "", bind, ListenerState.UNDECLARED.value
+    for service in dict.fromkeys(target.service for target in snapshot.targets):
+        for bind in BINDS:
+            for state in (ListenerState.DECLARED, *LISTENER_VIOLATIONS):
+                yield service, bind, state.value
 
 
 def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
@@ -169,10 +192,15 @@ def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _policy(snapshot: Snapshot) -> Iterator[Metric]:
-    generation = _gauge("licet_policy_generation", "Generation of the policy the kernel judges by.")
+    generation = _gauge(
+        "licet_policy_generation",
+        "Generation of the tables the kernel judges by; it also grows when the host changes.",
+    )
     generation.add_metric([], snapshot.policy_generation)
     yield generation
-    failures = _counter("licet_policy_reload_failures", "Policies that were refused.", ())
+    failures = _counter(
+        "licet_policy_reload_failures", "Reloads that failed; the policy in force stayed.", ()
+    )
     failures.add_metric([], snapshot.policy_reload_failures)
     yield failures
     loaded = _gauge(
@@ -183,7 +211,11 @@ def _policy(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _self(snapshot: Snapshot) -> Iterator[Metric]:
-    lost = _counter("licet_events_lost", "What was not told, named or followed, by cause.", ("cause",))
+    lost = _counter(
+        "licet_events_lost",
+        "What could not be told, named or followed, by cause; what is counted elsewhere stays exact.",
+        ("cause",),
+    )
     for cause, count in snapshot.events_lost.items():
         lost.add_metric([cause], count)
     yield lost

@@ -1,0 +1,94 @@
+"""Events for people: one readable line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from agent.export.text import printable
+
+Fields = Mapping[str, Any]
+
+_RED, _YELLOW, _GREEN, _PLAIN = "\033[31m", "\033[33m", "\033[32m", "\033[0m"
+_COLORS = {"denied": _RED, "grace": _YELLOW, "overage": _YELLOW, "allowed": _GREEN}
+
+
+def human_line(event: Fields, *, color: bool = False) -> str:
+    """`14:02:11 DENIED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) → …`, local time.
+    What came from a process can't break the line or color it."""
+    clock = datetime.fromisoformat(event["time"]).astimezone().strftime("%H:%M:%S")
+    title, detail = _TELLERS.get(event["type"], _other)(event)
+    shade = _COLORS.get(event.get("decision", ""), _RED if event["type"] in _FAULTS else "") if color else ""
+    shown = f"{shade}{printable(title)}{_PLAIN}" if shade else printable(title)
+    return f"{clock} {shown}  {printable(detail)}".rstrip()
+
+
+def _what(event: Fields) -> str:
+    return f"{event['service']}/{event['class']}" if event.get("service") else "-"
+
+
+def _attempt(event: Fields) -> tuple[str, str]:
+    title = f"{event['decision'].upper()} {event['reason']} {_what(event)}"
+    detail = f"{_who(event['consumer'])} → {_where(event['tuple'])}"
+    if event.get("owner"):
+        detail += f" (owner {process_name(event['owner'])})"
+    if event.get("pre_existing"):
+        detail += " (open since before the agent)"
+    return title, detail
+
+
+def _summary(event: Fields) -> tuple[str, str]:
+    title, detail = _attempt(event)
+    counts = event["counts"]
+    return title, f"{detail} ×{counts['attempts']:,} in {counts['seconds']:.0f} s"
+
+
+def _flow(event: Fields) -> tuple[str, str]:
+    title, detail = _attempt(event)
+    verb = "opened" if event["type"] == "flow_open" else "closed"
+    return f"{verb} {title}", detail
+
+
+def _finding(event: Fields) -> tuple[str, str]:
+    return f"{event['reason'].upper()} {_what(event)}", event.get("explanation", "")
+
+
+def _other(event: Fields) -> tuple[str, str]:
+    return event["type"], str(event.get("message") or event.get("version") or event.get("count") or "")
+
+
+_TELLERS = {
+    "use": _attempt,
+    "violation": _attempt,
+    "summary": _summary,
+    "flow_open": _flow,
+    "flow_close": _flow,
+    "listener": _finding,
+    "exposure": _finding,
+}
+_FAULTS = ("listener", "exposure", "policy_error")
+
+
+def _where(endpoints: Fields) -> str:
+    address = endpoints["dst"]
+    shown = f"[{address}]" if ":" in address else address
+    return f"{shown}:{endpoints['dport']}" + (" udp" if endpoints.get("protocol") == "udp" else "")
+
+
+def process_name(process: Fields) -> str:
+    """`curl[4711]`, as far as it is known."""
+    name = process.get("comm") or process.get("exe", "").rpartition("/")[2] or "?"
+    return f"{name}[{process.get('pid', '?')}]"
+
+
+def _who(consumer: Fields) -> str:
+    if consumer["identity"] == "address":
+        return str(consumer["address"])
+    text = f"{process_name(consumer)} uid={consumer.get('uid', '?')}"
+    if consumer.get("user"):
+        text += f"({consumer['user']})"
+    for name in ("unit", "container"):
+        if consumer.get(name):
+            text += f" {name}={consumer[name]}"
+    return text

@@ -1,0 +1,109 @@
+"""Where event lines go. A sink raises OSError for a line it can't take and waits for nobody: a reader that
+stalls or a disk that is full must not stop the agent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+from typing import Protocol
+
+STDOUT = 1
+
+
+class Sink(Protocol):
+    def write(self, line: str) -> None:
+        """Raises BlockingIOError where the reader does not keep up, another OSError where it failed."""
+
+    def reopen(self) -> None: ...
+
+
+class NoSink:
+    def write(self, line: str) -> None:
+        pass
+
+    def reopen(self) -> None:
+        pass
+
+
+class DescriptorSink:
+    """Lines to an open descriptor (a pipe, a terminal, a file). A line that was begun is finished before
+    the next, so that a reader never sees half of one; at most that one line waits here."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        # polled, not set to O_NONBLOCK: that flag would be shared with whoever gave us the descriptor
+        self._room = select.poll()
+        self._room.register(fd, select.POLLOUT)
+        self._rest = b""
+
+    def write(self, line: str) -> None:
+        self._flush()
+        data = line.encode() + b"\n"
+        self._rest = data
+        try:
+            self._flush()
+        except OSError:
+            if self._rest is not data:
+                return  # begun: the rest goes first next time
+            self._rest = b""
+            raise
+
+    def _flush(self) -> None:
+        while self._rest:
+            if not self._room.poll(0):
+                raise BlockingIOError(errno.EAGAIN, "the reader does not keep up")
+            # a writable pipe has room for at least PIPE_BUF bytes (pipe(7)): this write does not block
+            written = os.write(self._fd, self._rest[: select.PIPE_BUF])
+            self._rest = self._rest[written:]
+
+    def reopen(self) -> None:
+        pass
+
+
+class FileSink:
+    """Lines appended to a file, which is opened again once it was renamed or removed, as logrotate does."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self._identity = (0, 0)
+        self._lines: Sink = NoSink()
+
+    def write(self, line: str) -> None:
+        if self._fd is None or self._moved():
+            self.reopen()
+            self._open()
+        self._lines.write(line)
+
+    def _open(self) -> None:
+        # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self._fd = os.open(self._path, flags, 0o640)
+        found = os.fstat(self._fd)
+        self._identity = (found.st_dev, found.st_ino)
+        self._lines = DescriptorSink(self._fd)
+
+    def _moved(self) -> bool:
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity
+
+    def reopen(self) -> None:
+        """Closes the file; the next line opens it."""
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        self._lines = NoSink()
+        with contextlib.suppress(OSError):  # a full disk may be told only here; the line was counted
+            os.close(fd)
+
+
+def open_sink(name: str) -> Sink:
+    """`name` as events.sink of the configuration: stdout, none, or a path."""
+    if name == "none":
+        return NoSink()
+    return DescriptorSink(STDOUT) if name == "stdout" else FileSink(name)
