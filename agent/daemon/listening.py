@@ -22,6 +22,7 @@ from agent.model import (
     Process,
     Protocol,
     Target,
+    to_address,
 )
 from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
@@ -34,6 +35,8 @@ from agent.policy.values import Policy, UndeclaredListeners
 log = logging.getLogger(__name__)
 
 _WILDCARDS = (Address(MAPPED_PREFIX), Address(0))
+_AT_LOOPBACK = dict(zip(_WILDCARDS, (to_address("127.0.0.1"), to_address("::1")), strict=True))
+"""Where a connect() to an unspecified address ends (tcp_v4_connect, tcp_v6_connect in net/)."""
 REMEMBERED = 4096
 """Listeners whose owner is known though they may be gone."""
 
@@ -95,7 +98,7 @@ class Listening:
     def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
         """Who serves, or last served, what a consumer in `netns` calls address:port. A routable address may
         be served in another namespace; loopback never is."""
-        near = [address, *_WILDCARDS]
+        near = [_AT_LOOPBACK.get(address, address), *_WILDCARDS]
         found = (self._served.get((netns, port, one)) for one in near)
         owner = next((one for one in found if one), None)
         if owner or is_per_namespace(address):
