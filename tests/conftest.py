@@ -13,7 +13,7 @@ from tests.fixtures.lab import Lab
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that asks for the lab, or says so itself, needs root; without it, it is skipped."""
     for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
+        if {"lab", "shared_lab"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.root)
         if os.geteuid() != 0 and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
