@@ -1,0 +1,40 @@
+"""A BPF hash map that is a dict, with the interface of agent.kernel.libbpf.Map."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+BPF_NOEXIST = 1
+
+
+class MemoryMap:
+    def __init__(self, name: str = "memory", *, max_entries: int = 1000, cpus: int = 1) -> None:
+        self.name = name
+        self.max_entries = max_entries
+        self.cpus = cpus
+        self.rows: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.rows.get(key)
+
+    def put(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        if flags == BPF_NOEXIST and key in self.rows:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if key not in self.rows and len(self.rows) >= self.max_entries:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        self.rows[key] = value
+
+    def remove(self, key: bytes) -> bool:
+        return self.rows.pop(key, None) is not None
+
+    def put_all(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        for key, value in pairs:
+            self.put(key, value)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(list(self.rows))
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        return list(self.rows.items())

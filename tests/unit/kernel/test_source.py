@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.kernel.source import ORDER, bpf_folder, fields_read, joined, source_hash
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ORDER:
+        (tmp_path / name).write_text(f"/* the text of {name} */\n")
+    return tmp_path
+
+
+def test_what_is_shared_comes_before_what_uses_it(folder: Path) -> None:
+    source = joined(folder)
+    places = [source.index(f"the text of {name}") for name in ORDER]
+    assert places == sorted(places)
+    assert ORDER[:2] == ("abi.h", "maps.h")
+
+
+def test_the_compiler_is_told_which_line_of_which_file_it_reads(folder: Path) -> None:
+    lines = joined(folder).splitlines()
+    for name in ORDER:
+        assert lines[lines.index(f'#line 1 "bpf/{name}"') + 1] == f"/* the text of {name} */"
+
+
+def test_every_program_file_of_the_folder_is_joined() -> None:
+    there = {path.name for path in bpf_folder().iterdir() if path.suffix in (".c", ".h")}
+    assert there == set(ORDER)
+
+
+def test_a_field_is_named_once_however_often_it_is_read() -> None:
+    source = "read(OFF_task_struct__cred); read(OFF_cred__euid); again(OFF_task_struct__cred); OFFSET_x"
+    assert fields_read(source) == [("cred", "euid"), ("task_struct", "cred")]
+
+
+def test_a_field_whose_own_name_has_two_underscores_is_split_at_the_first() -> None:
+    assert fields_read("OFF_sock__sk__x") == [("sock", "sk__x")]
+
+
+def test_the_programs_read_kernel_structs_only_by_offsets() -> None:
+    found = fields_read(joined(bpf_folder()))
+    assert ("inode", "i_ino") in found or ("task_struct", "cred") in found
+    assert all(struct and field for struct, field in found)
+
+
+def test_source_and_flags_both_make_the_hash() -> None:
+    assert source_hash("a", ["auto"]) == source_hash("a", ["auto"])
+    different = {source_hash("a", ["auto"]), source_hash("b", ["auto"]), source_hash("a", ["always"])}
+    assert len(different) == 3
+    assert source_hash("ab", []) != source_hash("a", ["b"])
