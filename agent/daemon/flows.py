@@ -20,10 +20,12 @@ from agent.model import (
     Process,
     Protocol,
     RemoteConsumer,
+    Socket,
     Target,
 )
 from agent.observe.connections import Connection
 from agent.policy.evaluate import evaluate
+from agent.policy.networks import is_loopback
 from agent.policy.tables import Tables
 
 SETTLE_NS = 60 * 1_000_000_000
@@ -97,32 +99,35 @@ class FlowTable:
                 listed.append((target, whole))
         return sorted(listed, key=lambda pair: pair[1].opened_boot_ns)
 
-    def adopt(
-        self, connections: Iterable[Connection], tables: Tables, facts: HostFacts, now_boot_ns: int
-    ) -> list[Adopted]:
-        """Judge and follow the connections that no hook saw being made; each is counted once, also when
-        the daemon starts again, because its row is there then."""
+    def unseen(self, connections: Iterable[Connection], facts: HostFacts) -> list[Connection]:
+        """Those that no hook seems to have seen: they have no row, and their consumer is not gone already
+        (a row goes with the consumer's socket, the server's may linger)."""
         rows = self.rows()
         cookies = {flow.cookie for flow in rows}
         ends = {(flow.consumer_address, flow.consumer_port, flow.address, flow.port) for flow in rows}
-        adopted = []
-        for connection in connections:
-            socket = connection.consumer or connection.server
-            if socket is None or socket.cookie in cookies:
-                continue
-            if (*connection.consumer_endpoint, *connection.server_endpoint) in ends:
-                continue  # followed by the cookie of its other end
-            found = self._judge(connection, tables, facts, now_boot_ns)
-            if found is not None:
-                adopted.append(found)
-        return adopted
+        return [
+            one
+            for one in connections
+            if cookie_of(one) not in cookies
+            # else it is followed by the cookie of its other end
+            and (*one.consumer_endpoint, *one.server_endpoint) not in ends
+            and not (one.consumer is None and _is_here(one.consumer_endpoint[0], facts))
+        ]
+
+    def adopt(
+        self, connections: Iterable[Connection], tables: Tables, facts: HostFacts, now_boot_ns: int
+    ) -> list[Adopted]:
+        """Judge and follow connections that no hook saw being made: `unseen`, and alive after that, since a
+        row that is missing because its connection has just closed looks the same. Each is counted once,
+        also when the daemon starts again, because its row is there then."""
+        found = (self._judge(one, tables, facts, now_boot_ns) for one in connections)
+        return [one for one in found if one is not None]
 
     def _judge(
         self, connection: Connection, tables: Tables, facts: HostFacts, now_boot_ns: int
     ) -> Adopted | None:
         consumer, origin = _consumer_of(connection, facts)
-        socket = connection.consumer or connection.server
-        assert socket is not None
+        socket = _followed_socket(connection)
         address, port = connection.server_endpoint
         destination = Destination(Protocol.TCP, address, port, socket.netns)
         verdict = evaluate(tables, consumer, destination, now_boot_ns)
@@ -180,6 +185,22 @@ class FlowTable:
                 closed.append(flow)
         self.closed_by_reconciliation += len(closed)
         return closed
+
+
+def cookie_of(connection: Connection) -> int:
+    """Of the socket that the connection is followed by."""
+    return _followed_socket(connection).cookie
+
+
+def _followed_socket(connection: Connection) -> Socket:
+    socket = connection.consumer or connection.server
+    assert socket is not None
+    return socket
+
+
+def _is_here(address: Address, facts: HostFacts) -> bool:
+    known = (facts.addresses, *(one.addresses for one in facts.namespaces))
+    return is_loopback(address) or any(address in addresses for addresses in known)
 
 
 def _consumer_of(connection: Connection, facts: HostFacts) -> tuple[Consumer, Origin]:

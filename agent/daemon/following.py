@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.daemon.attribute import Attributor
-from agent.daemon.flows import Adopted, FlowTable
+from agent.daemon.flows import Adopted, FlowTable, cookie_of
 from agent.daemon.listening import Listening
 from agent.daemon.policies import PolicyKeeper
 from agent.export.view import JudgedListener
@@ -71,9 +71,13 @@ class HostFollower:
         self._adopted_for = ports
         if not new_ports:
             return []
-        connections = self.listening.inventory.connections(new_ports)
+        unseen = self.flows.unseen(self.listening.inventory.connections(new_ports), facts)
+        if not unseen:
+            return []
+        live, _ = self._live_sockets(set(new_ports))
+        alive = [one for one in unseen if cookie_of(one) in live]
         now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return self.flows.adopt(connections, tables, facts, now_boot_ns)
+        return self.flows.adopt(alive, tables, facts, now_boot_ns)
 
     def _sweep(self) -> list[Flow]:
         if self.clock() - self._swept_s < SWEEP_S:
@@ -83,6 +87,11 @@ class HostFollower:
         ports = {flow.port for flow in self.flows.rows()}
         if not ports:
             return []
+        live, looked_at = self._live_sockets(ports)
+        return self.flows.sweep(live, looked_at, before_ns)
+
+    def _live_sockets(self, ports: set[int]) -> tuple[frozenset[int], frozenset[int]]:
+        """(cookies of the connected sockets of these ports, cookies of the namespaces looked at)."""
         live: set[int] = set()
         looked_at: set[int] = set()
         for namespace in self.namespaces.all():
@@ -91,7 +100,7 @@ class HostFollower:
             except NamespaceGone:
                 continue
             looked_at.add(namespace.cookie)
-        return self.flows.sweep(frozenset(live), frozenset(looked_at), before_ns)
+        return frozenset(live), frozenset(looked_at)
 
 
 def _cookies_in(namespace: Namespace, ports: set[int]) -> set[int]:
