@@ -1,4 +1,4 @@
-"""Every way to connect is judged as what it is, and counted once: one service for each, so counts are whole."""
+"""Every way to connect is judged as what it is, and counted once. One service for each: counts are whole."""
 
 from __future__ import annotations
 

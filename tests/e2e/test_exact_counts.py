@@ -1,0 +1,152 @@
+"""A hundred thousand attempts, two programs, 32 clients at once: the counters say exactly what was made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fixtures.lab import Lab, load_program
+from tests.fixtures.running_agent import RunningAgent
+from tests.fixtures.saying import all_closed, connections, matching, told, violations
+from tests.fixtures.waiting import wait_for
+
+WORKERS = 4
+STEADY, CRASHING = 6500, 6600
+POLICY = """\
+version: 1
+services:
+  steady: {{product: acme, ports: [{{port: 6500, class: internal}}]}}
+  crashing: {{product: acme, ports: [{{port: 6600, class: internal}}]}}
+  prefork: {{product: acme, ports: [{{port: 6700, class: internal}}], owner: [{{exe: {server}}}]}}
+principals:
+  licensed: [{{exe: {licensed}}}]
+licenses:
+  - {{id: acme, product: acme, entitlements: [{{id: use, classes: [internal], principals: [licensed]}}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
+    lab = shared_lab
+    policy = POLICY.format(licensed=lab.executable("opt/licensed"), server=lab.executable("opt/server"))
+    settings = {"acceptor": "always", "intervals": {"summary": 1, "reconcile": 1}}
+    with lab.agent(policy, settings) as running:
+        yield running
+
+
+def start_load(lab: Lab, program: str, port: int, count: int) -> subprocess.Popen[str]:
+    argv = [lab.executable(program), "127.0.0.1", str(port), "--connections", str(count)]
+    return lab.run(lab.host, [*argv, "--clients", "32", "--sources", "16"], uid=1001)
+
+
+def all_went_through(process: subprocess.Popen[str], count: int) -> None:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    said = json.loads(out)
+    assert (said["attempts"], said["ok"], said["errors"]) == (count, count, {})
+
+
+def flows_by_pid(agent: RunningAgent, service: str) -> dict[int, int]:
+    rows = agent.control("GET", "/v1/acceptors")
+    return {row["pid"]: row["flows"] for row in rows if row["service"] == service}
+
+
+def children(process: subprocess.Popen[str]) -> set[int]:
+    with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as listed:
+        return {int(pid) for pid in listed.read().split()}
+
+
+def test_100000_attempts_are_counted_exactly_and_both_ends_are_named(
+    shared_lab: Lab, agent: RunningAgent
+) -> None:
+    lab = shared_lab
+    server = lab.serve(lab.host, "127.0.0.1", STEADY, program=lab.executable("opt/server"), workers=WORKERS)
+    licensed = start_load(lab, "opt/licensed", STEADY, 90_000)
+    stranger = start_load(lab, "opt/stranger", STEADY, 10_000)
+    all_went_through(stranger, 10_000)
+    all_went_through(licensed, 90_000)
+
+    assert connections(agent, "steady") == {
+        ("loopback", "allowed"): 90_000,
+        ("loopback", "denied"): 10_000,
+    }
+    assert violations(agent, "steady") == {"unlicensed_principal": 10_000}
+    assert all_closed(agent, "steady") == 100_000
+    use = told(agent, {"type": "use", "service": "steady", "consumer.pid": licensed.pid})
+    violation = told(agent, {"type": "violation", "service": "steady", "consumer.pid": stranger.pid})
+    assert use["consumer"]["exe"] == str(lab.executable("opt/licensed"))
+    assert violation["consumer"]["exe"] == str(lab.executable("opt/stranger"))
+    assert {use["owner"]["pid"], violation["owner"]["pid"]} <= {server.pid, *children(server)}
+    by_worker = flows_by_pid(agent, "steady")
+    assert set(by_worker) == children(server)
+    assert sum(by_worker.values()) == 100_000
+
+
+def test_events_and_summaries_add_up_to_the_attempts(shared_lab: Lab, agent: RunningAgent) -> None:
+    """Goes on from the test before: what was told of a use is its exact count, once it has ended."""
+    for exe, count in (("opt/licensed", 90_000), ("opt/stranger", 10_000)):
+        expected = {"service": "steady", "consumer.exe": str(shared_lab.executable(exe))}
+
+        def told_of(expected: dict[str, object] = expected) -> int:
+            return sum(
+                event["counts"]["attempts"] if event["type"] == "summary" else 1
+                for event in matching(agent, expected)
+            )
+
+        wait_for(lambda told_of=told_of, count=count: told_of() >= count, f"{exe} is told of in full")
+        assert told_of() == count
+
+
+def test_a_daemon_killed_in_the_middle_loses_no_attempt(shared_lab: Lab, agent: RunningAgent) -> None:
+    lab = shared_lab
+    server = lab.serve(lab.host, "127.0.0.1", CRASHING, program=lab.executable("opt/server"), workers=WORKERS)
+    before = agent.total("licet_connections_total")
+    licensed = start_load(lab, "opt/licensed", CRASHING, 90_000)
+    stranger = start_load(lab, "opt/stranger", CRASHING, 10_000)
+    wait_for(lambda: agent.total("licet_connections_total") > before + 1_000, "connections are under way")
+    agent.kill9()
+    agent.start()
+    assert licensed.poll() is None, "the load ended before the daemon was back"
+    all_went_through(stranger, 10_000)
+    all_went_through(licensed, 90_000)
+
+    assert connections(agent, "crashing") == {
+        ("loopback", "allowed"): 90_000,
+        ("loopback", "denied"): 10_000,
+    }
+    assert violations(agent, "crashing") == {"unlicensed_principal": 10_000}
+    assert all_closed(agent, "crashing") == 100_000
+    by_worker = flows_by_pid(agent, "crashing")
+    assert set(by_worker) == children(server)
+    assert sum(by_worker.values()) == 100_000
+
+
+def test_nothing_was_lost_and_nothing_had_to_be_reconciled(agent: RunningAgent) -> None:
+    status = agent.status()
+    assert {cause: count for cause, count in status["losses"].items() if count} == {}
+    assert status["flows"]["closed_by_reconciliation"] == 0
+
+
+def test_each_prefork_worker_is_named_with_what_it_served(shared_lab: Lab, agent: RunningAgent) -> None:
+    lab = shared_lab
+    server = lab.serve(lab.host, "127.0.0.1", 6700, program=lab.executable("opt/server"), workers=WORKERS)
+    options = ["--clients", "16"]
+    lab.load(lab.host, "127.0.0.1", 6700, connections=1_000, program=load_program(), options=options)
+    by_worker = flows_by_pid(agent, "prefork")
+    assert set(by_worker) <= children(server)
+    assert sum(by_worker.values()) == 1_000
+    assert server.pid not in by_worker
+    listener = next(one for one in agent.listeners() if one["port"] == 6700)
+    assert listener["states"] == ["declared"]
+    assert {owner["pid"] for owner in listener["owners"]} == {server.pid, *children(server)}
+    held = lab.run(lab.host, [load_program(), "127.0.0.1", "6700", "--connections", "1", "--hold", "60000"])
+    flow = wait_for(
+        lambda: next((one for one in agent.flows() if one["acceptor"] and one["service"] == "prefork"), None),
+        "the flow's worker is known",
+    )
+    assert flow["consumer"]["pid"] == held.pid
+    assert flow["owner"]["exe"] == flow["acceptor"]["exe"] == str(lab.executable("opt/server"))
+    assert flow["acceptor"]["pid"] in children(server)
