@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from agent.cli import explain, policy, running, watching
-from agent.errors import LicetError
+from agent.cli import doctor, events, explain, flows, listeners, policy, running, status
+from agent.errors import EXIT_FAILED, LicetError
 
 INTERRUPTED = 130
+DEBUG = "LICET_DEBUG"
+"""Environment variable: set, an error that nobody foresaw shows where it came from."""
 
 app = typer.Typer(
     help="Every connect() and accept() of this host, judged against the license policy in the kernel.",
@@ -20,26 +25,49 @@ app = typer.Typer(
 app.command()(running.run)
 app.command()(running.load)
 app.command()(running.unload)
-app.command()(watching.status)
-app.command()(watching.doctor)
-app.command()(watching.events)
-app.command()(watching.flows)
-app.command()(watching.listeners)
-app.command()(running.version)
-app.command()(explain.explain)
+app.command()(status.status)
+app.command()(doctor.doctor)
+app.command()(events.events)
+app.command()(flows.flows)
+app.command()(listeners.listeners)
 app.add_typer(policy.app, name="policy")
+app.command()(explain.explain)
+app.command()(running.version)
+
+
+@app.callback()
+def options(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Configuration file; may also stand after the command."),
+    ] = None,
+) -> None:
+    if config is not None:  # every command takes it from there, unless it is given one itself
+        os.environ[running.CONFIG] = str(config)
 
 
 def main() -> None:
-    """Entry point `licet`. A LicetError is a line on stderr, never a traceback."""
+    """Entry point `licet`. What goes wrong is a line on stderr, never a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where it is noticed that nobody reads any more
     except LicetError as error:
-        for line in str(error).splitlines():
-            print(f"licet: {line}", file=sys.stderr)
+        _say(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # `licet events | head`: nobody reads any more
-        sys.exit(0)
+    except BrokenPipeError:  # `licet events | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except Exception as error:  # the last place where an operator can be spared a traceback
+        if DEBUG in os.environ:
+            raise
+        _say(f"{type(error).__name__}: {error} ({DEBUG}=1 shows where)")
+        sys.exit(EXIT_FAILED)
+
+
+def _say(message: str) -> None:
+    for line in message.splitlines():
+        print(f"licet: {line}", file=sys.stderr)

@@ -10,9 +10,9 @@ import typer
 import agent
 from agent.config import load_settings
 
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Configuration file.", envvar="LICET_CONFIG")
-]
+CONFIG = "LICET_CONFIG"
+"""Environment variable that names the configuration file."""
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.", envvar=CONFIG)]
 
 
 def run(

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent.errors import LicetError
-from agent.export.events import flow_fields, process_fields
+from agent.export.events import Event, flow_fields, now_text, process_fields
+from agent.export.http import JsonAnswer, Reader, application
 from agent.export.metrics import registry
+from agent.export.text import to_json
 from agent.export.view import Agent, JudgedListener
 from agent.model import show_address
 
 MAX_LIMIT = 100_000
 FOLLOW_POLL_S = 0.2
+GZIP_LEVEL = 6
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-async def _on_error(_request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        return JSONResponse({"error": str(error.detail)}, status_code=error.status_code)
-    return JSONResponse({"error": str(error)}, status_code=422)
-
-
-_HANDLERS: dict[Any, Any] = {HTTPException: _on_error, LicetError: _on_error}
-
-
 def public_app(agent: Agent) -> Starlette:
-    """For TCP: nothing here changes anything or names a process."""
-    metrics = registry(agent)
+    """For TCP: nothing here changes anything, and a process is named only where a metric does."""
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -49,60 +37,75 @@ def public_app(agent: Agent) -> Starlette:
     async def readyz(_request: Request) -> Response:
         ready = agent.ready()
         reason = "ready" if ready else "programs are attached, the policy is not in force yet"
-        return JSONResponse({"ready": ready, "reason": reason}, status_code=200 if ready else 503)
+        return JsonAnswer({"ready": ready, "reason": reason}, status_code=200 if ready else 503)
 
-    routes = [
-        Route("/metrics", _metrics(metrics)),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-    ]
-    return Starlette(
-        routes=routes,
-        exception_handlers=_HANDLERS,
-        middleware=[Middleware(GZipMiddleware, minimum_size=1024)],
+    return application(
+        [
+            Route("/metrics", _metrics(agent)),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ]
     )
 
 
-def _metrics(metrics: CollectorRegistry) -> Handler:
+def _metrics(agent: Agent) -> Handler:
+    """Text or OpenMetrics, compressed or not, as the scraper asks."""
+    metrics = registry(agent)
+    reader = Reader()
+
     async def handler(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(await run_in_threadpool(encode, metrics), media_type=content_type)
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except ValueError as error:
+            raise HTTPException(406, f"accept: {error}") from error
+        compressed = gzip_accepted(request.headers.get("accept-encoding", ""))
+
+        def scrape() -> bytes:
+            text = encode(metrics)
+            return gzip.compress(text, GZIP_LEVEL) if compressed else text
+
+        headers = {"content-encoding": "gzip"} if compressed else {}
+        return Response(await reader(scrape), media_type=content_type, headers=headers)
 
     return handler
 
 
-def control_app(agent: Agent) -> Starlette:
-    """For the unix socket, which only root and the group licet can open."""
+def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> Starlette:
+    """For the unix socket, which only root and the group licet can open. `stopping` ends endless answers."""
+    reader = Reader()
 
     def answer(read: Callable[[], Any]) -> Handler:
         async def handler(_request: Request) -> Response:
-            return JSONResponse(await run_in_threadpool(read))
+            return JsonAnswer(await reader(read))
 
         return handler
 
     async def edges(request: Request) -> Response:
-        return JSONResponse(list(await run_in_threadpool(agent.edges, _limit(request, 100))))
+        limit = _limit(request, 100)
+        return JsonAnswer(await reader(lambda: list(agent.edges(limit))))
 
-    async def recent(request: Request) -> Response:
+    async def events(request: Request) -> Response:
+        kind = request.query_params.get("type", "")
         if request.query_params.get("follow") in ("1", "true"):
-            lines = _follow(agent, _limit(request, 0))
+            lines = _follow(agent, _limit(request, 0), kind, stopping)
             return StreamingResponse(lines, media_type="application/x-ndjson")
-        return JSONResponse(list(agent.recent_events(_limit(request, 100))))
+        return JsonAnswer(_recent(agent, _limit(request, 100), kind))
 
     async def reload(_request: Request) -> Response:
-        return JSONResponse(await agent.reload())
+        return JsonAnswer(await agent.reload())
 
-    routes = [
-        Route("/v1/status", answer(agent.status)),
-        Route("/v1/flows", answer(lambda: [flow_fields(*one) for one in agent.flows()])),
-        Route("/v1/listeners", answer(lambda: [listener_fields(one) for one in agent.listeners()])),
-        Route("/v1/acceptors", answer(lambda: list(agent.acceptors()))),
-        Route("/v1/edges", edges),
-        Route("/v1/events", recent),
-        Route("/v1/policy", answer(agent.policy)),
-        Route("/v1/reload", reload, methods=["POST"]),
-    ]
-    return Starlette(routes=routes, exception_handlers=_HANDLERS)
+    return application(
+        [
+            Route("/v1/status", answer(agent.status)),
+            Route("/v1/flows", answer(lambda: [flow_fields(*one) for one in agent.flows()])),
+            Route("/v1/listeners", answer(lambda: [listener_fields(one) for one in agent.listeners()])),
+            Route("/v1/acceptors", answer(lambda: list(agent.acceptors()))),
+            Route("/v1/edges", edges),
+            Route("/v1/events", events),
+            Route("/v1/policy", answer(agent.policy)),
+            Route("/v1/reload", reload, methods=["POST"]),
+        ]
+    )
 
 
 def listener_fields(judged: JudgedListener) -> dict[str, Any]:
@@ -125,17 +128,31 @@ def listener_fields(judged: JudgedListener) -> dict[str, Any]:
 
 def _limit(request: Request, default: int) -> int:
     text = request.query_params.get("limit", str(default))
-    if not text.isdecimal() or int(text) > MAX_LIMIT:
+    # the length first: Python refuses to read a number of thousands of digits
+    if not (text.isdecimal() and len(text) <= len(str(MAX_LIMIT)) and int(text) <= MAX_LIMIT):
         raise HTTPException(400, f"limit: a whole number from 0 to {MAX_LIMIT} is expected")
     return int(text)
 
 
-async def _follow(agent: Agent, limit: int) -> AsyncIterator[str]:
+def _recent(agent: Agent, limit: int, kind: str) -> list[Event]:
+    """The newest `limit` of one type, or of all."""
+    if not kind:
+        return list(agent.recent_events(limit))
+    fitting = [event for event in agent.recent_events(MAX_LIMIT) if event["type"] == kind]
+    return fitting[-limit:] if limit else []
+
+
+async def _follow(agent: Agent, limit: int, kind: str, stopping: Callable[[], bool]) -> AsyncIterator[str]:
     cursor = agent.event_cursor()
-    for event in agent.recent_events(limit):
-        yield json.dumps(event, ensure_ascii=False) + "\n"
-    while True:
-        cursor, events = agent.events_since(cursor)
+    for event in _recent(agent, limit, kind):
+        yield to_json(event) + "\n"
+    while not stopping():
+        newer, events = agent.events_since(cursor)
+        missed = newer - cursor - len(events)
+        cursor = newer
+        if missed:  # a slow reader: what it did not fetch in time is no longer kept
+            yield to_json({"type": "missed", "time": now_text(), "count": missed}) + "\n"
         for event in events:
-            yield json.dumps(event, ensure_ascii=False) + "\n"
+            if kind in ("", event["type"]):
+                yield to_json(event) + "\n"
         await asyncio.sleep(FOLLOW_POLL_S)

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +31,61 @@ class _UnixConnection(http.client.HTTPConnection):
 class ControlClient:
     """Raises DaemonUnreachable where nobody answers, ControlError where the answer is an error."""
 
-    def __init__(self, control_socket: Path) -> None:
+    def __init__(self, control_socket: Path, *, timeout_s: float = TIMEOUT_S) -> None:
         self._path = control_socket
+        self._timeout_s = timeout_s
 
     def get(self, path: str) -> Any:
-        return json.loads(self._ask("GET", path, TIMEOUT_S).read())
+        return self._value("GET", path)
 
     def post(self, path: str) -> Any:
-        return json.loads(self._ask("POST", path, TIMEOUT_S).read())
+        return self._value("POST", path)
 
     def lines(self, path: str) -> Iterator[Any]:
-        """Values of an endless answer, one a line, as they come."""
-        answer = self._ask("GET", path, None)
-        for line in answer:
-            yield json.loads(line)
+        """Values of an endless answer, one a line, as they come; ends when the daemon stops."""
+        with closing(_UnixConnection(self._path, None)) as connection:
+            answer = self._ask(connection, "GET", path)
+            while line := self._read_line(answer):
+                yield self._parsed(line)
 
-    def _ask(self, method: str, path: str, timeout_s: float | None) -> http.client.HTTPResponse:
-        connection = _UnixConnection(self._path, timeout_s)
+    def _value(self, method: str, path: str) -> Any:
+        with closing(_UnixConnection(self._path, self._timeout_s)) as connection:
+            answer = self._ask(connection, method, path)
+            try:
+                return self._parsed(answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
+
+    def _ask(self, connection: _UnixConnection, method: str, path: str) -> http.client.HTTPResponse:
         try:
             connection.request(method, path)
             answer = connection.getresponse()
+            if answer.status >= 400:
+                raise ControlError(_message(answer))
         except (OSError, http.client.HTTPException) as error:
-            raise DaemonUnreachable(
-                f"no daemon answers at {self._path} ({error}); start one with `licet run`, or name its "
-                "configuration with --config"
-            ) from error
-        if answer.status >= 400:
-            raise ControlError(_message(answer))
+            raise self._unreachable(error) from error
         return answer
+
+    def _read_line(self, answer: http.client.HTTPResponse) -> bytes:
+        try:
+            return answer.readline()
+        except (OSError, http.client.HTTPException) as error:
+            raise DaemonUnreachable(f"the daemon at {self._path} went away") from error
+
+    def _parsed(self, text: bytes) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ControlError(f"what answers at {self._path} is no licet daemon: {error}") from error
+
+    def _unreachable(self, error: Exception) -> DaemonUnreachable:
+        if isinstance(error, PermissionError):
+            return DaemonUnreachable(f"{self._path}: only root and the group licet may ask the daemon")
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer"
+        return DaemonUnreachable(
+            f"no daemon answers at {self._path} ({cause}); start one with `licet run`, or name its "
+            "configuration with --config"
+        )
 
 
 def _message(answer: http.client.HTTPResponse) -> str:

@@ -104,7 +104,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
 def _violations(snapshot: Snapshot) -> Metric:
     family = _counter(
         "licet_violations",
-        "By reason: attempts judged denied, each when it is counted in licet_connections_total; listeners that "
+        "By reason: attempts judged denied, when counted in licet_connections_total; listeners that "
         "should not be there, once when found; exposures, once for each peer outside the listening scope.",
         ("service", "port_class", "reason"),
     )

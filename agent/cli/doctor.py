@@ -1,0 +1,31 @@
+"""licet doctor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from agent.cli.output import Json, print_json, print_table
+from agent.errors import EXIT_FAILED
+
+
+def doctor(as_json: Json = False) -> None:
+    """What this kernel has of what licet uses, and what licet does without it. Needs no daemon.
+
+    Exit code 1 if something is missing that licet cannot do without."""
+    from agent.kernel.features import probe  # loads libbpf
+
+    features = probe()
+    if as_json:
+        print_json([asdict(feature) for feature in features])
+    else:
+        print_table(
+            ("FEATURE", "FOUND", "DETAIL", "WITHOUT IT"),
+            ((one.name, "yes" if one.found else "no", one.detail, one.instead) for one in features),
+            nothing="nothing was probed",
+        )
+    missing = [feature.name for feature in features if feature.required and not feature.found]
+    if missing:
+        typer.echo(f"licet: cannot run here; missing: {', '.join(missing)}", err=True)
+        raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,51 @@
+"""What the reading commands share: the daemon's client, JSON and tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent.config import load_settings
+from agent.export.client import ControlClient
+from agent.export.human import process_name
+from agent.export.text import printable
+
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+UNBOUNDED = 100_000
+
+
+def client(config: Path | None) -> ControlClient:
+    return ControlClient(load_settings(config).control_socket)
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str) -> None:
+    """Fits a terminal; a pipe gets every cell whole. `nothing` is said where there are no rows."""
+    from rich.console import Console  # takes 50 ms, which --json need not pay
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    if not table.row_count:
+        print(nothing)
+        return
+    Console(width=None if sys.stdout.isatty() else UNBOUNDED).print(table)
+
+
+def who(fields: Mapping[str, Any]) -> str:
+    """A process, else the address that stands for it, else nothing."""
+    return process_name(fields) if "pid" in fields else str(fields.get("address", ""))
+
+
+def place(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

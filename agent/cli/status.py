@@ -1,0 +1,78 @@
+"""licet status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.cli.output import Json, client, print_json, print_table
+from agent.cli.running import Config
+from agent.export.text import printable
+
+
+def status(config: Config = None, as_json: Json = False) -> None:
+    """What is attached, where, by which rung; policy, losses, memory, and what is not covered."""
+    answer = client(config).get("/v1/status")
+    if as_json:
+        print_json(answer)
+        return
+    for name, text in _facts(answer):
+        print(f"{name:<11}{printable(text)}")
+    print()
+    print_table(
+        ("HOOK", "RUNG", "ATTACHED TO", "NOTE"),
+        ((one["hook"], one["rung"], one["attached_to"], one["note"]) for one in answer["hooks"]),
+        nothing="no hook is attached",
+    )
+    print()
+    print_table(
+        ("MAP", "ENTRIES", "ROOM FOR"),
+        ((name, use["entries"], use["capacity"]) for name, use in answer["maps"].items()),
+        nothing="no map is counted",
+    )
+    print()
+    print_table(
+        ("NOT COVERED", "WHAT FOLLOWS"),
+        ((one["what"], one["follows"]) for one in answer["not_covered"]),
+        nothing="nothing is left out",
+    )
+
+
+def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    policy, flows, scope = answer["policy"], answer["flows"], answer["scope"]
+    losses = [f"{cause} {count:,}" for cause, count in answer["losses"].items() if count]
+    facts = [
+        ("licet", f"{answer['version']}, pid {answer['pid']}, up {_span(answer['uptime_s'])}"),
+        ("mode", f"{answer['mode']}{'' if answer['ready'] else ' (not ready yet)'}"),
+        ("metrics", f"http://{answer['listen']}/metrics"),
+        ("kernel", ", ".join(f"{name} {value}" for name, value in answer["kernel"].items() if value)),
+        ("scope", f"cgroup {scope['cgroup']}, namespaces {_listed(scope['namespaces'])}"),
+        ("pins", f"{answer['pins']}: {len(answer['programs'])} programs"),
+        (
+            "policy",
+            f"generation {policy['generation']}: {policy['targets']} targets, {policy['grants']} grants "
+            f"({_listed(policy['files']) or 'no file'})",
+        ),
+    ]
+    facts += [("", f"warning: {warning}") for warning in policy["warnings"]]
+    if policy["last_error"]:
+        facts.append(("", f"the last reload failed: {policy['last_error']}"))
+    facts += [
+        ("flows", f"{flows['open']:,} open, {flows['opened']:,} opened, {flows['closed']:,} closed"),
+        ("losses", ", ".join(losses) or "none"),
+        ("memory", f"{answer['memory_mb']} MB"),
+    ]
+    return facts
+
+
+def _listed(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    shown = [f"{count} {unit}" for count, unit in parts if count]
+    return " ".join(shown[:2]) or "0 s"

@@ -1,0 +1,66 @@
+"""The two listening sockets: TCP for scrapes, a unix socket that only root and one group can open."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import socket
+import stat
+from pathlib import Path
+
+from agent.errors import ConfigError, KernelError
+
+CONTROL_GROUP = "licet"
+MAX_PORT = 65535
+
+
+def listen_tcp(listen: str) -> socket.socket:
+    """`listen` as HOST:PORT, IPv6 in brackets; port 0 takes a free one. Raises ConfigError."""
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (host and port.isdecimal() and len(port) <= len(str(MAX_PORT)) and int(port) <= MAX_PORT):
+        raise ConfigError(f"listen: {listen!r} is not HOST:PORT, such as 127.0.0.1:9477")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, int(port)))
+        listener.listen()
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
+        listener.close()
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"listen: {listen}: {cause}; choose another address") from error
+    return listener
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Replaces the socket of a daemon that is gone (the run lock says that there is no other). Mode 0660,
+    group licet where it exists. Raises KernelError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        os.fchmod(listener.fileno(), 0o600)  # bind() gives the file this mode: never wider, not for a moment
+        listener.bind(str(path))
+        with contextlib.suppress(KeyError, PermissionError):
+            os.chown(path, -1, grp.getgrnam(CONTROL_GROUP).gr_gid)
+        path.chmod(0o660)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise KernelError(f"{path}: cannot listen: {error.strerror or error}; see paths.run") from error
+    except KernelError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise KernelError(f"{path}: is there, and is no socket; remove it")
+    path.unlink()
