@@ -19,9 +19,12 @@ class RunLock:
     """Held while a daemon runs. The kernel lets go of it when the process dies, however it dies."""
 
     def __init__(self, run: Path) -> None:
-        run.mkdir(parents=True, exist_ok=True)
-        self._path = run / "licet.lock"
-        self._file = self._path.open("a+", encoding="utf-8")
+        """Raises AlreadyRunning where another daemon holds it, KernelError where there can't be one."""
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            self._file = (run / "licet.lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise KernelError(f"{run}: cannot make the run directory: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -37,12 +40,14 @@ class RunLock:
         self._file.flush()
 
     def release(self) -> None:
-        self._path.unlink(missing_ok=True)
+        # the file stays: were it removed, one who has opened it could lock it beside one who made it anew
+        self._file.truncate(0)
         self._file.close()
 
 
 class State:
-    """Files in paths.state. Each is written whole and renamed into place."""
+    """Files in paths.state. Each is written whole and renamed into place; raises KernelError where it
+    can't be."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -59,7 +64,7 @@ class State:
             return Ids.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return Ids()
-        except (json.JSONDecodeError, ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise KernelError(
                 f"{path}: damaged ({error}); remove it together with the pins: licet unload && rm {path}"
             ) from error
@@ -78,6 +83,12 @@ class State:
         self._store("clock.json", {"seen_unix_s": max(time.time(), self.newest_time())})
 
     def _store(self, name: str, content: object) -> None:
-        fresh = self._folder / f".{name}.new"
-        fresh.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(fresh, self._folder / name)
+        path, fresh = self._folder / name, self._folder / f".{name}.new"
+        try:
+            with fresh.open("w", encoding="utf-8") as file:
+                json.dump(content, file)
+                file.flush()
+                os.fsync(file.fileno())  # before the name: a power loss must not leave an empty file
+            os.replace(fresh, path)
+        except OSError as error:
+            raise KernelError(f"{path}: cannot be written: {error.strerror}") from error

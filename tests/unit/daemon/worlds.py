@@ -1,0 +1,39 @@
+"""What the daemon's parts stand on in unit tests: maps in memory and processes made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.kernel.maps import Counters
+from agent.kernel.records import Names
+from agent.model import Origin, PortClass, Process, Target, Verdict, to_address
+from tests.unit.kernel.memory_map import MemoryMap
+
+SEED = 0x5EED
+DB = Target("db", PortClass.INTERNAL)
+TARGETS = {1: DB, 2: Target("db", PortClass.ADMIN)}
+LOOPBACK, HERE, ELSEWHERE = to_address("127.0.0.1"), to_address("10.0.0.1"), to_address("10.9.9.9")
+SECOND_NS = 1_000_000_000
+
+
+@dataclass
+class MemoryCounters(Counters):
+    """Counters over maps in memory; what was counted by hand is listed."""
+
+    uses: Any = field(default_factory=lambda: MemoryMap("uses"))
+    told: Any = field(default_factory=lambda: MemoryMap("told"))
+    flows: Any = field(default_factory=lambda: MemoryMap("flows"))
+    found: list[tuple[Verdict, Origin]] = field(default_factory=list)
+
+    def count_found(self, verdict: Verdict, origin: Origin) -> None:
+        self.found.append((verdict, origin))
+
+
+def new_names() -> Names:
+    return Names(MemoryMap("names"), SEED, lambda pid: "")  # type: ignore[arg-type]
+
+
+def completed(seen: Process, *, comm: str = "", args: tuple[str, ...] = (), gids: Any = ()) -> Process:
+    """As Attributor.complete, for a process that is gone: only the kernel's word."""
+    return replace(seen, comm=comm or seen.comm, args=args or seen.args)
