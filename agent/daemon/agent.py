@@ -65,7 +65,12 @@ class Daemon:
             Inventory(reader, namespaces), reader, self._counters.owners, self._names.note
         )
         flows = FlowTable(
-            self._counters, self._names, self._attributor.complete, named, self._listening.owner_of
+            self._counters,
+            self._names,
+            self._attributor.complete,
+            named,
+            self._listening.owner_of,
+            reader.names_are_trusted,
         )
         self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
         sink = settings.events.sink

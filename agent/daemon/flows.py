@@ -42,12 +42,12 @@ class Adopted:
     flow: Flow
 
 
-def local_consumer(process: Process, netns: int) -> LocalConsumer:
-    """A process in the terms the policy judges by."""
+def local_consumer(process: Process, netns: int, *, name_is_trusted: bool = True) -> LocalConsumer:
+    """A process in the terms the policy judges by. A path that is not trusted matches no selector."""
     parts = [part for part in process.cgroup.split("/") if part]
     cgroups = tuple("/" + "/".join(parts[:depth]) for depth in range(len(parts), 0, -1))
     return LocalConsumer(
-        exe=process.exe or None,
+        exe=(process.exe or None) if name_is_trusted else "",
         uid=process.uid or 0,
         gids=frozenset(process.gids),
         cgroups=cgroups,
@@ -63,12 +63,14 @@ class FlowTable:
         complete: Callable[..., Process],
         target_named: Callable[[int], Target | None],
         owner_of: Callable[[int, int, Address], Process | None],
+        name_is_trusted: Callable[[int], bool],
     ) -> None:
         self._counters = counters
         self._names = names
         self._complete = complete
         self._target_named = target_named
         self._owner_of = owner_of
+        self._name_is_trusted = name_is_trusted
         self.closed_by_reconciliation = 0
 
     def rows(self) -> list[Flow]:
@@ -126,7 +128,7 @@ class FlowTable:
     def _judge(
         self, connection: Connection, tables: Tables, facts: HostFacts, now_boot_ns: int
     ) -> Adopted | None:
-        consumer, origin = _consumer_of(connection, facts)
+        consumer, origin = self._consumer_of(connection, facts)
         socket = _followed_socket(connection)
         address, port = connection.server_endpoint
         destination = Destination(Protocol.TCP, address, port, socket.netns)
@@ -160,6 +162,14 @@ class FlowTable:
         self._counters.count_found(verdict, origin)
         return Adopted(target, flow)
 
+    def _consumer_of(self, connection: Connection, facts: HostFacts) -> tuple[Consumer, Origin]:
+        if connection.consumer is None or not connection.consumer_processes:
+            return RemoteConsumer(connection.consumer_endpoint[0]), Origin.REMOTE
+        netns, process = connection.consumer.netns, connection.consumer_processes[0]
+        origin = Origin.LOOPBACK if netns == facts.host_netns else Origin.CONTAINER
+        trusted = self._name_is_trusted(process.pid)
+        return local_consumer(process, netns, name_is_trusted=trusted), origin
+
     def _insert(self, flow: Flow) -> bool:
         """False: the kernel has made the row meanwhile."""
         raw = encode_flow(flow, self._names.note)
@@ -178,7 +188,8 @@ class FlowTable:
         `looked_at`: cookies of the namespaces in which the live sockets were listed."""
         closed = []
         for flow in self.rows():
-            settling = now_boot_ns - flow.opened_boot_ns < SETTLE_NS
+            # one from before the agent was in sock_diag when it got its row
+            settling = not flow.pre_existing and now_boot_ns - flow.opened_boot_ns < SETTLE_NS
             if settling or flow.cookie in live_cookies or flow.netns not in looked_at:
                 continue
             if self._counters.flows.remove(abi.U64.pack(flow.cookie)) and flow.established:
@@ -201,14 +212,6 @@ def _followed_socket(connection: Connection) -> Socket:
 def _is_here(address: Address, facts: HostFacts) -> bool:
     known = (facts.addresses, *(one.addresses for one in facts.namespaces))
     return is_loopback(address) or any(address in addresses for addresses in known)
-
-
-def _consumer_of(connection: Connection, facts: HostFacts) -> tuple[Consumer, Origin]:
-    if connection.consumer is None or not connection.consumer_processes:
-        return RemoteConsumer(connection.consumer_endpoint[0]), Origin.REMOTE
-    netns = connection.consumer.netns
-    origin = Origin.LOOPBACK if netns == facts.host_netns else Origin.CONTAINER
-    return local_consumer(connection.consumer_processes[0], netns), origin
 
 
 def _encode_identity(process: Process | None, exe_hash: Callable[[str], int], netns: int = 0) -> abi.Identity:
