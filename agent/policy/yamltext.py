@@ -75,7 +75,7 @@ def parse_yaml(text: str, name: str) -> Text:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _unreadable(
-            name, mark.line + 1 if mark else None, f"not YAML: {error.problem}", _remedy(error)
+            name, mark.line + 1 if mark else None, f"not YAML: {error.problem}", _remedy(error, text)
         ) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -106,8 +106,11 @@ def _unreadable(name: str, line: int | None, reason: str, remedy: str = "") -> U
     return Unreadable([Finding(Place(name, line), reason, remedy)])
 
 
-def _remedy(error: yaml.MarkedYAMLError) -> str:
-    if "\\t" in repr(error.problem):
+def _remedy(error: yaml.MarkedYAMLError, text: str) -> str:
+    mark = error.problem_mark
+    # YAML counts other line breaks than \n too, so the line may lie elsewhere, or nowhere.
+    line = "".join(text.split("\n")[mark.line : mark.line + 1]) if mark else ""
+    if mark and line[mark.column : mark.column + 1] == "\t":
         return "indent with spaces, not tabs"
     return str(error.context) if error.context else ""
 

@@ -18,7 +18,7 @@ from tests.fixtures import naive, policies
 ATTEMPTS = st.lists(
     st.tuples(policies.consumers(), policies.destinations(), policies.times_boot_ns()), min_size=1, max_size=8
 )
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def named(verdict: Verdict, ids: Ids) -> naive.NaiveVerdict:

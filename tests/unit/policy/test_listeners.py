@@ -1,0 +1,224 @@
+"""Listeners: declared at all, served by the right process, open no wider than allowed."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from agent.model import (
+    HostFacts,
+    Listener,
+    ListenerState,
+    Namespace,
+    PortClass,
+    Process,
+    Protocol,
+    Target,
+    to_address,
+)
+from agent.policy.document import parse_policy
+from agent.policy.listeners import in_scope, judge_listener
+from agent.policy.values import Policy
+
+POLICY = parse_policy("""\
+version: 1
+services:
+  db:
+    product: acme
+    owner: [{unit: postgresql.service}, {user: postgres, exe: /usr/lib/postgresql/*}]
+    ports:
+      - {port: 5432, class: internal}
+      - {port: 9187, class: admin, bind: [127.0.0.0/8]}
+      - {port: 80, class: public}
+      - {port: 5353, class: internal, protocol: udp}
+      - {port: 7000, class: internal, bind: [0.0.0.0/0]}
+      - {port: 7001, class: internal, bind: [0.0.0.0/0, '::/0']}
+      - {port: 7002, class: public, bind: [10.0.0.0/8]}
+  inside: {product: acme, at: [10.9.0.0/16], ports: [{port: 6000, class: internal}]}
+""")
+FACTS = HostFacts(
+    host_netns=7,
+    addresses=(to_address("192.0.2.1"),),
+    namespaces=(
+        Namespace(8, 80, "/run/netns/c", (to_address("10.9.0.2"),)),
+        Namespace(9, 90, "/run/netns/d"),
+    ),
+    users={"postgres": 70},
+)
+POSTGRES = Process(pid=1, comm="postgres", cgroup="/system.slice/postgresql.service/main")
+
+
+def listener(
+    address: str,
+    port: int = 5432,
+    *owners: Process,
+    netns: int = 7,
+    v6only: bool = False,
+    protocol: Protocol = Protocol.TCP,
+) -> Listener:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return Listener(protocol, family, to_address(address), port, netns, 1, 1, v6only, owners)
+
+
+def states(found: Listener, policy: Policy | None = POLICY) -> tuple[ListenerState, ...]:
+    return judge_listener(policy, found, FACTS).states
+
+
+def test_a_declared_listener_has_nothing_to_explain() -> None:
+    judged = judge_listener(POLICY, listener("127.0.0.1", 5432, POSTGRES), FACTS)
+    assert (judged.service, judged.port_class) == ("db", "internal")
+    assert judged.states == (ListenerState.DECLARED,)
+    assert judged.explanation == ""
+
+
+def test_a_port_that_no_service_declares_is_undeclared() -> None:
+    judged = judge_listener(POLICY, listener("0.0.0.0", 6379), FACTS)
+    assert (judged.service, judged.port_class, judged.states) == ("", "", (ListenerState.UNDECLARED,))
+    assert "0.0.0.0:6379/tcp" in judged.explanation
+
+
+def test_protocols_are_declared_apart() -> None:
+    assert states(listener("127.0.0.1", 5432, protocol=Protocol.UDP)) == (ListenerState.UNDECLARED,)
+    assert states(listener("127.0.0.1", 5353, protocol=Protocol.UDP)) == (ListenerState.DECLARED,)
+
+
+def test_without_a_policy_nothing_is_judged() -> None:
+    judged = judge_listener(None, listener("0.0.0.0"), FACTS)
+    assert (judged.states, judged.bind) == ((), "any")
+
+
+def test_another_namespace_has_its_own_ports() -> None:
+    assert states(listener("0.0.0.0", 5432, netns=8)) == ()
+    assert states(listener("0.0.0.0", 6379, netns=8)) == ()
+
+
+def test_a_service_at_a_containers_address_is_judged_there() -> None:
+    assert states(listener("10.9.0.2", 6000, netns=8)) == (ListenerState.DECLARED,)
+    assert states(listener("0.0.0.0", 6000, netns=8)) == (ListenerState.EXPOSED,)
+    assert states(listener("0.0.0.0", 6000, netns=9)) == (), "this one has no such address"
+    assert states(listener("::", 6000, netns=8, v6only=True)) == (), "takes no IPv4"
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "exposed"),
+    [
+        ("127.0.0.1", 5432, False),
+        ("::1", 5432, False),
+        ("10.1.2.3", 5432, False),
+        ("100.64.0.1", 5432, False),
+        ("fd00::1", 5432, False),
+        ("fe80::1", 5432, False),
+        ("192.0.2.1", 5432, True),
+        ("2001:db8::1", 5432, True),
+        ("0.0.0.0", 5432, True),
+        ("::", 5432, True),
+        ("127.0.0.1", 9187, False),
+        ("10.1.2.3", 9187, True),
+        ("::1", 9187, True),
+        ("0.0.0.0", 80, False),
+        ("::", 80, False),
+        ("0.0.0.0", 7000, False),
+        ("::", 7000, True),
+        ("::", 7001, False),
+        ("10.1.2.3", 7002, False),
+        ("0.0.0.0", 7002, True),
+    ],
+)
+def test_a_listener_wider_than_its_scope_is_exposed(address: str, port: int, exposed: bool) -> None:
+    expected = ListenerState.EXPOSED if exposed else ListenerState.DECLARED
+    assert states(listener(address, port)) == (expected,)
+
+
+def test_an_ipv6_only_wildcard_is_not_an_ipv4_one() -> None:
+    policy = parse_policy(
+        "version: 1\nservices: {x: {product: p, ports: [{port: 1, class: internal, bind: ['::/0']}]}}\n"
+    )
+    assert states(listener("::", 1, v6only=True), policy) == (ListenerState.DECLARED,)
+    assert states(listener("::", 1), policy) == (ListenerState.EXPOSED,)
+
+
+def test_the_explanation_of_an_exposure_names_scope_rule_and_remedy() -> None:
+    explanation = judge_listener(POLICY, listener("0.0.0.0", 9187), FACTS).explanation
+    for part in ("0.0.0.0:9187/tcp", "127.0.0.0/8", "policy.yaml:8", "widen `bind`"):
+        assert part in explanation
+
+
+@pytest.mark.parametrize(
+    ("owners", "state"),
+    [
+        ((POSTGRES,), ListenerState.DECLARED),
+        ((Process(pid=2, uid=70, exe="/usr/lib/postgresql/postgres", cgroup="/x"),), ListenerState.DECLARED),
+        ((Process(pid=2, uid=70, exe="/tmp/postgres", cgroup="/x"),), ListenerState.OWNER_MISMATCH),
+        (
+            (Process(pid=2, uid=71, exe="/usr/lib/postgresql/postgres", cgroup="/x"),),
+            ListenerState.OWNER_MISMATCH,
+        ),
+        ((Process(pid=1, uid=0, exe="/sbin/init", cgroup="/init.scope"), POSTGRES), ListenerState.DECLARED),
+        (
+            (Process(pid=2, uid=71, exe="/x", cgroup="/a.service/postgresql.service"),),
+            ListenerState.OWNER_MISMATCH,
+        ),
+        ((), ListenerState.DECLARED),
+        ((Process(pid=2),), ListenerState.DECLARED),
+    ],
+    ids=[
+        "unit",
+        "user and exe",
+        "wrong exe",
+        "wrong user",
+        "passed on",
+        "forged unit",
+        "not found",
+        "not known",
+    ],
+)
+def test_only_a_known_process_that_is_no_owner_is_a_mismatch(
+    owners: tuple[Process, ...], state: ListenerState
+) -> None:
+    assert states(listener("127.0.0.1", 5432, *owners)) == (state,)
+
+
+def test_a_listener_can_be_wrong_in_two_ways() -> None:
+    nc = Process(pid=2, uid=9, exe="/usr/bin/nc", cgroup="/user.slice")
+    judged = judge_listener(POLICY, listener("0.0.0.0", 5432, nc), FACTS)
+    assert judged.states == (ListenerState.OWNER_MISMATCH, ListenerState.EXPOSED)
+    assert "/usr/bin/nc" in judged.explanation
+
+
+@pytest.mark.parametrize(
+    ("address", "bind"),
+    [("127.0.0.1", "loopback"), ("::1", "loopback"), ("10.0.0.1", "private"), ("fe80::1", "private"),
+     ("192.0.2.1", "public"), ("2001:db8::1", "public"), ("0.0.0.0", "any"), ("::", "any")],
+)  # fmt: skip
+def test_how_wide_a_listener_is_bound(address: str, bind: str) -> None:
+    assert judge_listener(POLICY, listener(address), FACTS).bind == bind
+
+
+@pytest.mark.parametrize(
+    ("target", "peer", "inside"),
+    [
+        (Target("db", PortClass.PUBLIC), "203.0.113.1", True),
+        (Target("db", PortClass.ADMIN), "127.0.0.1", True),
+        (Target("db", PortClass.ADMIN), "10.0.0.1", False),
+        (Target("inside", PortClass.INTERNAL), "10.200.0.1", True),
+        (Target("inside", PortClass.INTERNAL), "203.0.113.1", False),
+        (Target("gone", PortClass.INTERNAL), "203.0.113.1", True),
+    ],
+)
+def test_a_peer_from_outside_the_scope_is_evidence(target: Target, peer: str, inside: bool) -> None:
+    assert in_scope(POLICY, target, to_address(peer)) is inside
+
+
+@pytest.mark.parametrize(
+    ("bind", "peer", "inside"),
+    [("127.0.0.1", "10.0.0.1", False), ("10.0.0.5", "10.0.0.9", True), ("10.0.0.5", "203.0.113.1", False),
+     ("203.0.113.5", "198.51.100.1", True)],
+)  # fmt: skip
+def test_a_single_address_to_bind_to_says_which_side_peers_come_from(
+    bind: str, peer: str, inside: bool
+) -> None:
+    policy = parse_policy(
+        f"version: 1\nservices: {{x: {{product: p, ports: [{{port: 1, class: admin, bind: ['{bind}']}}]}}}}\n"
+    )
+    assert in_scope(policy, Target("x", PortClass.ADMIN), to_address(peer)) is inside
