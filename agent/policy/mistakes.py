@@ -52,8 +52,8 @@ def _explained(
             return place, f"'{key}' is not supported by this version yet", later[key]
         return place, f"unknown key '{key}'", did_you_mean(key, _keys(model), _keys_of(model))
     if detail["type"] == MISTAKE:
-        context = detail["ctx"]
-        return place, (f"{key}: " if key else "") + context["reason"], context["remedy"]
+        reason, remedy = detail["ctx"]["reason"], detail["ctx"]["remedy"]
+        return place, reason if reason.startswith(key) else f"{key}: {reason}", remedy
     return place, f"{key}: {detail['msg']}", ""
 
 

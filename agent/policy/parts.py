@@ -62,7 +62,7 @@ class PartReader:
 
     def _ports(self, raw: Any, what: str, location: Location) -> Iterator[Port]:
         for at, entry in self._entries(raw, location):
-            item = read_item(PortItem, entry, f"{what}, port", self.text, at, self.findings)
+            item = read_item(PortItem, entry, f"{what}, ports", self.text, at, self.findings)
             if item:
                 yield Port(
                     place=self.text.place(at),

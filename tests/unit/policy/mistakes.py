@@ -83,7 +83,7 @@ MISTAKES = {
     ),
     "one port twice in a service": (service(PORT % "{port: 1-5, class: admin}, {port: 3, class: public}"), "port 3/tcp is already declared", "one class"),
     "owner that is no list": (service("{product: acme, owner: {unit: a.service}, ports: [{port: 1, class: admin}]}"), "owner: expected a list", "after a -"),
-    "owner with a mistake": (service("{product: acme, owner: [{unit: a}], ports: [{port: 1, class: admin}]}"), "owner: unit: unit 'a' has no type", "a.service"),
+    "owner with a mistake": (service("{product: acme, owner: [{unit: a}], ports: [{port: 1, class: admin}]}"), "owner: unit 'a' has no type", "a.service"),
     "empty principal": (principal("[]"), "principal 'x' is empty", "add a selector"),
     "principal that is no list": (principal("{unit: a.service}"), "expected a list of selectors", "write - "),
     "principal called anyone": (principal("[{uid: 1}]").replace("  x:", "  anyone:"), "'anyone' is built in", "another name"),
