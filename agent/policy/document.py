@@ -7,23 +7,27 @@ from pathlib import Path
 
 from agent.policy import check
 from agent.policy.draft import Draft
-from agent.policy.findings import Findings, in_order
-from agent.policy.values import Policy, UndeclaredListeners
+from agent.policy.findings import Findings, in_order, policy_errors
+from agent.policy.values import Finding, Place, Policy, UndeclaredListeners
 from agent.policy.yamltext import Text, Unreadable, parse_yaml, read_yaml
 
 
 def find_policy_files(path: Path, policy_dir: Path) -> list[Path]:
     """The main file, if it is there, then policy_dir/*.yaml in name order. Empty: there is no policy.
 
-    A directory that is not there, or vanishes, is an empty one. Hidden files (an editor's) are left out."""
-    main = [path] if path.exists() else []
+    A directory that is not there, or vanishes, is an empty one. Hidden files (an editor's) are left out.
+    Raises PolicyErrors for a place that may not be looked at."""
     try:
+        main = [path] if path.exists() else []
         parts = sorted(
             entry for entry in policy_dir.iterdir() if entry.suffix == ".yaml" and entry.name[0] != "."
         )
     except (FileNotFoundError, NotADirectoryError):
-        parts = []
-    return main + parts
+        return main
+    except OSError as error:
+        place = Place(str(error.filename or policy_dir))
+        raise policy_errors([Finding(place, f"cannot be read: {error.strerror}")]) from error
+    return main + [entry for entry in parts if entry != path]
 
 
 def load_policy(path: Path, policy_dir: Path) -> Policy | None:

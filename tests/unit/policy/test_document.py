@@ -150,6 +150,16 @@ def test_a_directory_that_vanished_is_an_empty_one(tmp_path: Path) -> None:
     assert find_policy_files(main, tmp_path / "gone") == [main]
 
 
+def test_a_main_file_in_the_policy_directory_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(WHOLE)
+    assert find_policy_files(tmp_path / "policy.yaml", tmp_path) == [tmp_path / "policy.yaml"]
+
+
+def test_a_place_that_may_not_be_looked_at_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PolicyErrors, match="cannot be read: File name too long"):
+        find_policy_files(tmp_path / "policy.yaml", tmp_path / ("x" * 300))
+
+
 def test_a_policy_directory_alone_is_a_policy(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(WHOLE)
     policy = load_policy(tmp_path / "none.yaml", tmp_path)
