@@ -5,9 +5,6 @@
  * the 512-byte stack is not enough.
  */
 
-/* Without this, LLVM folds both bounds of a loop into one that the verifier can't follow. */
-#define KEEP(i) asm volatile("" : "+r"(i))
-
 struct tables {
 	void *rows, *members, *sets;
 };
@@ -153,7 +150,8 @@ static __always_inline void narrow_by_gid(struct tables *tables, struct target_r
 		widen(any, found, row->blocks);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < MAX_GROUPS; i++) {
-		if (i >= count)
+		KEEP(i);
+		if (i >= count || i >= MAX_GROUPS)
 			break;
 		READ(gid, groups, OFF_group_info__gid + 4 * i);
 		found = member(tables, GID, gid);
@@ -280,12 +278,14 @@ static __always_inline void decide(struct tables *tables, struct target_row *row
 	verdict->reason = UNLICENSED_PRINCIPAL;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < CANDIDATES; i++) {
-		struct candidate *candidate = &row->candidate[i];
+		struct candidate *candidate;
 		struct set *principal;
 		u8 reason;
 
-		if (i >= row->candidates)
+		KEEP(i);
+		if (i >= row->candidates || i >= CANDIDATES)
 			break;
+		candidate = &row->candidate[i];
 		principal = set_at(tables, candidate->principal);
 		if (!principal)
 			continue;

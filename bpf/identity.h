@@ -4,6 +4,10 @@
  * (OFF_ + struct + __ + field); a read that fails leaves 0 and is counted.
  */
 
+/* Without this, LLVM folds both bounds of a loop into one count that the verifier can't follow
+ * (seen with LLVM 14 and, more often, 19). */
+#define KEEP(i) asm volatile("" : "+r"(i))
+
 #define READ(dst, base, off) bpf_probe_read_kernel(&(dst), sizeof(dst), (void *)(base) + (off))
 
 #define HASH_MULTIPLIER 0x9FB21C651E98DF25ULL
@@ -26,7 +30,8 @@ static __always_inline u64 mix_name(u64 state, void *name, u32 bytes)
 	state = mix(state, bytes);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < NAME_WORDS; i++) {
-		if (i >= words)
+		KEEP(i);
+		if (i >= words || i >= NAME_WORDS)
 			break;
 		word = 0;
 		bpf_probe_read_kernel(&word, sizeof(word), name + i * 8);
