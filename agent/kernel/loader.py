@@ -45,12 +45,22 @@ RETURN_REGISTER = {"x86_64": 80, "aarch64": 0}
 class Loaded:
     """What one load has made so far, so that a failure can take it back."""
 
-    manifest: dict[str, Any] = field(default_factory=dict)
     new_pins: list[Path] = field(default_factory=list)
+    replaced_pins: list[tuple[Path, int]] = field(default_factory=list)
+    """With the fd of what was pinned there before."""
+    updated_links: list[tuple[Path, int]] = field(default_factory=list)
+    """With the fd of the program that ran before."""
 
     def undo(self) -> None:
         for path in reversed(self.new_pins):
             path.unlink(missing_ok=True)
+        for path, before in reversed(self.replaced_pins):
+            path.unlink(missing_ok=True)
+            libbpf.pin(before, path)
+        for path, program in reversed(self.updated_links):
+            link = libbpf.open_pin(path)
+            libbpf.link_update(link, program)
+            os.close(link)
 
 
 class Compiled:
@@ -227,30 +237,45 @@ class Loader:
             link = libbpf.link_create(program, cgroup_fd, attach_type)
             self._pin(link, path)
         else:
+            before = self._opened(self._pins.program(name))
             libbpf.link_update(link, program)
+            if before is not None:
+                self._made.updated_links.append((path, before))
         os.close(link)
-        self._pin_program(name, program)
+        self._replace_pin(self._pins.program(name), program)
 
     def _attach_tracepoint(self, name: str, program: int) -> None:
-        # these links can't be updated in place, and while two overlap both would count
-        self._pins.link(name).unlink(missing_ok=True)
+        # these links can't be updated in place: the one before is held, for undo, until this process ends
         link = libbpf.raw_tracepoint_open(name, program)
-        self._pin(link, self._pins.link(name))
+        self._replace_pin(self._pins.link(name), link)
         os.close(link)
-        self._pin_program(name, program)
-
-    def _pin_program(self, name: str, program: int) -> None:
-        self._pins.program(name).unlink(missing_ok=True)
-        self._pin(program, self._pins.program(name))
+        self._replace_pin(self._pins.program(name), program)
 
     def _replace_acceptor(self, acceptor: Acceptor, programs: list[tuple[str, int]]) -> None:
         for name in (*SOCKET_IO, "accept"):
-            self._pins.link(name).unlink(missing_ok=True)
-            self._pins.program(name).unlink(missing_ok=True)
+            self._unpin(self._pins.link(name))
+            self._unpin(self._pins.program(name))
         for name, program in programs:
             link = acceptor.attach(name, program)
             self._pin(link, self._pins.link(name))
-            self._pin_program(name, program)
+            self._pin(program, self._pins.program(name))
+
+    def _replace_pin(self, path: Path, fd: int) -> None:
+        self._unpin(path)
+        self._pin(fd, path)
+
+    def _unpin(self, path: Path) -> None:
+        before = self._opened(path)
+        if before is not None:
+            self._made.replaced_pins.append((path, before))
+            path.unlink()
+
+    @staticmethod
+    def _opened(path: Path) -> int | None:
+        try:
+            return libbpf.open_pin(path)
+        except FileNotFoundError:
+            return None
 
 
 class RungRefused(KernelError):

@@ -1,0 +1,95 @@
+"""Loading into a laboratory: a cgroup and a pin directory of the test's own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config import Paths, Settings
+from agent.kernel import libbpf, load
+from agent.kernel.load import Manifest
+from agent.kernel.maps import Counters
+from agent.kernel.pins import Pins
+from tests.fixtures import cgroups
+from tests.fixtures.lab import Lab
+from tests.fixtures.leftovers import BPFFS, pins_in, remove_pins
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What `licet load` is told."""
+
+    lab: Lab
+    settings: Settings
+    cgroup: Path
+
+    @property
+    def pins(self) -> Pins:
+        return Pins(self.settings.paths.pins)
+
+    @property
+    def manifest_path(self) -> Path:
+        return load.manifest_path(self.settings)
+
+    def load(self, acceptor: str = "") -> Manifest:
+        changed = self.settings.model_copy(update={"acceptor": acceptor} if acceptor else {})
+        return load.load(changed, self.cgroup)
+
+    def unload(self) -> None:
+        load.unload(self.settings)
+
+    def outbound(self) -> int:
+        """Unprotected connections counted so far."""
+        return Counters(self.pins).unprotected()["outbound"]
+
+    def links(self) -> dict[str, tuple[int, int]]:
+        """(link id, program id) of every pinned link."""
+        return {name: _link(self.pins.link(name)) for name in self.pins.links()}
+
+    def maps(self) -> dict[str, int]:
+        """Map id of every pinned map."""
+        return {path.name: _map_id(path) for path in sorted((self.pins.base / "maps").iterdir())}
+
+    def left(self) -> list[Path]:
+        root = self.settings.paths.pins
+        return pins_in(root) if root.exists() else []
+
+
+@contextmanager
+def loading_in(lab: Lab) -> Iterator[Loading]:
+    pins = BPFFS / lab.scope.strip("/")
+    paths = Paths(pins=pins, run=lab.directory / "run", state=lab.directory / "state")
+    try:
+        yield Loading(lab, Settings(paths=paths, acceptor="never"), cgroups.directory(lab.scope))
+    finally:
+        remove_pins(pins)
+
+
+def _link(path: Path) -> tuple[int, int]:
+    fd = libbpf.open_pin(path)
+    try:
+        # struct bpf_link_info starts as bpf_map_info does: type, id; then the program's id
+        info = libbpf.map_info(fd)
+    finally:
+        os.close(fd)
+    return info.id, info.key_size
+
+
+def _map_id(path: Path) -> int:
+    fd = libbpf.open_pin(path)
+    try:
+        return int(libbpf.map_info(fd).id)
+    finally:
+        os.close(fd)
+
+
+def map_by_id(number: int) -> int:
+    """A new fd of the map with this id."""
+    fd = ctypes.CDLL("libbpf.so.1", use_errno=True).bpf_map_get_fd_by_id(number)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), f"open map {number}")
+    return int(fd)

@@ -1,0 +1,234 @@
+"""Tables into real maps, counters out of them; no program needs to run for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from agent.kernel import abi, libbpf
+from agent.kernel.libbpf import Map
+from agent.kernel.maps import Counters, PolicyMaps
+from agent.model import Decision, Origin, PortClass, Protocol, Reason, Target, Verdict, to_network
+from agent.policy.tables import Dimension, SetId, Tables, TargetKey, TargetRow, empty_tables
+from tests.fixtures.lab import Lab
+from tests.kernel.loading import Loading, loading_in, map_by_id
+
+VERDICT = Verdict(Decision.DENIED, Reason.EXCLUDED, target=3, grant=0)
+FREE = SetId.FIRST_FREE
+
+
+@pytest.fixture(scope="module")
+def loading() -> Iterator[Loading]:
+    """Programs loaded once: what is in the maps is each test's own affair."""
+    with Lab() as lab, loading_in(lab) as one:
+        one.load()
+        yield one
+        one.unload()
+
+
+@pytest.fixture
+def maps(loading: Loading) -> PolicyMaps:
+    return PolicyMaps(loading.pins)
+
+
+@pytest.fixture
+def counters(loading: Loading) -> Counters:
+    counters = Counters(loading.pins)
+    for name in ("counts", "flows"):
+        opened = loading.pins.open_map(name)
+        for key in list(opened):
+            opened.remove(key)
+        opened.close()
+    return counters
+
+
+def tables_of(*ports: int) -> Tables:
+    row = TargetRow(
+        id=1,
+        target=Target("db", PortClass.INTERNAL),
+        mode="observe",  # type: ignore[arg-type]
+        unresolved_allowed=True,
+        clock_synced=True,
+        excluded=SetId.EMPTY,
+        home_netns=1,
+        candidates=(),
+    )
+    anywhere = to_network("10.0.0.0/8")
+    return dataclasses.replace(
+        empty_tables(),
+        targets={TargetKey(0, Protocol.TCP, port, anywhere): 1 for port in ports},
+        rows={1: row},
+    )
+
+
+def in_force(loading: Loading, name: str) -> int:
+    """Id of the inner map that programs read now."""
+    generation = abi.U64.unpack(_read(loading, "generation", 0))[0]
+    return int(abi.U32.unpack(_read(loading, name, generation & 1))[0])
+
+
+def _read(loading: Loading, name: str, index: int) -> bytes:
+    opened = loading.pins.open_map(name)
+    try:
+        found = opened.get(abi.U32.pack(index))
+        assert found is not None
+        return found
+    finally:
+        opened.close()
+
+
+def declared_ports(loading: Loading) -> set[int]:
+    ports = loading.pins.open_map("ports")
+    words = {abi.U32.unpack(key)[0]: abi.U64.unpack(value)[0] for key, value in ports.items()}
+    ports.close()
+    return {word * 64 + bit for word, bits in words.items() for bit in range(64) if bits >> bit & 1}
+
+
+def test_a_generation_takes_the_other_slot_and_the_last_one_stays_whole(
+    loading: Loading, maps: PolicyMaps
+) -> None:
+    first = maps.install(tables_of(5432))
+    before = in_force(loading, "targets")
+    second = maps.install(tables_of(6379))
+    assert second == first + 1 == maps.generation
+    assert in_force(loading, "targets") != before
+    other_slot = abi.U32.unpack(_read(loading, "targets", first & 1))[0]
+    assert other_slot == before, "whoever still reads the generation before finds it"
+
+
+def test_another_daemon_counts_generations_on(loading: Loading, maps: PolicyMaps) -> None:
+    generation = maps.install(tables_of(1))
+    assert PolicyMaps(loading.pins).generation == generation
+    assert PolicyMaps(loading.pins).install(tables_of(2)) == generation + 1
+
+
+def test_only_the_ports_of_the_generation_in_force_are_declared(loading: Loading, maps: PolicyMaps) -> None:
+    maps.install(tables_of(0, 1, 63, 64, 5432, 65535))
+    assert declared_ports(loading) == {0, 1, 63, 64, 5432, 65535}
+    maps.install(tables_of(64, 8080))
+    assert declared_ports(loading) == {64, 8080}
+    maps.install(empty_tables())
+    assert declared_ports(loading) == set()
+
+
+def test_tables_that_do_not_fit_change_nothing_in_force(loading: Loading, maps: PolicyMaps) -> None:
+    generation = maps.install(tables_of(5432))
+    before = in_force(loading, "targets")
+    descriptors = len(os.listdir("/proc/self/fd"))
+    too_many = dataclasses.replace(tables_of(6379), sets=(0,) * 20_000)
+    with pytest.raises(OSError, match="fill sets"):
+        maps.install(too_many)
+    assert maps.generation == generation
+    assert in_force(loading, "targets") == before
+    assert declared_ports(loading) == {5432}
+    assert len(os.listdir("/proc/self/fd")) == descriptors, "every inner map was let go of"
+
+
+def test_reloads_leave_no_descriptor_behind(maps: PolicyMaps) -> None:
+    maps.install(tables_of(1))
+    before = len(os.listdir("/proc/self/fd"))
+    for port in range(10):
+        maps.install(tables_of(port))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_name_that_comes_later_joins_the_generation_in_force(loading: Loading, maps: PolicyMaps) -> None:
+    maps.install(tables_of(5432))
+    maps.add_member(Dimension.CGROUP, 77, 0b101, FREE)
+    members = Map.from_fd(map_by_id(in_force(loading, "members")), "members")
+    sets = Map.from_fd(map_by_id(in_force(loading, "sets")), "sets")
+    try:
+        assert members.get(abi.MEMBER_KEY.pack(Dimension.CGROUP, 0, 77)) == abi.U32.pack(FREE)
+        assert (sets.get(abi.U32.pack(FREE)) or b"")[0] == 0b101
+    finally:
+        members.close()
+        sets.close()
+
+
+def test_the_seed_is_drawn_once_for_as_long_as_the_pins_live(loading: Loading, maps: PolicyMaps) -> None:
+    seed = maps.ensure_seed()
+    assert seed
+    assert PolicyMaps(loading.pins).ensure_seed() == seed
+
+
+def test_tuning_keeps_the_seed(maps: PolicyMaps) -> None:
+    seed = maps.ensure_seed()
+    maps.tune(host_netns=12, edges=True, flow_events=False)
+    settings = maps.settings
+    assert (settings.seed, settings.host_netns, settings.edges, settings.flow_events) == (seed, 12, 1, 0)
+
+
+def per_cpu(*values: int) -> bytes:
+    """A value for each CPU, the rest zero."""
+    cpus = libbpf.possible_cpus()
+    return b"".join(abi.U64.pack(value) for value in (*values, *[0] * cpus)[:cpus])
+
+
+def test_a_counter_is_the_sum_over_every_cpu(loading: Loading, counters: Counters) -> None:
+    counts = loading.pins.open_map("counts")
+    key = abi.CountKey(target=3, decision=Decision.ALLOWED, reason=Reason.LICENSED, origin=Origin.REMOTE)
+    cpus = libbpf.possible_cpus()
+    counts.put(bytes(key), per_cpu(*range(1, cpus + 1)))
+    counts.close()
+    (attempts,) = counters.attempts()
+    assert attempts.count == cpus * (cpus + 1) // 2
+    assert (attempts.target, attempts.decision, attempts.origin) == (3, Decision.ALLOWED, Origin.REMOTE)
+
+
+def test_a_connection_that_was_found_adds_one_to_what_programs_counted(
+    loading: Loading, counters: Counters
+) -> None:
+    counts = loading.pins.open_map("counts")
+    key = abi.CountKey(
+        target=3,
+        decision=Decision.DENIED,
+        reason=Reason.EXCLUDED,
+        origin=Origin.LOOPBACK,
+        protocol=Protocol.TCP,
+    )
+    counts.put(bytes(key), per_cpu(40))
+    counts.close()
+    for _ in range(3):
+        counters.count_found(VERDICT, Origin.LOOPBACK)
+    rows = list(counters.attempts())
+    assert {(row.target, row.decision, row.reason, row.origin) for row in rows} == {
+        (3, Decision.DENIED, Reason.EXCLUDED, Origin.LOOPBACK)
+    }
+    assert sorted(row.count for row in rows) == [3, 40], "never the row that programs add to"
+
+
+def test_opened_and_closed_are_summed_per_target(loading: Loading, counters: Counters) -> None:
+    flow_counts = loading.pins.open_map("flow_counts")
+    cpus = libbpf.possible_cpus()
+    flow_counts.put(abi.U32.pack(3), abi.FLOW_COUNT.pack(5, 2) * cpus)
+    flow_counts.close()
+    assert counters.opened_closed([3, 4]) == {3: (5 * cpus, 2 * cpus), 4: (0, 0)}
+
+
+def test_every_loss_and_direction_is_there_from_the_start(counters: Counters) -> None:
+    assert counters.losses() == dict.fromkeys(abi.LOSSES, 0)
+    assert set(counters.unprotected()) == set(abi.DIRECTIONS)
+
+
+def test_reading_a_map_gives_every_row_once_however_many(loading: Loading, counters: Counters) -> None:
+    flows = counters.flows
+    value = bytes(flows.value_size)
+    cookies = range(1, 10_001)
+    flows.put_all([(abi.U64.pack(cookie), value) for cookie in cookies])
+    found = [abi.U64.unpack(key)[0] for key, _ in flows.items()]
+    assert sorted(found) == list(cookies)
+    assert flows.remove(abi.U64.pack(1))
+    assert not flows.remove(abi.U64.pack(1))
+    assert flows.get(abi.U64.pack(1)) is None
+
+
+def test_a_row_that_is_there_is_not_overwritten_by_noexist(counters: Counters) -> None:
+    key, value = abi.U64.pack(5), bytes(counters.flows.value_size)
+    counters.flows.put(key, value, 1)
+    with pytest.raises(OSError, match="update flows") as caught:
+        counters.flows.put(key, value, 1)
+    assert caught.value.errno == errno.EEXIST
