@@ -15,7 +15,7 @@ from agent.cli.running import Config
 from agent.errors import EXIT_NO
 from agent.model import Address, to_address
 from agent.observe.proc import ProcReader
-from agent.policy import schema
+from agent.policy import fields
 from agent.policy.asking import Question
 from agent.policy.cases import target_named
 from agent.policy.explain import explain as explain_decision
@@ -45,15 +45,15 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is decided for a consumer, by which rule. Exit code 3 if the answer is denied."""
-    when = _parsed("--at", schema.instant, at) if at else None
+    when = _parsed("--at", fields.instant, at) if at else None
     account = _account(user) if user else uid
     groups = tuple(map(_account, group or ())) or _groups(account)
     question = Question(
-        exe=_parsed("--exe", schema.exe, exe) if exe else "",
+        exe=_parsed("--exe", fields.exe, exe) if exe else "",
         user=account,
         groups=groups,
-        unit=_parsed("--unit", schema.unit, unit) if unit else "",
-        cgroup=_parsed("--cgroup", schema.cgroup, cgroup) if cgroup else "",
+        unit=_parsed("--unit", fields.unit, unit) if unit else "",
+        cgroup=_parsed("--cgroup", fields.cgroup, cgroup) if cgroup else "",
         address=_address(address) if address else None,
     )
     _refuse_mixtures(question, pid, (user, uid), (unit, cgroup))

@@ -20,21 +20,10 @@ from pydantic import PlainValidator, model_validator
 
 from agent.model import Address, Decision, PortClass, Reason, Target, to_address
 from agent.policy.asking import Question
+from agent.policy.fields import account, cgroup, choice, exe, mistake, text, unit
 from agent.policy.findings import Findings, did_you_mean, policy_errors
 from agent.policy.mistakes import read_item
-from agent.policy.schema import (
-    Accounts,
-    Instant,
-    Item,
-    Items,
-    account,
-    cgroup,
-    choice,
-    exe,
-    mistake,
-    text,
-    unit,
-)
+from agent.policy.schema import Accounts, Instant, Item, Items
 from agent.policy.values import Place, Policy
 from agent.policy.yamltext import Location, Text, Unreadable, read_yaml
 

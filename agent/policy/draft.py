@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.policy.fields import kind
 from agent.policy.findings import Findings, did_you_mean
 from agent.policy.parts import PartReader
-from agent.policy.schema import NOT_YET_SECTIONS, kind
+from agent.policy.schema import NOT_YET_SECTIONS
 from agent.policy.values import (
     Exclusion,
     License,

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from agent.policy.fields import MISTAKE, kind
 from agent.policy.findings import Findings, did_you_mean
-from agent.policy.schema import MISTAKE, NOT_YET, Item, kind
+from agent.policy.schema import NOT_YET, Item
 from agent.policy.values import Place
 from agent.policy.yamltext import Location, Text
 

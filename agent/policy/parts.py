@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.model import PortClass, Protocol
+from agent.policy.fields import NAME, kind
 from agent.policy.findings import Findings
 from agent.policy.mistakes import read_item
 from agent.policy.schema import (
-    NAME,
     EntitlementItem,
     ExclusionItem,
     LicenseItem,
     PortItem,
     SelectorItem,
     ServiceItem,
-    kind,
 )
 from agent.policy.values import (
     ANYONE,

@@ -6,204 +6,29 @@ elsewhere are checked in `check`. Values come out as they are used inside: netwo
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
 
-from agent.model import Network, to_network
-from agent.policy import paths
-from agent.policy.tables import MAX_PATH_COMPONENTS
-
-MISTAKE = "licet"
-"""Type of the pydantic errors raised here; `ctx` holds reason and remedy."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_MAX_ID = (1 << 32) - 2
-"""The kernel's largest uid or gid; -1 stands for "no change"."""
-
-
-def mistake(reason: str, remedy: str = "") -> PydanticCustomError:
-    # The message is a template for pydantic: it must not see braces from the operator's text.
-    return PydanticCustomError(MISTAKE, "{reason}", {"reason": reason, "remedy": remedy})
-
-
-def kind(value: object) -> str:
-    """What the operator wrote, in a word."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return f"{str(value).lower()} (true or false)"
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    if isinstance(value, str):
-        return f"'{value}'"
-    if isinstance(value, datetime | date):
-        return f"the date {value}"
-    return "a list" if isinstance(value, list | tuple) else "a mapping"
-
-
-def text(value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    remedy = "quote it" if isinstance(value, bool | int | float | date) else ""
-    raise mistake(f"expected text, found {kind(value) if value != '' else 'an empty text'}", remedy)
-
-
-def name(value: object) -> str:
-    chosen = text(value)
-    if not NAME.fullmatch(chosen):
-        raise mistake(f"'{chosen}' is no name", "use letters, digits, _ . - and at most 63 of them")
-    return chosen
-
-
-def choice(*options: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if not isinstance(value, str) or value not in options:
-            raise mistake(
-                f"{kind(value)} is none of {', '.join(options)}", f"write one of {', '.join(options)}"
-            )
-        return value
-
-    return parse
-
-
-def listed(value: object) -> tuple[object, ...]:
-    """A key may hold one value or a list of them."""
-    values = tuple(value) if isinstance(value, list) else (value,)
-    if not values:
-        raise mistake("an empty list matches nothing", "remove the key, or list at least one value")
-    return values
-
-
-def items(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise mistake(
-            f"expected a list, found {kind(value)}", "put each entry on a line of its own, after a -"
-        )
-    if not value:
-        raise mistake("an empty list", "list at least one entry, or remove the key")
-    return value
-
-
-def network(value: object) -> Network:
-    chosen = text(value)
-    try:
-        return to_network(chosen)
-    except ValueError as error:
-        if "host bits set" in str(error):
-            meant = ipaddress.ip_network(chosen, strict=False)
-            remedy = f"write {meant} for the network, {chosen.partition('/')[0]} for the address"
-            raise mistake(f"'{chosen}' has host bits set", remedy) from error
-        raise mistake(f"'{chosen}' is no CIDR", "write 10.2.0.0/16, 10.2.0.7 or fd00::/8") from error
-
-
-def place(value: object) -> tuple[Network, ...] | None:
-    """`at`: None is this host."""
-    if value == "host":
-        return None
-    if isinstance(value, dict):
-        for key in ("container", "pod"):
-            if key in value:
-                raise mistake(
-                    f"a service at a {key} is not supported by this version yet", "give its addresses"
-                )
-        raise mistake("expected host or a list of CIDRs, found a mapping", "write `at: host`")
-    return tuple(network(each) for each in listed(value))
-
-
-def port_range(value: object) -> tuple[int, int]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        first = last = value
-    elif isinstance(value, str) and (parts := re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", value)):
-        first = int(parts[1])
-        last = int(parts[2] or parts[1])
-    else:
-        raise mistake(f"{kind(value)} is no port", "write 5432, or a range as 27000-27009")
-    if not (1 <= first <= 65535 and 1 <= last <= 65535):
-        raise mistake(f"port {value} is outside 1-65535")
-    if last < first:
-        raise mistake(f"port range {value} ends before it starts", f"write {last}-{first}")
-    return first, last
-
-
-def exe(value: object) -> str:
-    path = text(value)
-    if not path.startswith("/"):
-        raise mistake(f"exe '{path}' is not absolute", "write the whole path, as /usr/bin/python3")
-    if any(part in ("", ".", "..") for part in path[1:].split("/")):
-        raise mistake(f"exe '{path}' is not a plain path", "leave out //, /./, /../ and a slash at the end")
-    if paths.components(path) > MAX_PATH_COMPONENTS:
-        raise mistake(
-            f"exe '{path}' is deeper than the {MAX_PATH_COMPONENTS} components the kernel part looks at",
-            "select by unit, cgroup or user",
-        )
-    if wrong := paths.glob_mistake(path):
-        raise mistake(f"exe '{path}' is no glob: {wrong}", "globs are *, ?, [a-z] and **")
-    return path
-
-
-def account(value: object) -> str | int:
-    """A user or group: a name, or its number."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return number(value)
-    return text(value)
-
-
-def number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise mistake(f"expected a number, found {kind(value)}", "names go with user and group")
-    if not 0 <= value <= _MAX_ID:
-        raise mistake(f"{value} is no id", f"ids are 0 to {_MAX_ID}")
-    return value
-
-
-def unit(value: object) -> str:
-    chosen = _without_globs(text(value), "unit")
-    if not chosen.endswith((*paths.UNIT_SUFFIXES, ".slice")):
-        raise mistake(f"unit '{chosen}' has no type", f"write {chosen}.service")
-    if "/" in chosen or chosen == "-.slice":
-        raise mistake(
-            f"'{chosen}' is no unit that a consumer can be in", "give a unit's name, or use `cgroup`"
-        )
-    if chosen.removesuffix(".service").endswith("@"):
-        raise mistake(f"unit '{chosen}' is a template, not a unit", "name each instance")
-    return chosen
-
-
-def cgroup(value: object) -> str:
-    path = _without_globs(text(value), "cgroup")
-    if not path.startswith("/") or any(part in ("", ".", "..") for part in path.rstrip("/")[1:].split("/")):
-        raise mistake(
-            f"cgroup '{path}' is no path below /", "write it as in /proc/PID/cgroup: /system.slice/x.service"
-        )
-    return path.rstrip("/")
-
-
-def _without_globs(chosen: str, key: str) -> str:
-    if re.search(r"[*?\[]", chosen):
-        raise mistake(f"{key} '{chosen}': globs are not supported by this version yet", f"list each {key}")
-    return chosen
-
-
-def instant(value: object) -> datetime:
-    chosen = value
-    if isinstance(chosen, str):
-        try:
-            chosen = datetime.fromisoformat(chosen)
-        except ValueError as error:
-            raise mistake(f"'{value}' is no time", "write 2027-01-01T00:00:00Z") from error
-    if isinstance(chosen, datetime) and chosen.utcoffset() is not None:
-        return chosen
-    if isinstance(chosen, date):
-        day = chosen.strftime("%Y-%m-%d")
-        raise mistake(f"time {value} has no time zone", f"write {day}T00:00:00Z for UTC")
-    raise mistake(f"expected a time, found {kind(value)}", "write 2027-01-01T00:00:00Z")
-
+from agent.model import Network
+from agent.policy.fields import (
+    account,
+    cgroup,
+    choice,
+    exe,
+    instant,
+    items,
+    listed,
+    mistake,
+    name,
+    network,
+    number,
+    place,
+    port_range,
+    text,
+    unit,
+)
 
 Name = Annotated[str, PlainValidator(name)]
 Instant = Annotated[datetime, PlainValidator(instant)]
