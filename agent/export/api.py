@@ -7,6 +7,7 @@ import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -54,10 +55,7 @@ def _metrics(agent: Agent) -> Handler:
     reader = Reader()
 
     async def handler(request: Request) -> Response:
-        try:
-            encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        except ValueError as error:
-            raise HTTPException(406, f"accept: {error}") from error
+        encode, content_type = _encoder(request.headers.get("accept", ""))
         compressed = gzip_accepted(request.headers.get("accept-encoding", ""))
 
         def scrape() -> bytes:
@@ -68,6 +66,13 @@ def _metrics(agent: Agent) -> Handler:
         return Response(await reader(scrape), media_type=content_type, headers=headers)
 
     return handler
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # prometheus_client compares a version such as x.y with numbers
+        return choose_encoder("")
 
 
 def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> Starlette:

@@ -1,0 +1,205 @@
+"""An agent (agent.export.view.Agent) made of values, for what is built on that seam."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.errors import LicetError
+from agent.export.event_log import EventLog
+from agent.export.view import JudgedListener, LicenseState, MapUse, Snapshot
+from agent.model import (
+    Decision,
+    Flow,
+    Listener,
+    ListenerState,
+    Origin,
+    PortClass,
+    Process,
+    Protocol,
+    Reason,
+    Target,
+    Verdict,
+    to_address,
+)
+
+INTERNAL = Target("orders-db", PortClass.INTERNAL)
+ADMIN = Target("orders-db", PortClass.ADMIN)
+
+CURL = Process(
+    pid=4711,
+    start_boot_ns=81_000_000_000,
+    comm="curl",
+    exe="/usr/bin/curl",
+    args=("curl", "http://127.0.0.1:5432"),
+    uid=1000,
+    user="ann",
+    gid=1000,
+    gids=(1000, 27),
+    cgroup="/user.slice/user-1000.slice",
+    unit="session-2.scope",
+    netns=1,
+)
+POSTGRES = Process(
+    pid=812, start_boot_ns=9_000_000_000, comm="postgres", exe="/usr/lib/postgres", uid=0, gid=0
+)
+DENIED = Verdict(Decision.DENIED, Reason.UNLICENSED_PRINCIPAL, target=1)
+
+SNAPSHOT = Snapshot(
+    version="0.1.0",
+    targets=(INTERNAL, ADMIN),
+    connections={
+        (INTERNAL, Origin.LOOPBACK, Decision.ALLOWED): 12,
+        (INTERNAL, Origin.REMOTE, Decision.DENIED): 3,
+    },
+    violations={(INTERNAL, "unlicensed_principal"): 3},
+    listener_violations={("", "", "undeclared_listener"): 2, ("orders-db", "internal", "exposed_port"): 1},
+    violations_by_consumer={("orders-db", "curl"): 2, ("orders-db", "other"): 1},
+    active={INTERNAL: 4},
+    opened={INTERNAL: 12},
+    closed={INTERNAL: 8},
+    unprotected={"outbound": 70},
+    listeners={("orders-db", "any", ListenerState.EXPOSED): 1, ("", "loopback", ListenerState.UNDECLARED): 2},
+    exposures={INTERNAL: 1},
+    licenses=(LicenseState("acme-2026", 1798761600.0, True), LicenseState("forever", None, False)),
+    enforcing={INTERNAL: False, ADMIN: False},
+    policy_generation=7,
+    policy_reload_failures=1,
+    policy_loaded_unix_s=1795000000.25,
+    events_lost={"ring_full": 0, "event_sink": 5},
+    maps={"flows": MapUse(4, 65536)},
+    hooks={"connect": "cgroup-link", "accept": "none"},
+)
+
+
+def flow(**changes: Any) -> Flow:
+    values: dict[str, Any] = {
+        "cookie": 4097,
+        "target": 1,
+        "consumer": CURL,
+        "consumer_address": to_address("127.0.0.1"),
+        "consumer_port": 40000,
+        "address": to_address("127.0.0.1"),
+        "port": 5432,
+        "owner": POSTGRES,
+        "acceptor": None,
+        "verdict": DENIED,
+        "origin": Origin.LOOPBACK,
+        "protocol": Protocol.TCP,
+        "opened_boot_ns": 90_000_000_000,
+        "established": True,
+    }
+    return Flow(**(values | changes))
+
+
+def judged_listener(**changes: Any) -> JudgedListener:
+    listener = Listener(
+        protocol=Protocol.TCP,
+        family=2,
+        address=ipaddress.IPv6Address(0xFFFF << 32),
+        port=5432,
+        netns=1,
+        cookie=33,
+        inode=44,
+        v6only=False,
+        owners=(POSTGRES,),
+    )
+    values: dict[str, Any] = {
+        "listener": listener,
+        "service": "orders-db",
+        "port_class": "internal",
+        "states": (ListenerState.DECLARED, ListenerState.EXPOSED),
+        "bind": "any",
+        "explanation": "listens on all addresses; listen on 127.0.0.1 instead",
+        "catalog": "postgresql: database",
+    }
+    return JudgedListener(**(values | changes))
+
+
+STATUS: Mapping[str, Any] = {
+    "version": "0.1.0",
+    "ready": True,
+    "pid": 900,
+    "uptime_s": 3725.0,
+    "mode": "observe",
+    "listen": "127.0.0.1:9477",
+    "public_address": "127.0.0.1:9477",
+    "scope": {"cgroup": "/", "namespaces": "all", "interfaces": []},
+    "pins": "/sys/fs/bpf/licet/1",
+    "hooks": [
+        {"hook": "connect", "rung": "cgroup-link", "attached_to": "/sys/fs/cgroup", "note": ""},
+        {"hook": "accept", "rung": "none", "attached_to": "host", "note": "fexit: not permitted"},
+    ],
+    "programs": ["connect4", "connect6"],
+    "kernel": {"release": "6.18.0", "bcc": "0.26.0"},
+    "not_covered": [{"what": "unix sockets", "follows": "neither judged nor counted"}],
+    "policy": {
+        "files": ["/etc/licet/policy.yaml"],
+        "generation": 7,
+        "loaded_at": 1795000000.25,
+        "targets": 2,
+        "grants": 1,
+        "warnings": ["policy.yaml:9: principal 'ci' matches nothing"],
+        "last_error": "policy.yaml:3: unknown key 'servces'",
+        "reload_failures": 1,
+    },
+    "losses": {"ring_full": 0, "event_sink": 5},
+    "maps": {"flows": {"entries": 4, "capacity": 65536}},
+    "flows": {"open": 4, "opened": 12, "closed": 8, "closed_by_reconciliation": 0},
+    "memory_mb": 48.5,
+}
+
+
+@dataclass(slots=True)
+class FakeAgent:
+    seen: Snapshot = SNAPSHOT
+    is_ready: bool = True
+    flow_rows: Sequence[tuple[Target, Flow]] = field(default_factory=lambda: [(INTERNAL, flow())])
+    listener_rows: Sequence[JudgedListener] = field(default_factory=lambda: [judged_listener()])
+    log: EventLog = field(default_factory=lambda: EventLog("none", 100))
+    fails_with: Exception | None = None
+    """Raised by status() and reload()."""
+    reloads: int = 0
+
+    def snapshot(self) -> Snapshot:
+        return self.seen
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def status(self) -> dict[str, Any]:
+        if self.fails_with:
+            raise self.fails_with
+        return dict(STATUS)
+
+    def flows(self) -> Sequence[tuple[Target, Flow]]:
+        return self.flow_rows
+
+    def listeners(self) -> Sequence[JudgedListener]:
+        return self.listener_rows
+
+    def edges(self, limit: int) -> Sequence[dict[str, Any]]:
+        return [{"exe": "/usr/bin/curl", "port": port, "connections": 9 - port} for port in range(3)][:limit]
+
+    def acceptors(self) -> Sequence[dict[str, Any]]:
+        return [{"service": "orders-db", "class": "internal", "pid": 813, "flows": 6}]
+
+    def recent_events(self, limit: int) -> Sequence[dict[str, Any]]:
+        return self.log.recent(limit)
+
+    def event_cursor(self) -> int:
+        return self.log.cursor
+
+    def events_since(self, cursor: int) -> tuple[int, Sequence[dict[str, Any]]]:
+        return self.log.since(cursor)
+
+    def policy(self) -> dict[str, Any]:
+        return {"generation": 7, "files": [], "licenses": []}
+
+    async def reload(self) -> dict[str, Any]:
+        if isinstance(self.fails_with, LicetError):
+            raise self.fails_with
+        self.reloads += 1
+        return {"generation": 8, "warnings": []}

@@ -1,0 +1,89 @@
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.export.events import consumer_fields, flow_fields, judged, now_text, tuple_fields
+from agent.export.human import human_line
+from agent.model import Origin, Process, Protocol, to_address
+from tests.unit.export.fake_agent import CURL, DENIED, INTERNAL, POSTGRES, flow
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def event(kind: str = "violation", **changes: Any) -> dict[str, Any]:
+    made = judged(
+        kind,
+        INTERNAL,
+        DENIED,
+        consumer_fields(CURL, to_address("127.0.0.1")),
+        origin=Origin.LOOPBACK,
+        rule={},
+        endpoints=tuple_fields(Protocol.TCP, to_address("127.0.0.1"), 40000, to_address("127.0.0.1"), 5432),
+        owner=POSTGRES,
+    )
+    return {**made, "time": "2026-05-01T14:02:11.500000Z", **changes}
+
+
+def test_a_violation_is_one_line_with_both_processes() -> None:
+    assert human_line(event()) == (
+        "14:02:11 DENIED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) "
+        "unit=session-2.scope → 127.0.0.1:5432 (owner postgres[812])"
+    )
+
+
+def test_a_summary_says_how_often_and_in_how_long() -> None:
+    line = human_line(event("summary", counts={"attempts": 1204, "total": 1300, "seconds": 10.004}))
+    assert line.endswith("×1,204 in 10 s")
+
+
+def test_a_remote_consumer_is_its_address_and_ipv6_is_in_brackets() -> None:
+    line = human_line(
+        event(
+            consumer=consumer_fields(None, to_address("2001:db8::7")),
+            owner={},
+            tuple=tuple_fields(Protocol.UDP, to_address("2001:db8::7"), 1, to_address("2001:db8::1"), 53),
+        )
+    )
+    assert line.endswith("2001:db8::7 → [2001:db8::1]:53 udp")
+
+
+def test_a_program_name_can_neither_break_the_line_nor_color_it() -> None:
+    evil = Process(pid=7, comm="x\n14:02:12 \x1b[32mALLOWED", uid=1)
+    line = human_line(event(consumer=consumer_fields(evil, to_address("::1"))))
+    assert line.isprintable()
+    assert r"x\n14:02:12 \x1b[32mALLOWED[7]" in line
+
+
+def test_color_is_there_only_where_it_is_asked_for() -> None:
+    assert human_line(event(), color=True).startswith("14:02:11 \033[31mDENIED")
+    assert "\033" not in human_line(event())
+
+
+def test_every_other_type_has_a_line_too() -> None:
+    at = now_text(0)
+    finding = {"reason": "exposed_port", "service": "orders-db", "class": "admin", "explanation": "why"}
+    assert human_line({"type": "listener", "time": at, **finding}) == (
+        "00:00:00 EXPOSED_PORT orders-db/admin  why"
+    )
+    undeclared = {"reason": "undeclared_listener", "service": "", "class": "", "explanation": "why"}
+    assert human_line({"type": "listener", "time": at, **undeclared}) == (
+        "00:00:00 UNDECLARED_LISTENER -  why"
+    )
+    assert human_line({"type": "policy", "time": at, "message": "generation 2"}) == (
+        "00:00:00 policy  generation 2"
+    )
+    assert human_line({"type": "stopped", "time": at}) == "00:00:00 stopped"
+    assert human_line({"type": "missed", "time": at, "count": 3}) == "00:00:00 missed  3"
+    opened = {"type": "flow_open", "time": at, **flow_fields(INTERNAL, flow())}
+    assert human_line(opened).startswith(
+        "00:00:00 opened DENIED unlicensed_principal orders-db/internal  curl"
+    )
