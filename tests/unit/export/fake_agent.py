@@ -162,6 +162,7 @@ class FakeAgent:
     fails_with: Exception | None = None
     """Raised by status() and reload()."""
     reloads: int = 0
+    status_fields: Mapping[str, Any] = field(default_factory=lambda: STATUS)
 
     def snapshot(self) -> Snapshot:
         return self.seen
@@ -172,7 +173,7 @@ class FakeAgent:
     def status(self) -> dict[str, Any]:
         if self.fails_with:
             raise self.fails_with
-        return dict(STATUS)
+        return dict(self.status_fields)
 
     def flows(self) -> Sequence[tuple[Target, Flow]]:
         return self.flow_rows
