@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.model import Process
-from agent.observe.cgroup import container_of, list_cgroups, unit_of
+from agent.observe.cgroup import list_cgroups
 from agent.observe.proc import ProcReader
+from agent.policy.cgroups import container_of, unit_of
 
 
 class Attributor:

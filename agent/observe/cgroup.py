@@ -1,4 +1,4 @@
-"""cgroup2: where it is mounted, ids and paths, and what a path says of units and containers.
+"""cgroup2: where it is mounted, ids and paths.
 
 A cgroup's id is the inode number of its directory (64 bits: kernfs_id() in include/linux/kernfs.h), and
 the number bpf_get_current_cgroup_id() gives. It is never used twice while the host is up.
@@ -9,19 +9,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 from agent.errors import KernelError
 from agent.observe.mounts import read_mounts
-from agent.policy.paths import UNIT_SUFFIXES
 
-_CONTAINER = re.compile(
-    r"(?:(?:docker|cri-containerd|crio|libpod|libpod-payload|nerdctl)-|.*:(?:docker|cri-containerd|crio):)?"
-    r"([0-9a-f]{64})(?:\.scope)?"
-)
 _KERNFS_HANDLE = 0xFE
 _HANDLE = struct.Struct("=IiQ")
 
@@ -95,29 +89,3 @@ def path_of(mount: Path, number: int) -> str | None:
         os.close(found)
     below = path.removeprefix(str(mount))
     return None if below.endswith(" (deleted)") else below or "/"
-
-
-def unit_of(path: str) -> str:
-    """The systemd unit of a cgroup path, "" if it belongs to none.
-
-    The first component that names a unit is it: what is below was delegated to that unit, which can give
-    it any name. For the same reason nothing below a container is a unit of this host."""
-    for component in path.split("/"):
-        if component.endswith(UNIT_SUFFIXES):
-            # cg_escape() in systemd: a name that could be a kernel file's gets an underscore in front
-            return component.removeprefix("_")
-        if _CONTAINER.fullmatch(component):
-            return ""
-    return ""
-
-
-def container_of(path: str) -> str:
-    """The id (64 hex digits) of the container a cgroup path lies in, the outermost; "" if in none.
-
-    Knows how docker, containerd, CRI-O and podman name cgroups, by their systemd and cgroupfs drivers;
-    conmon's own cgroups (crio-conmon-…) are not the container's. It is a name, not proof: a user can
-    make such a directory in a delegated tree."""
-    for component in path.split("/"):
-        if match := _CONTAINER.fullmatch(component):
-            return match[1]
-    return ""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.model import Process
-from agent.observe.cgroup import cgroup_id, container_of, unit_of
+from agent.observe.cgroup import cgroup_id
+from agent.policy.cgroups import container_of, unit_of
 
 NS_PER_S = 1_000_000_000
 MAX_ARGS_BYTES = 4096

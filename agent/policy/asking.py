@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.model import Address, Consumer, LocalConsumer, RemoteConsumer
+from agent.policy.cgroups import usual_cgroup
 from agent.policy.evaluate import NO_EXECUTABLE
 from agent.policy.owners import lineage
-from agent.policy.paths import usual_cgroup
 
 NOBODY = (1 << 32) - 2
 """A uid that no selector means, for a consumer whose user was not given (-2; the highest there can be)."""

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from pydantic_core import PydanticCustomError
 
 from agent.model import Network, to_network
-from agent.policy import paths
+from agent.policy import cgroups, paths
 from agent.policy.tables import MAX_PATH_COMPONENTS
 
 MISTAKE = "licet"
@@ -159,7 +159,7 @@ def number(value: object) -> int:
 
 def unit(value: object) -> str:
     chosen = _without_globs(text(value), "unit")
-    if not chosen.endswith((*paths.UNIT_SUFFIXES, ".slice")):
+    if not chosen.endswith((*cgroups.UNIT_SUFFIXES, ".slice")):
         raise mistake(f"unit '{chosen}' has no type", f"write {chosen}.service")
     if "/" in chosen or chosen == "-.slice":
         raise mistake(

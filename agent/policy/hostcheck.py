@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.model import HostFacts
-from agent.policy.paths import ExeKind, exe_kind, exe_matches, unit_of
+from agent.policy.cgroups import unit_of
+from agent.policy.paths import ExeKind, exe_kind, exe_matches
 from agent.policy.values import Finding, Policy, Selector
 
 

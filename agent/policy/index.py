@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agent.model import Address, HostFacts, Network
+from agent.policy.cgroups import is_unit, usual_cgroup
 from agent.policy.clauses import Clause
 from agent.policy.flatten import flatten
 from agent.policy.links import linked, spellings
 from agent.policy.networks import prefixes_of
-from agent.policy.paths import ExeKind, directory_of, exe_kind, exe_matches, is_unit, usual_cgroup
+from agent.policy.paths import ExeKind, directory_of, exe_kind, exe_matches
 from agent.policy.tables import Dimension, Uncertain
 from agent.policy.values import ANYONE
 

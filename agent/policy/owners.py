@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from agent.model import HostFacts, Process
+from agent.policy.cgroups import is_unit
 from agent.policy.links import exe_selects
 from agent.policy.networks import holds
-from agent.policy.paths import is_unit
 from agent.policy.values import Selector
 
 

@@ -1,4 +1,4 @@
-"""Paths in selectors: executables with globs, and systemd units inside cgroup paths."""
+"""Paths of executables in selectors, with globs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from enum import Enum
 from functools import lru_cache
 
 _GLOB = re.compile(r"[*?\[]")
-
-UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
-"""Units that own a cgroup of their own (systemd.unit(5)); slices only group them."""
 
 
 class ExeKind(Enum):
@@ -95,42 +92,3 @@ def _translate_class(token: str) -> str:
     inside = re.sub(r"([\\^\[\]&~|])", r"\\\1", inside[1:] if negated else inside)
     # Neither kind of class may match a slash.
     return f"(?!/)[{'^' if negated else ''}{inside}]"
-
-
-def unit_of(cgroup: str) -> str:
-    """The systemd unit a cgroup path is, or is in; "" if none.
-
-    The first component that is a unit decides: what is below it is delegated to the unit, which could
-    make a directory with any name there."""
-    return next((part for part in cgroup.split("/") if part.endswith(UNIT_SUFFIXES)), "")
-
-
-def is_unit(unit: str, cgroup: str) -> bool:
-    """True if `cgroup` is exactly the cgroup of this unit or slice, not something below it."""
-    parts = [part for part in cgroup.split("/") if part]
-    if not parts or parts[-1] != unit:
-        return False
-    return not any(part.endswith(UNIT_SUFFIXES) for part in parts[:-1])
-
-
-def usual_cgroup(unit: str) -> str:
-    """Where the system manager puts a unit that has no Slice= of its own (systemd.slice(5)): instances
-    of a template get a slice together, and the dashes of a slice's name are its path."""
-    if unit.endswith(".slice"):
-        return _slice_path(unit)
-    name = unit.rpartition(".")[0]
-    template, at, _ = name.partition("@")
-    if at:
-        return f"/system.slice/system-{_escape_dashes(template)}.slice/{unit}"
-    return f"/system.slice/{unit}"
-
-
-def _escape_dashes(template: str) -> str:
-    return template.replace("-", "\\x2d")
-
-
-def _slice_path(unit: str) -> str:
-    if unit == "-.slice":
-        return "/"
-    parts = unit.removesuffix(".slice").split("-")
-    return "".join(f"/{'-'.join(parts[: depth + 1])}.slice" for depth in range(len(parts)))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
-from agent.observe.cgroup import cgroup_id, container_of, find_mount, list_cgroups, unit_of
+from agent.observe.cgroup import cgroup_id, find_mount, list_cgroups
+from agent.policy.cgroups import container_of, unit_of
 
 ID = "0123456789abcdef" * 4
 OTHER = "f" * 64

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agent.policy.cgroups import is_unit, unit_of, usual_cgroup
 from agent.policy.links import exe_selects
 from agent.policy.owners import lineage
-from agent.policy.paths import ExeKind, exe_kind, exe_matches, glob_mistake, is_unit, unit_of, usual_cgroup
+from agent.policy.paths import ExeKind, exe_kind, exe_matches, glob_mistake
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,18 @@ def test_nothing_below_a_unit_can_claim_to_be_another_unit() -> None:
     assert is_unit("batch.slice", "/batch.slice")
     assert not is_unit("batch.slice", "/system.slice/docker.service/batch.slice")
     assert not is_unit("nginx.service", "/system.slice/nginx.service/workers"), "found through its parent"
+
+
+def test_a_container_cannot_make_itself_a_unit_of_the_host() -> None:
+    inside = f"/docker/{'0a' * 32}/system.slice/nginx.service"
+    assert unit_of(inside) == ""
+    assert not is_unit("nginx.service", inside)
+
+
+def test_a_unit_named_like_a_kernel_file_is_known_by_its_escaped_cgroup() -> None:
+    assert usual_cgroup("cpu.service") == "/system.slice/_cpu.service"
+    assert is_unit("cpu.service", "/system.slice/_cpu.service")
+    assert unit_of("/system.slice/_cpu.service") == "cpu.service"
 
 
 @pytest.mark.parametrize(
