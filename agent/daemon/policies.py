@@ -21,7 +21,7 @@ from agent.policy.compile import (
     member_for_netns,
 )
 from agent.policy.document import load_policy
-from agent.policy.hashing import path_hash
+from agent.policy.hashing import path_hash, string_hash
 from agent.policy.ids import Ids
 from agent.policy.tables import Dimension, Tables
 from agent.policy.values import Policy
@@ -120,10 +120,14 @@ class PolicyKeeper:
             self._add(Dimension.EXE, path_hash(path, seed), clauses)
 
     def cgroup_made(self, number: int, path: str) -> None:
+        """A cgroup the policy speaks of is a member, and so is one made again at its path, also while no
+        daemon runs: the kernel looks the path up."""
         if self.compiled and self.compiled.tables.targets:
             clauses = member_for_cgroup(self.compiled, path)
-            if clauses:
+            if clauses != self.compiled.index.silent[Dimension.CGROUP]:
+                seed = self.compiled.tables.seed
                 self._add(Dimension.CGROUP, number, clauses)
+                self._add(Dimension.CGROUP_PATH, string_hash(path, seed), clauses)
 
     def _follow_namespaces(self, facts: HostFacts) -> None:
         """Those that are new, or have other addresses. One that is gone may stay: cookies do not repeat."""
