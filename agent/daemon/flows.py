@@ -116,19 +116,15 @@ class FlowTable:
             and not (one.consumer is None and _is_here(one.consumer_endpoint[0], facts))
         ]
 
-    def adopt(
-        self, connections: Iterable[Connection], tables: Tables, facts: HostFacts, now_boot_ns: int
-    ) -> list[Adopted]:
+    def adopt(self, connections: Iterable[Connection], tables: Tables, now_boot_ns: int) -> list[Adopted]:
         """Judge and follow connections that no hook saw being made: `unseen`, and alive after that, since a
         row that is missing because its connection has just closed looks the same. Each is counted once,
         also when the daemon starts again, because its row is there then."""
-        found = (self._judge(one, tables, facts, now_boot_ns) for one in connections)
+        found = (self._judge(one, tables, now_boot_ns) for one in connections)
         return [one for one in found if one is not None]
 
-    def _judge(
-        self, connection: Connection, tables: Tables, facts: HostFacts, now_boot_ns: int
-    ) -> Adopted | None:
-        consumer, origin = self._consumer_of(connection, facts)
+    def _judge(self, connection: Connection, tables: Tables, now_boot_ns: int) -> Adopted | None:
+        consumer = self._consumer_of(connection)
         socket = _followed_socket(connection)
         address, port = connection.server_endpoint
         destination = Destination(Protocol.TCP, address, port, socket.netns)
@@ -136,6 +132,7 @@ class FlowTable:
         target = self._target_named(verdict.target)
         if target is None:
             return None
+        origin = _origin_of(consumer, tables.rows[verdict.target].home_netns)
         process = connection.consumer_processes[0] if connection.consumer_processes else None
         owners = connection.listener.owners if connection.listener else connection.server_processes
         owner = owners[0] if owners else None
@@ -162,13 +159,12 @@ class FlowTable:
         self._counters.count_found(verdict, origin)
         return Adopted(target, flow)
 
-    def _consumer_of(self, connection: Connection, facts: HostFacts) -> tuple[Consumer, Origin]:
+    def _consumer_of(self, connection: Connection) -> Consumer:
         if connection.consumer is None or not connection.consumer_processes:
-            return RemoteConsumer(connection.consumer_endpoint[0]), Origin.REMOTE
+            return RemoteConsumer(connection.consumer_endpoint[0])
         netns, process = connection.consumer.netns, connection.consumer_processes[0]
-        origin = Origin.LOOPBACK if netns == facts.host_netns else Origin.CONTAINER
         trusted = self._name_is_trusted(process.pid)
-        return local_consumer(process, netns, name_is_trusted=trusted), origin
+        return local_consumer(process, netns, name_is_trusted=trusted)
 
     def _insert(self, flow: Flow) -> bool:
         """False: the kernel has made the row meanwhile."""
@@ -212,6 +208,13 @@ def _followed_socket(connection: Connection) -> Socket:
 def _is_here(address: Address, facts: HostFacts) -> bool:
     known = (facts.addresses, *(one.addresses for one in facts.namespaces))
     return is_loopback(address) or any(address in addresses for addresses in known)
+
+
+def _origin_of(consumer: Consumer, home_netns: int) -> Origin:
+    """As bpf/connect.c says it: against the namespace the service lives in."""
+    if isinstance(consumer, RemoteConsumer):
+        return Origin.REMOTE
+    return Origin.LOOPBACK if consumer.netns == home_netns else Origin.CONTAINER
 
 
 def _encode_identity(process: Process | None, exe_hash: Callable[[str], int], netns: int = 0) -> abi.Identity:

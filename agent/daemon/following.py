@@ -77,7 +77,7 @@ class HostFollower:
         live, _ = self._live_sockets(set(new_ports))
         alive = [one for one in unseen if cookie_of(one) in live]
         now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return self.flows.adopt(alive, tables, facts, now_boot_ns)
+        return self.flows.adopt(alive, tables, now_boot_ns)
 
     def _sweep(self) -> list[Flow]:
         if self.clock() - self._swept_s < SWEEP_S:
