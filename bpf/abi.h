@@ -214,8 +214,7 @@ struct edge_key {
 };
 
 struct exe_key {
-	u64 inode, mount, dentry, name;
-	u32 device, generation;
+	u64 mount, dentry, name;
 };
 
 struct exe_name {

@@ -23,7 +23,8 @@ static __always_inline int note_acceptor(void *sk)
 	served = unserved.lookup(&cookie);
 	if (!served)
 		return 0;
-	exe_of_current(now->seed, &name);
+	if (exe_of_current(now->seed, bpf_ktime_get_boot_ns(), &name))
+		tell_name(name.path);
 	identify(&who, name.path);
 	key.start_ns = who.start_ns;
 	key.exe = who.exe;
@@ -42,7 +43,6 @@ static __always_inline int note_acceptor(void *sk)
 		flow->acceptor_exe = who.exe;
 	}
 	unserved.delete(&cookie);
-	tell_name(name.path);
 	return 0;
 }
 #endif

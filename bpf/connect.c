@@ -37,20 +37,20 @@ static __always_inline void judge_local(struct flow *flow, u32 slot, u32 target,
 	}
 	verdict->origin = flow->consumer.netns == row->home_netns ? LOOPBACK : CONTAINER;
 	local_set(&tables, row, &flow->consumer, name, groups, verdict, &flow->clauses);
-	decide(&tables, row, &flow->clauses, verdict);
+	decide(&tables, row, &flow->clauses, verdict, flow->opened_ns);
 	record_attempt(flow, groups);
 }
 
 static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protocol,
 					   struct address *remote, u32 slot, u32 target,
-					   struct exe_name *name)
+					   struct exe_name *name, u64 now)
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct flow *flow = new_flow(cookie);
 
 	if (!flow)
 		return;
-	flow->opened_ns = bpf_ktime_get_boot_ns();
+	flow->opened_ns = now;
 	flow->remote = *remote;
 	flow->remote_port = bpf_ntohs(ctx->user_port);
 	flow->consumer.netns = bpf_get_netns_cookie(ctx);
@@ -67,6 +67,7 @@ static __always_inline int observe_connect(struct bpf_sock_addr *ctx, struct add
 	struct settings *now = get_settings();
 	struct exe_name name = {};
 	u32 slot, target = 0;
+	u64 now_ns;
 
 	if (!now || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return PASS;
@@ -78,10 +79,11 @@ static __always_inline int observe_connect(struct bpf_sock_addr *ctx, struct add
 		if (!now->edges)
 			return PASS;
 	}
-	exe_of_current(now->seed, &name);
-	tell_name(name.path); /* before any event that speaks of it */
+	now_ns = bpf_ktime_get_boot_ns();
+	if (exe_of_current(now->seed, now_ns, &name))
+		tell_name(name.path); /* before any event that speaks of it */
 	if (target)
-		observe_target(ctx, protocol, remote, slot, target, &name);
+		observe_target(ctx, protocol, remote, slot, target, &name, now_ns);
 	else
 		note_outbound(ctx, protocol, remote, name.path);
 	return PASS;

@@ -253,9 +253,8 @@ static __always_inline void allow(struct verdict *verdict, struct candidate *can
 }
 
 static __always_inline void decide(struct tables *tables, struct target_row *row, struct set *who,
-				   struct verdict *verdict)
+				   struct verdict *verdict, u64 now)
 {
-	u64 now = bpf_ktime_get_boot_ns();
 	struct set *certain = set_at(tables, SET_CERTAIN + (verdict->uncertain & 15));
 	struct set *excluded = set_at(tables, row->excluded);
 	bool maybe_excluded, maybe = false;

@@ -113,7 +113,7 @@ static __always_inline void judge_remote(struct flow *flow, u32 slot, u32 target
 		lose(LOSS_NO_ROW);
 		return;
 	}
-	decide(&tables, row, who, &flow->verdict);
+	decide(&tables, row, who, &flow->verdict, flow->opened_ns);
 	record_attempt(flow, 0);
 }
 
@@ -213,8 +213,8 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 
 	if (!now || !sk)
 		return;
-	exe_of_current(now->seed, &name);
-	tell_name(name.path);
+	if (exe_of_current(now->seed, bpf_ktime_get_boot_ns(), &name))
+		tell_name(name.path);
 	owner = owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!owner) {
 		lose(LOSS_STORAGE);

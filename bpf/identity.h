@@ -72,15 +72,15 @@ static __always_inline enum step walk_up(struct walk *walk)
 }
 
 /* The executable of the current task; false for a kernel thread. */
-static __always_inline bool start_walk(struct walk *walk, void **file)
+static __always_inline bool start_walk(struct walk *walk)
 {
-	void *task = (void *)bpf_get_current_task(), *mm = 0, *mount = 0;
+	void *task = (void *)bpf_get_current_task(), *mm = 0, *file = 0, *mount = 0;
 
 	READ(mm, task, OFF_task_struct__mm);
-	if (!mm || READ(*file, mm, OFF_mm_struct__exe_file) || !*file)
+	if (!mm || READ(file, mm, OFF_mm_struct__exe_file) || !file)
 		return false;
-	READ(mount, *file, OFF_file__f_path + OFF_path__mnt);
-	READ(walk->dentry, *file, OFF_file__f_path + OFF_path__dentry);
+	READ(mount, file, OFF_file__f_path + OFF_path__mnt);
+	READ(walk->dentry, file, OFF_file__f_path + OFF_path__dentry);
 	walk->mount = mount - OFF_mount__mnt;
 	return true;
 }
@@ -129,24 +129,21 @@ static __always_inline void hash_path(u64 seed, struct walk *walk, struct exe_na
 	name->directory = directory & ~1ULL;
 }
 
-/* Hashes of the current executable's path and of its directory. Cached by what identifies the file
- * and its last name; entries age, because a directory above it can be renamed. */
-static __always_inline void exe_of_current(u64 seed, struct exe_name *name)
+/*
+ * Hashes of the current executable's path and of its directory; true where they were computed anew,
+ * which for one executable happens once a second. What is cached is keyed by what it was computed
+ * from: mount, directory entry, and the entry's name (hash and length; the kernel salts the hash
+ * with the parent). Renaming a directory above changes no part of the key, therefore entries age.
+ */
+static __always_inline bool exe_of_current(u64 seed, u64 now, struct exe_name *name)
 {
 	struct exe_key key = {};
 	struct exe_name *known;
 	struct walk walk = {};
-	void *file = 0, *inode = 0, *super = 0;
-	u64 now = bpf_ktime_get_boot_ns();
 
 	name->path = name->directory = EXE_NONE;
-	if (!start_walk(&walk, &file))
-		return;
-	READ(inode, file, OFF_file__f_inode);
-	READ(super, inode, OFF_inode__i_sb);
-	READ(key.inode, inode, OFF_inode__i_ino);
-	READ(key.generation, inode, OFF_inode__i_generation);
-	READ(key.device, super, OFF_super_block__s_dev);
+	if (!start_walk(&walk))
+		return false;
 	key.mount = (u64)walk.mount;
 	key.dentry = (u64)walk.dentry;
 	READ(key.name, walk.dentry, OFF_dentry__d_name);
@@ -154,13 +151,14 @@ static __always_inline void exe_of_current(u64 seed, struct exe_name *name)
 	if (known && now < known->until_ns) {
 		name->path = known->path;
 		name->directory = known->directory;
-		return;
+		return false;
 	}
 	hash_path(seed, &walk, name);
 	if (names_are_untrusted((void *)key.mount))
 		name->path |= EXE_UNTRUSTED;
 	name->until_ns = now + RENAME_NS;
 	exe_names.update(&key, name);
+	return true;
 }
 
 /* Fills who; returns the task's group_info. */

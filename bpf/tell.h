@@ -52,13 +52,12 @@ static __always_inline void tell_name(u64 exe)
 	struct walk walk = {};
 	struct name_event *event;
 	struct stored_name *blank;
-	void *file = 0;
 	u32 zero = 0;
 
 	if (names.lookup(&exe))
 		return;
 	blank = blank_name.lookup(&zero);
-	if (!blank || !start_walk(&walk, &file))
+	if (!blank || !start_walk(&walk))
 		return;
 	event = ring.ringbuf_reserve(sizeof(*event));
 	if (!event) {
