@@ -107,7 +107,6 @@ class Daemon:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        loop.add_reader(self._ring.fileno(), self._on_ring)
         loop.add_reader(self._policy_watch.fileno(), self._on_policy_file)
         loop.add_reader(self._address_watch.fileno(), self._on_address)
         async with contextlib.AsyncExitStack() as stack:
@@ -115,6 +114,8 @@ class Daemon:
             await stack.enter_async_context(servers)
             self._view.public_address = servers.public_address
             await self._look()
+            # what waits in the ring from before is told with its owners, which are known from here on
+            loop.add_reader(self._ring.fileno(), self._on_ring)
             self._view.is_ready = True
             self._teller.started(self._view)
             await self._run_until_stopped()
