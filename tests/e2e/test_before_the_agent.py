@@ -140,6 +140,19 @@ def test_a_port_declared_later_takes_in_its_connections(before: Before) -> None:
     assert violation["consumer"]["pid"] == before.undeclared.pid
 
 
+def test_an_attempt_made_while_the_daemon_is_dead_is_told_with_both_ends(
+    shared_lab: Lab, before: Before
+) -> None:
+    lab, agent = shared_lab, before.agent
+    agent.kill9()
+    late = lab.load(lab.host, "127.0.0.1", 7100, uid=1004, program=lab.executable("opt/late"))
+    agent.start()
+    violation = told(agent, {"type": "violation", "consumer.pid": late["pid"]})
+    assert violation["consumer"]["exe"] == str(lab.executable("opt/late"))
+    assert violation["consumer"]["args"][0] == str(lab.executable("opt/late"))
+    assert violation["owner"]["pid"] == before.server
+
+
 def test_those_that_end_while_the_daemon_is_dead_are_gone_when_it_is_back(before: Before) -> None:
     agent = before.agent
     counted = connections(agent, "local")
