@@ -11,8 +11,10 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from agent.export.event_log import EventLog
 from agent.export.metrics import registry
 from agent.export.view import ProgramCost, Snapshot
+from agent.kernel import abi
 from agent.model import Decision, Origin, PortClass, Target
 from tests.fixtures.metrics_text import Samples, parse_metrics, total
 from tests.unit.export.fake_agent import ADMIN, INTERNAL, SNAPSHOT, FakeAgent
@@ -136,3 +138,11 @@ def test_the_agents_own_memory_and_cpu_are_beside_its_metrics() -> None:
 def test_two_agents_in_one_process_share_nothing() -> None:
     registry(FakeAgent())
     assert "licet_build_info" in generate_latest(registry(FakeAgent())).decode()
+
+
+def test_every_metric_and_every_cause_of_a_loss_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    names = {name for name, _ in samples(SNAPSHOT) if name.startswith("licet_")}
+    assert [name for name in names if f"`{name}`" not in page] == []
+    causes = (*abi.LOSSES, *EventLog("none", 0).losses())
+    assert [cause for cause in causes if f"`{cause}`" not in page] == []
