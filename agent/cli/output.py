@@ -39,7 +39,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, not
     if not table.row_count:
         print(nothing)
         return
-    Console(width=None if sys.stdout.isatty() else UNBOUNDED).print(table)
+    console = Console(width=None if sys.stdout.isatty() else UNBOUNDED)
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        print(line.rstrip())  # rich fills the last column up with blanks
 
 
 def who(fields: Mapping[str, Any]) -> str:
