@@ -135,7 +135,8 @@ class PolicyKeeper:
         for namespace in facts.namespaces:
             if known.get(namespace.cookie) != namespace.addresses:
                 self._namespace_found(namespace)
-        self.facts = facts
+        # the offset stays the compiled one: a clock that is slewed drifts by less than any threshold a look
+        self.facts = replace(facts, boot_offset_ns=self.facts.boot_offset_ns) if self.facts else facts
 
     def _namespace_found(self, namespace: Namespace) -> None:
         if self.compiled and self.compiled.tables.targets:
