@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import ChainMap
 from collections.abc import Callable
@@ -30,7 +31,10 @@ log = logging.getLogger(__name__)
 
 
 class PolicyKeeper:
-    """Owns what is judged by. `gather` reads the host as far as a policy needs it."""
+    """Owns what is judged by. `gather` reads the host as far as a policy needs it.
+
+    Names arrive from the kernel in the loop while another thread compiles: the lock holds the tables and
+    the names added to them together."""
 
     def __init__(
         self,
@@ -53,6 +57,9 @@ class PolicyKeeper:
         self.last_error = ""
         self._late_sets: dict[int, int] = {}
         self._late_members: dict[tuple[Dimension, int], int] = {}
+        self._lock = threading.RLock()
+        self._since_gathering: list[Callable[[], None]] = []
+        """Names that came after the facts were gathered, to be added to what is compiled from those."""
 
     @property
     def tables(self) -> Tables | None:
@@ -92,7 +99,7 @@ class PolicyKeeper:
 
     def follow_host(self) -> bool:
         """Compile again where the host has changed in a way the policy speaks of; True if it had."""
-        facts = self._gather(self.policy)
+        facts = self._facts_now(self.policy)
         if self.facts is not None and _same(facts, self.facts):
             self._follow_namespaces(facts)
             return False
@@ -100,20 +107,31 @@ class PolicyKeeper:
         return True
 
     def _install(self, policy: Policy | None, facts: HostFacts | None = None) -> None:
-        facts = facts or self._gather(policy)
+        facts = facts or self._facts_now(policy)
         compiled = compile_policy(policy, facts, self.ids)
         self._state.store_ids(self.ids)  # before the kernel counts by them
-        try:
-            self.generation = self._maps.install(compiled.tables)
-        except OSError as error:
-            raise KernelError(f"the policy does not fit into the kernel's tables: {error}") from error
-        self.policy, self.compiled, self.facts = policy, compiled, facts
-        self._late_sets, self._late_members = {}, {}
+        with self._lock:
+            try:
+                self.generation = self._maps.install(compiled.tables)
+            except OSError as error:
+                raise KernelError(f"the policy does not fit into the kernel's tables: {error}") from error
+            self.policy, self.compiled, self.facts = policy, compiled, facts
+            self._late_sets, self._late_members = {}, {}
+            for add in self._since_gathering:
+                add()
         for warning in compiled.warnings:
             log.warning("%s", warning)
 
+    def _facts_now(self, policy: Policy | None) -> HostFacts:
+        with self._lock:
+            self._since_gathering = []
+        return self._gather(policy)
+
     def executable_known(self, path: str) -> None:
         """A path the kernel saw for the first time: does a glob of the policy take it?"""
+        self._add_late(lambda: self._add_executable(path))
+
+    def _add_executable(self, path: str) -> None:
         if self.compiled and self.compiled.tables.targets:
             clauses = member_for_executable(self.compiled, path)
             seed = self.compiled.tables.seed
@@ -122,6 +140,9 @@ class PolicyKeeper:
     def cgroup_made(self, number: int, path: str) -> None:
         """A cgroup the policy speaks of is a member, and so is one made again at its path, also while no
         daemon runs: the kernel looks the path up."""
+        self._add_late(lambda: self._add_cgroup(number, path))
+
+    def _add_cgroup(self, number: int, path: str) -> None:
         if self.compiled and self.compiled.tables.targets:
             clauses = member_for_cgroup(self.compiled, path)
             if clauses != self.compiled.index.silent[Dimension.CGROUP]:
@@ -129,12 +150,18 @@ class PolicyKeeper:
                 self._add(Dimension.CGROUP, number, clauses)
                 self._add(Dimension.CGROUP_PATH, string_hash(path, seed), clauses)
 
+    def _add_late(self, add: Callable[[], None]) -> None:
+        with self._lock:
+            self._since_gathering.append(add)
+            add()
+
     def _follow_namespaces(self, facts: HostFacts) -> None:
         """Those that are new, or have other addresses. One that is gone may stay: cookies do not repeat."""
         known = {one.cookie: one.addresses for one in self.facts.namespaces} if self.facts else {}
         for namespace in facts.namespaces:
             if known.get(namespace.cookie) != namespace.addresses:
-                self._namespace_found(namespace)
+                with self._lock:
+                    self._namespace_found(namespace)
         # the offset stays the compiled one: a clock that is slewed drifts by less than any threshold a look
         self.facts = replace(facts, boot_offset_ns=self.facts.boot_offset_ns) if self.facts else facts
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,6 +213,42 @@ def test_an_executable_that_a_glob_takes_joins_when_its_name_comes(world: World)
     assert clauses & ~none, "the glob's clause"
     assert first_set != second_set
     assert min(first_set, second_set) >= len(world.kernel.installed[-1].sets)
+
+
+def test_a_name_that_comes_while_the_host_is_read_is_in_what_is_compiled_from_it(world: World) -> None:
+    def read_host(policy: Policy | None) -> HostFacts:
+        keeper.executable_known("/opt/billing/bin/invoice")
+        return FACTS
+
+    state = State(world.settings.paths.state)
+    keeper = PolicyKeeper(world.settings, world.kernel, state, read_host)  # type: ignore[arg-type]
+    world.policy.write_text(GOOD)
+    keeper.reload()
+    assert [(dimension, value) for dimension, value, *_ in world.kernel.members] == [
+        (Dimension.EXE, path_hash("/opt/billing/bin/invoice", SEED))
+    ]
+
+
+def test_a_name_that_comes_while_tables_are_swapped_takes_a_set_that_is_free_in_the_new_ones(
+    world: World,
+) -> None:
+    class Swapping(KernelTables):
+        def install(self, tables: Tables) -> int:
+            generation = super().install(tables)
+            if generation == 2:
+                arriving.start()
+                arriving.join(0.2)  # it must wait for this to end
+            return generation
+
+    world.kernel = Swapping()
+    world.keeper = world.daemon()
+    arriving = threading.Thread(target=world.keeper.executable_known, args=["/opt/billing/bin/invoice"])
+    world.load(GOOD)
+    more = "".join(f", {{cidr: 10.{number}.0.0/16}}" for number in range(3, 40))
+    world.load(GOOD.replace("{cidr: 10.2.0.0/16}", "{cidr: 10.2.0.0/16}" + more))
+    arriving.join(5)
+    ((*_, set_id),) = world.kernel.members
+    assert set_id >= len(world.kernel.installed[-1].sets)
 
 
 def test_names_with_one_meaning_share_a_set(world: World) -> None:
