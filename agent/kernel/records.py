@@ -29,7 +29,9 @@ class Names:
             if raw:
                 name = abi.StoredName.from_buffer_copy(raw)
                 if name.bytes:
-                    self._known[exe] = bytes(name.text[: name.bytes]).decode("utf-8", "surrogateescape")
+                    path = bytes(name.text[: name.bytes]).decode("utf-8", "surrogateescape")
+                    cut = self._differs(path, exe) and not path.endswith("…")
+                    self._known[exe] = path + "…" if cut else path
         return self._known.get(exe, "")
 
     def learn(self, event: abi.NameEvent) -> str:

@@ -97,11 +97,18 @@ def test_noting_a_path_gives_the_hash_the_kernel_knows_it_by(names: Names) -> No
     assert names.note("") == 0
 
 
-def test_a_path_longer_than_a_stored_name_is_whole_in_this_daemon(stored: MemoryMap, names: Names) -> None:
+def test_a_path_too_long_to_be_stored_is_whole_here_and_marked_as_cut_for_the_next_daemon(
+    stored: MemoryMap, names: Names
+) -> None:
     path = "/opt/" + "/".join(["z" * 90] * 4)
     exe = names.note(path)
     assert names[exe] == path
     assert len(stored.rows[abi.U64.pack(exe)]) == ct.sizeof(abi.StoredName)
+    again = names_of(stored)
+    assert again[exe] == path[: abi.EXE_NAME_BYTES] + "…"
+    assert again.trusted_paths() == frozenset(), "half a path must match no selector"
+    again.note(path)
+    assert again[exe] == path
 
 
 def test_identity_without_a_pid_is_no_process(names: Names) -> None:
