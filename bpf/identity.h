@@ -121,7 +121,13 @@ static __always_inline void hash_path(u64 seed, struct walk *walk, struct exe_na
 			directory = mix(directory, component);
 		leaf = false;
 	}
-	if (step != STEP_ROOT && walk_up(walk) != STEP_ROOT) {
+	/* An ordinary root directory is itself mounted, on the kernel's first one: a step of its
+	 * own. */
+	if (step != STEP_ROOT)
+		step = walk_up(walk);
+	if (step == STEP_MOUNT)
+		step = walk_up(walk);
+	if (step != STEP_ROOT) {
 		lose(LOSS_PATH);
 		path = directory = mix(path, ~0ULL); /* no path has this hash */
 	}
