@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,16 @@ import yaml
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from agent.model import Destination, HostFacts, LocalConsumer, Namespace, Origin, Verdict
+from agent.model import (
+    Destination,
+    HostFacts,
+    LocalConsumer,
+    Namespace,
+    Origin,
+    Protocol,
+    Verdict,
+    to_address,
+)
 from agent.policy.compile import compile_policy
 from agent.policy.document import parse_policy
 from agent.policy.evaluate import evaluate
@@ -43,8 +52,71 @@ CONSUMERS = st.builds(
     cgroups=st.sampled_from([*policies.CGROUP_PATHS, *policies.CGROUP_PATHS, DEEPEST, TOO_DEEP]).map(
         lambda path: tuple(lineage(path))
     ),
+    # from elsewhere, the host's loopback is not what a policy protects
+    netns=st.sampled_from([policies.HOST] * 4 + [policies.UNKNOWN, policies.CONTAINER, policies.BARE]),
 )
-ATTEMPTS = st.lists(st.tuples(CONSUMERS, policies.destinations(), st.booleans()), min_size=6, max_size=12)
+DESTINATIONS = [
+    Destination(protocol, to_address(address), port, policies.HOST)
+    for protocol in Protocol
+    for address in policies.ADDRESSES
+    for port in policies.PORTS
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    consumer: LocalConsumer
+    destination: Destination
+    mapped: bool
+    """An IPv4 address through an AF_INET6 socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    document: dict[str, Any]
+    facts: HostFacts
+    attempts: list[Attempt]
+
+
+@st.composite
+def documents_about_who(draw: st.DrawFn) -> dict[str, Any]:
+    """Everything is declared and licensed for good: only who connects decides."""
+    principals = {
+        name: draw(st.lists(policies.selectors(), min_size=1, max_size=3))
+        for name in draw(policies.some(["billing", "ops", "ci"], most=3))
+    }
+    names = list(principals)
+    return {
+        "version": 1,
+        "services": {
+            "db": {
+                "product": "red",
+                "at": "host",
+                "on_unresolved": draw(st.sampled_from(["allow", "deny"])),
+                "ports": [
+                    {"port": port, "class": port_class}
+                    for port, port_class in zip(policies.PORTS, policies.CLASSES, strict=True)
+                ],
+            }
+        },
+        "principals": principals,
+        "licenses": [
+            {"id": "l", "product": "red", "entitlements": [{"id": "e", "principals": names[-2:]}]},
+        ],
+        "restrictions": [{"exclude": names[0], "target": "db/admin"}] if draw(st.booleans()) else [],
+    }
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Most attempts go to what the policy declares, so that there is something to decide."""
+    document = draw(st.one_of(policies.documents(), documents_about_who()))
+    facts = draw(policies.host_facts())
+    policy = parse_policy(yaml.safe_dump(document))
+    declared = [each for each in DESTINATIONS if naive.find_target(policy, facts, each)]
+    to = st.sampled_from(declared) if declared else policies.destinations()
+    attempts = st.builds(Attempt, CONSUMERS, st.one_of(to, to, to, policies.destinations()), st.booleans())
+    return Case(document, facts, draw(st.lists(attempts, min_size=4, max_size=10)))
 
 
 @pytest.fixture(scope="module")
@@ -120,33 +192,27 @@ def named(verdict: Verdict, ids: Ids) -> naive.NaiveVerdict:
 
 
 @settings(
-    max_examples=60,
+    max_examples=150,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(policies.documents(), policies.host_facts(), st.integers(0, 6), ATTEMPTS)
-def test_the_kernel_decides_what_the_tables_and_the_policy_say(
-    world: World,
-    document: dict[str, Any],
-    drawn: HostFacts,
-    hour: int,
-    attempts: list[tuple[LocalConsumer, Destination, bool]],
-) -> None:
+@given(cases(), st.integers(0, 6))
+def test_the_kernel_decides_what_the_tables_and_the_policy_say(world: World, case: Case, hour: int) -> None:
     to = Translation(world)
-    text = yaml.safe_dump(to.document(document), sort_keys=False)
-    facts, ids = to.facts(drawn, hour), Ids()
+    text = yaml.safe_dump(to.document(case.document), sort_keys=False)
+    facts, ids = to.facts(case.facts, hour), Ids()
     note(f"{text}\n{facts}")
     policy = parse_policy(text)
     tables = compile_policy(policy, facts, ids).tables
     world.install(tables)
     # these are made under the policy in force: it takes in those that it names
     world.only_cgroups(map(to.path, KNOWN_CGROUPS), known=())
-    for generated, destination, mapped in attempts:
-        consumer = to.consumer(generated)
-        destination = replace(destination, netns=consumer.netns)
-        seen = world.attempt(client_of(consumer, world.lab.scope), destination, mapped=mapped)
+    for attempt in case.attempts:
+        consumer = to.consumer(attempt.consumer)
+        destination = replace(attempt.destination, netns=consumer.netns)
+        seen = world.attempt(client_of(consumer, world.lab.scope), destination, mapped=attempt.mapped)
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         verdict = evaluate(tables, consumer, destination, now_ns)
         note(f"{consumer}\n{destination}\n{verdict}")
