@@ -21,7 +21,7 @@ from agent.daemon.telling import Teller
 from agent.daemon.usage import Usage
 from agent.daemon.view import View
 from agent.errors import LicetError
-from agent.export.events import EventLog
+from agent.export.event_log import EventLog
 from agent.export.server import Servers
 from agent.kernel import abi, libbpf, ring
 from agent.kernel.load import Manifest

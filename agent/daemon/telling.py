@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -13,7 +14,10 @@ from agent.daemon.listening import Listening, serving_process
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.usage import Attempt, Usage
 from agent.export import events
-from agent.export.events import Event, EventLog
+from agent.export.event_log import EventLog
+from agent.export.events import Event
+from agent.export.human import human_line
+from agent.export.sink import DescriptorSink, NoSink
 from agent.export.view import Agent, JudgedListener
 from agent.kernel import abi
 from agent.kernel.records import Names, flow_of
@@ -47,17 +51,18 @@ class Teller:
         self._keeper = keeper
         self._listening = listening
         self._attributor = attributor
-        self._quiet = quiet
+        self._people = NoSink() if quiet else DescriptorSink(sys.stderr.fileno())
         self._exposed_peers: set[tuple[Target, str]] = set()
 
     def _tell(self, event: Event) -> None:
         self._log.write(event)
         if event["type"] != "use":
-            self._say(events.human_line(event))
+            self._say(human_line(event))
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+        """A terminal that is gone, or does not take more, must not stop the agent."""
+        with contextlib.suppress(OSError):
+            self._people.write(text)
 
     def _rule(self, verdict: Verdict) -> Mapping[str, str]:
         compiled = self._keeper.compiled
@@ -105,7 +110,7 @@ class Teller:
             }
             self._log.write(event)
             if attempt.use.verdict.decision is Decision.DENIED:
-                self._say(events.human_line(event))
+                self._say(human_line(event))
             self._note_exposure(attempt)
 
     def _attempt_event(self, kind: str, attempt: Attempt) -> Event:

@@ -32,10 +32,11 @@ class Attempt:
 
 
 def consumer_name(consumer: Process | None) -> str:
-    """The label of licet_violations_by_consumer_total: bounded, and never an address."""
+    """The label of licet_violations_by_consumer_total: bounded, and never an address or a path."""
     if consumer is None:
         return REMOTE
-    return consumer.unit or consumer.container or consumer.exe or consumer.comm or "unknown"
+    executable = consumer.exe.rpartition("/")[2]
+    return consumer.unit or consumer.container or executable or consumer.comm or "unknown"
 
 
 class Usage:

@@ -17,7 +17,7 @@ from agent.daemon.flows import FlowTable
 from agent.daemon.listening import Listening
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.usage import Usage
-from agent.export.events import EventLog
+from agent.export.event_log import EventLog
 from agent.export.view import JudgedListener, LicenseState, MapUse, ProgramCost, Snapshot
 from agent.kernel import abi, libbpf
 from agent.kernel.load import Manifest
@@ -80,7 +80,7 @@ class View:
             targets=targets,
             connections=connections,
             violations=violations,
-            listener_violations=self.listening.violations,
+            listener_violations=dict(self.listening.violations),
             violations_by_consumer=self.usage.violations_by_consumer(),
             active=self._active(),
             opened=opened,
@@ -150,7 +150,6 @@ class View:
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "mode": Mode.OBSERVE.value,
             "listen": self.public_address,
-            "public_address": self.public_address,
             "scope": {
                 "cgroup": self.settings.scope.cgroup,
                 "namespaces": list(self.settings.scope.namespaces or ()) or "all",

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.export.event_log import EventLog
-from agent.export.human import human_line
 from agent.model import (
     Address,
     Decision,
@@ -19,19 +17,6 @@ from agent.model import (
     Verdict,
     show_address,
 )
-
-__all__ = [
-    "Event",
-    "EventLog",
-    "consumer_fields",
-    "flow_fields",
-    "human_line",
-    "judged",
-    "kind_of",
-    "now_text",
-    "process_fields",
-    "tuple_fields",
-]
 
 Event = dict[str, Any]
 

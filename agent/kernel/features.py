@@ -54,6 +54,15 @@ def _bpffs() -> str:
     return str(load.BPFFS)
 
 
+def _cgroup2() -> str:
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    for mount in mounts:  # proc(5): fields, a lone dash, then the file system's type
+        place, _, kind = mount.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            return place.split()[4]
+    raise KernelError("not mounted; mount -t cgroup2 none /sys/fs/cgroup")
+
+
 def _program(kind: int, attach_type: int = 0) -> Callable[[], str]:
     def attempt() -> str:
         os.close(libbpf.load_empty_program(kind, attach_type))
@@ -86,6 +95,7 @@ def probe() -> list[Feature]:
         _try("BTF", "nothing: offsets of kernel structs come from it", _btf, required=True),
         _try("bcc", "nothing: it compiles the programs", _bcc, required=True),
         _try("bpffs", "nothing: programs and counters live there", _bpffs, required=True),
+        _try("cgroup2", "nothing: programs attach to cgroups", _cgroup2, required=True),
         _try(
             "cgroup/connect4, connect6",
             "nothing: local consumers are judged there",

@@ -236,7 +236,7 @@ def test_a_named_consumer_keeps_its_name_when_others_come(world: World) -> None:
         (None, "remote"),
         (Process(), "unknown"),
         (Process(comm="sh"), "sh"),
-        (Process(comm="sh", exe="/bin/sh"), "/bin/sh"),
+        (Process(comm="thread-1", exe="/bin/sh"), "sh"),
         (Process(exe="/bin/sh", container="0123456789ab"), "0123456789ab"),
         (Process(exe="/bin/sh", container="0123456789ab", unit="app.service"), "app.service"),
     ],

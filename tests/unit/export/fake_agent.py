@@ -125,7 +125,6 @@ STATUS: Mapping[str, Any] = {
     "uptime_s": 3725.0,
     "mode": "observe",
     "listen": "127.0.0.1:9477",
-    "public_address": "127.0.0.1:9477",
     "scope": {"cgroup": "/", "namespaces": "all", "interfaces": []},
     "pins": "/sys/fs/bpf/licet/1",
     "hooks": [
