@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agent.errors import ConfigError
 
@@ -71,6 +71,14 @@ class Settings(_Section):
     """Aggregate unprotected traffic by edge: auto only while no policy is loaded."""
     costs: bool = False
     """Hold a BPF_ENABLE_STATS fd, so that licet_bpf_program_* metrics appear."""
+
+    @field_validator("listen")
+    @classmethod
+    def _is_host_and_port(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{listen!r} is not HOST:PORT, such as 127.0.0.1:9477")
+        return listen
 
     @property
     def control_socket(self) -> Path:
