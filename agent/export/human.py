@@ -51,7 +51,10 @@ def _flow(event: Fields) -> tuple[str, str]:
 
 
 def _finding(event: Fields) -> tuple[str, str]:
-    return f"{event['reason'].upper()} {_what(event)}", event.get("explanation", "")
+    detail = str(event.get("explanation", ""))
+    if event.get("owner"):
+        detail += f" (owner {_process(event['owner'])})"
+    return f"{event['reason'].upper()} {_what(event)}", detail
 
 
 def _other(event: Fields) -> tuple[str, str]:
@@ -83,12 +86,14 @@ def process_name(process: Fields) -> str:
 
 
 def _who(consumer: Fields) -> str:
-    if consumer["identity"] == "address":
-        return str(consumer["address"])
-    text = f"{process_name(consumer)} uid={consumer.get('uid', '?')}"
-    if consumer.get("user"):
-        text += f"({consumer['user']})"
+    return str(consumer["address"]) if consumer["identity"] == "address" else _process(consumer)
+
+
+def _process(process: Fields) -> str:
+    text = f"{process_name(process)} uid={process.get('uid', '?')}"
+    if process.get("user"):
+        text += f"({process['user']})"
     for name in ("unit", "container"):
-        if consumer.get(name):
-            text += f" {name}={consumer[name]}"
+        if process.get(name):
+            text += f" {name}={process[name]}"
     return text
