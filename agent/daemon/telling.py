@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from agent.daemon.attribute import Attributor
 from agent.daemon.flows import local_consumer
@@ -27,6 +28,7 @@ from agent.model import (
     Flow,
     ListenerState,
     Origin,
+    Process,
     Reason,
     Target,
     Verdict,
@@ -201,12 +203,23 @@ class Teller:
         self._tell({**event, "pre_existing": True})
 
     def flow(self, event: abi.FlowEvent, names: Names) -> None:
-        flow = flow_of(event.cookie, event.flow, names)
-        target = self._keeper.ids.target_named(flow.target)
+        seen = flow_of(event.cookie, event.flow, names)
+        target = self._keeper.ids.target_named(seen.target)
         if target is None:
             return
+        # when a flow opens, the kernel may not have met its owner yet
+        owner = self._completed(seen.owner) or self._listening.owner_of(seen.netns, seen.port, seen.address)
+        flow = replace(
+            seen,
+            consumer=self._completed(seen.consumer),
+            owner=owner,
+            acceptor=self._completed(seen.acceptor),
+        )
         kind = "flow_open" if event.header.type == abi.EventType.OPEN else "flow_close"
         self._log.write({"type": kind, "time": events.now_text(), **events.flow_fields(target, flow)})
+
+    def _completed(self, process: Process | None) -> Process | None:
+        return self._attributor.complete(process) if process else None
 
     def policy_loaded(self) -> None:
         keeper = self._keeper
