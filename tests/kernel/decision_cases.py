@@ -62,10 +62,10 @@ class Case:
 
 
 @st.composite
-def documents_about_who(draw: st.DrawFn) -> dict[str, Any]:
+def documents_about_who(draw: st.DrawFn, selectors: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any]:
     """Everything is declared and licensed for good: only who connects decides."""
     principals = {
-        name: draw(st.lists(policies.selectors(), min_size=1, max_size=3))
+        name: draw(st.lists(selectors, min_size=1, max_size=3))
         for name in draw(policies.some(["billing", "ops", "ci"], most=3))
     }
     names = list(principals)
@@ -93,7 +93,7 @@ def documents_about_who(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Most attempts go to what the policy declares, so that there is something to decide."""
-    document = draw(st.one_of(policies.documents(), documents_about_who()))
+    document = draw(st.one_of(policies.documents(), documents_about_who(policies.selectors())))
     facts = draw(policies.host_facts())
     policy = parse_policy(yaml.safe_dump(document))
     declared = [each for each in DESTINATIONS if naive.find_target(policy, facts, each)]

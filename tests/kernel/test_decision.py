@@ -41,7 +41,7 @@ def expected(verdict: Verdict, consumer: LocalConsumer, destination: Destination
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from agent.policy.document import parse_policy
 from agent.policy.evaluate import evaluate
 from agent.policy.ids import Ids
 from tests.fixtures import naive, namespaces, policies
-from tests.kernel.decision_cases import Translation, named
+from tests.kernel.decision_cases import Translation, documents_about_who, named
 from tests.kernel.decision_world import Judged, Seen, World
 
 pytestmark = pytest.mark.root
@@ -62,17 +62,40 @@ class Connection:
     address: str
     port: int
 
+    @property
+    def destination(self) -> Destination:
+        return Destination(Protocol.TCP, to_address(self.address), self.port, policies.HOST)
 
-def connections() -> st.SearchStrategy[Connection]:
-    def of_family(v6: bool) -> st.SearchStrategy[Connection]:
-        return st.builds(
-            Connection,
-            st.sampled_from([each for each in policies.SOURCES if (":" in each) == v6]),
-            st.sampled_from([each for each in SERVED if (":" in each) == v6]),
-            st.sampled_from([port for port in policies.PORTS if not (v6 and port == V4_ONLY_PORT)]),
-        )
 
-    return st.one_of(of_family(v6=False), of_family(v6=True))
+CONNECTIONS = [
+    Connection(source, address, port)
+    for source in policies.SOURCES
+    for address in SERVED
+    for port in policies.PORTS
+    if (":" in source) == (":" in address) and (":" not in address or port != V4_ONLY_PORT)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    document: dict[str, Any]
+    facts: HostFacts
+    connections: list[Connection]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Most connections go to what the policy declares."""
+    by_address = st.one_of(
+        st.fixed_dictionaries({"cidr": policies.some(policies.CIDRS)}), policies.selectors()
+    )
+    document = draw(st.one_of(policies.documents(), documents_about_who(by_address)))
+    facts = draw(policies.host_facts())
+    policy = parse_policy(yaml.safe_dump(document))
+    declared = [each for each in CONNECTIONS if naive.find_target(policy, facts, each.destination)]
+    to = st.sampled_from(declared or CONNECTIONS)
+    made = st.lists(st.one_of(to, to, to, st.sampled_from(CONNECTIONS)), min_size=4, max_size=8)
+    return Case(document, facts, draw(made))
 
 
 def connect(world: World, connection: Connection) -> None:
@@ -93,25 +116,20 @@ def connect(world: World, connection: Connection) -> None:
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(
-    policies.documents(),
-    policies.host_facts(),
-    st.integers(0, 6),
-    st.lists(connections(), min_size=4, max_size=10),
-)
+@given(cases(), st.integers(0, 6))
 def test_the_kernel_decides_about_addresses_what_the_tables_and_the_policy_say(
-    world: World, document: dict[str, Any], drawn: HostFacts, hour: int, attempts: list[Connection]
+    world: World, case: Case, hour: int
 ) -> None:
-    text = yaml.safe_dump(document, sort_keys=False)
-    facts, ids = Translation(world).facts(drawn, hour), Ids()
+    text = yaml.safe_dump(case.document, sort_keys=False)
+    facts, ids = Translation(world).facts(case.facts, hour), Ids()
     note(f"{text}\n{facts}")
     policy = parse_policy(text)
     tables = compile_policy(policy, facts, ids).tables
     world.install(tables)
-    for attempt in attempts:
-        consumer = RemoteConsumer(to_address(attempt.source))
-        destination = Destination(Protocol.TCP, to_address(attempt.address), attempt.port, facts.host_netns)
-        seen = world.changes(partial(connect, world, attempt))
+    for connection in case.connections:
+        consumer = RemoteConsumer(to_address(connection.source))
+        destination = replace(connection.destination, netns=facts.host_netns)
+        seen = world.changes(partial(connect, world, connection))
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         verdict = evaluate(tables, consumer, destination, now_ns)
         note(f"{consumer}\n{destination}\n{verdict}")
