@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.errors import KernelError
 from agent.export.view import JudgedListener
@@ -64,7 +64,7 @@ class Listening:
         listeners = [one for one in self.inventory.listeners() if not _is_ours(one)]
         self._mark_owners(listeners)
         for listener in listeners:
-            self._remember(listener.netns, listener.port, listener.address, serving_process(listener))
+            self._remember(listener.netns, listener.port, listener.address, self._serving(listener))
         self.judged = [_judged(one, policy, facts) for one in listeners]
         findings = {
             (one.listener.cookie, state): one
@@ -94,6 +94,16 @@ class Listening:
         self._served[(netns, port, address)] = owner
         while len(self._served) > REMEMBERED:
             del self._served[next(iter(self._served))]
+
+    def _serving(self, listener: Listener) -> Process | None:
+        """With the start that the kernel told, if it did: /proc rounds it to a tick, and events are joined
+        by it."""
+        owner = serving_process(listener)
+        heard = self._served.get((listener.netns, listener.port, listener.address))
+        if owner is None or heard is None or heard.pid != owner.pid:
+            return owner
+        same = self.reader.same_process(owner.start_boot_ns, heard.start_boot_ns)
+        return replace(owner, start_boot_ns=heard.start_boot_ns) if same else owner
 
     def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
         """Who serves, or last served, what a consumer in `netns` calls address:port. A routable address may
@@ -127,7 +137,7 @@ class Listening:
         accepted from then on inherit it."""
         marked = {}
         for listener in listeners:
-            owner = serving_process(listener)
+            owner = self._serving(listener)
             if owner is None or listener.protocol is not Protocol.TCP:
                 continue
             key = (owner.pid, owner.start_boot_ns)

@@ -203,6 +203,21 @@ def test_an_owner_heard_at_listen_is_known_before_the_next_look_and_after_it_is_
     assert world.listening.owner_of(HOST, 5432, LOOPBACK) == POSTGRES
 
 
+def test_an_owner_has_one_start_whoever_told_it(world: World) -> None:
+    exact = dataclasses.replace(POSTGRES, start_boot_ns=6_603_180_123_456)
+    rounded = dataclasses.replace(POSTGRES, start_boot_ns=6_603_180_000_000)
+    world.listening.heard(HOST, 5432, LOOPBACK, exact)
+    world.look(listener(LOOPBACK, 5432, rounded))
+    assert world.listening.owner_of(HOST, 5432, LOOPBACK) == exact
+
+
+def test_a_pid_that_was_reused_is_another_owner(world: World) -> None:
+    world.listening.heard(HOST, 5432, LOOPBACK, dataclasses.replace(POSTGRES, start_boot_ns=10**12))
+    later = dataclasses.replace(NETCAT, pid=POSTGRES.pid, start_boot_ns=10**13)
+    world.look(listener(LOOPBACK, 5432, later))
+    assert world.listening.owner_of(HOST, 5432, LOOPBACK) == later
+
+
 def test_the_newest_owner_of_a_port_wins(world: World) -> None:
     world.look(listener(LOOPBACK, 5432, POSTGRES))
     world.listening.heard(HOST, 5432, LOOPBACK, NETCAT)
@@ -251,7 +266,7 @@ def test_the_kernel_is_told_once_who_holds_a_listener_from_before(server: tuple[
     world.owners.rows.clear()
     world.look(before)
     assert world.owners.rows == {}, "nothing has changed"
-    world.look(dataclasses.replace(before, owners=(dataclasses.replace(owner, start_boot_ns=6),)))
+    world.look(dataclasses.replace(before, owners=(dataclasses.replace(owner, start_boot_ns=10**9),)))
     assert len(world.owners.rows) == 1, "it changed hands"
 
 
