@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from agent.daemon.telling import Teller
+from agent.export.event_log import EventLog
+from agent.kernel import abi
+from agent.model import Address, Origin, Process
+from agent.policy.ids import Ids
+from tests.unit.daemon.worlds import DB, HERE, new_names
+
+SERVER = Process(pid=26, start_boot_ns=1, comm="postgres", exe="/usr/bin/postgres", unit="postgresql.service")
+
+
+@dataclass
+class Numbers:
+    """A policy keeper, as far as flows are told by it."""
+
+    ids: Ids = field(default_factory=Ids)
+
+
+class Listeners:
+    def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
+        return SERVER if (netns, port, address) == (1, 5432, HERE) else None
+
+
+class FromProc:
+    def complete(self, seen: Process) -> Process:
+        return replace(seen, comm=f"comm-of-{seen.pid}", unit="billing.service")
+
+
+@pytest.fixture
+def log() -> EventLog:
+    return EventLog("none", 10)
+
+
+@pytest.fixture
+def teller(log: EventLog) -> Teller:
+    keeper = Numbers()
+    assert keeper.ids.target(DB) == 1
+    return Teller(log, keeper, Listeners(), FromProc(), True)  # type: ignore[arg-type]
+
+
+def flow_event(kind: abi.EventType, *, target: int = 1, owner_pid: int = 0) -> abi.FlowEvent:
+    return abi.FlowEvent(
+        header=abi.EventHeader(type=kind),
+        cookie=77,
+        flow=abi.Flow(
+            consumer=abi.Identity(pid=30, uid=1000, netns=1),
+            owner=abi.Identity(pid=owner_pid),
+            state=abi.FlowState.OPEN,
+            verdict=abi.Verdict(target=target, origin=Origin.LOOPBACK, protocol=6),
+            local=abi.RawAddress.of(HERE),
+            local_port=40000,
+            remote=abi.RawAddress.of(HERE),
+            remote_port=5432,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(abi.EventType.OPEN, "flow_open"), (abi.EventType.CLOSE, "flow_close")]
+)
+def test_a_flow_is_told_with_what_is_known_of_its_consumer(
+    teller: Teller, log: EventLog, kind: abi.EventType, name: str
+) -> None:
+    teller.flow(flow_event(kind), new_names())
+    (event,) = log.recent(10)
+    assert (event["type"], event["service"], event["class"]) == (name, "db", "internal")
+    assert event["consumer"]["comm"] == "comm-of-30"
+    assert event["consumer"]["unit"] == "billing.service"
+
+
+def test_an_owner_that_the_kernel_has_not_met_yet_is_whoever_listens(teller: Teller, log: EventLog) -> None:
+    teller.flow(flow_event(abi.EventType.OPEN), new_names())
+    teller.flow(flow_event(abi.EventType.CLOSE, owner_pid=27), new_names())
+    assert [event["owner"]["pid"] for event in log.recent(10)] == [SERVER.pid, 27]
+
+
+def test_a_flow_of_a_target_without_a_name_is_not_told(teller: Teller, log: EventLog) -> None:
+    teller.flow(flow_event(abi.EventType.OPEN, target=99), new_names())
+    assert list(log.recent(10)) == []
