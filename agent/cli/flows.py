@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.output import Json, client, place, print_json, print_table, who
+from agent.cli.output import Json, client, print_json, print_table, who
 from agent.cli.running import Config
+from agent.export.human import place
 
 
 def flows(

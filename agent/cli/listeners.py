@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.cli.output import Json, client, place, print_json, print_table, who
+from agent.cli.output import Json, client, print_json, print_table, who
 from agent.cli.running import Config
+from agent.export.human import place
 
 OWNERS_SHOWN = 3
 

@@ -49,7 +49,3 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, not
 def who(fields: Mapping[str, Any]) -> str:
     """A process, else the address that stands for it, else nothing."""
     return process_name(fields) if "pid" in fields else str(fields.get("address", ""))
-
-
-def place(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

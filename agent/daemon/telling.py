@@ -17,7 +17,7 @@ from agent.daemon.usage import Attempt, Usage
 from agent.export import events
 from agent.export.event_log import EventLog
 from agent.export.events import Event
-from agent.export.human import human_line
+from agent.export.human import human_line, place
 from agent.export.sink import DescriptorSink, NoSink
 from agent.export.view import Agent, JudgedListener
 from agent.kernel import abi
@@ -271,10 +271,10 @@ class Teller:
         for one in rows:
             owner = serving_process(one.listener)
             name = f"{owner.comm}[{owner.pid}]" if owner else "?"
-            where = f"{show_address(one.listener.address)}:{one.listener.port}"
-            mark = (
-                "  looks internal and listens wide" if one.catalog and one.bind in ("any", "public") else ""
-            )
+            where = place(show_address(one.listener.address), one.listener.port)
+            # what a policy declares, it judges itself
+            looks_internal = one.catalog and not one.service and one.bind in ("any", "public")
+            mark = "  looks internal and listens wide" if looks_internal else ""
             service = one.service or one.catalog.partition(":")[0]
             self._say(f"  {one.listener.protocol.name:3} {where:28} {one.bind:9} {name:24} {service}{mark}")
 

@@ -74,9 +74,14 @@ _FAULTS = ("listener", "exposure", "policy_error")
 
 
 def _where(endpoints: Fields) -> str:
-    address = endpoints["dst"]
-    shown = f"[{address}]" if ":" in address else address
-    return f"{shown}:{endpoints['dport']}" + (" udp" if endpoints.get("protocol") == "udp" else "")
+    return place(endpoints["dst"], endpoints["dport"]) + (
+        " udp" if endpoints.get("protocol") == "udp" else ""
+    )
+
+
+def place(address: str, port: int) -> str:
+    """`10.0.0.1:80` or `[::1]:80`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def process_name(process: Fields) -> str:
