@@ -17,6 +17,9 @@ OTHER = "other"
 REMOTE = "remote"
 IDLE_NS = 600 * 1_000_000_000
 """A row nobody has added to for so long may make room for another."""
+CROWDED_IDLE_NS = 10 * 1_000_000_000
+"""The same where more than half of the rows are taken: whoever comes when all are is counted, but not named,
+so a flood of short-lived consumers must not hold them for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,15 @@ class Usage:
 
     def repeats(self, now_boot_ns: int) -> Iterator[Attempt]:
         """What was added since it was last told, and what the ring lost; idle rows are let go of."""
-        for use in self.rows():
+        rows = self.rows()
+        idle_ns = CROWDED_IDLE_NS if len(rows) > self._counters.uses.max_entries // 2 else IDLE_NS
+        for use in rows:
             told, since = self._told.get(use.key, (0, use.first_boot_ns))
             target = self._target_named(use.verdict.target)
             if target is not None and use.attempts > told:
                 self._note_told(use.key, use.attempts, now_boot_ns)
                 yield Attempt(use, target, self._consumer(use), use.attempts - told, since)
-            elif now_boot_ns - use.last_boot_ns > IDLE_NS:
+            elif now_boot_ns - use.last_boot_ns > idle_ns:
                 self._retire(use)
 
     def _note_told(self, key: bytes, attempts: int, time_ns: int) -> None:
