@@ -20,6 +20,7 @@ version: 1
 services:
   steady: {{product: acme, ports: [{{port: 6500, class: internal}}]}}
   crashing: {{product: acme, ports: [{{port: 6600, class: internal}}]}}
+  crossing: {{product: acme, ports: [{{port: 6800, class: internal}}]}}
   prefork: {{product: acme, ports: [{{port: 6700, class: internal}}], owner: [{{exe: {server}}}]}}
 principals:
   licensed: [{{exe: {licensed}}}]
@@ -122,6 +123,30 @@ def test_a_daemon_killed_in_the_middle_loses_no_attempt(shared_lab: Lab, agent: 
     by_worker = flows_by_pid(agent, "crashing")
     assert set(by_worker) == children(server)
     assert sum(by_worker.values()) == 100_000
+
+
+def test_a_daemon_killed_in_the_middle_counts_nothing_twice_across_namespaces(
+    shared_lab: Lab, agent: RunningAgent
+) -> None:
+    """Their two ends close at different moments: a look at the sockets then sees one end only."""
+    lab = shared_lab
+    lab.serve(lab.host, lab.host.v4, 6800, program=lab.executable("opt/server"), workers=WORKERS)
+    argv = [lab.executable("opt/stranger"), lab.host.v4, "6800", "--connections", "10000", "--clients", "16"]
+    argv += ["--rate", "1500"]  # for longer than two starts take
+    loads = [lab.run(place, argv) for place in (lab.container, lab.remote)]
+    for _ in range(2):
+        before = connections(agent, "crossing")
+        wait_for(lambda before=before: connections(agent, "crossing") != before, "connections are under way")
+        agent.kill9()
+        agent.start()
+    assert all(load.poll() is None for load in loads), "the load ended before the daemon was back"
+    for load in loads:
+        all_went_through(load, 10_000)
+    assert connections(agent, "crossing") == {
+        ("container", "denied"): 10_000,
+        ("remote", "denied"): 10_000,
+    }
+    assert all_closed(agent, "crossing") == 20_000
 
 
 def test_nothing_was_lost_and_nothing_had_to_be_reconciled(agent: RunningAgent) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures.clients import Client
 from tests.fixtures.lab import Lab
-from tests.fixtures.running_agent import RunningAgent
+from tests.fixtures.running_agent import LICET, RunningAgent
 from tests.fixtures.saying import told
 
 POLICY = """\
@@ -78,17 +78,11 @@ def test_status_has_its_keys(shared_lab: Lab, agent: RunningAgent) -> None:
 
 
 def test_doctor_says_what_this_kernel_has(agent: RunningAgent) -> None:
-    done = subprocess.run([agent_command(), "doctor", "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run([LICET, "doctor", "--json"], capture_output=True, text=True, check=False)
     features = json.loads(done.stdout)
     assert done.returncode == 0, done.stdout
     assert all({"name", "found", "required", "detail", "instead"} == set(one) for one in features)
     assert {"BTF", "sockops", "fexit"} <= {one["name"] for one in features}
-
-
-def agent_command() -> str:
-    from tests.fixtures.running_agent import LICET
-
-    return str(LICET)
 
 
 def test_flows_have_both_ends(agent: RunningAgent) -> None:
