@@ -68,7 +68,8 @@ def documents_about_who(draw: st.DrawFn, selectors: st.SearchStrategy[dict[str, 
         name: draw(st.lists(selectors, min_size=1, max_size=3))
         for name in draw(policies.some(["billing", "ops", "ci"], most=3))
     }
-    names = list(principals)
+    licensed = draw(policies.some([*principals, "anyone"]))
+    excluded = draw(policies.some(list(principals), most=1)) if draw(st.booleans()) else []
     return {
         "version": 1,
         "services": {
@@ -84,16 +85,18 @@ def documents_about_who(draw: st.DrawFn, selectors: st.SearchStrategy[dict[str, 
         },
         "principals": principals,
         "licenses": [
-            {"id": "l", "product": "red", "entitlements": [{"id": "e", "principals": names[-2:]}]},
+            {"id": "l", "product": "red", "entitlements": [{"id": "e", "principals": licensed}]},
         ],
-        "restrictions": [{"exclude": names[0], "target": "db/admin"}] if draw(st.booleans()) else [],
+        "restrictions": [{"exclude": name, "target": "db"} for name in excluded],
     }
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Most attempts go to what the policy declares, so that there is something to decide."""
-    document = draw(st.one_of(policies.documents(), documents_about_who(policies.selectors())))
+    by_name = st.fixed_dictionaries({"exe": policies.some(policies.PATTERNS)})
+    about_who = documents_about_who(st.one_of(by_name, policies.selectors()))
+    document = draw(st.one_of(policies.documents(), about_who))
     facts = draw(policies.host_facts())
     policy = parse_policy(yaml.safe_dump(document))
     declared = [each for each in DESTINATIONS if naive.find_target(policy, facts, each)]
