@@ -110,13 +110,11 @@ def load(settings: Settings, cgroup: Path) -> Manifest:
     ensure_bpffs(settings.paths.pins)
     settings.paths.run.mkdir(parents=True, exist_ok=True)
     before = Manifest.read(manifest_path(settings))
-    pins = Pins(settings.paths.pins)
-    if before is not None and before.cgroup_id != cgroup.stat().st_ino:
-        detach(pins)  # a link can't move to another cgroup
     job = {
         "pins": str(settings.paths.pins),
         "cgroup": str(cgroup),
         "acceptor": settings.acceptor,
+        "moved": before is not None and before.cgroup_id != cgroup.stat().st_ino,
         "bpf": str(bpf_folder()),
     }
     manifest = Manifest(**_run_loader(job))
@@ -155,11 +153,6 @@ def _run_loader(job: dict[str, Any]) -> dict[str, Any]:
 
 def _tail(text: str) -> str:
     return " | ".join(line.strip() for line in text.splitlines() if line.strip())[-600:]
-
-
-def detach(pins: Pins) -> None:
-    for name in pins.links():
-        pins.link(name).unlink(missing_ok=True)
 
 
 def unload(settings: Settings, *, all_versions: bool = False) -> None:

@@ -145,6 +145,8 @@ class Loader:
     def __init__(self, job: dict[str, Any]) -> None:
         self._pins = Pins(Path(job["pins"]))
         self._cgroup = Path(job["cgroup"])
+        self._moved: bool = job.get("moved", False)
+        """The links that are pinned belong to another cgroup; a link can't move."""
         self._acceptor: str = job["acceptor"]
         self._folder = Path(job["bpf"])
         self._source = joined(self._folder)
@@ -231,6 +233,8 @@ class Loader:
     def _attach_cgroup(self, name: str, program: int, cgroup_fd: int, attach_type: int) -> None:
         """In place where this cgroup has our link already: no connection is missed or counted twice."""
         path = self._pins.link(name)
+        if self._moved:
+            self._unpin(path)
         try:
             link = libbpf.open_pin(path)
         except FileNotFoundError:

@@ -63,6 +63,9 @@ def _policy(texts: Sequence[Text], files: Sequence[str], findings: Findings) -> 
     draft = Draft(findings)
     for text in texts:
         draft.add(text)
+    if texts and all(text.data is None for text in texts):
+        # an editor that truncates before it writes must not put "no policy" in force for a moment
+        findings.error(Place(files[0]), "the policy says nothing", "write at least `version: 1`")
     if len(texts) == len(files):
         # With a file missing, every name in it would be called undefined.
         check.check_draft(draft)

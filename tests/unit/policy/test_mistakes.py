@@ -136,9 +136,22 @@ STARTS = "    product: acme\n    starts_at: 2026-01-01T00:00:00Z\n    entitlemen
             7,
             "10.1.0.0/16 lies in 10.0.0.0/8 of service 'web'; 'near' has it there",
         ),
-        ("# nothing yet\n", None, "the file says nothing"),
     ],
 )
 def test_what_was_hardly_meant_is_a_warning(text: str, line: int | None, cause: str) -> None:
     found = [warning for warning in parse_policy(text).warnings if cause in warning.reason]
     assert [warning.place.line for warning in found] == [line]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_a_policy_that_says_nothing_is_refused(text: str) -> None:
+    """An editor that truncates before it writes would otherwise put "no policy" in force."""
+    with pytest.raises(PolicyErrors, match="the policy says nothing"):
+        parse_policy(text)
+
+
+def test_one_file_of_several_may_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\n")
+    (tmp_path / "b.yaml").write_text("")
+    policy = load_policy_files([tmp_path / "a.yaml", tmp_path / "b.yaml"])
+    assert [warning.reason for warning in policy.warnings] == ["the file says nothing"]
