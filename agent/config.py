@@ -3,6 +3,7 @@ agents (tests, a demo, the host's) live side by side."""
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,18 +100,55 @@ def load_settings(path: Path | None) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{chosen}: cannot be read: {error}") from error
     try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
         raw: Any = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{chosen}:{line}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{chosen}: not YAML: {error}") from error
+        raise ConfigError(f"{chosen}: not YAML: {' '.join(str(error).split())}") from error
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{chosen}: expected a mapping of settings, found {type(raw).__name__}")
+        raise ConfigError(f"{chosen}:1: expected a mapping of settings, found {type(raw).__name__}")
     try:
-        return Settings.model_validate(raw)
+        settings = Settings.model_validate(raw)
     except ValidationError as error:
-        lines = [
-            f"{chosen}: {'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
-            for detail in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from error
+        details = sorted(error.errors(), key=lambda detail: _line_of(tree, detail["loc"]))
+        mistakes = (_told(chosen, tree, detail) for detail in details)
+        raise ConfigError("\n".join(mistakes)) from error
+    return settings
+
+
+def _told(path: Path, tree: yaml.Node | None, detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    return f"{path}:{_line_of(tree, detail['loc'])}: {key}: {_why(detail)}"
+
+
+def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """The line of a setting, or of what stands nearest around it."""
+    line = 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {key.value: (key, value) for key, value in node.value}
+            if step not in pairs:
+                return line
+            key, node = pairs[step]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _why(detail: Any) -> str:
+    if detail["type"] != "extra_forbidden":
+        return str(detail["msg"]).removeprefix("Value error, ")
+    section: type[BaseModel] = Settings
+    for step in detail["loc"][:-1]:
+        inner = section.model_fields[step].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            section = inner
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+    return "no such setting; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")

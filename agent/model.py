@@ -154,6 +154,8 @@ class Process:
     unit: str = ""
     container: str = ""
     netns: int = 0
+    exe_untrusted: bool = False
+    """The path was seen in a mount namespace made without privilege: it proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)

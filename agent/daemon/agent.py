@@ -20,7 +20,7 @@ from agent.daemon.state import State
 from agent.daemon.telling import Teller
 from agent.daemon.usage import Usage
 from agent.daemon.view import View
-from agent.errors import LicetError
+from agent.errors import ConfigError, LicetError
 from agent.export.event_log import EventLog
 from agent.export.server import Servers
 from agent.kernel import abi, libbpf, ring
@@ -73,10 +73,9 @@ class Daemon:
             reader.names_are_trusted,
         )
         self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
-        sink = settings.events.sink
-        if sink == "auto":
-            sink = "stdout" if quiet else "none"
-        self._events = EventLog(sink, settings.events.keep)
+        self._quiet = quiet
+        _warn_of_missing_namespaces(settings)
+        self._events = EventLog(_sink(settings, quiet), settings.events.keep)
         self._teller = Teller(self._events, self._keeper, self._listening, self._attributor, quiet)
         self._view = View(
             settings=settings,
@@ -179,7 +178,8 @@ class Daemon:
         try:
             await self._reload()
         except LicetError as error:
-            log.error("the policy in force stays: %s", error)
+            if self._quiet:  # people have been told
+                log.error("the policy in force stays: %s", error)
 
     def _tune(self) -> None:
         edges = self._settings.edges == "always" or (
@@ -250,3 +250,19 @@ class Daemon:
 
     async def _store_time(self) -> None:
         self._state.store_time()
+
+
+def _sink(settings: Settings, quiet: bool) -> str:
+    """Where events go. Raises ConfigError where a file could never be made there."""
+    sink = settings.events.sink
+    if sink == "auto":
+        return "stdout" if quiet else "none"
+    if sink not in ("stdout", "none") and not Path(sink).parent.is_dir():
+        raise ConfigError(f"events.sink: {sink}: no such directory; make it, or choose another file")
+    return sink
+
+
+def _warn_of_missing_namespaces(settings: Settings) -> None:
+    for path in settings.scope.namespaces or ():
+        if not Path(path).exists():
+            log.warning("scope.namespaces: %s: not there (yet): its listeners are not listed", path)

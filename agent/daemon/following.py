@@ -12,9 +12,10 @@ from agent.daemon.flows import Adopted, FlowTable, cookie_of
 from agent.daemon.listening import Listening
 from agent.daemon.policies import PolicyKeeper
 from agent.export.view import JudgedListener
-from agent.model import Flow, ListenerState, Namespace
+from agent.model import Flow, HostFacts, ListenerState, Namespace
 from agent.observe.netns import NamespaceGone, Namespaces, open_in
 from agent.observe.sockets import SocketDiag
+from agent.policy.tables import Tables, TargetKey
 
 log = logging.getLogger(__name__)
 SWEEP_S = 30.0
@@ -37,8 +38,8 @@ class HostFollower:
     flows: FlowTable
     attributor: Attributor
     namespaces: Namespaces
-    _adopted_for: frozenset[int] = frozenset()
-    """Ports whose connections from before have been looked for."""
+    _adopted_for: frozenset[TargetKey] = frozenset()
+    """Places whose connections from before have been looked for."""
     _swept_s: float = 0.0
     _cgroups: set[int] = field(default_factory=set)
     clock: Callable[[], float] = time.monotonic
@@ -66,15 +67,19 @@ class HostFollower:
         tables, facts = self.keeper.tables, self.keeper.facts
         if tables is None or facts is None:
             return []
-        ports = tables.ports
-        new_ports = ports - self._adopted_for
-        self._adopted_for = ports
+        declared = frozenset(tables.targets)
+        new_ports = {key.port for key in declared - self._adopted_for}
         if not new_ports:
             return []
+        adopted = self._adopt_at(new_ports, tables, facts)
+        self._adopted_for = declared
+        return adopted
+
+    def _adopt_at(self, new_ports: set[int], tables: Tables, facts: HostFacts) -> list[Adopted]:
         unseen = self.flows.unseen(self.listening.inventory.connections(new_ports), facts)
         if not unseen:
             return []
-        live, _ = self._live_sockets(set(new_ports))
+        live, _ = self._live_sockets(new_ports)
         alive = [one for one in unseen if cookie_of(one) in live]
         now_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return self.flows.adopt(alive, tables, now_boot_ns)

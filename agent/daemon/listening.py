@@ -28,8 +28,9 @@ from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
-from agent.policy.listeners import judge_listener
+from agent.policy.listeners import declaration_of, judge_listener
 from agent.policy.networks import is_per_namespace
+from agent.policy.owners import could_be_owner
 from agent.policy.values import Policy, UndeclaredListeners
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,9 @@ class Listening:
 
     def look(self, policy: Policy | None, facts: HostFacts) -> list[tuple[JudgedListener, ListenerState]]:
         """Reads and judges every listener; returns what is wrong and was not so the last time."""
-        listeners = [one for one in self.inventory.listeners() if not _is_ours(one)]
+        listeners = [
+            _owner_first(one, policy, facts) for one in self.inventory.listeners() if not _is_ours(one)
+        ]
         self._mark_owners(listeners)
         for listener in listeners:
             self._remember(listener.netns, listener.port, listener.address, self._serving(listener))
@@ -171,8 +174,18 @@ class Listening:
             os.close(fd)
 
 
+def _owner_first(listener: Listener, policy: Policy | None, facts: HostFacts) -> Listener:
+    """Of several that hold a socket, the one the policy says serves it: the oldest may be a supervisor."""
+    declared = declaration_of(policy, listener, facts) if policy and len(listener.owners) > 1 else None
+    if declared is None or not declared[0].owner:
+        return listener
+    selectors = declared[0].owner
+    owners = sorted(listener.owners, key=lambda process: not could_be_owner(selectors, process, facts))
+    return replace(listener, owners=tuple(owners))
+
+
 def serving_process(listener: Listener) -> Process | None:
-    """Of several that hold a socket: not the supervisor that only passed it on."""
+    """Of several that hold a socket: not the init process that only passed it on."""
     serving = [owner for owner in listener.owners if owner.pid != 1]
     return next(iter(serving or listener.owners), None)
 

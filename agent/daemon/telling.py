@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.daemon.attribute import Attributor
-from agent.daemon.flows import local_consumer
+from agent.daemon.flows import Adopted, local_consumer
 from agent.daemon.following import Findings
 from agent.daemon.listening import Listening, serving_process
 from agent.daemon.policies import PolicyKeeper
@@ -38,6 +38,13 @@ from agent.policy.evaluate import evaluate
 from agent.policy.listeners import in_scope
 
 EDGES_SHOWN = 10
+
+
+def _sameness(adopted: Adopted) -> object:
+    """What makes two connections from before the agent one use."""
+    flow, consumer = adopted.flow, adopted.flow.consumer
+    who = (consumer.pid, consumer.start_boot_ns) if consumer else flow.consumer_address
+    return adopted.target, flow.verdict, flow.origin, who
 
 
 class Teller:
@@ -88,7 +95,7 @@ class Teller:
             return {}
         verdict = evaluate(
             tables,
-            local_consumer(consumer, consumer.netns),
+            local_consumer(consumer, consumer.netns, name_is_trusted=not consumer.exe_untrusted),
             Destination(use.protocol, use.destination, use.port, consumer.netns),
             use.first_boot_ns,
         )
@@ -164,8 +171,11 @@ class Teller:
     def findings(self, findings: Findings) -> None:
         for judged, state in findings.listeners:
             self._listener(judged, state)
+        alike: dict[object, list[Adopted]] = {}
         for adopted in findings.adopted:
-            self._adopted(adopted.target, adopted.flow)
+            alike.setdefault(_sameness(adopted), []).append(adopted)
+        for group in alike.values():
+            self._adopted(group[0].target, group[0].flow, len(group))
 
     def _listener(self, judged: JudgedListener, state: ListenerState) -> None:
         listener = judged.listener
@@ -187,7 +197,8 @@ class Teller:
             }
         )
 
-    def _adopted(self, target: Target, flow: Flow) -> None:
+    def _adopted(self, target: Target, flow: Flow, attempts: int) -> None:
+        """One event for all the connections of one consumer to one target: a pool has thousands."""
         event = events.judged(
             events.kind_of(flow.verdict.decision),
             target,
@@ -200,7 +211,7 @@ class Teller:
             ),
             owner=flow.owner,
         )
-        self._tell({**event, "pre_existing": True})
+        self._tell({**event, "pre_existing": True, "counts": {"attempts": attempts, "total": attempts}})
 
     def flow(self, event: abi.FlowEvent, names: Names) -> None:
         seen = flow_of(event.cookie, event.flow, names)

@@ -100,23 +100,26 @@ class Usage:
 
     def repeats(self, now_boot_ns: int) -> Iterator[Attempt]:
         """What was added since it was last told, and what the ring lost; idle rows are let go of."""
-        rows = self.rows()
-        idle_ns = CROWDED_IDLE_NS if len(rows) > self._counters.uses.max_entries // 2 else IDLE_NS
-        for use in rows:
+        crowded = len(self._told) > self._counters.uses.max_entries // 2
+        idle_ns = CROWDED_IDLE_NS if crowded else IDLE_NS
+        idle = []
+        for use in self.rows():
             told, since = self._told.get(use.key, (0, use.first_boot_ns))
             target = self._target_named(use.verdict.target)
             if target is not None and use.attempts > told:
                 self._note_told(use.key, use.attempts, now_boot_ns)
                 yield Attempt(use, target, self._consumer(use), use.attempts - told, since)
             elif now_boot_ns - use.last_boot_ns > idle_ns:
-                self._retire(use)
+                idle.append(use)
+        for use in idle:
+            self._retire(use)
 
     def _note_told(self, key: bytes, attempts: int, time_ns: int) -> None:
         self._told[key] = (attempts, time_ns)
         self._counters.told.put(key, abi.TOLD.pack(attempts, time_ns))
 
-    def rows(self) -> list[Use]:
-        return [use_of(key, value, self._names) for key, value in self._counters.uses.items()]
+    def rows(self) -> Iterator[Use]:
+        return (use_of(key, value, self._names) for key, value in self._counters.uses.items())
 
     def _consumer(self, use: Use) -> Process | None:
         known = self._consumers.get(use.key)
@@ -139,8 +142,9 @@ class Usage:
         """By (service, consumer name). The first consumers seen keep their names, so that no series
         shrinks; the rest are `other`."""
         found = Counter(self._retired)
-        for use in self.rows():
-            if use.verdict.decision is Decision.DENIED:
+        for key, value in self._counters.uses.items():
+            if abi.UseKey.from_buffer_copy(key).decision == Decision.DENIED:
+                use = use_of(key, value, self._names)
                 found[self._label(use)] += use.attempts
         return found
 

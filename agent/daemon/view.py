@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from agent.daemon.attribute import Attributor
 from agent.daemon.flows import FlowTable
 from agent.daemon.listening import Listening
 from agent.daemon.policies import PolicyKeeper
-from agent.daemon.usage import Usage
+from agent.daemon.usage import OTHER, Usage
 from agent.export.event_log import EventLog
 from agent.export.view import JudgedListener, LicenseState, MapUse, ProgramCost, Snapshot
 from agent.kernel import abi, libbpf
@@ -81,7 +81,7 @@ class View:
             connections=connections,
             violations=violations,
             listener_violations=dict(self.listening.violations),
-            violations_by_consumer=self.usage.violations_by_consumer(),
+            violations_by_consumer=_with_the_rest(self.usage.violations_by_consumer(), violations),
             active=self._active(),
             opened=opened,
             closed=closed,
@@ -100,12 +100,8 @@ class View:
         )
 
     def _active(self) -> dict[Target, int]:
-        found: dict[Target, int] = {}
-        for flow in self.flow_table.rows():
-            target = self.keeper.ids.target_named(flow.target)
-            if target is not None and flow.established:
-                found[target] = found.get(target, 0) + 1
-        return found
+        named = self.keeper.ids.targets
+        return {named[number]: count for number, count in self.counters.active().items() if number in named}
 
     def _licenses(self) -> list[LicenseState]:
         now_s = time.time()
@@ -269,6 +265,22 @@ class View:
     async def reload(self) -> dict[str, Any]:
         await self.reload_now()
         return {"generation": self.keeper.generation, "warnings": [str(one) for one in self._warnings()]}
+
+
+def _with_the_rest(
+    by_consumer: Mapping[tuple[str, str], int], violations: Mapping[tuple[Target, str], int]
+) -> dict[tuple[str, str], int]:
+    """Denied attempts that no row names (a full map, connections from before the agent) are `other`, so
+    that the consumers of a service add up to its violations."""
+    found = dict(by_consumer)
+    denied: dict[str, int] = {}
+    for (target, _), count in violations.items():
+        denied[target.service] = denied.get(target.service, 0) + count
+    for service, count in denied.items():
+        missing = count - sum(n for (name, _), n in by_consumer.items() if name == service)
+        if missing > 0:
+            found[service, OTHER] = found.get((service, OTHER), 0) + missing
+    return found
 
 
 def _peer(edge: abi.EdgeKey) -> str:

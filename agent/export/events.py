@@ -34,6 +34,7 @@ def process_fields(process: Process) -> Event:
         "start_boot_ns": process.start_boot_ns or None,
         "comm": process.comm,
         "exe": process.exe,
+        "exe_untrusted": process.exe_untrusted or None,
         "args": list(process.args),
         "uid": process.uid,
         "user": process.user,

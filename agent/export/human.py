@@ -98,6 +98,8 @@ def _process(process: Fields) -> str:
     text = f"{process_name(process)} uid={process.get('uid', '?')}"
     if process.get("user"):
         text += f"({process['user']})"
+    if process.get("exe_untrusted"):
+        text += " under a name of its own making"
     for name in ("unit", "container"):
         if process.get(name):
             text += f" {name}={process[name]}"

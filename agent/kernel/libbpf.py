@@ -309,9 +309,8 @@ class Map:
             key = following.raw
             yield key
 
-    def items(self) -> list[tuple[bytes, bytes]]:
-        """All entries, in batches (hash and array types; Linux 5.6)."""
-        found: list[tuple[bytes, bytes]] = []
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries, read in batches (hash and array types; Linux 5.6)."""
         size = self.value_size * self.cpus
         # a hash map's batch must hold the longest bucket: ENOSPC asks for a larger one
         room = min(self.max_entries, _BATCH)
@@ -327,16 +326,15 @@ class Map:
             if result < 0 and not done:
                 _check(result, f"read {self.name}")
             first = False
-            raw_keys, raw_values = keys.raw, values.raw
-            found += [
-                (
+            raw_keys = keys.raw[: count.value * self.key_size]
+            raw_values = values.raw[: count.value * size]
+            for i in range(count.value):
+                yield (
                     raw_keys[i * self.key_size : (i + 1) * self.key_size],
                     raw_values[i * size : (i + 1) * size],
                 )
-                for i in range(count.value)
-            ]
             if done:
-                return found
+                return
 
 
 class RingReader:

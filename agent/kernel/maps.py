@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as ct
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -269,6 +270,16 @@ class Counters:
             value = self._flow_counts.get(abi.U32.pack(target)) or b""
             pairs = list(abi.FLOW_COUNT.iter_unpack(value))
             found[target] = (sum(opened for opened, _ in pairs), sum(closed for _, closed in pairs))
+        return found
+
+    def active(self) -> Counter[int]:
+        """Established flows by target id."""
+        state, target = abi.Flow.state.offset, abi.Flow.verdict.offset  # target is a verdict's first field
+        found: Counter[int] = Counter()
+        for entry in self.flows.items():
+            raw = entry[1]
+            if raw[state] == abi.FlowState.OPEN:
+                found[abi.U32.unpack_from(raw, target)[0]] += 1
         return found
 
     def unprotected(self) -> dict[str, int]:

@@ -80,6 +80,7 @@ def process_of(raw: abi.Identity, names: Names) -> Process | None:
         pid=raw.pid,
         start_boot_ns=raw.start_ns,
         exe=names[raw.exe],
+        exe_untrusted=bool(raw.exe & abi.EXE_UNTRUSTED),
         uid=raw.uid,
         gid=raw.gid,
         gids=(raw.gid,),

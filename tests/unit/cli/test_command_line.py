@@ -64,7 +64,7 @@ def test_the_configuration_may_be_named_before_the_command_and_after(config: Pat
     [
         ("listen: [", "not YAML"),
         ("- a", "expected a mapping"),
-        ("colour: red", "colour: Extra inputs are not permitted"),
+        ("listn: x", ":1: listn: no such setting; did you mean 'listen'?"),
         ("intervals: {summary: 0}", "intervals.summary: "),
     ],
 )
@@ -74,7 +74,7 @@ def test_a_bad_configuration_is_a_usage_error_with_file_and_key(
     config.write_text(text)
     ended = licet("status", "--config", config)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"licet: {config}: ")
+    assert ended.stderr.startswith(f"licet: {config}:1: ")
     assert complaint in ended.stderr
     assert "Traceback" not in ended.stderr
 
