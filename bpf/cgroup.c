@@ -39,7 +39,10 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 	READ(node, cgroup, OFF_cgroup__kn);
 	READ(id, node, OFF_kernfs_node__id);
 	bytes = bpf_probe_read_kernel_str(text, sizeof(text), path);
-	join_policy(now, id, path, bytes - 1);
+	if (bytes == CGROUP_BYTES)
+		text[0] = 0; /* cut: another path; reconciliation will find it */
+	else
+		join_policy(now, id, path, bytes - 1);
 	event = ring.ringbuf_reserve(sizeof(*event));
 	if (!event) {
 		lose(LOSS_RING_FULL);

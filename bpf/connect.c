@@ -9,15 +9,17 @@
 static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protocol,
 					  struct address *remote, u64 exe)
 {
+	void *task = (void *)bpf_get_current_task(), *cred = 0;
 	struct edge_key key = {
 		.exe = exe,
 		.peer = *remote,
 		.port = bpf_ntohs(ctx->user_port),
 		.direction = OUTBOUND,
 		.protocol = protocol,
-		.uid = bpf_get_current_uid_gid(),
 	};
 
+	READ(cred, task, OFF_task_struct__cred);
+	READ(key.uid, cred, OFF_cred__euid);
 	count_edge(&key);
 }
 

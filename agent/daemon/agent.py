@@ -212,9 +212,7 @@ class Daemon:
                     if not event.exe & abi.EXE_UNTRUSTED:
                         self._keeper.executable_known(path)
                 case abi.CgroupEvent():
-                    path = event.path.decode("utf-8", "surrogateescape")
-                    self._attributor.learn_cgroup(event.id, path)
-                    self._keeper.cgroup_made(event.id, path)
+                    self._on_cgroup(event)
                 case abi.UseEvent():
                     attempt = self._usage.first_attempt(event)
                     if attempt is not None:
@@ -225,6 +223,14 @@ class Daemon:
                     self._on_listen(event)
                 case abi.FlowEvent():
                     self._teller.flow(event, self._names)
+
+    def _on_cgroup(self, event: abi.CgroupEvent) -> None:
+        path = event.path.decode("utf-8", "surrogateescape")
+        if not path:  # longer than an event has room for
+            self._wake.set()
+            return
+        self._attributor.learn_cgroup(event.id, path)
+        self._keeper.cgroup_made(event.id, path)
 
     def _on_listen(self, event: abi.ListenEvent) -> None:
         seen = process_of(event.owner, self._names)

@@ -19,7 +19,7 @@ from agent.kernel.pins import Pins
 from agent.model import Decision, Mode, Origin, Reason, Verdict
 from agent.policy.tables import SET_BITS, Dimension, SetId, Tables, TargetRow, Uncertain
 
-_HASH, _LPM_TRIE = 1, 11
+_HASH, _ARRAY, _LPM_TRIE = 1, 2, 11
 _ZERO = abi.U32.pack(0)
 _PORT_WORDS = 1024
 
@@ -29,7 +29,7 @@ _INNER = {
     "sources": (_LPM_TRIE, abi.SOURCE_KEY.size, 4, 262144),
     "rows": (_HASH, 4, ct.sizeof(abi.TargetRow), 4096),
     "members": (_HASH, abi.MEMBER_KEY.size, 4, 262144),
-    "sets": (_HASH, 4, SET_BITS // 8, 16384),
+    "sets": (_ARRAY, 4, SET_BITS // 8, 16384),
 }
 
 _UNCERTAIN_BIT = {
@@ -145,9 +145,8 @@ class PolicyMaps:
         try:
             for name, pairs in encode_tables(tables).items():
                 kind, key_size, value_size, entries = _INNER[name]
-                fd = libbpf.map_create(
-                    kind, f"{name}_inner", key_size, value_size, entries, libbpf.BPF_F_NO_PREALLOC
-                )
+                flags = 0 if kind == _ARRAY else libbpf.BPF_F_NO_PREALLOC
+                fd = libbpf.map_create(kind, f"{name}_inner", key_size, value_size, entries, flags)
                 filled[name] = Map.from_fd(fd, name)
                 filled[name].put_all(pairs)
             old_ports = self._ports_now()
