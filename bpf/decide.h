@@ -211,8 +211,11 @@ static __always_inline void local_set(struct tables *tables, struct target_row *
 	struct set any; /* shared, for the sake of the stack */
 
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < SET_WORDS; i++)
-		set->w[i] = ~0ULL;
+	for (u32 i = 0; in_use(i, row->blocks); i++) {
+		u64 *to = &set->w[i * 4];
+
+		to[0] = to[1] = to[2] = to[3] = ~0ULL;
+	}
 	if (speaks_of(row, EXE))
 		narrow_by_exe(tables, row, name, verdict, set);
 	if (speaks_of(row, UID))

@@ -136,11 +136,39 @@ static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
 	count_edge(&key);
 }
 
+/* The cookie of the flow that a connection arriving here belongs to, if it was made on this host;
+ * 0: it came from elsewhere. */
+static __always_inline u64 take_tuple(struct tuple *tuple)
+{
+	u64 *found = tuples.lookup(tuple), cookie;
+
+	if (!found) {
+		found = late_tuples.lookup(tuple);
+		return found ? *found : 0;
+	}
+	cookie = *found;
+	tuples.delete(tuple);
+	return cookie;
+}
+
+/* A consumer closes whose connection the passive side has not met (yet). */
+static __always_inline void release_tuple(struct bpf_sock_ops *ctx, u64 cookie, struct flow *flow)
+{
+	struct tuple tuple = {};
+
+	if (flow->server_cookie || flow->verdict.origin == REMOTE)
+		return;
+	read_tuple(ctx, &tuple);
+	tuples.delete(&tuple);
+	if (flow->state == FLOW_OPEN)
+		late_tuples.update(&tuple, &cookie);
+}
+
 static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 {
 	struct tuple here = {}, there = {};
 	u32 slot, target;
-	u64 cookie, netns, *peer;
+	u64 cookie, netns, consumer;
 	struct flow *flow;
 
 	if (!declared(ctx->local_port)) {
@@ -153,9 +181,9 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	there.remote = here.local;
 	there.local_port = here.remote_port;
 	there.remote_port = here.local_port;
-	peer = tuples.lookup(&there);
-	if (peer) {
-		on_same_host(ctx, *peer);
+	consumer = take_tuple(&there);
+	if (consumer) {
+		on_same_host(ctx, consumer);
 		return;
 	}
 	slot = slot_in_force();
@@ -195,6 +223,7 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 	flow = flows.lookup(&cookie);
 	if (!flow)
 		return;
+	release_tuple(ctx, cookie, flow);
 	if (flow->state == FLOW_OPEN) {
 		count_closed(flow->verdict.target);
 		tell_flow(cookie, flow, EVENT_CLOSE);

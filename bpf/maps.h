@@ -39,9 +39,12 @@ BPF_TABLE("lru_hash", struct edge_key, u64, edges, 4096);
  * socket. Full: the attempt is judged in a scratch row, and counted as LOSS_FLOWS_FULL.
  * Allocated beforehand (24 MB): a row made on demand costs each connection 0.5 us. */
 BPF_TABLE("hash", u64, struct flow, flows, 65536);
-/* Where the passive side finds a connection that was made on this host. LRU, never deleted from:
- * the passive side may come after the consumer has already closed. */
-BPF_TABLE("lru_hash", struct tuple, u64, tuples, 65536);
+/* Where the passive side finds a connection that was made on this host: from the SYN until it has
+ * found it, or until the consumer closes. Full: LOSS_TUPLES. */
+BPF_TABLE("hash", struct tuple, u64, tuples, 65536);
+/* Those whose consumer closed before the passive side came, which for a service elsewhere is all of
+ * them. */
+BPF_TABLE("lru_hash", struct tuple, u64, late_tuples, 4096);
 /* By cookie of an accepted socket whose process is not known yet. */
 BPF_TABLE("lru_hash", u64, struct served, unserved, 65536);
 

@@ -25,7 +25,7 @@ from agent.model import (
 )
 from agent.observe.connections import Connection
 from agent.policy.evaluate import evaluate
-from agent.policy.networks import is_loopback
+from agent.policy.networks import is_loopback, is_per_namespace
 from agent.policy.tables import Tables
 
 SETTLE_NS = 60 * 1_000_000_000
@@ -188,6 +188,7 @@ class FlowTable:
             settling = not flow.pre_existing and now_boot_ns - flow.opened_boot_ns < SETTLE_NS
             if settling or flow.cookie in live_cookies or flow.netns not in looked_at:
                 continue
+            self._counters.tuples.remove(tuple_key(flow))
             if self._counters.flows.remove(abi.U64.pack(flow.cookie)) and flow.established:
                 closed.append(flow)
         self.closed_by_reconciliation += len(closed)
@@ -228,6 +229,18 @@ def _encode_identity(process: Process | None, exe_hash: Callable[[str], int], ne
         pid=process.pid,
         uid=process.uid or 0,
         gid=process.gid or 0,
+    )
+
+
+def tuple_key(flow: Flow) -> bytes:
+    """Where the kernel would have the passive side look for this flow."""
+    return abi.TUPLE.pack(
+        flow.netns if is_per_namespace(flow.address) else 0,
+        flow.consumer_address.packed,
+        flow.address.packed,
+        flow.consumer_port,
+        flow.port,
+        0,
     )
 
 

@@ -295,6 +295,8 @@ SOURCE_KEY = struct.Struct("=I16s")
 MEMBER_KEY = struct.Struct("=IIQ")
 TARGET_KEY_FIXED_BITS = 96
 """Bits of a target key before its address."""
+TUPLE = struct.Struct("=Q16s16sHHI")
+"""netns (0 for routable addresses), local and remote address, local and remote port (host order), pad."""
 U32 = struct.Struct("=I")
 U64 = struct.Struct("=Q")
 FLOW_COUNT = struct.Struct("=QQ")

@@ -233,6 +233,7 @@ class Counters:
         self.uses = pins.open_map("uses")
         self.told = pins.open_map("told")
         self.flows = pins.open_map("flows")
+        self.tuples = pins.open_map("tuples")
         self.acceptors = pins.open_map("acceptors")
         self.edges = pins.open_map("edges")
         self.names = pins.open_map("names")

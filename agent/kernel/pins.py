@@ -32,6 +32,7 @@ PINNED_MAPS = (
     "edges",
     "flows",
     "tuples",
+    "late_tuples",
     "unserved",
     "exe_names",
     "names",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.kernel.pins import Pins
 from tests.fixtures import namespaces
 from tests.fixtures.clients import Client, dial
 from tests.fixtures.lab import Lab
@@ -191,6 +192,13 @@ def test_another_namespaces_own_loopback_is_not_the_hosts(
 def _serve_and_dial(lab: Lab, place: Namespace, address: str, port: int) -> None:
     lab.serve(place, address, port)
     assert dial(lab, place, "plain", address, port, uid=UNLICENSED)["error"] == ""
+
+
+def test_no_half_of_a_connection_is_still_looked_for(agent: tuple[RunningAgent, Client]) -> None:
+    """What the passive side looks up is gone once it has been found, or the consumer has closed."""
+    tuples = Pins(agent[0].files.pins).open_map("tuples")
+    assert list(tuples) == []
+    tuples.close()
 
 
 def test_nothing_was_lost_on_the_way(agent: tuple[RunningAgent, Client]) -> None:

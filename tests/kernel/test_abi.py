@@ -17,6 +17,7 @@ PACKED = {
     "target_key": abi.TARGET_KEY.size,
     "source_key": abi.SOURCE_KEY.size,
     "member_key": abi.MEMBER_KEY.size,
+    "tuple": abi.TUPLE.size,
     "told": abi.TOLD.size,
     "flow_count": abi.FLOW_COUNT.size,
     "set": tables.SET_BITS // 8,

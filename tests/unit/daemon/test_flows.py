@@ -5,7 +5,7 @@ import socket as sockets
 
 import pytest
 
-from agent.daemon.flows import SETTLE_NS, FlowTable, encode_flow, local_consumer
+from agent.daemon.flows import SETTLE_NS, FlowTable, encode_flow, local_consumer, tuple_key
 from agent.kernel import abi
 from agent.kernel.records import flow_of
 from agent.model import (
@@ -22,6 +22,7 @@ from agent.model import (
     Socket,
     Target,
     Verdict,
+    to_address,
     to_network,
 )
 from agent.observe.connections import Connection
@@ -288,3 +289,21 @@ def test_a_process_without_a_name_or_cgroup_is_unknown_rather_than_empty() -> No
     consumer = local_consumer(Process(pid=1), HOST)
     assert consumer.exe is None
     assert consumer.cgroups == ()
+
+
+def test_a_swept_row_takes_along_what_the_passive_side_would_look_for(world: World) -> None:
+    world.row(1)
+    (flow,) = world.table.rows()
+    world.counters.tuples.put(tuple_key(flow), abi.U64.pack(1))
+    world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS)
+    assert world.counters.tuples.get(tuple_key(flow)) is None
+
+
+@pytest.mark.parametrize(("address", "netns"), [("127.0.0.1", HOST), ("10.0.0.1", 0)])
+def test_the_key_of_a_tuple_names_a_namespace_only_where_its_address_needs_one(
+    world: World, address: str, netns: int
+) -> None:
+    world.row(1)
+    (flow,) = world.table.rows()
+    key = tuple_key(dataclasses.replace(flow, address=to_address(address)))
+    assert abi.TUPLE.unpack(key)[0] == netns

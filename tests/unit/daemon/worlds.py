@@ -24,6 +24,7 @@ class MemoryCounters(Counters):
     uses: Any = field(default_factory=lambda: MemoryMap("uses"))
     told: Any = field(default_factory=lambda: MemoryMap("told"))
     flows: Any = field(default_factory=lambda: MemoryMap("flows"))
+    tuples: Any = field(default_factory=lambda: MemoryMap("tuples"))
     found: list[tuple[Verdict, Origin]] = field(default_factory=list)
 
     def count_found(self, verdict: Verdict, origin: Origin) -> None:
