@@ -259,8 +259,9 @@ class Teller:
         self._log.write({"type": "started", "time": events.now_text(), "version": status["version"]})
         self._say(f"licet {status['version']} observes {status['scope']['cgroup']} (nothing is refused)")
         for hook in status["hooks"]:
-            note = f"  ({hook['note']})" if hook["note"] and hook["rung"] == "none" else ""
-            self._say(f"  {hook['hook']:8} {hook['rung']}{note}")
+            self._say(f"  {hook['hook']:8} {hook['rung']}")
+        if any(hook["rung"] == "none" for hook in status["hooks"]):
+            self._say("  (what this kernel lacks, and what follows: licet status, licet doctor)")
         self._say_listeners(view)
         self._say(f"metrics: http://{status['listen']}/metrics")
 

@@ -220,7 +220,7 @@ class Loader:
                 compiled = Compiled(self._source, [*self._offsets, *acceptor.flags], self._folder, self._pins)
                 acceptor.prepare(compiled)
             except (RungRefused, OSError) as error:
-                refused[acceptor.rung] = str(error)
+                refused[acceptor.rung] = _reason(error)
                 continue
             acceptor.refused = refused
             return compiled, acceptor
@@ -280,6 +280,10 @@ class Loader:
             return libbpf.open_pin(path)
         except FileNotFoundError:
             return None
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 class RungRefused(KernelError):
