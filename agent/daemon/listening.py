@@ -96,7 +96,7 @@ class Listening:
         self._served.pop((netns, port, address), None)  # the newest stand last
         self._served[(netns, port, address)] = owner
         while len(self._served) > REMEMBERED:
-            del self._served[next(iter(self._served))]
+            self._served.pop(next(iter(self._served.copy())), None)
 
     def _serving(self, listener: Listener) -> Process | None:
         """With the start that the kernel told, if it did: /proc rounds it to a tick, and events are joined
@@ -118,7 +118,7 @@ class Listening:
             return owner
         elsewhere = [
             (place != address, process)
-            for (_, number, place), process in self._served.items()
+            for (_, number, place), process in self._served.copy().items()  # another thread may be adding
             if number == port and place in near
         ]
         return min(elsewhere, key=lambda one: one[0], default=(False, None))[1]

@@ -14,7 +14,8 @@ from agent.model import PortClass, Target
 
 @dataclass(slots=True)
 class Ids:
-    """Mutable on purpose: `compile_policy` asks, the daemon stores `to_json()` beside its state."""
+    """Mutable on purpose: `compile_policy` asks, the daemon stores `to_json()` beside its state. Readers in
+    other threads see copies: a compilation may be adding names."""
 
     _targets: dict[Target, int] = field(default_factory=dict)
     _grants: dict[str, int] = field(default_factory=dict)
@@ -31,11 +32,11 @@ class Ids:
 
     @property
     def targets(self) -> Mapping[int, Target]:
-        return {number: target for target, number in self._targets.items()}
+        return {number: target for target, number in self._targets.copy().items()}
 
     def to_json(self) -> dict[str, dict[str, int]]:
         return {
-            "targets": {str(target): number for target, number in self._targets.items()},
+            "targets": {str(target): number for target, number in self._targets.copy().items()},
             "grants": dict(self._grants),
         }
 
