@@ -231,26 +231,37 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 	flows.delete(&cookie);
 }
 
+/* Only for a declared port: every accepted connection copies what its listener has stored. A port
+ * that is declared later gets its owner from user space. */
+static __always_inline void store_owner(struct bpf_sock_ops *ctx, struct identity *owner)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct identity *stored;
+
+	if (!sk || !declared(ctx->local_port))
+		return;
+	stored = owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (stored)
+		*stored = *owner;
+	else
+		lose(LOSS_STORAGE);
+}
+
 static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 {
 	struct settings *now = get_settings();
-	struct bpf_sock *sk = ctx->sk;
+	struct identity owner = {};
 	struct exe_name name = {};
 	struct tuple tuple = {};
 	struct listen_event *event;
-	struct identity *owner;
 
-	if (!now || !sk)
+	if (!now)
 		return;
 	if (exe_of_current(now->seed, bpf_ktime_get_boot_ns(), &name))
 		tell_name(name.path);
-	owner = owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!owner) {
-		lose(LOSS_STORAGE);
-		return;
-	}
-	identify(owner, name.path);
-	owner->netns = bpf_get_netns_cookie(ctx);
+	identify(&owner, name.path);
+	owner.netns = bpf_get_netns_cookie(ctx);
+	store_owner(ctx, &owner);
 	read_tuple(ctx, &tuple);
 	event = ring.ringbuf_reserve(sizeof(*event));
 	if (!event) {
@@ -260,7 +271,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	event->header.type = EVENT_LISTEN;
 	event->header.bytes = sizeof(*event);
 	event->header.time_ns = bpf_ktime_get_boot_ns();
-	event->owner = *owner;
+	event->owner = owner;
 	event->cookie = bpf_get_socket_cookie(ctx);
 	event->address = tuple.local;
 	event->port = tuple.local_port;

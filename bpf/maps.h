@@ -59,8 +59,9 @@ BPF_ARRAY(blank_name, struct stored_name, 1);
 /* Judges an attempt for which there was no room in flows. */
 BPF_PERCPU_ARRAY(scratch_flow, struct flow, 1);
 
-/* Owner of a listening socket, inherited by the sockets accepted from it. Written by on_listen, and
- * by user space for listeners from before the agent. Lives and dies with the socket. */
+/* Owner of a listening socket of a declared port, inherited by the sockets accepted from it.
+ * Written by on_listen, and by user space for listeners from before the agent. Lives and dies with
+ * the socket. */
 struct owners_table_t {
 	int key;
 	struct identity leaf;

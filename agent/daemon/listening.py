@@ -65,7 +65,8 @@ class Listening:
         listeners = [
             _owner_first(one, policy, facts) for one in self.inventory.listeners() if not _is_ours(one)
         ]
-        self._mark_owners(listeners)
+        declared = _declared_ports(policy)
+        self._mark_owners([one for one in listeners if one.port in declared])
         for listener in listeners:
             self._remember(listener.netns, listener.port, listener.address, self._serving(listener))
         self.judged = [_judged(one, policy, facts) for one in listeners]
@@ -188,6 +189,16 @@ def serving_process(listener: Listener) -> Process | None:
     """Of several that hold a socket: not the init process that only passed it on."""
     serving = [owner for owner in listener.owners if owner.pid != 1]
     return next(iter(serving or listener.owners), None)
+
+
+def _declared_ports(policy: Policy | None) -> set[int]:
+    services = policy.services.values() if policy else ()
+    return {
+        number
+        for service in services
+        for port in service.ports
+        for number in range(port.first, port.last + 1)
+    }
 
 
 def _is_ours(listener: Listener) -> bool:

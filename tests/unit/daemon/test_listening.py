@@ -259,14 +259,20 @@ def test_the_kernel_is_told_once_who_holds_a_listener_from_before(server: tuple[
     world = World(Path("/proc"))
     owner = Process(pid=pid, start_boot_ns=5, exe="/usr/bin/server", uid=1000, gid=100)
     before = dataclasses.replace(listener(LOOPBACK, port, owner), inode=inode)
+    declared = parse_policy(
+        f"version: 1\nservices: {{db: {{product: acme, ports: [{{port: {port}, class: internal}}]}}}}\n"
+    )
     world.look(before)
+    assert world.owners.rows == {}, "no service declares the port: its connections shall not pay for a name"
+    world.look(before, by=declared)
     (identity,) = [abi.Identity.from_buffer_copy(value) for value in world.owners.rows.values()]
     assert (identity.pid, identity.start_ns, identity.uid, identity.gid) == (pid, 5, 1000, 100)
     assert (identity.exe, identity.netns) == (path_hash("/usr/bin/server", SEED), HOST)
     world.owners.rows.clear()
-    world.look(before)
+    world.look(before, by=declared)
     assert world.owners.rows == {}, "nothing has changed"
-    world.look(dataclasses.replace(before, owners=(dataclasses.replace(owner, start_boot_ns=10**9),)))
+    other = dataclasses.replace(owner, start_boot_ns=10**9)
+    world.look(dataclasses.replace(before, owners=(other,)), by=declared)
     assert len(world.owners.rows) == 1, "it changed hands"
 
 
