@@ -129,10 +129,7 @@ static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
 	read_tuple(ctx, &tuple);
 	key.port = tuple.local_port;
 	key.peer = tuple.remote;
-	if (is_mapped(&key.peer))
-		key.peer.w[3] &= bpf_htonl(0xffffff00);
-	else
-		key.peer.w[2] = key.peer.w[3] = 0;
+	keep_network(&key.peer);
 	count_edge(&key);
 }
 

@@ -20,6 +20,15 @@ static __always_inline bool is_mapped(struct address *a)
 	return !(a->w[0] | a->w[1]) && a->w[2] == bpf_htonl(0xffff);
 }
 
+/* The /24 or /64 that a remote peer is told by. */
+static __always_inline void keep_network(struct address *a)
+{
+	if (is_mapped(a))
+		a->w[3] &= bpf_htonl(0xffffff00);
+	else
+		a->w[2] = a->w[3] = 0;
+}
+
 /* Loopback, unspecified and link-local addresses mean something else in each network namespace. */
 static __always_inline bool is_per_namespace(struct address *a)
 {

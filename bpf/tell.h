@@ -156,10 +156,7 @@ static __always_inline void record_attempt(struct flow *flow, void *group_info)
 	count_attempt(verdict);
 	if (verdict->origin == REMOTE) {
 		key.source = flow->remote;
-		if (!(key.source.w[0] | key.source.w[1]) && key.source.w[2] == bpf_htonl(0xffff))
-			key.source.w[3] &= bpf_htonl(0xffffff00);
-		else
-			key.source.w[2] = key.source.w[3] = 0;
+		keep_network(&key.source);
 	} else {
 		key.exe = flow->consumer.exe;
 		key.cgroup = flow->consumer.cgroup;

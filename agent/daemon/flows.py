@@ -26,6 +26,7 @@ from agent.model import (
 from agent.observe.connections import Connection
 from agent.policy.evaluate import evaluate
 from agent.policy.networks import is_loopback, is_per_namespace
+from agent.policy.owners import lineage
 from agent.policy.tables import Tables
 
 SETTLE_NS = 60 * 1_000_000_000
@@ -44,13 +45,11 @@ class Adopted:
 
 def local_consumer(process: Process, netns: int, *, name_is_trusted: bool = True) -> LocalConsumer:
     """A process in the terms the policy judges by. A path that is not trusted matches no selector."""
-    parts = [part for part in process.cgroup.split("/") if part]
-    cgroups = tuple("/" + "/".join(parts[:depth]) for depth in range(len(parts), 0, -1))
     return LocalConsumer(
         exe=(process.exe or None) if name_is_trusted else "",
         uid=process.uid or 0,
         gids=frozenset(process.gids),
-        cgroups=cgroups,
+        cgroups=tuple(lineage(process.cgroup)),
         netns=netns,
     )
 
