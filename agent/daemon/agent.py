@@ -87,7 +87,6 @@ class Daemon:
             usage=self._usage,
             flow_table=flows,
             listening=self._listening,
-            attributor=self._attributor,
             event_log=self._events,
             reload_now=self._reload,
         )

@@ -12,7 +12,6 @@ from typing import Any
 
 import agent
 from agent.config import Settings
-from agent.daemon.attribute import Attributor
 from agent.daemon.flows import FlowTable
 from agent.daemon.listening import Listening
 from agent.daemon.policies import PolicyKeeper
@@ -48,7 +47,6 @@ class View:
     usage: Usage
     flow_table: FlowTable
     listening: Listening
-    attributor: Attributor
     event_log: EventLog
     reload_now: Callable[[], Awaitable[None]]
     public_address: str = ""

@@ -7,6 +7,7 @@ import struct
 
 from agent.model import MAPPED_PREFIX, Address
 from agent.observe.netlink import NETLINK_ROUTE, Netlink, attributes
+from agent.policy.networks import is_loopback
 
 KUBE_PROXY_INTERFACE = "kube-ipvs0"
 """Where kube-proxy in IPVS mode parks every ClusterIP: none of them is this host."""
@@ -28,12 +29,8 @@ def global_addresses() -> tuple[Address, ...]:
     return tuple(address for address in own_addresses() if not is_link_local(address))
 
 
-def is_loopback(address: Address) -> bool:
-    # IPv6Address.is_loopback knows mapped addresses from Python 3.13 on only
-    return (address.ipv4_mapped or address).is_loopback
-
-
 def is_link_local(address: Address) -> bool:
+    # IPv6Address.is_link_local knows mapped addresses from Python 3.13 on only
     return (address.ipv4_mapped or address).is_link_local
 
 

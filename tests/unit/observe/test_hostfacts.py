@@ -3,8 +3,9 @@ from __future__ import annotations
 import time
 
 from agent.model import to_address
-from agent.observe.addresses import is_link_local, is_loopback, own_addresses
+from agent.observe.addresses import is_link_local, own_addresses
 from agent.observe.hostfacts import boot_offset_ns, clock_synced, gids, uids
+from agent.policy.networks import is_loopback
 
 
 def test_names_the_host_does_not_know_are_left_out() -> None:
