@@ -143,6 +143,18 @@ struct tuple {
 	u32 pad;
 };
 
+/* Where a listener is found by what it accepts. */
+struct owner_key {
+	u64 netns;
+	struct address address;
+	u16 port, pad[3];
+};
+
+struct listener_owner {
+	u64 since_ns;
+	struct identity process;
+};
+
 enum flow_state { FLOW_ATTEMPT, FLOW_SYN, FLOW_OPEN };
 
 struct flow {

@@ -70,17 +70,43 @@ static __always_inline void await_acceptor(u64 server_cookie, u64 flow_cookie, u
 #endif
 }
 
-static __always_inline void copy_owner(struct bpf_sock_ops *ctx, struct flow *flow)
+/* At this address, or at the wildcard of the socket's family. bind() does not let both listen, so
+ * of two rows the newer is there and the other is gone. */
+static __always_inline struct identity *owner_at(struct bpf_sock_ops *ctx, struct tuple *here)
+{
+	struct owner_key key = {
+		.netns = bpf_get_netns_cookie(ctx),
+		.address = here->local,
+		.port = here->local_port,
+	};
+	struct listener_owner *exact = owners.lookup(&key), *any;
+
+	key.address.w[0] = key.address.w[1] = key.address.w[3] = 0;
+	key.address.w[2] = ctx->family == AF_INET ? bpf_htonl(0xffff) : 0;
+	any = owners.lookup(&key);
+	if (!exact)
+		return any ? &any->process : 0;
+	if (any && any->since_ns > exact->since_ns)
+		return &any->process;
+	return &exact->process;
+}
+
+/* Who listens on the socket that this connection was accepted from. */
+static __always_inline void copy_owner(struct bpf_sock_ops *ctx, struct tuple *here,
+				       struct flow *flow)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct identity *owner = sk ? owners.sk_storage_get(sk, 0, 0) : 0;
+	struct identity *owner = sk ? socket_owners.sk_storage_get(sk, 0, 0) : 0;
 
+	if (!owner)
+		owner = owner_at(ctx, here);
 	if (owner)
 		flow->owner = *owner;
 }
 
 /* Both ends are on this host: judged and counted at connect(); here the server's side is named. */
-static __always_inline void on_same_host(struct bpf_sock_ops *ctx, u64 flow_cookie)
+static __always_inline void on_same_host(struct bpf_sock_ops *ctx, struct tuple *here,
+					 u64 flow_cookie)
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct flow *flow = flows.lookup(&flow_cookie);
@@ -88,7 +114,7 @@ static __always_inline void on_same_host(struct bpf_sock_ops *ctx, u64 flow_cook
 	if (!flow) /* the consumer has closed already */
 		return;
 	flow->server_cookie = cookie;
-	copy_owner(ctx, flow);
+	copy_owner(ctx, here, flow);
 	await_acceptor(cookie, flow_cookie, flow->verdict.target);
 }
 
@@ -180,7 +206,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	there.remote_port = here.local_port;
 	consumer = take_tuple(&there);
 	if (consumer) {
-		on_same_host(ctx, consumer);
+		on_same_host(ctx, &here, consumer);
 		return;
 	}
 	slot = slot_in_force();
@@ -201,7 +227,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	flow->local_port = here.local_port;
 	flow->remote_port = here.remote_port;
 	flow->state = FLOW_OPEN;
-	copy_owner(ctx, flow);
+	copy_owner(ctx, &here, flow);
 	judge_remote(flow, slot, target);
 	count_opened(target);
 	await_acceptor(cookie, cookie, target);
@@ -228,16 +254,37 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 	flows.delete(&cookie);
 }
 
-/* Only for a declared port: every accepted connection copies what its listener has stored. A port
- * that is declared later gets its owner from user space. */
-static __always_inline void store_owner(struct bpf_sock_ops *ctx, struct identity *owner)
+/* Can another socket listen at the same place? Where the kernel can't say (before 6.1): yes. */
+static __always_inline bool shares_place(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
+	int reuse_port = 0;
+
+	return sk->bound_dev_if ||
+	       bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &reuse_port, sizeof(reuse_port)) ||
+	       reuse_port;
+}
+
+/* Only for a declared port: the others' connections shall not pay for a name. A port that is
+ * declared later gets its owner from user space. */
+static __always_inline void store_owner(struct bpf_sock_ops *ctx, struct tuple *here,
+					struct identity *owner, u64 now)
+{
+	struct owner_key key = {
+		.netns = owner->netns,
+		.address = here->local,
+		.port = here->local_port,
+	};
+	struct listener_owner row = {.since_ns = now, .process = *owner};
 	struct bpf_sock *sk = ctx->sk;
 	struct identity *stored;
 
-	if (!sk || !declared(ctx->local_port))
+	if (!sk || !declared(here->local_port))
 		return;
-	stored = owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (owners.update(&key, &row))
+		lose(LOSS_STORAGE);
+	if (!shares_place(ctx, sk))
+		return;
+	stored = socket_owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (stored)
 		*stored = *owner;
 	else
@@ -251,15 +298,17 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	struct exe_name name = {};
 	struct tuple tuple = {};
 	struct listen_event *event;
+	u64 now_ns;
 
 	if (!now)
 		return;
-	if (exe_of_current(now->seed, bpf_ktime_get_boot_ns(), &name))
+	now_ns = bpf_ktime_get_boot_ns();
+	if (exe_of_current(now->seed, now_ns, &name))
 		tell_name(name.path);
 	identify(&owner, name.path);
 	owner.netns = bpf_get_netns_cookie(ctx);
-	store_owner(ctx, &owner);
 	read_tuple(ctx, &tuple);
+	store_owner(ctx, &tuple, &owner, now_ns);
 	event = ring.ringbuf_reserve(sizeof(*event));
 	if (!event) {
 		lose(LOSS_RING_FULL);
@@ -267,7 +316,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	}
 	event->header.type = EVENT_LISTEN;
 	event->header.bytes = sizeof(*event);
-	event->header.time_ns = bpf_ktime_get_boot_ns();
+	event->header.time_ns = now_ns;
 	event->owner = owner;
 	event->cookie = bpf_get_socket_cookie(ctx);
 	event->address = tuple.local;

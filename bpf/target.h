@@ -3,6 +3,8 @@
 
 /* linux/in.h and linux/socket.h, which the stand-in for the kernel's headers leaves out */
 #define AF_INET	      2
+#define SOL_SOCKET    1
+#define SO_REUSEPORT  15
 #define IPPROTO_TCP   6
 #define IPPROTO_UDP   17
 #define IPPROTO_MPTCP 262

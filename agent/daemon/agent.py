@@ -14,6 +14,7 @@ from agent.daemon.attribute import Attributor
 from agent.daemon.flows import FlowTable
 from agent.daemon.following import HostFollower
 from agent.daemon.host import Host
+from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import Listening
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.state import State
@@ -61,9 +62,8 @@ class Daemon:
         self._keeper = PolicyKeeper(settings, self._maps, self._state, host.facts)
         named = self._keeper.ids.target_named
         self._usage = Usage(self._counters, self._names, self._attributor.complete, named)
-        self._listening = Listening(
-            Inventory(reader, namespaces), reader, self._counters.owners, self._names.note
-        )
+        owners = ListenerOwners(self._counters.owners, self._counters.socket_owners, reader, self._names.note)
+        self._listening = Listening(Inventory(reader, namespaces), reader, owners)
         flows = FlowTable(
             self._counters,
             self._names,

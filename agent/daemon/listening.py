@@ -1,17 +1,15 @@
-"""Who listens, judged against the policy; and the owner of each listener, put where the kernel finds it."""
+"""Who listens, judged against the policy."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.errors import KernelError
+from agent.daemon.listener_owners import ListenerOwners
 from agent.export.view import JudgedListener
-from agent.kernel import abi
-from agent.kernel.libbpf import Map
 from agent.model import (
     MAPPED_PREFIX,
     Address,
@@ -26,7 +24,6 @@ from agent.model import (
 )
 from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
-from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
 from agent.policy.listeners import declaration_of, judge_listener
 from agent.policy.networks import is_per_namespace
@@ -50,23 +47,23 @@ class Listening:
 
     inventory: Inventory
     reader: ProcReader
-    owners: Map
-    exe_hash: Callable[[str], int]
+    owners: ListenerOwners
     judged: list[JudgedListener] = field(default_factory=list)
     violations: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By (service, port class, reason)."""
     _told: set[_Finding] = field(default_factory=set)
     _served: dict[tuple[int, int, Address], Process] = field(default_factory=dict)
     """By (namespace, port, address): who listened there last."""
-    _marked: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def look(self, policy: Policy | None, facts: HostFacts) -> list[tuple[JudgedListener, ListenerState]]:
         """Reads and judges every listener; returns what is wrong and was not so the last time."""
+        known = self.owners.known()
         listeners = [
             _owner_first(one, policy, facts) for one in self.inventory.listeners() if not _is_ours(one)
         ]
         declared = _declared_ports(policy)
-        self._mark_owners([one for one in listeners if one.port in declared])
+        tcp = [one for one in listeners if one.protocol is Protocol.TCP and one.port in declared]
+        self.owners.note([(one, self._serving(one)) for one in tcp], known)
         for listener in listeners:
             self._remember(listener.netns, listener.port, listener.address, self._serving(listener))
         self.judged = [_judged(one, policy, facts) for one in listeners]
@@ -134,45 +131,6 @@ class Listening:
             for one in self.judged
             if ListenerState.EXPOSED in one.states
         )
-
-    def _mark_owners(self, listeners: list[Listener]) -> None:
-        """Tell the kernel who holds a listener it did not see, or that changed hands: one from before the
-        agent, a server that forked after listen(), a socket passed on by a supervisor. Connections
-        accepted from then on inherit it."""
-        marked = {}
-        for listener in listeners:
-            owner = self._serving(listener)
-            if owner is None or listener.protocol is not Protocol.TCP:
-                continue
-            key = (owner.pid, owner.start_boot_ns)
-            marked[listener.cookie] = key
-            if self._marked.get(listener.cookie) != key:
-                self._mark(listener, owner)
-        self._marked = marked
-
-    def _mark(self, listener: Listener, owner: Process) -> None:
-        try:
-            fd = socket_fd(self.reader, owner.pid, listener.inode)
-        except SocketGone:
-            return
-        except KernelError as error:
-            log.warning("%s", error)
-            return
-        identity = abi.Identity(
-            start_ns=owner.start_boot_ns,
-            exe=self.exe_hash(owner.exe),
-            cgroup=owner.cgroup_id,
-            netns=listener.netns,
-            pid=owner.pid,
-            uid=owner.uid or 0,
-            gid=owner.gid or 0,
-        )
-        try:
-            self.owners.put(abi.U32.pack(fd), bytes(identity))
-        except OSError as error:
-            log.debug("port %d: owner not noted: %s", listener.port, error.strerror)
-        finally:
-            os.close(fd)
 
 
 def _owner_first(listener: Listener, policy: Policy | None, facts: HostFacts) -> Listener:

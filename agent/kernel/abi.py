@@ -150,6 +150,14 @@ class Flow(ct.Structure):
     ]
 
 
+class OwnerKey(ct.Structure):
+    _fields_ = [("netns", u64), ("address", RawAddress), ("port", u16), ("pad", u16 * 3)]
+
+
+class ListenerOwner(ct.Structure):
+    _fields_ = [("since_ns", u64), ("process", Identity)]
+
+
 class CountKey(ct.Structure):
     _fields_ = [("target", u32), ("decision", u8), ("reason", u8), ("origin", u8), ("protocol", u8)]
 
@@ -264,6 +272,8 @@ STRUCTS: dict[str, type[ct.Structure]] = {
     "target_row": TargetRow,
     "identity": Identity,
     "verdict": Verdict,
+    "owner_key": OwnerKey,
+    "listener_owner": ListenerOwner,
     "flow": Flow,
     "count_key": CountKey,
     "use_key": UseKey,

@@ -238,6 +238,7 @@ class Counters:
         self.edges = pins.open_map("edges")
         self.names = pins.open_map("names")
         self.owners = pins.open_map("owners")
+        self.socket_owners = pins.open_map("socket_owners")
         self.ring = pins.open_map("ring")
 
     def attempts(self) -> Iterator[Attempts]:

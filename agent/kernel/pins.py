@@ -37,6 +37,7 @@ PINNED_MAPS = (
     "exe_names",
     "names",
     "owners",
+    "socket_owners",
     "ring",
 )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import daemon
-from tests.bench.conditions import Condition, Traffic
+from tests.bench.conditions import Condition, Traffic, on_one_cpu
 from tests.bench.costs import Hooked, measure_costs
 from tests.bench.decide import measure_decide
 from tests.bench.empty_hooks import empty_hooks
@@ -55,8 +55,11 @@ class Bench:
         for each in self._conditions:
             self._traffic.serve(each)
         with empty_hooks(self._empty.cgroup) as empty:
-            say("connection rates")
-            rates = measure_rates(self._traffic, self._off, self._conditions[1:], rounds=self._rounds)
+            say("connection rates on one CPU")
+            with on_one_cpu(self._conditions):
+                rates = self._rates(self._rounds)
+            say("connection rates on all of them")
+            spread_out = self._rates(max(3, self._rounds // 2))
             say("kernel time")
             costs = self._costs(agent, empty)
         say("processor time of the daemon")
@@ -75,6 +78,8 @@ class Bench:
             "ratio_observe": worst_ratio(rates, self._observe.name),
             "ratio_nftables_1000": worst_ratio(rates, self._peer.name),
             "ratio_off_again": worst_ratio(rates, self._off_again.name),
+            "ratio_observe_all_cpus": worst_ratio(spread_out, self._observe.name),
+            "ratio_off_again_all_cpus": worst_ratio(spread_out, self._off_again.name),
             "ns_empty": ns["empty"],
             "ns_unprotected": round(ns["unprotected"] - ns["empty"], 1),
             "ns_protected": round(ns["observe"] - ns["empty"], 1),
@@ -92,6 +97,7 @@ class Bench:
                     "arch": platform.machine(),
                 },
                 "rates": rates,
+                "rates_all_cpus": spread_out,
                 "kernel_time": costs,
                 "decide": decide,
                 "daemon_under_load": loads,
@@ -103,6 +109,9 @@ class Bench:
     @property
     def _conditions(self) -> list[Condition]:
         return [self._off, self._off_again, self._empty, self._unprotected, self._observe, self._peer]
+
+    def _rates(self, rounds: int) -> dict[str, Any]:
+        return measure_rates(self._traffic, self._off, self._conditions[1:], rounds=rounds)
 
     def _costs(self, agent: RunningAgent, empty: dict[str, int]) -> dict[str, Any]:
         with pinned_programs(agent.files.pins) as ours:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import REMEMBERED, Listening, serving_process
 from agent.kernel import abi
 from agent.model import Address, HostFacts, Listener, ListenerState, Process, Protocol, to_address
@@ -75,11 +76,16 @@ class World:
     def __init__(self, proc: Path) -> None:
         self.there = SeenListeners()
         self.owners = MemoryMap("owners")
+        self.socket_owners = MemoryMap("socket_owners")
         self.listening = Listening(
             self.there,  # type: ignore[arg-type]
             ProcReader(proc),
-            self.owners,  # type: ignore[arg-type]
-            lambda path: path_hash(path, SEED),
+            ListenerOwners(
+                self.owners,  # type: ignore[arg-type]
+                self.socket_owners,  # type: ignore[arg-type]
+                ProcReader(proc),
+                lambda path: path_hash(path, SEED),
+            ),
         )
 
     def look(self, *listeners: Listener, by: Policy | None = None) -> list[tuple[int, ListenerState]]:
@@ -265,7 +271,7 @@ def test_the_kernel_is_told_once_who_holds_a_listener_from_before(server: tuple[
     world.look(before)
     assert world.owners.rows == {}, "no service declares the port: its connections shall not pay for a name"
     world.look(before, by=declared)
-    (identity,) = [abi.Identity.from_buffer_copy(value) for value in world.owners.rows.values()]
+    (identity,) = [abi.ListenerOwner.from_buffer_copy(value).process for value in world.owners.rows.values()]
     assert (identity.pid, identity.start_ns, identity.uid, identity.gid) == (pid, 5, 1000, 100)
     assert (identity.exe, identity.netns) == (path_hash("/usr/bin/server", SEED), HOST)
     world.owners.rows.clear()
