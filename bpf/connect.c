@@ -4,8 +4,6 @@
  * connect(). Judges and counts every attempt of a local consumer; always allows.
  */
 
-#define PASS 1
-
 static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protocol,
 					  struct address *remote, u64 exe)
 {
@@ -62,20 +60,44 @@ static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protoc
 		flows.delete(&cookie);
 }
 
-static __always_inline int observe_connect(struct bpf_sock_addr *ctx, struct address *remote)
+/* The destination, from the kernel's own sockaddr: a program may read ctx->user_ip4 only where it is
+ * attached to connect4, ctx->user_ip6 only at connect6, and compiling all of this once for each
+ * takes a second of every start. */
+static __always_inline bool read_destination(struct bpf_sock_addr *ctx, struct address *remote)
+{
+	void *sockaddr = 0;
+
+	READ(sockaddr, ctx, OFF_bpf_sock_addr_kern__uaddr);
+	if (ctx->user_family == AF_INET) {
+		remote->w[0] = remote->w[1] = 0;
+		remote->w[2] = bpf_htonl(0xffff);
+		return !READ(remote->w[3], sockaddr, OFF_sockaddr_in__sin_addr);
+	}
+	return !READ(*remote, sockaddr, OFF_sockaddr_in6__sin6_addr);
+}
+
+/* Loaded twice, for connect4 and for connect6. */
+int observe_connect(struct bpf_sock_addr *ctx)
 {
 	u16 port = bpf_ntohs(ctx->user_port);
 	u16 protocol = ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol;
 	struct settings *now = get_settings();
 	struct exe_name name = {};
+	struct address remote;
 	u32 slot, target = 0;
 	u64 now_ns;
 
 	if (!now || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return PASS;
+	if (!declared(port) && !now->edges) {
+		count_unprotected(OUTBOUND);
+		return PASS;
+	}
+	if (!read_destination(ctx, &remote))
+		lose(LOSS_IDENTITY);
 	slot = slot_in_force();
 	if (declared(port))
-		target = target_of(slot, protocol, port, remote, bpf_get_netns_cookie(ctx));
+		target = target_of(slot, protocol, port, &remote, bpf_get_netns_cookie(ctx));
 	if (!target) {
 		count_unprotected(OUTBOUND);
 		if (!now->edges)
@@ -85,27 +107,8 @@ static __always_inline int observe_connect(struct bpf_sock_addr *ctx, struct add
 	if (exe_of_current(now->seed, now_ns, &name))
 		tell_name(name.path); /* before any event that speaks of it */
 	if (target)
-		observe_target(ctx, protocol, remote, slot, target, &name, now_ns);
+		observe_target(ctx, protocol, &remote, slot, target, &name, now_ns);
 	else
-		note_outbound(ctx, protocol, remote, name.path);
+		note_outbound(ctx, protocol, &remote, name.path);
 	return PASS;
-}
-
-int observe_connect4(struct bpf_sock_addr *ctx)
-{
-	struct address remote = {.w = {0, 0, bpf_htonl(0xffff), ctx->user_ip4}};
-
-	return observe_connect(ctx, &remote);
-}
-
-int observe_connect6(struct bpf_sock_addr *ctx)
-{
-	struct address remote;
-
-	/* volatile: merged into an 8-byte load, these reads are refused */
-	remote.w[0] = *(volatile u32 *)&ctx->user_ip6[0];
-	remote.w[1] = *(volatile u32 *)&ctx->user_ip6[1];
-	remote.w[2] = *(volatile u32 *)&ctx->user_ip6[2];
-	remote.w[3] = *(volatile u32 *)&ctx->user_ip6[3];
-	return observe_connect(ctx, &remote);
 }

@@ -9,6 +9,8 @@
 #define IPPROTO_UDP   17
 #define IPPROTO_MPTCP 262
 
+#define PASS 1 /* of a cgroup program: go on */
+
 static __always_inline bool declared(u16 port)
 {
 	u32 index = port >> 6;

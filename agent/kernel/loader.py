@@ -1,4 +1,4 @@
-"""Compiles, loads, attaches and pins the programs, then exits: the only process that imports bcc.
+"""Has the programs compiled, loads, attaches and pins them, then exits: the only process that imports bcc.
 
 Run as `python -m agent.kernel.loader` with a job as JSON on stdin; prints a manifest as JSON, or
 {"error": …} and exit code 1. Standard library only: it may run with the distribution's own Python.
@@ -10,31 +10,33 @@ place of the fresh one with dup2, before anything is loaded.
 
 from __future__ import annotations
 
-import ctypes as ct
 import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.errors import KernelError, LicetError, PinError
+from agent.errors import KernelError, LicetError
 from agent.kernel import libbpf
-from agent.kernel.pins import ABI_VERSION, PINNED_MAPS, Pins
-from agent.kernel.source import fields_read, joined, source_hash
+from agent.kernel.compiler import Aside, Compiled, Program, RungRefused
+from agent.kernel.pins import ABI_VERSION, Pins
+from agent.kernel.source import HEADERS, fields_read, joined, source_hash
 
 # linux/bpf.h: enum bpf_prog_type, enum bpf_attach_type
 SOCK_OPS, RAW_TRACEPOINT, CGROUP_SOCK_ADDR, TRACING, KPROBE = 13, 17, 18, 26, 2
 CGROUP_SOCK_OPS, CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, TRACE_FEXIT, PERF_EVENT = 3, 10, 11, 25, 41
 
-CGROUP_PROGRAMS = (
-    ("track_flows", SOCK_OPS, CGROUP_SOCK_OPS),
-    ("observe_connect4", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT),
-    ("observe_connect6", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT),
+# two halves that take about as long, compiled side by side
+CONNECT_SIDE = ("connect.c",)
+FLOW_SIDE = ("flow.c", "accept.c", "cgroup.c")
+FLOW_PROGRAM: Program = ("track_flows", SOCK_OPS, CGROUP_SOCK_OPS, "track_flows")
+CONNECT_PROGRAMS: tuple[Program, ...] = (
+    ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "observe_connect4"),
+    ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT, "observe_connect6"),
 )
 SOCKET_IO = {"sock_recv_length": "on_receive", "sock_send_length": "on_send"}
 # where struct pt_regs keeps a return value: x86-64's ax, arm64's x0
@@ -63,84 +65,6 @@ class Loaded:
             os.close(link)
 
 
-class Compiled:
-    """One compilation of the joined source by bcc, its maps replaced by pinned ones where there are."""
-
-    def __init__(self, source: str, flags: list[str], folder: Path, pins: Pins) -> None:
-        os.environ["BCC_KERNEL_SOURCE"] = str(folder)
-        try:
-            import bcc  # the one place
-        except ImportError as error:
-            raise KernelError(
-                f"this Python ({sys.executable}) cannot import bcc: {error}; install python3-bpfcc "
-                "(PyPI's bcc is another package)"
-            ) from error
-        try:
-            self._bpf = bcc.BPF(text=source.encode(), cflags=[f"-I{folder}/include", *flags])
-        except Exception as error:  # bcc raises bare Exception
-            raise KernelError(f"bcc cannot compile the programs: {error}") from error
-        self._lib = bcc.lib
-        self.version = getattr(bcc, "__version__", "unknown")
-        self._pins = pins
-        self.fresh_maps: list[str] = []
-        self._take_over_maps()
-
-    def map_fd(self, name: str) -> int:
-        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
-
-    def _take_over_maps(self) -> None:
-        for name in PINNED_MAPS:
-            fresh = self.map_fd(name)
-            try:
-                pinned = libbpf.open_pin(self._pins.map(name))
-            except FileNotFoundError:
-                self.fresh_maps.append(name)
-                continue
-            have, want = libbpf.map_info(pinned), libbpf.map_info(fresh)
-            shape = ("type", "key_size", "value_size", "max_entries")
-            for attribute in shape:
-                if getattr(have, attribute) != getattr(want, attribute):
-                    raise PinError(
-                        f"{self._pins.map(name)}: pinned by another version of licet: its {attribute} is "
-                        f"{getattr(have, attribute)}, this one's is {getattr(want, attribute)}; "
-                        "run `licet unload` first (counters start anew)"
-                    )
-            os.dup2(pinned, fresh)
-            os.close(pinned)
-
-    def load(self, function: str, program_type: int, attach_type: int = -1, name: str = "") -> int:
-        """The program's fd. Raises KernelError with what the kernel said.
-
-        Not bcc's own load_func: it attaches by itself what has a well-known name, and takes the target
-        of a tracing program from its name ("kretfunc__FUNCTION")."""
-        lib, module, symbol = self._lib, self._bpf.module, function.encode()
-        fd = lib.bcc_func_load(
-            module,
-            program_type,
-            (name or function).encode(),
-            lib.bpf_function_start(module, symbol),
-            lib.bpf_function_size(module, symbol),
-            lib.bpf_module_license(module),
-            lib.bpf_module_kern_version(module),
-            0,
-            None,
-            0,
-            None,
-            attach_type,
-        )
-        if fd < 0:
-            raise KernelError(f"the kernel refused program {function}: {os.strerror(ct.get_errno())}")
-        return int(fd)
-
-    def kretprobe_event(self, program: int, kernel_function: str) -> int:
-        """fd of the perf event that a kretprobe program runs from."""
-        name = f"licet_{kernel_function}".encode()
-        fd = self._lib.bpf_attach_kprobe(program, 1, name, kernel_function.encode(), 0, 0)
-        if fd < 0:
-            raise RungRefused(f"kretprobe on {kernel_function}: {os.strerror(ct.get_errno())}")
-        return int(fd)
-
-
 class Loader:
     def __init__(self, job: dict[str, Any]) -> None:
         self._pins = Pins(Path(job["pins"]))
@@ -151,6 +75,7 @@ class Loader:
         self._folder = Path(job["bpf"])
         self._source = joined(self._folder)
         self._offsets = self._read_offsets()
+        self._fresh_maps: list[str] = []
         self._made = Loaded()
 
     def _read_offsets(self) -> list[str]:
@@ -173,18 +98,21 @@ class Loader:
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         self._pins.refuse_other_versions()
-        compiled, acceptor = self._climb()
-        self._pins.make_folders()
+        aside = Aside(lambda: self._compile(CONNECT_SIDE), self._pins, CONNECT_PROGRAMS)
         try:
-            for name in compiled.fresh_maps:
+            compiled, acceptor = self._climb()
+            self._pins.make_folders()
+            for name in self._fresh_maps:
                 self._pin(compiled.map_fd(name), self._pins.map(name))
-            with ThreadPoolExecutor(2) as pool:  # most of the time is the verifier's
-                loading = [pool.submit(compiled.load, *program) for program in CGROUP_PROGRAMS]
-                cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
-                acceptor_programs = acceptor.load(compiled)
-                programs = [program.result() for program in loading]
+            aside.maps_are_pinned()
+            flow_program = compiled.load(*FLOW_PROGRAM)
+            cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
+            acceptor_programs = acceptor.load(compiled)
+            programs = [flow_program, *aside.result()]
             cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
-            for program, (name, _, attach) in zip(programs, CGROUP_PROGRAMS, strict=True):
+            for program, (_, _, attach, name) in zip(
+                programs, (FLOW_PROGRAM, *CONNECT_PROGRAMS), strict=True
+            ):
                 self._attach_cgroup(name, program, cgroup_fd, attach)
             os.close(cgroup_fd)
             self._attach_tracepoint("cgroup_mkdir", cgroup_mkdir)
@@ -192,6 +120,8 @@ class Loader:
         except BaseException:
             self._made.undo()
             raise
+        finally:
+            aside.close()
         return {
             "abi": ABI_VERSION,
             "source": source_hash(self._source, [self._acceptor]),
@@ -207,9 +137,13 @@ class Loader:
                 "accept": acceptor.rung,
             },
             "refused_rungs": acceptor.refused,
-            "new_maps": compiled.fresh_maps,
+            "new_maps": self._fresh_maps,
             "load_s": round(time.monotonic() - started, 3),
         }
+
+    def _compile(self, programs: tuple[str, ...], flags: tuple[str, ...] = ()) -> Compiled:
+        source = joined(self._folder, (*HEADERS, *programs))
+        return Compiled(source, [*self._offsets, *flags], self._folder)
 
     def _climb(self) -> tuple[Compiled, Acceptor]:
         """Compile with the best rung for accept() that this kernel takes, found by trying."""
@@ -217,7 +151,8 @@ class Loader:
         for acceptor in self._rungs:
             try:
                 acceptor.probe()
-                compiled = Compiled(self._source, [*self._offsets, *acceptor.flags], self._folder, self._pins)
+                compiled = self._compile(FLOW_SIDE, acceptor.flags)
+                self._fresh_maps = compiled.take_over_maps(self._pins)
                 acceptor.prepare(compiled)
             except (RungRefused, OSError) as error:
                 refused[acceptor.rung] = _reason(error)
@@ -284,10 +219,6 @@ class Loader:
 
 def _reason(error: Exception) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-
-
-class RungRefused(KernelError):
-    """This kernel does not take a rung; the next one is tried."""
 
 
 class Acceptor:

@@ -7,20 +7,10 @@ import hashlib
 import re
 from pathlib import Path
 
-ORDER = (
-    "abi.h",
-    "maps.h",
-    "identity.h",
-    "decide.h",
-    "target.h",
-    "tell.h",
-    "connect.c",
-    "flow.c",
-    "accept.c",
-    "cgroup.c",
-)
+HEADERS = ("abi.h", "maps.h", "identity.h", "decide.h", "target.h", "tell.h")
+PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
 
-_OFFSET = re.compile(r"\bOFF_([a-z_]+?)__(\w+)")
+_OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 
 
 def bpf_folder() -> Path:
@@ -28,8 +18,8 @@ def bpf_folder() -> Path:
     return Path(__file__).resolve().parents[2] / "bpf"
 
 
-def joined(folder: Path) -> str:
-    texts = ((name, (folder / name).read_text(encoding="utf-8")) for name in ORDER)
+def joined(folder: Path, names: tuple[str, ...] = (*HEADERS, *PROGRAMS)) -> str:
+    texts = ((name, (folder / name).read_text(encoding="utf-8")) for name in names)
     return "\n".join(f'#line 1 "bpf/{name}"\n{text}' for name, text in texts)
 
 

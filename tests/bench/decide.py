@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.kernel import abi, libbpf
-from agent.kernel.loader import Compiled
+from agent.kernel.compiler import Compiled
 from agent.kernel.maps import PolicyMaps
 from agent.kernel.pins import PINNED_MAPS, Pins
 from agent.kernel.source import bpf_folder, fields_read, joined
@@ -103,7 +103,7 @@ def _judge() -> Iterator[Judge]:
     pins.make_folders()
     try:
         source = joined(bpf_folder()) + "\n" + (Path(__file__).parent / "decide.c").read_text()
-        compiled = Compiled(source, _offsets(source), bpf_folder(), pins)
+        compiled = Compiled(source, _offsets(source), bpf_folder())
         for name in PINNED_MAPS:
             libbpf.pin(os.dup(compiled.map_fd(name)), pins.map(name))
         yield Judge(compiled, pins)

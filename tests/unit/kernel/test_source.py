@@ -4,32 +4,32 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.source import ORDER, bpf_folder, fields_read, joined, source_hash
+from agent.kernel.source import HEADERS, PROGRAMS, bpf_folder, fields_read, joined, source_hash
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ORDER:
+    for name in (*HEADERS, *PROGRAMS):
         (tmp_path / name).write_text(f"/* the text of {name} */\n")
     return tmp_path
 
 
 def test_what_is_shared_comes_before_what_uses_it(folder: Path) -> None:
     source = joined(folder)
-    places = [source.index(f"the text of {name}") for name in ORDER]
+    places = [source.index(f"the text of {name}") for name in (*HEADERS, *PROGRAMS)]
     assert places == sorted(places)
-    assert ORDER[:2] == ("abi.h", "maps.h")
+    assert HEADERS[:2] == ("abi.h", "maps.h")
 
 
 def test_the_compiler_is_told_which_line_of_which_file_it_reads(folder: Path) -> None:
     lines = joined(folder).splitlines()
-    for name in ORDER:
+    for name in (*HEADERS, *PROGRAMS):
         assert lines[lines.index(f'#line 1 "bpf/{name}"') + 1] == f"/* the text of {name} */"
 
 
 def test_every_program_file_of_the_folder_is_joined() -> None:
     there = {path.name for path in bpf_folder().iterdir() if path.suffix in (".c", ".h")}
-    assert there == set(ORDER)
+    assert there == {*HEADERS, *PROGRAMS}
 
 
 def test_a_field_is_named_once_however_often_it_is_read() -> None:
