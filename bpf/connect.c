@@ -60,8 +60,8 @@ static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protoc
 		flows.delete(&cookie);
 }
 
-/* The destination, from the kernel's own sockaddr: a program may read ctx->user_ip4 only where it is
- * attached to connect4, ctx->user_ip6 only at connect6, and compiling all of this once for each
+/* The destination, from the kernel's own sockaddr: a program may read ctx->user_ip4 only where it
+ * is attached to connect4, ctx->user_ip6 only at connect6, and compiling all of this once for each
  * takes a second of every start. */
 static __always_inline bool read_destination(struct bpf_sock_addr *ctx, struct address *remote)
 {
