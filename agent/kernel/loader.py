@@ -38,6 +38,7 @@ CONNECT_PROGRAMS: tuple[Program, ...] = (
     ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "observe_connect4"),
     ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT, "observe_connect6"),
 )
+CGROUP_PROGRAMS = (FLOW_PROGRAM, *CONNECT_PROGRAMS)
 SOCKET_IO = {"sock_recv_length": "on_receive", "sock_send_length": "on_send"}
 # where struct pt_regs keeps a return value: x86-64's ax, arm64's x0
 RETURN_REGISTER = {"x86_64": 80, "aarch64": 0}
@@ -110,9 +111,7 @@ class Loader:
             acceptor_programs = acceptor.load(compiled)
             programs = [flow_program, *aside.result()]
             cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
-            for program, (_, _, attach, name) in zip(
-                programs, (FLOW_PROGRAM, *CONNECT_PROGRAMS), strict=True
-            ):
+            for program, (_, _, attach, name) in zip(programs, CGROUP_PROGRAMS, strict=True):
                 self._attach_cgroup(name, program, cgroup_fd, attach)
             os.close(cgroup_fd)
             self._attach_tracepoint("cgroup_mkdir", cgroup_mkdir)

@@ -20,7 +20,7 @@ def empty_hooks(cgroup: str) -> Iterator[dict[str, int]]:
         directory = os.open(cgroups.directory(cgroup), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held.callback(os.close, directory)
         programs = {}
-        for name, kind, attach in CGROUP_PROGRAMS:
+        for _, kind, attach, name in CGROUP_PROGRAMS:
             programs[name] = libbpf.load_empty_program(kind, attach)
             held.callback(os.close, programs[name])
             held.callback(os.close, libbpf.link_create(programs[name], directory, attach))
