@@ -84,19 +84,20 @@ int observe_connect(struct bpf_sock_addr *ctx)
 	struct settings *now = get_settings();
 	struct exe_name name = {};
 	struct address remote;
+	bool known = declared(port);
 	u32 slot, target = 0;
 	u64 now_ns;
 
 	if (!now || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return PASS;
-	if (!declared(port) && !now->edges) {
+	if (!known && !now->edges) {
 		count_unprotected(OUTBOUND);
 		return PASS;
 	}
 	if (!read_destination(ctx, &remote))
 		lose(LOSS_IDENTITY);
 	slot = slot_in_force();
-	if (declared(port))
+	if (known)
 		target = target_of(slot, protocol, port, &remote, bpf_get_netns_cookie(ctx));
 	if (!target) {
 		count_unprotected(OUTBOUND);
