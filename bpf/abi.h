@@ -49,6 +49,11 @@ enum uncertain { UNCERTAIN_EXE = 1, UNCERTAIN_GID = 2, UNCERTAIN_CGROUP = 4, UNC
 #define EXE_NONE      0
 #define EXE_UNTRUSTED 1
 
+enum gate { GATE_CONNECT, GATE_TC, GATE_SOCKET, GATE_BIND, GATES };
+
+/* A run-time override of a target's mode. */
+enum override { OVERRIDE_NONE, OVERRIDE_OBSERVE, OVERRIDE_ENFORCE };
+
 enum direction { OUTBOUND, INBOUND, DIRECTIONS };
 
 enum loss {
@@ -64,6 +69,7 @@ enum loss {
 	LOSS_STATE_CB, /* a flow whose close will only be seen by reconciliation */
 	LOSS_NO_ROW,   /* a target without a row: tables are inconsistent */
 	LOSS_STORAGE,  /* a listener or an accepting process could not be noted */
+	LOSS_REFUSALS, /* an attempt that should have been refused was let through */
 	LOSSES,
 };
 
@@ -75,11 +81,19 @@ struct set {
 	u64 w[SET_WORDS];
 };
 
+/* modes[target], or modes[0] for the whole host. */
+struct mode {
+	u64 until_ns; /* it ends by itself; all bits: never */
+	u32 override, pad;
+};
+
 struct settings {
 	u64 seed; /* key of the name hashes */
 	u64 host_netns;
 	u32 edges;	 /* aggregate unprotected traffic */
 	u32 flow_events; /* an event for each flow that opens and closes */
+	u32 gates; /* mask of those attached: nothing is refused, or called refused, by others */
+	u32 pad;
 };
 
 struct target_key {
@@ -187,7 +201,7 @@ struct use_key {
 	u64 exe, cgroup;
 	u32 target, uid;
 	u8 decision, reason, origin, protocol;
-	u32 pad;
+	u8 enforced, pad[3];
 	struct address source; /* remote: the /24 or /64; local: zero */
 };
 
@@ -215,6 +229,19 @@ struct acceptor_key {
 struct served {
 	u64 flow_cookie;
 	u32 target, pad;
+};
+
+/* A refusal that the observer has decided on and the gate behind it carries out. */
+struct refusal {
+	u64 cookie;
+	u32 target, pad;
+};
+
+/* What the tc gate said of the last SYN of a connection, for the socket gate behind it. */
+struct judged_syn {
+	u64 netns; /* of the interface it came in by */
+	u32 sequence;
+	u8 refused, pad[3];
 };
 
 struct edge_key {

@@ -21,7 +21,17 @@ static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protoco
 	count_edge(&key);
 }
 
-static __always_inline void judge_local(struct flow *flow, u32 slot, u32 target,
+/* Of the connect gate, which runs right behind this program in the same thread. */
+static __always_inline void ask_refusal(u64 cookie, u32 target)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct refusal refusal = {.cookie = cookie, .target = target};
+
+	if (refusals.update(&thread, &refusal))
+		lose(LOSS_REFUSALS);
+}
+
+static __always_inline void judge_local(struct flow *flow, u64 cookie, u32 slot, u32 target,
 					struct exe_name *name)
 {
 	struct verdict *verdict = &flow->verdict;
@@ -38,6 +48,8 @@ static __always_inline void judge_local(struct flow *flow, u32 slot, u32 target,
 	verdict->origin = flow->consumer.netns == row->home_netns ? LOOPBACK : CONTAINER;
 	local_set(&tables, row, &flow->consumer, name, groups, verdict, &flow->clauses);
 	decide(&tables, row, &flow->clauses, verdict, flow->opened_ns);
+	if (refuses(row, verdict, GATE_CONNECT, flow->remote_port, flow->opened_ns))
+		ask_refusal(cookie, target);
 	record_attempt(flow, groups);
 }
 
@@ -55,7 +67,7 @@ static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protoc
 	flow->remote_port = bpf_ntohs(ctx->user_port);
 	flow->consumer.netns = bpf_get_netns_cookie(ctx);
 	flow->verdict.protocol = protocol;
-	judge_local(flow, slot, target, name);
+	judge_local(flow, cookie, slot, target, name);
 	if (protocol == IPPROTO_UDP)
 		flows.delete(&cookie);
 }

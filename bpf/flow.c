@@ -118,31 +118,6 @@ static __always_inline void on_same_host(struct bpf_sock_ops *ctx, struct tuple 
 	await_acceptor(cookie, flow_cookie, flow->verdict.target);
 }
 
-static __always_inline void judge_remote(struct flow *flow, u32 slot, u32 target)
-{
-	struct source_key key = {.prefixlen = 128, .address = flow->remote};
-	struct tables tables;
-	struct target_row *row;
-	struct set *who;
-	u32 *set;
-
-	flow->verdict.target = target;
-	flow->verdict.origin = REMOTE;
-	flow->verdict.protocol = IPPROTO_TCP;
-	if (!open_tables(slot, &tables) || !(row = find(tables.rows, &target))) {
-		lose(LOSS_NO_ROW);
-		return;
-	}
-	set = find(sources.lookup(&slot), &key);
-	who = set_at(&tables, set ? *set : SET_MISS_SOURCE);
-	if (!who) {
-		lose(LOSS_NO_ROW);
-		return;
-	}
-	decide(&tables, row, who, &flow->verdict, flow->opened_ns);
-	record_attempt(flow, 0);
-}
-
 static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
 {
 	struct settings *now = get_settings();
@@ -228,7 +203,8 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	flow->remote_port = here.remote_port;
 	flow->state = FLOW_OPEN;
 	copy_owner(ctx, &here, flow);
-	judge_remote(flow, slot, target);
+	if (judge_remote(flow, slot, target))
+		record_attempt(flow, 0);
 	count_opened(target);
 	await_acceptor(cookie, cookie, target);
 	want_close(ctx);

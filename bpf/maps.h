@@ -26,6 +26,20 @@ BPF_PERCPU_ARRAY(flow_counts, struct flow_count, MAX_TARGETS + 1);
 BPF_PERCPU_ARRAY(unprotected, u64, DIRECTIONS);
 BPF_PERCPU_ARRAY(losses, u64, LOSSES);
 
+/* Run-time modes: written by user space; index 0 is the whole host. */
+BPF_ARRAY(modes, struct mode, MAX_TARGETS + 1);
+BPF_ARRAY(failsafe, u64, 1024); /* a bit for each port that is never refused */
+/* By target * GATES + gate. */
+BPF_PERCPU_ARRAY(refused, u64, (MAX_TARGETS + 1) * GATES);
+/* By thread, from the connect observer to the gate right behind it: there are no more of them than
+ * threads in connect(). Full: LOSS_REFUSALS. */
+BPF_TABLE("hash", u64, struct refusal, refusals, 16384);
+
+/* By tuple as the receiving socket sees it. */
+BPF_TABLE("lru_hash", struct tuple, struct judged_syn, judged_syns, 8192);
+/* By number of a tc filter (the minor of its classid): the namespace of its interface. */
+BPF_ARRAY(tc_netns, u64, 65536);
+
 /* Usage by consumer: rows made by the programs; user space deletes those that have been idle. */
 BPF_F_TABLE("hash", struct use_key, struct use, uses, 16384, BPF_F_NO_PREALLOC);
 /* By row of uses: how many attempts user space has told, so that a restarted daemon goes on from
@@ -58,6 +72,8 @@ BPF_ARRAY(blank_use, struct use, 1);
 BPF_ARRAY(blank_name, struct stored_name, 1);
 /* Judges an attempt for which there was no room in flows. */
 BPF_PERCPU_ARRAY(scratch_flow, struct flow, 1);
+/* Judges a packet, in softirq. */
+BPF_PERCPU_ARRAY(packet_flow, struct flow, 1);
 
 /* Who listens where, of declared ports. Written by on_listen, and by user space for listeners from
  * before the agent; user space deletes those that are gone. Full: LOSS_STORAGE. */

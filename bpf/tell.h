@@ -149,6 +149,7 @@ static __always_inline void record_attempt(struct flow *flow, void *group_info)
 		.reason = verdict->reason,
 		.origin = verdict->origin,
 		.protocol = verdict->protocol,
+		.enforced = verdict->enforced,
 	};
 	struct use *use, *blank;
 	u32 zero = 0;

@@ -35,10 +35,15 @@ LOSSES = (
     "state_cb",
     "no_row",
     "storage",
+    "refusals",
 )
 """Names of enum loss, in its order: label values of licet_events_lost_total{cause}."""
 
 DIRECTIONS = ("outbound", "inbound")
+GATES = ("connect", "tc", "socket", "bind")
+"""Names of enum gate, in its order: label values of licet_refused_total{gate}."""
+NEVER_NS = 2**64 - 1
+"""When a mode ends that does not."""
 
 
 class EventType(IntEnum):
@@ -48,6 +53,12 @@ class EventType(IntEnum):
     OPEN = 4
     CLOSE = 5
     CGROUP = 6
+
+
+class Override(IntEnum):
+    NONE = 0
+    OBSERVE = 1
+    ENFORCE = 2
 
 
 class FlowState(IntEnum):
@@ -71,7 +82,11 @@ class RawAddress(ct.Structure):
 
 
 class Settings(ct.Structure):
-    _fields_ = [("seed", u64), ("host_netns", u64), ("edges", u32), ("flow_events", u32)]
+    _fields_ = [("seed", u64), ("host_netns", u64), ("edges", u32), ("flow_events", u32), ("gates", u32), ("pad", u32)]
+
+
+class RawMode(ct.Structure):
+    _fields_ = [("until_ns", u64), ("override", u32), ("pad", u32)]
 
 
 class Candidate(ct.Structure):
@@ -172,7 +187,8 @@ class UseKey(ct.Structure):
         ("reason", u8),
         ("origin", u8),
         ("protocol", u8),
-        ("pad", u32),
+        ("enforced", u8),
+        ("pad", u8 * 3),
         ("source", RawAddress),
     ]
 
@@ -267,6 +283,7 @@ class CgroupEvent(ct.Structure):
 
 STRUCTS: dict[str, type[ct.Structure]] = {
     "address": RawAddress,
+    "mode": RawMode,
     "settings": Settings,
     "candidate": Candidate,
     "target_row": TargetRow,

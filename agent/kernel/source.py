@@ -7,8 +7,8 @@ import hashlib
 import re
 from pathlib import Path
 
-HEADERS = ("abi.h", "maps.h", "identity.h", "decide.h", "target.h", "tell.h")
-PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
+HEADERS = ("abi.h", "maps.h", "identity.h", "decide.h", "target.h", "tell.h", "refuse.h", "remote.h")
+PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c", "gate.c")
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 

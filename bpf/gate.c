@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Connect gate: cgroup/connect4 and connect6, attached behind the observer and only while something
+ * enforces. It decides nothing: it carries out what the observer has decided for this very attempt.
+ */
+
+#define REFUSE 0 /* EPERM */
+
+/* Loaded twice, for connect4 and for connect6. */
+int refuse_connect(struct bpf_sock_addr *ctx)
+{
+	u64 thread = bpf_get_current_pid_tgid(), cookie = bpf_get_socket_cookie(ctx);
+	struct refusal *refusal = refusals.lookup(&thread);
+	struct flow *flow;
+	u32 target;
+
+	if (!refusal)
+		return PASS;
+	target = refusal->cookie == cookie ? refusal->target : 0;
+	refusals.delete(&thread);
+	if (!target) /* left by an attempt that no gate was behind */
+		return PASS;
+	flow = flows.lookup(&cookie);
+	if (flow && flow->state == FLOW_ATTEMPT)
+		flows.delete(&cookie);
+	count_refused(target, GATE_CONNECT);
+	return REFUSE;
+}
