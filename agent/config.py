@@ -58,6 +58,15 @@ class Events(_Section):
     """How many recent events `licet events` can show."""
 
 
+FAILSAFE_PORTS = (22, 53, 179, 2379, 2380, 6443, 10250)
+"""ssh, DNS, BGP, etcd, the Kubernetes API and kubelet: without these, nobody could take an enforce back."""
+
+
+class Guard(_Section):
+    failsafe_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = FAILSAFE_PORTS
+    """Never refused, whatever a policy or a mode says; the agent's own port is one of them."""
+
+
 class Settings(_Section):
     scope: Scope = Scope()
     paths: Paths = Paths()
@@ -65,6 +74,7 @@ class Settings(_Section):
     """host:port of /metrics, /healthz and /readyz; port 0 takes a free one (shown by `licet status`)."""
     intervals: Intervals = Intervals()
     events: Events = Events()
+    guard: Guard = Guard()
     acceptor: Literal["auto", "always", "never"] = "auto"
     """Name the worker that accepted: auto only where it is free; always also at a cost for each socket
     send and receive; never."""

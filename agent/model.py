@@ -201,6 +201,8 @@ class Verdict:
     """Target id; 0: no target (the attempt is unprotected and the rest means nothing)."""
     grant: int = 0
     """Grant id of the candidate that decided; 0: none."""
+    enforced: bool = False
+    """It was refused by a gate."""
 
 
 @dataclass(frozen=True, slots=True)

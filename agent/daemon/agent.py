@@ -13,6 +13,7 @@ from agent.config import Settings
 from agent.daemon.attribute import Attributor
 from agent.daemon.flows import FlowTable
 from agent.daemon.following import HostFollower
+from agent.daemon.gating import Gates
 from agent.daemon.host import Host
 from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import Listening
@@ -25,11 +26,12 @@ from agent.errors import ConfigError, LicetError
 from agent.export.event_log import EventLog
 from agent.export.server import Servers
 from agent.kernel import abi, libbpf, ring
+from agent.kernel.gates import ConnectGate, SocketGate
 from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
-from agent.model import Reason
+from agent.model import Mode, Reason
 from agent.observe.address_watch import AddressWatch
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
@@ -39,6 +41,7 @@ from agent.observe.proc import ProcReader, UserNames
 log = logging.getLogger(__name__)
 STORE_TIME_S = 60.0
 EDGES_AFTER_S = 5.0
+GATES_S = 0.5
 
 
 class Daemon:
@@ -90,6 +93,15 @@ class Daemon:
             event_log=self._events,
             reload_now=self._reload,
         )
+        self._gates = Gates(
+            settings=settings,
+            maps=self._maps,
+            wanted=self._something_enforces,
+            namespaces=namespaces.all,
+            connect=ConnectGate(pins, Path(manifest.cgroup)),
+            socket=SocketGate(pins),
+            packet=lambda: None,
+        )
         self._ring = libbpf.RingReader(self._counters.ring.fd)
         self._host_busy = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -101,6 +113,8 @@ class Daemon:
         """Until SIGINT or SIGTERM. Raises LicetError where there is no policy to go on with."""
         await self._first_policy()
         self._tune()
+        self._maps.set_failsafe(self._settings.guard.failsafe_ports)
+        await self._gates.settle()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
@@ -128,7 +142,9 @@ class Daemon:
             asyncio.create_task(self._every(intervals.reconcile, self._look, self._wake)),
             asyncio.create_task(self._every(intervals.summary, self._summarise)),
             asyncio.create_task(self._every(STORE_TIME_S, self._store_time)),
+            asyncio.create_task(self._every(GATES_S, self._gates.follow)),
             asyncio.create_task(self._say_edges()),
+            asyncio.create_task(self._stand_by()),
         ]
         await self._stop.wait()
         for task in tasks:
@@ -170,6 +186,7 @@ class Daemon:
                 self._teller.policy_refused(str(error))
                 raise
         self._tune()
+        await self._gates.settle()
         self._teller.policy_loaded()
         self._wake.set()
 
@@ -179,6 +196,16 @@ class Daemon:
         except LicetError as error:
             if self._quiet:  # people have been told
                 log.error("the policy in force stays: %s", error)
+
+    def _something_enforces(self) -> bool:
+        policy = self._keeper.policy
+        return any(policy.mode_of(target) is Mode.ENFORCE for target in policy.targets) if policy else False
+
+    async def _stand_by(self) -> None:
+        try:
+            await self._gates.stand_by()
+        except LicetError as error:
+            log.error("the gates cannot be loaded; licet can only observe here: %s", error)
 
     def _tune(self) -> None:
         edges = self._settings.edges == "always" or (

@@ -82,7 +82,7 @@ def judged(
         "time": now_text(),
         "decision": verdict.decision.name.lower(),
         "reason": verdict.reason.name.lower(),
-        "enforced": False,
+        "enforced": verdict.enforced,
         "service": target.service,
         "class": target.port_class.value,
         **rule,

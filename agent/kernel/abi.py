@@ -82,7 +82,14 @@ class RawAddress(ct.Structure):
 
 
 class Settings(ct.Structure):
-    _fields_ = [("seed", u64), ("host_netns", u64), ("edges", u32), ("flow_events", u32), ("gates", u32), ("pad", u32)]
+    _fields_ = [
+        ("seed", u64),
+        ("host_netns", u64),
+        ("edges", u32),
+        ("flow_events", u32),
+        ("gates", u32),
+        ("pad", u32),
+    ]
 
 
 class RawMode(ct.Structure):

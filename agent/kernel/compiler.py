@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.errors import KernelError, PinError
 from agent.kernel import libbpf
 from agent.kernel.pins import PINNED_MAPS, Pins
+from agent.kernel.source import fields_read
 
 Program = tuple[str, int, int, str]
 """C function, program type, attach type, name."""
@@ -21,6 +22,27 @@ Program = tuple[str, int, int, str]
 
 class RungRefused(KernelError):
     """This kernel does not take a rung; the next one is tried."""
+
+
+def open_btf() -> libbpf.Btf:
+    """Raises KernelError where the kernel has none."""
+    try:
+        return libbpf.Btf()
+    except OSError as error:
+        raise KernelError(
+            f"{error.strerror}: licet needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+        ) from error
+
+
+def offset_flags(source: str, btf: libbpf.Btf) -> list[str]:
+    """A compiler flag for the offset of each kernel struct field that the source reads."""
+    flags = []
+    for struct, name in fields_read(source):
+        offset = btf.offset_of(struct, name)
+        if offset is None:
+            raise KernelError(f"this kernel's BTF has no field {struct}.{name}, which licet reads")
+        flags.append(f"-DOFF_{struct}__{name}={offset}")
+    return flags
 
 
 class Compiled:

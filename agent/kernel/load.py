@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as ct
 import importlib.util
 import json
@@ -15,7 +16,7 @@ from typing import Any
 from agent.config import Settings
 from agent.errors import KernelError, PinError
 from agent.kernel.pins import ABI_VERSION, PINNED_MAPS, Pins
-from agent.kernel.source import bpf_folder, joined, source_hash
+from agent.kernel.source import GATES, HEADERS, bpf_folder, joined, source_hash
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 BPFFS = Path("/sys/fs/bpf")
@@ -122,15 +123,37 @@ def load(settings: Settings, cgroup: Path) -> Manifest:
     return manifest
 
 
+def gates_path(settings: Settings) -> Path:
+    return settings.paths.run / "gates.json"
+
+
+def load_gates(settings: Settings) -> dict[str, str]:
+    """Loads and pins the gates, if these are not pinned yet; attaches nothing. Why each that is missing is.
+
+    Raises KernelError or PinError."""
+    wanted = source_hash(joined(bpf_folder(), (*HEADERS, *GATES)), [])
+    programs = set(Pins(settings.paths.pins).programs())
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        known = json.loads(gates_path(settings).read_text(encoding="utf-8"))
+        if known["source"] == wanted and programs >= set(known["programs"]):
+            return dict(known["refused"])
+    job = {"pins": str(settings.paths.pins), "bpf": str(bpf_folder())}
+    refused: dict[str, str] = _run_loader(job, "agent.kernel.gate_loader")["refused"]
+    pinned = [name for name in Pins(settings.paths.pins).programs() if name.startswith("refuse_")]
+    text = json.dumps({"source": wanted, "programs": pinned, "refused": refused})
+    gates_path(settings).write_text(text, encoding="utf-8")
+    return refused
+
+
 def _as_json(manifest: Manifest) -> dict[str, Any]:
     return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
 
 
-def _run_loader(job: dict[str, Any]) -> dict[str, Any]:
+def _run_loader(job: dict[str, Any], module: str = "agent.kernel.loader") -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(bpf_folder().parent)}
     try:
         child = subprocess.run(
-            [loader_python(), "-m", "agent.kernel.loader"],
+            [loader_python(), "-m", module],
             input=json.dumps(job),
             capture_output=True,
             text=True,
@@ -160,3 +183,4 @@ def unload(settings: Settings, *, all_versions: bool = False) -> None:
     require_root()
     Pins(settings.paths.pins).remove(all_versions=all_versions)
     manifest_path(settings).unlink(missing_ok=True)
+    gates_path(settings).unlink(missing_ok=True)

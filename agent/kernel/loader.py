@@ -10,6 +10,7 @@ place of the fresh one with dup2, before anything is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -22,9 +23,9 @@ from typing import Any
 
 from agent.errors import KernelError, LicetError
 from agent.kernel import libbpf
-from agent.kernel.compiler import Aside, Compiled, Program, RungRefused
+from agent.kernel.compiler import Aside, Compiled, Program, RungRefused, offset_flags, open_btf
 from agent.kernel.pins import ABI_VERSION, Pins
-from agent.kernel.source import HEADERS, fields_read, joined, source_hash
+from agent.kernel.source import HEADERS, joined, source_hash
 
 # linux/bpf.h: enum bpf_prog_type, enum bpf_attach_type
 SOCK_OPS, RAW_TRACEPOINT, CGROUP_SOCK_ADDR, TRACING, KPROBE = 13, 17, 18, 26, 2
@@ -80,21 +81,9 @@ class Loader:
         self._made = Loaded()
 
     def _read_offsets(self) -> list[str]:
-        try:
-            btf = libbpf.Btf()
-        except OSError as error:
-            raise KernelError(
-                f"{error.strerror}: licet needs a kernel built with CONFIG_DEBUG_INFO_BTF"
-            ) from error
-        flags = []
-        for struct, name in fields_read(self._source):
-            offset = btf.offset_of(struct, name)
-            if offset is None:
-                raise KernelError(f"this kernel's BTF has no field {struct}.{name}, which licet reads")
-            flags.append(f"-DOFF_{struct}__{name}={offset}")
-        self._rungs = rungs_for_accept(self._acceptor, btf)
-        btf.close()
-        return flags
+        with contextlib.closing(open_btf()) as btf:
+            self._rungs = rungs_for_accept(self._acceptor, btf)
+            return offset_flags(self._source, btf)
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()

@@ -127,6 +127,7 @@ class PolicyMaps:
         self._generation = pins.open_map("generation")
         self._ports = pins.open_map("ports")
         self._settings = pins.open_map("settings")
+        self._failsafe = pins.open_map("failsafe")
         self._members: Map | None = None
         self._sets: Map | None = None
 
@@ -204,6 +205,16 @@ class PolicyMaps:
     def tune(self, *, host_netns: int, edges: bool, flow_events: bool) -> None:
         settings = self.settings
         settings.host_netns, settings.edges, settings.flow_events = host_netns, edges, flow_events
+        self._settings.put(_ZERO, bytes(settings))
+
+    def set_failsafe(self, ports: Iterable[int]) -> None:
+        """Ports that are never refused; these, and no others."""
+        self._failsafe.put_all([(abi.U32.pack(i), abi.U64.pack(w)) for i, w in enumerate(_port_words(ports))])
+
+    def set_gates(self, gates: Iterable[str]) -> None:
+        """Say which gates are attached: nothing is refused, or called refused, by any other."""
+        settings = self.settings
+        settings.gates = sum(1 << abi.GATES.index(gate) for gate in set(gates))
         self._settings.put(_ZERO, bytes(settings))
 
 

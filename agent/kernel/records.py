@@ -90,7 +90,7 @@ def process_of(raw: abi.Identity, names: Names) -> Process | None:
 
 
 def verdict_of(raw: abi.Verdict) -> Verdict:
-    return Verdict(Decision(raw.decision), Reason(raw.reason), raw.target, raw.grant)
+    return Verdict(Decision(raw.decision), Reason(raw.reason), raw.target, raw.grant, bool(raw.enforced))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,11 @@ def use_of(key: bytes, value: bytes, names: Names) -> Use:
         key=key,
         attempts=raw.attempts,
         verdict=Verdict(
-            Decision(raw_key.decision), Reason(raw_key.reason), raw_key.target, raw.verdict.grant
+            Decision(raw_key.decision),
+            Reason(raw_key.reason),
+            raw_key.target,
+            raw.verdict.grant,
+            bool(raw_key.enforced),
         ),
         origin=Origin(raw_key.origin),
         protocol=Protocol(raw_key.protocol),

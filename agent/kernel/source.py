@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 HEADERS = ("abi.h", "maps.h", "identity.h", "decide.h", "target.h", "tell.h", "refuse.h", "remote.h")
-PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c", "gate.c")
+PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
+GATES = ("gate.c", "lookup.c")
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 

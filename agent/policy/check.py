@@ -88,7 +88,7 @@ def _check_exclusions(draft: Draft) -> None:
 
 
 def _check_enforcement(draft: Draft) -> None:
-    for name, place in draft.enforcement.items():
+    for name, (_, place) in draft.enforcement.items():
         service_name, slash, port_class = name.partition("/")
         if name == "default" or not _check_service(draft, service_name, "enforcement", place):
             continue

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from agent.model import Address, HostFacts, Mode, Network, Target, show_network
+from agent.model import Address, HostFacts, Network, Target, show_network
 from agent.policy.clauses import Clause, number_clauses
 from agent.policy.findings import policy_errors
 from agent.policy.grants import PlannedGrant, planned_grants
@@ -178,7 +178,7 @@ def _rows(
         rows[row_id] = TargetRow(
             id=row_id,
             target=target,
-            mode=Mode.OBSERVE,
+            mode=policy.mode_of(target),
             unresolved_allowed=policy.services[target.service].unresolved_allowed(target.port_class),
             clock_synced=facts.clock_synced,
             excluded=sets.id_of(_excluded(policy, target, index)),

@@ -75,6 +75,7 @@ def _policy(texts: Sequence[Text], files: Sequence[str], findings: Findings) -> 
         principals={name: principal for name, principal in draft.principals.items() if principal},
         licenses=tuple(draft.licenses),
         exclusions=tuple(draft.exclusions),
+        enforcement={name: mode for name, (mode, _) in draft.enforcement.items()},
         undeclared_listeners=draft.undeclared_listeners or UndeclaredListeners.REPORT,
         files=tuple(files),
         warnings=tuple(in_order(findings.warnings, files)),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.model import Mode
 from agent.policy.fields import kind
 from agent.policy.findings import Findings, did_you_mean
 from agent.policy.parts import PartReader
@@ -43,7 +44,7 @@ class Draft:
     products: set[str] = field(default_factory=set)
     licenses: list[License] = field(default_factory=list)
     exclusions: list[Exclusion] = field(default_factory=list)
-    enforcement: dict[str, Place] = field(default_factory=dict)
+    enforcement: dict[str, tuple[Mode, Place]] = field(default_factory=dict)
     undeclared_listeners: UndeclaredListeners | None = None
     _places: dict[tuple[str, str], Place] = field(default_factory=dict)
 
@@ -107,16 +108,12 @@ class Draft:
 
     def _enforcement(self, text: Text, name: str, mode: Any) -> None:
         place = text.place(("enforcement", name))
-        if mode == "enforce":
+        if mode not in list(Mode):
             self.findings.error(
-                place,
-                f"enforcement of '{name}': enforce is not supported by this version yet",
-                "write observe, or remove the line",
+                place, f"enforcement of '{name}': {kind(mode)} is no mode", "write observe or enforce"
             )
-        elif mode != "observe":
-            self.findings.error(place, f"enforcement of '{name}': {kind(mode)} is no mode", "write observe")
-        if self._first("enforcement of", name, place):
-            self.enforcement[name] = place
+        elif self._first("enforcement of", name, place):
+            self.enforcement[name] = (Mode(mode), place)
 
     def _undeclared_listeners(self, text: Text) -> None:
         if "undeclared_listeners" not in text.data:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from agent.model import Network, PortClass, Protocol, Target
+from agent.model import Mode, Network, PortClass, Protocol, Target
 
 ANYONE = "anyone"
 """The built-in principal that includes every consumer."""
@@ -176,6 +176,8 @@ class Policy:
     principals: Mapping[str, Principal] = field(default_factory=dict)
     licenses: tuple[License, ...] = ()
     exclusions: tuple[Exclusion, ...] = ()
+    enforcement: Mapping[str, Mode] = field(default_factory=dict)
+    """By `service/class`, `service` or `default`."""
     undeclared_listeners: UndeclaredListeners = UndeclaredListeners.REPORT
     files: tuple[str, ...] = ()
     warnings: tuple[Finding, ...] = ()
@@ -187,6 +189,13 @@ class Policy:
             for service in self.services.values()
             for port_class in service.classes
         )
+
+    def mode_of(self, target: Target) -> Mode:
+        """What the policy says, whatever is overridden at run time."""
+        for name in (str(target), target.service, "default"):
+            if name in self.enforcement:
+                return self.enforcement[name]
+        return Mode.OBSERVE
 
 
 def _latest(a: datetime | None, b: datetime | None) -> datetime | None:

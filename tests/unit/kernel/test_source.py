@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.source import HEADERS, PROGRAMS, bpf_folder, fields_read, joined, source_hash
+from agent.kernel.source import GATES, HEADERS, PROGRAMS, bpf_folder, fields_read, joined, source_hash
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_compiler_is_told_which_line_of_which_file_it_reads(folder: Path) ->
 
 def test_every_program_file_of_the_folder_is_joined() -> None:
     there = {path.name for path in bpf_folder().iterdir() if path.suffix in (".c", ".h")}
-    assert there == {*HEADERS, *PROGRAMS}
+    assert there == {*HEADERS, *PROGRAMS, *GATES}
 
 
 def test_a_field_is_named_once_however_often_it_is_read() -> None:

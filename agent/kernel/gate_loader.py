@@ -1,0 +1,65 @@
+"""Has the gates compiled, loads and pins them, then exits. Nothing is attached: that is done while something
+enforces, by the daemon, which needs no compiler for it.
+
+Run as `python -m agent.kernel.gate_loader` with a job as JSON on stdin, as the loader. The maps are those of the
+observers, which must be loaded. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from agent.errors import KernelError, PinError
+from agent.kernel import libbpf
+from agent.kernel.compiler import Compiled, Program, offset_flags, open_btf
+from agent.kernel.loader import CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, CGROUP_SOCK_ADDR, answer
+from agent.kernel.pins import Pins
+from agent.kernel.source import GATES, HEADERS, joined
+
+SCHED_CLS, SK_LOOKUP = 3, 30
+ATTACH_SK_LOOKUP = 36
+
+PROGRAMS: tuple[Program, ...] = (
+    ("refuse_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "refuse_connect4"),
+    ("refuse_connect", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT, "refuse_connect6"),
+    ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, "refuse_lookup"),
+)
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """{"refused": {program: why this kernel does not take it}}. Raises KernelError or PinError."""
+    pins, folder = Pins(Path(job["pins"])), Path(job["bpf"])
+    source = joined(folder, (*HEADERS, *GATES))
+    with contextlib.closing(open_btf()) as btf:
+        compiled = Compiled(source, offset_flags(source, btf), folder)
+    missing = compiled.take_over_maps(pins)
+    if missing:
+        raise PinError(f"{pins.base}: {', '.join(missing)} not pinned; run `licet load`")
+    refused = {}
+    for program in PROGRAMS:
+        name = program[-1]
+        try:
+            fd = compiled.load(*program)
+        except KernelError as error:
+            refused[name] = str(error)
+            continue
+        _replace_pin(pins.program(name), fd)
+        os.close(fd)
+    return {"refused": refused}
+
+
+def _replace_pin(path: Path, fd: int) -> None:
+    fresh = path.with_name(path.name + "_new")
+    fresh.unlink(missing_ok=True)
+    libbpf.pin(fd, fresh)
+    path.unlink(missing_ok=True)
+    fresh.rename(path)
+
+
+if __name__ == "__main__":
+    sys.exit(answer(json.load(sys.stdin), run))

@@ -1,0 +1,100 @@
+"""Attaching what can refuse at connect() and at the listening socket: links to pinned programs.
+
+Nothing here compiles or imports bcc; a link is pinned, so that it outlives the daemon, until it is unpinned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent.kernel import libbpf
+from agent.kernel.pins import Pins
+from agent.model import Namespace
+
+_INET4_CONNECT, _INET6_CONNECT, _SK_LOOKUP = 10, 11, 36  # enum bpf_attach_type
+CONNECT_LINKS = {"refuse_connect4": _INET4_CONNECT, "refuse_connect6": _INET6_CONNECT}
+_LOOKUP = "refuse_lookup"
+
+
+class ConnectGate:
+    """On the cgroup of the observers, behind them: programs of one cgroup run in the order they were attached."""
+
+    def __init__(self, pins: Pins, cgroup: Path) -> None:
+        self._pins = pins
+        self._cgroup = cgroup
+
+    def attach(self) -> None:
+        """Attached already: with the program that is pinned now. Raises OSError."""
+        target = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name, kind in CONNECT_LINKS.items():
+                _attach(self._pins, name, name, target, kind)
+        finally:
+            os.close(target)
+
+    def detach(self) -> None:
+        for name in CONNECT_LINKS:
+            self._pins.link(name).unlink(missing_ok=True)
+
+    def attached(self) -> bool:
+        return all(self._pins.link(name).exists() for name in CONNECT_LINKS)
+
+
+class SocketGate:
+    """A link for each network namespace; the kernel lets go of it with the namespace."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._pins = pins
+        self._fresh: set[int] = set()
+        """Cookies of namespaces whose link has the program that is pinned now."""
+
+    def sync(self, namespaces: Iterable[Namespace]) -> None:
+        """Attach in these, detach in all others. Raises OSError; one that is gone meanwhile is left out."""
+        wanted = {namespace.cookie: namespace.path for namespace in namespaces}
+        for cookie in self.attached():
+            if cookie not in wanted:
+                self._pins.link(_name(cookie)).unlink(missing_ok=True)
+        self._fresh &= wanted.keys()
+        for cookie, path in wanted.items():
+            if cookie not in self._fresh:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    self._attach(cookie, path)
+
+    def _attach(self, cookie: int, path: str) -> None:
+        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _attach(self._pins, _LOOKUP, _name(cookie), target, _SK_LOOKUP)
+        finally:
+            os.close(target)
+        self._fresh.add(cookie)
+
+    def detach(self) -> None:
+        self.sync(())
+
+    def attached(self) -> list[int]:
+        """Cookies of the namespaces."""
+        prefix = f"{_LOOKUP}_"
+        return [int(name.removeprefix(prefix)) for name in self._pins.links() if name.startswith(prefix)]
+
+
+def _name(cookie: int) -> str:
+    return f"{_LOOKUP}_{cookie}"
+
+
+def _attach(pins: Pins, program: str, link: str, target: int, kind: int) -> None:
+    """A pinned link from the pinned program; one that is there gets that program in place."""
+    fd = libbpf.open_pin(pins.program(program))
+    try:
+        try:
+            held = libbpf.open_pin(pins.link(link))
+        except FileNotFoundError:
+            held = libbpf.link_create(fd, target, kind)
+            libbpf.pin(held, pins.link(link))
+        else:
+            libbpf.link_update(held, fd)
+        os.close(held)
+    finally:
+        os.close(fd)

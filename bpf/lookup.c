@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Socket gate: sk_lookup, a link for each network namespace. The backstop at the listening socket,
+ * for whatever way a SYN came; the kernel answers a refusal with its own RST.
+ *
+ * The program is not told in which namespace it runs. Loopback and link-local addresses, which mean
+ * something else in each, are left to the other gates: over loopback nobody but this host's own
+ * consumers come, and they are refused at connect().
+ *
+ * It may run more than once for one connection: what the tc gate has said of the SYN stands, and
+ * a refusal of this gate is noted under the tuple (without a namespace), so that it counts once.
+ */
+
+static __always_inline void read_lookup(struct bpf_sk_lookup *ctx, struct tuple *here)
+{
+	if (ctx->family == AF_INET) {
+		here->local.w[2] = here->remote.w[2] = bpf_htonl(0xffff);
+		here->local.w[3] = ctx->local_ip4;
+		here->remote.w[3] = ctx->remote_ip4;
+	} else {
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			here->local.w[i] = *(volatile u32 *)&ctx->local_ip6[i];
+			here->remote.w[i] = *(volatile u32 *)&ctx->remote_ip6[i];
+		}
+	}
+	here->local_port = ctx->local_port;
+	here->remote_port = bpf_ntohs(ctx->remote_port);
+}
+
+/* Made on this host, judged at connect(), and let through. */
+static __always_inline bool is_admitted_here(struct tuple *here)
+{
+	struct tuple there = {
+		.local = here->remote,
+		.remote = here->local,
+		.local_port = here->remote_port,
+		.remote_port = here->local_port,
+	};
+	u64 *cookie = tuples.lookup(&there);
+
+	return cookie && flows.lookup(cookie);
+}
+
+static __always_inline bool refuses_remote(struct tuple *here, u32 slot, u32 target, bool counted)
+{
+	struct judged_syn said = {.refused = true};
+	struct target_row *row;
+	struct flow *flow, *blank;
+	u32 zero = 0;
+
+	flow = packet_flow.lookup(&zero);
+	blank = blank_flow.lookup(&zero);
+	if (!flow || !blank)
+		return false;
+	*flow = *blank;
+	flow->opened_ns = bpf_ktime_get_boot_ns();
+	flow->local = here->local;
+	flow->remote = here->remote;
+	flow->local_port = here->local_port;
+	flow->remote_port = here->remote_port;
+	row = judge_remote(flow, slot, target);
+	if (!row || !refuses(row, &flow->verdict, GATE_SOCKET, here->local_port, flow->opened_ns))
+		return false;
+	if (counted)
+		return true;
+	judged_syns.update(here, &said);
+	count_refused(target, GATE_SOCKET);
+	record_attempt(flow, 0);
+	return true;
+}
+
+int refuse_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct judged_syn *said;
+	struct tuple here = {};
+	u32 slot, target;
+
+	if (ctx->protocol != IPPROTO_TCP || !declared(ctx->local_port))
+		return SK_PASS;
+	read_lookup(ctx, &here);
+	if (is_per_namespace(&here.local))
+		return SK_PASS;
+	slot = slot_in_force();
+	target = target_of(slot, IPPROTO_TCP, here.local_port, &here.local, 0);
+	if (!target)
+		return SK_PASS;
+	said = judged_syns.lookup(&here);
+	if (said && said->netns) {
+		if (said->refused)
+			return SK_DROP;
+		judged_syns.delete(&here); /* of this SYN, not of the next one */
+		return SK_PASS;
+	}
+	if (is_admitted_here(&here))
+		return SK_PASS;
+	return refuses_remote(&here, slot, target, said != 0) ? SK_DROP : SK_PASS;
+}
