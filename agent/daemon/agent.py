@@ -100,7 +100,6 @@ class Daemon:
             namespaces=namespaces.all,
             connect=ConnectGate(pins, Path(manifest.cgroup)),
             socket=SocketGate(pins),
-            packet=lambda: None,
         )
         self._ring = libbpf.RingReader(self._counters.ring.fd)
         self._host_busy = asyncio.Lock()

@@ -40,7 +40,7 @@ class Gates:
     namespaces: Callable[[], Sequence[Namespace]]
     connect: ConnectGate
     socket: SocketGate
-    packet: Callable[[], PacketGate]
+    packet: Callable[[], PacketGate] | None = None
     """Makes the tc gate; called once its program is loaded."""
     missing: dict[str, str] = field(default_factory=dict)
     """By program, why this kernel does not take it."""
@@ -92,7 +92,7 @@ class Gates:
                 log.error("the socket gate is not attached everywhere: %s", error)
             if self.socket.attached():
                 attached.append("socket")
-        if self.settings.scope.interfaces and "refuse_packet" not in self.missing:
+        if self.packet and self.settings.scope.interfaces and "refuse_packet" not in self.missing:
             self._packet = self._packet or self.packet()
             self._packet.sync(namespaces)
             if self._packet.attached():

@@ -1,8 +1,8 @@
 """Has the gates compiled, loads and pins them, then exits. Nothing is attached: that is done while something
 enforces, by the daemon, which needs no compiler for it.
 
-Run as `python -m agent.kernel.gate_loader` with a job as JSON on stdin, as the loader. The maps are those of the
-observers, which must be loaded. Standard library only.
+Run as `python -m agent.kernel.gate_loader` with a job as JSON on stdin, as the loader. The maps are those of
+the observers, which must be loaded. Standard library only.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _LOOKUP = "refuse_lookup"
 
 
 class ConnectGate:
-    """On the cgroup of the observers, behind them: programs of one cgroup run in the order they were attached."""
+    """On the cgroup of the observers, behind them: programs of a cgroup run in the order of attaching."""
 
     def __init__(self, pins: Pins, cgroup: Path) -> None:
         self._pins = pins

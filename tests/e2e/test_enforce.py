@@ -11,6 +11,7 @@ from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections, told
+from tests.fixtures.waiting import wait_for
 
 LICENSED, UNLICENSED = 1001, 1002
 POLICY = """\
@@ -34,6 +35,12 @@ def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
         yield running
     for server in servers:
         processes.end(server)
+
+
+def refusing_programs(agent: RunningAgent) -> set[str]:
+    """Names of the links that could refuse."""
+    folder = agent.files.pins / "1" / "links"
+    return {path.name.partition("_")[2] for path in folder.iterdir() if path.name.startswith("refuse_")}
 
 
 def attempt(lab: Lab, place: Namespace, address: str, port: int, uid: int | None = None) -> dict[str, int]:
@@ -74,3 +81,30 @@ def test_a_remote_consumer_is_reset(shared_lab: Lab, agent: RunningAgent) -> Non
     assert connections(agent, "db") == {("remote", "allowed"): 5, ("remote", "denied"): 10}
     violation = told(agent, {"type": "violation", "service": "db", "consumer.address": remote.v4})
     assert violation["enforced"] is True
+
+
+def test_in_observe_nothing_is_attached_that_could_refuse(shared_lab: Lab, agent: RunningAgent) -> None:
+    assert refusing_programs(agent)
+    agent.set_policy(POLICY.replace("default: enforce", "default: observe"))
+    wait_for(lambda: not refusing_programs(agent), "the gates are let go of")
+    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {}
+    agent.set_policy(POLICY)
+    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {"EPERM": 5}
+
+
+def test_a_failsafe_port_is_never_refused(shared_lab: Lab) -> None:
+    server = shared_lab.serve(shared_lab.host, "::", 7301)
+    settings = {"guard": {"failsafe_ports": [22, 7301]}}
+    with shared_lab.agent(POLICY, settings) as agent:
+        assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {}
+        assert attempt(shared_lab, shared_lab.remote, shared_lab.host.v6, 7301) == {}
+        assert connections(agent, "db") == {("loopback", "denied"): 5, ("remote", "denied"): 5}
+        assert told(agent, {"type": "violation", "origin": "loopback"})["enforced"] is False
+    processes.end(server)
+
+
+def test_unloading_while_enforcing_lets_go_at_once(shared_lab: Lab, agent: RunningAgent) -> None:
+    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {"EPERM": 5}
+    agent.stop()
+    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {}
+    assert attempt(shared_lab, shared_lab.remote, shared_lab.host.v6, 7301) == {}

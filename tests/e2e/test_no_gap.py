@@ -1,0 +1,72 @@
+"""Whatever happens to the daemon: no unlicensed attempt gets through, and no licensed one is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.fixtures import processes
+from tests.fixtures.lab import Lab, load_program
+from tests.fixtures.running_agent import RunningAgent
+from tests.fixtures.saying import connections
+
+LICENSED, UNLICENSED = 1001, 1002
+RATE, SECONDS = 1000, 12
+POLICY = """\
+version: 1
+services:
+  db: {product: acme, ports: [{port: 7311, class: internal}]}
+principals:
+  licensed: [{uid: 1001}]
+licenses:
+  - {id: acme, product: acme, entitlements: [{id: use, classes: [internal], principals: [licensed]}]}
+enforcement: {default: enforce}
+"""
+
+
+@pytest.fixture
+def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
+    server = shared_lab.serve(shared_lab.host, "::", 7311, workers=2)
+    with shared_lab.agent(POLICY) as running:
+        yield running
+    processes.end(server)
+
+
+def start_load(lab: Lab, uid: int, address: str) -> subprocess.Popen[str]:
+    argv = [load_program(), address, "7311", "--connections", str(RATE * SECONDS), "--rate", str(RATE)]
+    return lab.run(lab.host, [*argv, "--clients", "4"], uid=uid)
+
+
+def trouble(agent: RunningAgent) -> list[Callable[[], object]]:
+    """In this order, everything that happens to an agent in its life."""
+    return [
+        agent.kill9,
+        lambda: agent.licet("load"),
+        agent.start,
+        lambda: agent.set_policy(POLICY + "# changed\n"),
+        agent.restart,
+        agent.kill9,
+        agent.start,
+    ]
+
+
+def test_a_daemon_that_dies_restarts_reloads_and_upgrades_lets_nothing_through(
+    shared_lab: Lab, agent: RunningAgent
+) -> None:
+    loads = [
+        start_load(shared_lab, uid, address)
+        for uid in (LICENSED, UNLICENSED)
+        for address in ("127.0.0.1", shared_lab.host.v4)
+    ]
+    for happens in trouble(agent):
+        happens()
+    with ThreadPoolExecutor(len(loads)) as pool:
+        results = [json.loads(out) for out, _ in pool.map(lambda one: one.communicate(timeout=60), loads)]
+    every = RATE * SECONDS
+    assert [one["errors"] for one in results] == [{}, {}, {"EPERM": every}, {"EPERM": every}]
+    assert [one["ok"] for one in results] == [every, every, 0, 0]
+    assert connections(agent, "db") == {("loopback", "allowed"): 2 * every, ("loopback", "denied"): 2 * every}
