@@ -15,7 +15,8 @@
 #define MAX_GROUPS	64
 #define MAX_CGROUPS	12
 #define MAX_TARGETS	4096
-#define PATH_COMPONENTS 24 /* names and mount crossings from an executable up to the root */
+#define OWNERS_OF	0x10000 /* | target: the row that says who may serve it */
+#define PATH_COMPONENTS 24	/* names and mount crossings from an executable up to the root */
 #define COMPONENT_BYTES 96
 #define NAME_WORDS	32 /* 255 bytes, the longest name a file can have */
 #define ARGS_BYTES	256
@@ -266,7 +267,15 @@ struct stored_name {
 	char text[EXE_NAME_BYTES];
 };
 
-enum event_type { EVENT_USE = 1, EVENT_NAME, EVENT_LISTEN, EVENT_OPEN, EVENT_CLOSE, EVENT_CGROUP };
+enum event_type {
+	EVENT_USE = 1,
+	EVENT_NAME,
+	EVENT_LISTEN,
+	EVENT_OPEN,
+	EVENT_CLOSE,
+	EVENT_CGROUP,
+	EVENT_BIND, /* refused; a listen_event */
+};
 
 struct event_header {
 	u64 time_ns;

@@ -72,22 +72,6 @@ static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protoc
 		flows.delete(&cookie);
 }
 
-/* The destination, from the kernel's own sockaddr: a program may read ctx->user_ip4 only where it
- * is attached to connect4, ctx->user_ip6 only at connect6, and compiling all of this once for each
- * takes a second of every start. */
-static __always_inline bool read_destination(struct bpf_sock_addr *ctx, struct address *remote)
-{
-	void *sockaddr = 0;
-
-	READ(sockaddr, ctx, OFF_bpf_sock_addr_kern__uaddr);
-	if (ctx->user_family == AF_INET) {
-		remote->w[0] = remote->w[1] = 0;
-		remote->w[2] = bpf_htonl(0xffff);
-		return !READ(remote->w[3], sockaddr, OFF_sockaddr_in__sin_addr);
-	}
-	return !READ(*remote, sockaddr, OFF_sockaddr_in6__sin6_addr);
-}
-
 /* Loaded twice, for connect4 and for connect6. */
 int observe_connect(struct bpf_sock_addr *ctx)
 {
@@ -106,7 +90,7 @@ int observe_connect(struct bpf_sock_addr *ctx)
 		count_unprotected(OUTBOUND);
 		return PASS;
 	}
-	if (!read_destination(ctx, &remote))
+	if (!read_sockaddr(ctx, &remote))
 		lose(LOSS_IDENTITY);
 	slot = slot_in_force();
 	if (known)

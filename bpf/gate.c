@@ -4,8 +4,6 @@
  * enforces. It decides nothing: it carries out what the observer has decided for this very attempt.
  */
 
-#define REFUSE 0 /* EPERM */
-
 /* Loaded twice, for connect4 and for connect6. */
 int refuse_connect(struct bpf_sock_addr *ctx)
 {

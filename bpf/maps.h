@@ -8,7 +8,7 @@
  * force is generation & 1. A full table is refused at compile time, in user space. */
 BPF_F_TABLE("lpm_trie", struct target_key, u32, targets_inner, 65536, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct source_key, u32, sources_inner, 262144, BPF_F_NO_PREALLOC);
-BPF_F_TABLE("hash", u32, struct target_row, rows_inner, MAX_TARGETS, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", u32, struct target_row, rows_inner, 2 * MAX_TARGETS, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct member_key, u32, members_inner, 262144, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("array", u32, struct set, sets_inner, 16384, 0);
 BPF_ARRAY_OF_MAPS(targets, "targets_inner", 2);
@@ -34,6 +34,8 @@ BPF_PERCPU_ARRAY(refused, u64, (MAX_TARGETS + 1) * GATES);
 /* By thread, from the connect observer to the gate right behind it: there are no more of them than
  * threads in connect(). Full: LOSS_REFUSALS. */
 BPF_TABLE("hash", u64, struct refusal, refusals, 16384);
+/* By thread in bind(), while it is judged: too large for the stack. Full: LOSS_REFUSALS. */
+BPF_F_TABLE("hash", u64, struct set, bind_clauses, 1024, BPF_F_NO_PREALLOC);
 
 /* By tuple as the receiving socket sees it. */
 BPF_TABLE("lru_hash", struct tuple, struct judged_syn, judged_syns, 8192);

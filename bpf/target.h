@@ -9,7 +9,8 @@
 #define IPPROTO_UDP   17
 #define IPPROTO_MPTCP 262
 
-#define PASS 1 /* of a cgroup program: go on */
+#define PASS   1 /* of a cgroup program: go on */
+#define REFUSE 0 /* EPERM */
 
 static __always_inline bool declared(u16 port)
 {
@@ -42,6 +43,22 @@ static __always_inline bool is_per_namespace(struct address *a)
 	if (!(a->w[0] | a->w[1] | a->w[2]))
 		return !a->w[3] || a->w[3] == bpf_htonl(1);
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* What is connected or bound to, from the kernel's own sockaddr: a program may read ctx->user_ip4
+ * only where it is attached to connect4, ctx->user_ip6 only at connect6, and compiling all of this
+ * once for each takes a second of every start. */
+static __always_inline bool read_sockaddr(struct bpf_sock_addr *ctx, struct address *address)
+{
+	void *sockaddr = 0;
+
+	READ(sockaddr, ctx, OFF_bpf_sock_addr_kern__uaddr);
+	if (ctx->user_family == AF_INET) {
+		address->w[0] = address->w[1] = 0;
+		address->w[2] = bpf_htonl(0xffff);
+		return !READ(address->w[3], sockaddr, OFF_sockaddr_in__sin_addr);
+	}
+	return !READ(*address, sockaddr, OFF_sockaddr_in6__sin6_addr);
 }
 
 static __always_inline u32 slot_in_force(void)

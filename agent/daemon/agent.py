@@ -26,7 +26,7 @@ from agent.errors import ConfigError, LicetError
 from agent.export.event_log import EventLog
 from agent.export.server import Servers
 from agent.kernel import abi, libbpf, ring
-from agent.kernel.gates import ConnectGate, SocketGate
+from agent.kernel.gates import BIND, CONNECT, CgroupGate, SocketGate
 from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
@@ -98,7 +98,8 @@ class Daemon:
             maps=self._maps,
             wanted=self._something_enforces,
             namespaces=namespaces.all,
-            connect=ConnectGate(pins, Path(manifest.cgroup)),
+            connect=CgroupGate(pins, Path(manifest.cgroup), CONNECT),
+            bind=CgroupGate(pins, Path(manifest.cgroup), BIND),
             socket=SocketGate(pins),
         )
         self._ring = libbpf.RingReader(self._counters.ring.fd)
@@ -244,6 +245,8 @@ class Daemon:
                         self._teller.first_attempt(attempt)
                     if event.verdict.reason == Reason.UNRESOLVED:
                         self._wake.set()  # it may be a namespace nobody has looked at yet
+                case abi.ListenEvent() if event.header.type == abi.EventType.BIND:
+                    self._on_refused_bind(event)
                 case abi.ListenEvent():
                     self._on_listen(event)
                 case abi.FlowEvent():
@@ -256,6 +259,12 @@ class Daemon:
             return
         self._attributor.learn_cgroup(event.id, path)
         self._keeper.cgroup_made(event.id, path)
+
+    def _on_refused_bind(self, event: abi.ListenEvent) -> None:
+        seen = process_of(event.owner, self._names)
+        if seen is not None:
+            process = self._attributor.complete(seen, comm=event.comm.decode("utf-8", "replace"))
+            self._teller.refused_bind(process, event.address.value(), event.port)
 
     def _on_listen(self, event: abi.ListenEvent) -> None:
         seen = process_of(event.owner, self._names)

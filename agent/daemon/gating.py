@@ -11,7 +11,7 @@ from typing import Protocol
 from agent.config import Settings
 from agent.errors import KernelError
 from agent.kernel import load
-from agent.kernel.gates import ConnectGate, SocketGate
+from agent.kernel.gates import CgroupGate, SocketGate
 from agent.kernel.maps import PolicyMaps
 from agent.model import Namespace
 
@@ -30,15 +30,16 @@ class PacketGate(Protocol):
 
 @dataclass(slots=True)
 class Gates:
-    """What is attached is said to the programs (settings.gates) after it is attached, and taken back before it is
-    let go of: nothing is called refused that was not."""
+    """What is attached is said to the programs (settings.gates) after it is attached, and taken back before
+    it is let go of: nothing is called refused that was not."""
 
     settings: Settings
     maps: PolicyMaps
     wanted: Callable[[], bool]
     """Does anything enforce, by policy or override?"""
     namespaces: Callable[[], Sequence[Namespace]]
-    connect: ConnectGate
+    connect: CgroupGate
+    bind: CgroupGate
     socket: SocketGate
     packet: Callable[[], PacketGate] | None = None
     """Makes the tc gate; called once its program is loaded."""
@@ -78,12 +79,14 @@ class Gates:
         self._load()
         try:
             self.connect.attach()
+            self.bind.attach()
         except OSError as error:
-            raise KernelError(f"the connect gate cannot be attached: {error}; nothing is refused") from error
+            self._detach()
+            raise KernelError(f"a gate cannot be attached: {error}; nothing is refused") from error
         self._sync()
 
     def _sync(self) -> None:
-        attached = ["connect"]
+        attached = ["connect", "bind"]
         namespaces = self._in_scope()
         if "refuse_lookup" not in self.missing:
             try:
@@ -109,6 +112,7 @@ class Gates:
         if self._packet:
             self._packet.detach()
         self.socket.detach()
+        self.bind.detach()
         self.connect.detach()
 
     def _say(self, attached: Sequence[str]) -> None:

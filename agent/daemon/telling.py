@@ -23,6 +23,7 @@ from agent.export.view import Agent, JudgedListener
 from agent.kernel import abi
 from agent.kernel.records import Names, flow_of
 from agent.model import (
+    Address,
     Decision,
     Destination,
     Flow,
@@ -38,6 +39,9 @@ from agent.policy.evaluate import evaluate
 from agent.policy.listeners import in_scope
 
 EDGES_SHOWN = 10
+REFUSED_BIND_S = 60.0
+"""A refused bind() is told again after this long: a service may retry ten times a second."""
+REFUSED_BINDS = 1024
 
 
 def _sameness(adopted: Adopted) -> object:
@@ -62,6 +66,8 @@ class Teller:
         self._attributor = attributor
         self._people = NoSink() if quiet else DescriptorSink(sys.stderr.fileno())
         self._exposed_peers: set[tuple[Target, str]] = set()
+        self._refused_binds: dict[tuple[str, int | None, int, int], tuple[float, int]] = {}
+        """By (executable, uid, cgroup, port): when it was told, and how many have come since."""
 
     def _tell(self, event: Event) -> None:
         self._log.write(event)
@@ -176,6 +182,30 @@ class Teller:
             alike.setdefault(_sameness(adopted), []).append(adopted)
         for group in alike.values():
             self._adopted(group[0].target, group[0].flow, len(group))
+
+    def refused_bind(self, process: Process, address: Address, port: int) -> None:
+        """Somebody who is not the owner tried to take a declared port; told once a minute, with the count."""
+        key = (process.exe, process.uid, process.cgroup_id, port)
+        since_s, attempts = self._refused_binds.get(key, (-REFUSED_BIND_S, 0))
+        if time.monotonic() - since_s < REFUSED_BIND_S:
+            self._refused_binds[key] = (since_s, attempts + 1)
+            return
+        if len(self._refused_binds) >= REFUSED_BINDS:
+            self._refused_binds.clear()
+        self._refused_binds[key] = (time.monotonic(), 0)
+        self._tell(
+            {
+                "type": "listener",
+                "time": events.now_text(),
+                "reason": ListenerState.OWNER_MISMATCH.value,
+                "enforced": True,
+                "address": show_address(address),
+                "port": port,
+                "owner": events.process_fields(process),
+                "explanation": f"bind() to port {port} was refused: the policy names another owner of it",
+                "counts": {"attempts": attempts + 1},
+            }
+        )
 
     def _listener(self, judged: JudgedListener, state: ListenerState) -> None:
         listener = judged.listener

@@ -13,6 +13,7 @@ SET_WORDS = 16
 WORDS_IN_BLOCK = 4
 CANDIDATES = 8
 MAX_TARGETS = 4096
+OWNERS_OF = 0x10000
 PATH_COMPONENTS = 24
 COMPONENT_BYTES = 96
 ARGS_BYTES = 256
@@ -53,6 +54,7 @@ class EventType(IntEnum):
     OPEN = 4
     CLOSE = 5
     CGROUP = 6
+    BIND = 7
 
 
 class Override(IntEnum):
@@ -320,6 +322,7 @@ EVENT_STRUCTS: dict[EventType, type[ct.Structure]] = {
     EventType.OPEN: FlowEvent,
     EventType.CLOSE: FlowEvent,
     EventType.CGROUP: CgroupEvent,
+    EventType.BIND: ListenEvent,
 }
 
 # The small keys that are packed by the ten thousand, as struct formats; sizes are held by the same test.

@@ -22,11 +22,13 @@ from agent.kernel.pins import Pins
 from agent.kernel.source import GATES, HEADERS, joined
 
 SCHED_CLS, SK_LOOKUP = 3, 30
-ATTACH_SK_LOOKUP = 36
+CGROUP_INET4_BIND, CGROUP_INET6_BIND, ATTACH_SK_LOOKUP = 8, 9, 36
 
 PROGRAMS: tuple[Program, ...] = (
     ("refuse_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "refuse_connect4"),
     ("refuse_connect", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT, "refuse_connect6"),
+    ("refuse_bind", CGROUP_SOCK_ADDR, CGROUP_INET4_BIND, "refuse_bind4"),
+    ("refuse_bind", CGROUP_SOCK_ADDR, CGROUP_INET6_BIND, "refuse_bind6"),
     ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, "refuse_lookup"),
 )
 

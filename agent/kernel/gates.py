@@ -7,40 +7,44 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.kernel import libbpf
 from agent.kernel.pins import Pins
 from agent.model import Namespace
 
-_INET4_CONNECT, _INET6_CONNECT, _SK_LOOKUP = 10, 11, 36  # enum bpf_attach_type
-CONNECT_LINKS = {"refuse_connect4": _INET4_CONNECT, "refuse_connect6": _INET6_CONNECT}
+_SK_LOOKUP = 36  # enum bpf_attach_type
+CONNECT = {"refuse_connect4": 10, "refuse_connect6": 11}
+BIND = {"refuse_bind4": 8, "refuse_bind6": 9}
+"""Programs and their attach types."""
 _LOOKUP = "refuse_lookup"
 
 
-class ConnectGate:
-    """On the cgroup of the observers, behind them: programs of a cgroup run in the order of attaching."""
+class CgroupGate:
+    """The connect gate or the bind gate, on the cgroup of the observers and behind them: programs of a cgroup
+    run in the order of attaching."""
 
-    def __init__(self, pins: Pins, cgroup: Path) -> None:
+    def __init__(self, pins: Pins, cgroup: Path, programs: Mapping[str, int]) -> None:
         self._pins = pins
         self._cgroup = cgroup
+        self._programs = programs
 
     def attach(self) -> None:
         """Attached already: with the program that is pinned now. Raises OSError."""
         target = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for name, kind in CONNECT_LINKS.items():
+            for name, kind in self._programs.items():
                 _attach(self._pins, name, name, target, kind)
         finally:
             os.close(target)
 
     def detach(self) -> None:
-        for name in CONNECT_LINKS:
+        for name in self._programs:
             self._pins.link(name).unlink(missing_ok=True)
 
     def attached(self) -> bool:
-        return all(self._pins.link(name).exists() for name in CONNECT_LINKS)
+        return all(self._pins.link(name).exists() for name in self._programs)
 
 
 class SocketGate:

@@ -27,7 +27,7 @@ _PORT_WORDS = 1024
 _INNER = {
     "targets": (_LPM_TRIE, abi.TARGET_KEY.size, 4, 65536),
     "sources": (_LPM_TRIE, abi.SOURCE_KEY.size, 4, 262144),
-    "rows": (_HASH, 4, ct.sizeof(abi.TargetRow), 4096),
+    "rows": (_HASH, 4, ct.sizeof(abi.TargetRow), 2 * abi.MAX_TARGETS),
     "members": (_HASH, abi.MEMBER_KEY.size, 4, 262144),
     "sets": (_ARRAY, 4, SET_BITS // 8, 16384),
 }
@@ -84,7 +84,13 @@ def encode_tables(tables: Tables) -> dict[str, list[tuple[bytes, bytes]]]:
     silent = {dimension: silent_clauses(tables, dimension) for dimension in _DIMENSIONS}
     return {
         "sets": [(abi.U32.pack(i), encode_set(clauses)) for i, clauses in enumerate(tables.sets)],
-        "rows": [(abi.U32.pack(i), encode_row(tables, row, silent)) for i, row in tables.rows.items()],
+        "rows": [
+            *((abi.U32.pack(i), encode_row(tables, row, silent)) for i, row in tables.rows.items()),
+            *(
+                (abi.U32.pack(i | abi.OWNERS_OF), encode_row(tables, o, silent))
+                for i, o in tables.owners.items()
+            ),
+        ],
         "members": [
             (abi.MEMBER_KEY.pack(dimension, 0, value), abi.U32.pack(set_id))
             for (dimension, value), set_id in tables.members.items()

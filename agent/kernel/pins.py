@@ -29,6 +29,7 @@ PINNED_MAPS = (
     "failsafe",
     "refused",
     "refusals",
+    "bind_clauses",
     "judged_syns",
     "tc_netns",
     "losses",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HEADERS = ("abi.h", "maps.h", "identity.h", "decide.h", "target.h", "tell.h", "refuse.h", "remote.h")
 PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
-GATES = ("gate.c", "lookup.c")
+GATES = ("gate.c", "bind.c", "lookup.c")
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 

@@ -6,7 +6,7 @@ The meaning of the tables is in `tables`; of a clause, in `clauses`; which holds
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from agent.model import Address, HostFacts, Network, Target, show_network
@@ -38,7 +38,7 @@ from agent.policy.tables import (
     TargetRow,
     empty_tables,
 )
-from agent.policy.values import Finding, Place, Policy, Port, Service, Window
+from agent.policy.values import Finding, Place, Policy, Port, Principal, Service, Window
 
 NO_EXECUTABLE = 0
 UNTRUSTED_EXECUTABLE = 1
@@ -61,7 +61,7 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
     Raises PolicyErrors where the combination is too large for the kernel's maps."""
     if policy is None:
         return Compiled(empty_tables(facts.hash_seed))
-    clauses = number_clauses(policy.principals.values())
+    clauses = number_clauses((*policy.principals.values(), *_owners(policy)))
     index = index_clauses(clauses, facts)
     sets = _Sets(index)
     members = {key: sets.id_of(bits) for key, bits in _members(index, facts)}
@@ -69,6 +69,7 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
     grants: dict[int, PlannedGrant] = {}
     rows = _rows(policy, facts, ids, index, sets, grants)
     targets, overlaps = _targets(policy, facts, ids)
+    owners = _owner_rows(policy, rows, index, sets)
     sets.check(policy)
     tables = Tables(
         seed=facts.hash_seed,
@@ -81,6 +82,7 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
             number: Grant(number, plan.license.id, plan.entitlement.id, plan.principal, plan.target)
             for number, plan in grants.items()
         },
+        owners=owners,
     )
     warnings = (*policy.warnings, *host_warnings(policy, facts), *overlaps)
     return Compiled(tables, warnings, tuple(clauses), index, grants)
@@ -186,6 +188,35 @@ def _rows(
             candidates=tuple(candidates),
         )
     return rows
+
+
+def _owners(policy: Policy) -> list[Principal]:
+    """Who may serve each service that says so, under a name that no principal can have."""
+    return [
+        Principal(_owner_of(service), service.place, service.owner)
+        for service in policy.services.values()
+        if service.owner
+    ]
+
+
+def _owner_of(service: Service) -> str:
+    return f"owner of {service.name}"
+
+
+def _owner_rows(
+    policy: Policy, rows: Mapping[int, TargetRow], index: Index, sets: _Sets
+) -> dict[int, TargetRow]:
+    owners = {}
+    for number, row in rows.items():
+        service = policy.services[row.target.service]
+        if service.owner:
+            may = Candidate(
+                0, sets.id_of(index.principals.get(_owner_of(service), 0)), 0, 0, *[NO_BOOT_NS] * 2
+            )
+            owners[number] = replace(
+                row, excluded=SetId.EMPTY, candidates=(may,), unresolved_allowed=True, clock_synced=True
+            )
+    return owners
 
 
 def _excluded(policy: Policy, target: Target, index: Index) -> int:

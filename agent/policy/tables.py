@@ -133,6 +133,8 @@ class Tables:
     sources: Mapping[Network, int]
     sets: tuple[int, ...]
     grants: Mapping[int, Grant] = field(default_factory=dict)
+    owners: Mapping[int, TargetRow] = field(default_factory=dict)
+    """By target id, where the service names its owners: who may serve it, as if that were licensed."""
 
     @property
     def ports(self) -> frozenset[int]:
