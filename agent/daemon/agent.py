@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.config import Settings
 from agent.daemon.attribute import Attributor
+from agent.daemon.cutting import FlowCutter
 from agent.daemon.flows import FlowTable
 from agent.daemon.following import HostFollower
 from agent.daemon.gating import Gates
@@ -31,7 +32,7 @@ from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
-from agent.model import Mode, Reason
+from agent.model import Mode, Reason, Target
 from agent.observe.address_watch import AddressWatch
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 STORE_TIME_S = 60.0
 EDGES_AFTER_S = 5.0
 GATES_S = 0.5
+CUT_S = 0.5
 
 
 class Daemon:
@@ -76,6 +78,14 @@ class Daemon:
             reader.names_are_trusted,
         )
         self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
+        self._cutter = FlowCutter(
+            keeper=self._keeper,
+            flows=flows,
+            complete=self._attributor.complete,
+            namespaces=namespaces.all,
+            enforces=self._enforces,
+            failsafe=frozenset(settings.guard.failsafe_ports),
+        )
         self._quiet = quiet
         _warn_of_missing_namespaces(settings)
         self._events = EventLog(_sink(settings, quiet), settings.events.keep)
@@ -143,6 +153,7 @@ class Daemon:
             asyncio.create_task(self._every(intervals.summary, self._summarise)),
             asyncio.create_task(self._every(STORE_TIME_S, self._store_time)),
             asyncio.create_task(self._every(GATES_S, self._gates.follow)),
+            asyncio.create_task(self._every(CUT_S, self._cut)),
             asyncio.create_task(self._say_edges()),
             asyncio.create_task(self._stand_by()),
         ]
@@ -187,6 +198,7 @@ class Daemon:
                 raise
         self._tune()
         await self._gates.settle()
+        self._cutter.look_again()
         self._teller.policy_loaded()
         self._wake.set()
 
@@ -197,9 +209,17 @@ class Daemon:
             if self._quiet:  # people have been told
                 log.error("the policy in force stays: %s", error)
 
+    def _enforces(self, target: Target) -> bool:
+        policy = self._keeper.policy
+        return policy is not None and policy.mode_of(target) is Mode.ENFORCE
+
     def _something_enforces(self) -> bool:
         policy = self._keeper.policy
-        return any(policy.mode_of(target) is Mode.ENFORCE for target in policy.targets) if policy else False
+        return any(self._enforces(target) for target in policy.targets) if policy else False
+
+    async def _cut(self) -> None:
+        if self._gates.attached:
+            self._teller.cut(await asyncio.to_thread(self._cutter.cut_due))
 
     async def _stand_by(self) -> None:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.daemon.attribute import Attributor
+from agent.daemon.cutting import Cut
 from agent.daemon.flows import Adopted, local_consumer
 from agent.daemon.following import Findings
 from agent.daemon.listening import Listening, serving_process
@@ -182,6 +183,29 @@ class Teller:
             alike.setdefault(_sameness(adopted), []).append(adopted)
         for group in alike.values():
             self._adopted(group[0].target, group[0].flow, len(group))
+
+    def cut(self, ended: list[Cut]) -> None:
+        """One event for all the flows of one consumer to one target that ended together."""
+        alike: dict[object, list[Cut]] = {}
+        for one in ended:
+            process = one.flow.consumer
+            who = (process.pid, process.start_boot_ns) if process else one.flow.consumer_address
+            alike.setdefault((one.target, who), []).append(one)
+        for group in alike.values():
+            target, flow = group[0].target, group[0].flow
+            event = events.judged(
+                "cut",
+                target,
+                flow.verdict,
+                events.consumer_fields(self._completed(flow.consumer), flow.consumer_address),
+                origin=flow.origin,
+                rule=self._rule(flow.verdict),
+                endpoints=events.tuple_fields(
+                    flow.protocol, flow.consumer_address, flow.consumer_port, flow.address, flow.port
+                ),
+                owner=self._completed(flow.owner),
+            )
+            self._tell({**event, "counts": {"flows": len(group)}})
 
     def refused_bind(self, process: Process, address: Address, port: int) -> None:
         """Somebody who is not the owner tried to take a declared port; told once a minute, with the count."""

@@ -57,6 +57,7 @@ class PartReader:
             at=item.at,
             owner=owner,
             on_unresolved=None if item.on_unresolved is None else item.on_unresolved == "allow",
+            cuts=item.on_end == "cut",
         )
 
     def _ports(self, raw: Any, what: str, location: Location) -> Iterator[Port]:

@@ -55,6 +55,7 @@ class ServiceItem(Item):
     owner: Items = Field(default_factory=list)
     ports: Items
     on_unresolved: Annotated[str | None, PlainValidator(choice("allow", "deny"))] = None
+    on_end: Annotated[str, PlainValidator(choice("keep", "cut"))] = "keep"
 
 
 class PortItem(Item):

@@ -99,6 +99,8 @@ class Service:
     """Who may serve it; empty: anybody."""
     on_unresolved: bool | None = None
     """Allow an attempt whose consumer is not known yet; None: the default of the class."""
+    cuts: bool = False
+    """End established flows whose right has ended, where this is enforced."""
 
     @property
     def classes(self) -> tuple[PortClass, ...]:

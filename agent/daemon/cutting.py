@@ -1,0 +1,107 @@
+"""Ending flows that lost their right, of services whose policy says so (`on_end: cut`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.daemon.flows import FlowTable, local_consumer
+from agent.daemon.policies import PolicyKeeper
+from agent.enforce.cut import Cutter, Established
+from agent.model import (
+    Consumer,
+    Decision,
+    Flow,
+    Namespace,
+    Origin,
+    Process,
+    RemoteConsumer,
+    Target,
+    Verdict,
+)
+from agent.observe.netns import NamespaceGone, open_in
+from agent.policy.evaluate import decide, who_is
+from agent.policy.tables import NO_BOOT_NS, Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A flow that was ended, with the verdict that ended it."""
+
+    target: Target
+    flow: Flow
+
+
+@dataclass(slots=True)
+class FlowCutter:
+    keeper: PolicyKeeper
+    flows: FlowTable
+    complete: Callable[[Process], Process]
+    namespaces: Callable[[], Sequence[Namespace]]
+    enforces: Callable[[Target], bool]
+    """Whether this target's mode is enforce now, by policy or override."""
+    failsafe: frozenset[int] = frozenset()
+    _due_ns: int = 0
+
+    def look_again(self) -> None:
+        """What is licensed has changed: the next cut_due() looks at every flow."""
+        self._due_ns = 0
+
+    def cut_due(self) -> list[Cut]:
+        """Nothing to do between two deadlines of licenses, unless look_again() was called."""
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        policy, tables = self.keeper.policy, self.keeper.tables
+        if policy is None or tables is None or now_ns < self._due_ns:
+            return []
+        self._due_ns = _next_end(tables, now_ns)
+        cutting = {
+            target
+            for target in policy.targets
+            if policy.services[target.service].cuts and self.enforces(target)
+        }
+        return list(self._cut(list(self._unlicensed(tables, cutting, now_ns)))) if cutting else []
+
+    def _unlicensed(self, tables: Tables, targets: set[Target], now_ns: int) -> Iterable[Cut]:
+        for flow in self.flows.rows():
+            row = tables.rows.get(flow.target)
+            if row is None or not flow.established or row.target not in targets or flow.port in self.failsafe:
+                continue
+            verdict = decide(tables, row, who_is(tables, self._consumer(flow)), now_ns)
+            if verdict.decision is Decision.DENIED:
+                yield Cut(row.target, replace(flow, verdict=_enforced(verdict)))
+
+    def _consumer(self, flow: Flow) -> Consumer:
+        if flow.consumer is None or flow.origin is Origin.REMOTE:
+            return RemoteConsumer(flow.consumer_address)
+        process = self.complete(flow.consumer)
+        return local_consumer(process, flow.netns, name_is_trusted=not process.exe_untrusted)
+
+    def _cut(self, ended: list[Cut]) -> Iterable[Cut]:
+        """In the namespace of the socket that each flow is followed by."""
+        for namespace in self.namespaces() if ended else ():
+            here = [one for one in ended if one.flow.netns == namespace.cookie]
+            if not here:
+                continue
+            try:
+                cutter = open_in(namespace, Cutter)
+            except NamespaceGone:
+                continue
+            with cutter:
+                yield from (one for one in here if cutter.cut(_socket_of(one.flow)))
+
+
+def _enforced(verdict: Verdict) -> Verdict:
+    return replace(verdict, enforced=True)
+
+
+def _next_end(tables: Tables, now_ns: int) -> int:
+    ends = (candidate.ends_ns for row in tables.rows.values() for candidate in row.candidates)
+    return min((end for end in ends if end > now_ns), default=NO_BOOT_NS)
+
+
+def _socket_of(flow: Flow) -> Established:
+    """Of the socket whose cookie it is: the consumer's, or the server's of a remote one."""
+    consumer, server = (flow.consumer_address, flow.consumer_port), (flow.address, flow.port)
+    local, remote = (server, consumer) if flow.origin is Origin.REMOTE else (consumer, server)
+    return Established(flow.cookie, local, remote)
