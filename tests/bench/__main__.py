@@ -16,6 +16,7 @@ from tests.bench.conditions import Condition, Traffic, on_one_cpu
 from tests.bench.costs import Hooked, measure_costs
 from tests.bench.decide import measure_decide
 from tests.bench.empty_hooks import empty_hooks
+from tests.bench.enforce import enforced, first_refusal_s, measure_refusals
 from tests.bench.peer import RULES, load_rules
 from tests.bench.pinned import pinned_programs
 from tests.bench.policies import one_grant, policy_of_grants
@@ -68,6 +69,16 @@ class Bench:
             for each in (self._unprotected, self._observe)
         }
         memory_mb = daemon.rss_mb(agent.pid)
+        say("enforce")
+        self._lab.serve(self._lab.host, self._lab.host.v4, PROTECTED_PORT, cgroup=self._lab.scope)
+        switch = first_refusal_s(self._lab, agent, policy, PROTECTED_PORT, rounds=5)
+        agent.set_policy(enforced(policy) + "\n")
+        with on_one_cpu(self._conditions):
+            enforce_rates = measure_rates(self._traffic, self._off, [self._observe], rounds=self._rounds)
+        stranger = self._lab.executable("bench/stranger")
+        places = {"connect": (self._lab.host, stranger), "remote": (self._lab.remote, stranger)}
+        refusals = measure_refusals(self._lab, places, PROTECTED_PORT)
+        agent.set_policy(policy)
         say("decide() and reload")
         large = policy_of_grants(10_000, port=PROTECTED_PORT, consumer=self._program)
         reload = daemon.reload_s(agent, (large, large + "\n"), rounds=6)
@@ -76,6 +87,7 @@ class Bench:
         return {
             "ratio_unprotected": worst_ratio(rates, self._unprotected.name),
             "ratio_observe": worst_ratio(rates, self._observe.name),
+            "ratio_enforce": worst_ratio(enforce_rates, self._observe.name),
             "ratio_nftables_1000": worst_ratio(rates, self._peer.name),
             "ratio_off_again": worst_ratio(rates, self._off_again.name),
             "ratio_observe_all_cpus": worst_ratio(spread_out, self._observe.name),
@@ -88,6 +100,8 @@ class Bench:
             "rss_mb_10k_grants": round(daemon.rss_mb(agent.pid), 1),
             "cpu_percent_10k_unprotected": loads["unprotected"]["percent"],
             "cpu_percent_10k_protected": loads["observe"]["percent"],
+            **{f"refusal_us_{name}": each["us"]["median"] for name, each in refusals.items()},
+            "first_refusal_s": round(switch.median, 3),
             "start_to_protected_s": round(started.median, 3),
             "reload_10k_s": round(reload.median, 3),
             "details": {
@@ -98,6 +112,9 @@ class Bench:
                 },
                 "rates": rates,
                 "rates_all_cpus": spread_out,
+                "rates_enforce": enforce_rates,
+                "refusals": refusals,
+                "first_refusal_s": switch.to_json(3),
                 "kernel_time": costs,
                 "decide": decide,
                 "daemon_under_load": loads,
