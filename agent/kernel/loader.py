@@ -24,6 +24,7 @@ from typing import Any
 from agent.errors import KernelError, LicetError
 from agent.kernel import libbpf
 from agent.kernel.compiler import Aside, Compiled, Program, RungRefused, offset_flags, open_btf
+from agent.kernel.gates import BIND, CONNECT
 from agent.kernel.pins import ABI_VERSION, Pins
 from agent.kernel.source import HEADERS, joined, source_hash
 
@@ -99,6 +100,9 @@ class Loader:
             cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
             acceptor_programs = acceptor.load(compiled)
             programs = [flow_program, *aside.result()]
+            if self._moved:  # gates of the old place: behind the new observers is where they belong
+                for name in (*CONNECT, *BIND):
+                    self._unpin(self._pins.link(name))
             cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
             for program, (_, _, attach, name) in zip(programs, CGROUP_PROGRAMS, strict=True):
                 self._attach_cgroup(name, program, cgroup_fd, attach)

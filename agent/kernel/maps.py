@@ -247,6 +247,8 @@ class Counters:
         self._flow_counts = pins.open_map("flow_counts")
         self._unprotected = pins.open_map("unprotected")
         self._losses = pins.open_map("losses")
+        self._refused = pins.open_map("refused")
+        self.modes = pins.open_map("modes")
         self.uses = pins.open_map("uses")
         self.told = pins.open_map("told")
         self.flows = pins.open_map("flows")
@@ -289,6 +291,14 @@ class Counters:
             pairs = list(abi.FLOW_COUNT.iter_unpack(value))
             found[target] = (sum(opened for opened, _ in pairs), sum(closed for _, closed in pairs))
         return found
+
+    def refusals(self, targets: Iterable[int]) -> dict[tuple[int, str], int]:
+        """By target id and gate; all gates of each target, zeros included."""
+        return {
+            (target, gate): _sum(self._refused.get(abi.U32.pack(target * len(abi.GATES) + place)) or b"")
+            for target in targets
+            for place, gate in enumerate(abi.GATES)
+        }
 
     def active(self) -> Counter[int]:
         """Established flows by target id."""
