@@ -78,13 +78,14 @@ class Daemon:
             reader.names_are_trusted,
         )
         self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
+        self._failsafe = frozenset(settings.guard.failsafe_ports)
         self._cutter = FlowCutter(
             keeper=self._keeper,
             flows=flows,
             complete=self._attributor.complete,
             namespaces=namespaces.all,
             enforces=self._enforces,
-            failsafe=frozenset(settings.guard.failsafe_ports),
+            failsafe=self._failsafe,
         )
         self._quiet = quiet
         _warn_of_missing_namespaces(settings)
@@ -123,8 +124,8 @@ class Daemon:
         """Until SIGINT or SIGTERM. Raises LicetError where there is no policy to go on with."""
         await self._first_policy()
         self._tune()
-        self._maps.set_failsafe(self._settings.guard.failsafe_ports)
-        await self._gates.settle()
+        self._maps.set_failsafe(self._failsafe)
+        await self._settle_gates()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
@@ -135,6 +136,8 @@ class Daemon:
             servers = Servers(self._view, self._settings.listen, self._settings.control_socket)
             await stack.enter_async_context(servers)
             self._view.public_address = servers.public_address
+            own_port = int(servers.public_address.rpartition(":")[2])
+            self._maps.set_failsafe({*self._failsafe, own_port})
             await self._look()
             # what waits in the ring from before is told with its owners, which are known from here on
             loop.add_reader(self._ring.fileno(), self._on_ring)
@@ -197,7 +200,7 @@ class Daemon:
                 self._teller.policy_refused(str(error))
                 raise
         self._tune()
-        await self._gates.settle()
+        await self._settle_gates()
         self._cutter.look_again()
         self._teller.policy_loaded()
         self._wake.set()
@@ -220,6 +223,13 @@ class Daemon:
     async def _cut(self) -> None:
         if self._gates.attached:
             self._teller.cut(await asyncio.to_thread(self._cutter.cut_due))
+
+    async def _settle_gates(self) -> None:
+        """Where they can't be attached, observing goes on: that is worth more than nothing."""
+        try:
+            await self._gates.settle()
+        except LicetError as error:
+            log.error("nothing is refused, though the policy enforces: %s", error)
 
     async def _stand_by(self) -> None:
         try:

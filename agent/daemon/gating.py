@@ -60,7 +60,7 @@ class Gates:
             await asyncio.to_thread(self._attach)
 
     async def settle(self) -> None:
-        """Attach if something enforces, let go if nothing does."""
+        """Attach if something enforces, let go if nothing does. Raises KernelError as attach() does."""
         async with self._busy:
             await asyncio.to_thread(self._attach if self.wanted() else self._detach)
 
