@@ -8,8 +8,13 @@
  * consumers come, and they are refused at connect().
  *
  * It may run more than once for one connection: what the tc gate has said of the SYN stands, and
- * a refusal of this gate is noted under the tuple (without a namespace), so that it counts once.
+ * a refusal of this gate is noted under the tuple, with no namespace and the time for a sequence,
+ * so that it counts once.
  */
+
+#define MS_SHIFT 20
+#define SAME_SYN                                                                                   \
+	3 /* ms: runs for one packet are microseconds apart, a SYN sent again comes later */
 
 static __always_inline void read_lookup(struct bpf_sk_lookup *ctx, struct tuple *here)
 {
@@ -42,9 +47,10 @@ static __always_inline bool is_admitted_here(struct tuple *here)
 	return cookie && flows.lookup(cookie);
 }
 
-static __always_inline bool refuses_remote(struct tuple *here, u32 slot, u32 target, bool counted)
+static __always_inline bool refuses_remote(struct tuple *here, u32 slot, u32 target,
+					   struct judged_syn *said)
 {
-	struct judged_syn said = {.refused = true};
+	struct judged_syn now = {.refused = true};
 	struct target_row *row;
 	struct flow *flow, *blank;
 	u32 zero = 0;
@@ -62,9 +68,10 @@ static __always_inline bool refuses_remote(struct tuple *here, u32 slot, u32 tar
 	row = judge_remote(flow, slot, target);
 	if (!row || !refuses(row, &flow->verdict, GATE_SOCKET, here->local_port, flow->opened_ns))
 		return false;
-	if (counted)
+	now.sequence = flow->opened_ns >> MS_SHIFT;
+	if (said && now.sequence - said->sequence < SAME_SYN)
 		return true;
-	judged_syns.update(here, &said);
+	judged_syns.update(here, &now);
 	count_refused(target, GATE_SOCKET);
 	record_attempt(flow, 0);
 	return true;
@@ -94,5 +101,5 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 	}
 	if (is_admitted_here(&here))
 		return SK_PASS;
-	return refuses_remote(&here, slot, target, said != 0) ? SK_DROP : SK_PASS;
+	return refuses_remote(&here, slot, target, said) ? SK_DROP : SK_PASS;
 }

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fixtures import processes
 from tests.fixtures.lab import Lab, load_program
+from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections
 
@@ -21,7 +22,7 @@ version: 1
 services:
   db: {product: acme, ports: [{port: 7311, class: internal}]}
 principals:
-  licensed: [{uid: 1001}]
+  licensed: [{uid: 1001}, {cidr: 10.77.2.0/24}]
 licenses:
   - {id: acme, product: acme, entitlements: [{id: use, classes: [internal], principals: [licensed]}]}
 enforcement: {default: enforce}
@@ -36,9 +37,9 @@ def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
     processes.end(server)
 
 
-def start_load(lab: Lab, uid: int, address: str) -> subprocess.Popen[str]:
+def start_load(lab: Lab, place: Namespace, uid: int, address: str) -> subprocess.Popen[str]:
     argv = [load_program(), address, "7311", "--connections", str(RATE * SECONDS), "--rate", str(RATE)]
-    return lab.run(lab.host, [*argv, "--clients", "4"], uid=uid)
+    return lab.run(place, [*argv, "--clients", "4"], uid=uid)
 
 
 def trouble(agent: RunningAgent) -> list[Callable[[], object]]:
@@ -57,16 +58,20 @@ def trouble(agent: RunningAgent) -> list[Callable[[], object]]:
 def test_a_daemon_that_dies_restarts_reloads_and_upgrades_lets_nothing_through(
     shared_lab: Lab, agent: RunningAgent
 ) -> None:
+    host, remote = shared_lab.host, shared_lab.remote
     loads = [
-        start_load(shared_lab, uid, address)
-        for uid in (LICENSED, UNLICENSED)
-        for address in ("127.0.0.1", shared_lab.host.v4)
+        start_load(shared_lab, host, LICENSED, "127.0.0.1"),
+        start_load(shared_lab, remote, LICENSED, host.v4),
+        start_load(shared_lab, host, UNLICENSED, host.v4),
+        start_load(shared_lab, remote, UNLICENSED, host.v6),
     ]
     for happens in trouble(agent):
         happens()
     with ThreadPoolExecutor(len(loads)) as pool:
         results = [json.loads(out) for out, _ in pool.map(lambda one: one.communicate(timeout=60), loads)]
     every = RATE * SECONDS
-    assert [one["errors"] for one in results] == [{}, {}, {"EPERM": every}, {"EPERM": every}]
+    assert [one["errors"] for one in results] == [{}, {}, {"EPERM": every}, {"ECONNREFUSED": every}]
     assert [one["ok"] for one in results] == [every, every, 0, 0]
-    assert connections(agent, "db") == {("loopback", "allowed"): 2 * every, ("loopback", "denied"): 2 * every}
+    assert connections(agent, "db") == {
+        (origin, decision): every for origin in ("loopback", "remote") for decision in ("allowed", "denied")
+    }
