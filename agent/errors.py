@@ -56,6 +56,12 @@ class PinError(KernelError):
     """A pinned map or link is missing, or was made by another version of licet."""
 
 
+class ModeError(LicetError):
+    """A mode was asked for that can't be set: no such target, or nothing to enforce."""
+
+    exit_code = EXIT_USAGE
+
+
 class AlreadyRunning(LicetError):
     """Another daemon holds this run directory."""
 

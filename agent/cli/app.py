@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli import doctor, events, explain, flows, listeners, policy, running, status
+from agent.cli import doctor, events, explain, flows, listeners, mode, policy, running, status
 from agent.errors import EXIT_FAILED, LicetError
 
 INTERRUPTED = 130
@@ -30,6 +30,7 @@ app.command()(doctor.doctor)
 app.command()(events.events)
 app.command()(flows.flows)
 app.command()(listeners.listeners)
+app.command()(mode.mode)
 app.add_typer(policy.app, name="policy")
 app.command()(explain.explain)
 app.command()(running.version)

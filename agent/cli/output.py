@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -27,7 +27,13 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str) -> None:
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    nothing: str,
+    file: TextIO | None = None,
+) -> None:
     """Fits a terminal; a pipe gets every cell whole. `nothing` is said where there are no rows."""
     from rich.console import Console  # takes 50 ms, which --json need not pay
     from rich.table import Table
@@ -37,13 +43,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, not
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     if not table.row_count:
-        print(nothing)
+        print(nothing, file=file)
         return
-    console = Console(width=None if sys.stdout.isatty() else UNBOUNDED)
+    console = Console(width=None if (file or sys.stdout).isatty() else UNBOUNDED)
     with console.capture() as drawn:
         console.print(table)
     for line in drawn.get().splitlines():
-        print(line.rstrip())  # rich fills the last column up with blanks
+        print(line.rstrip(), file=file)  # rich fills the last column up with blanks
 
 
 def who(fields: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     policy, flows, scope = answer["policy"], answer["flows"], answer["scope"]
     losses = [f"{cause} {count:,}" for cause, count in answer["losses"].items() if count]
     facts = [
-        ("licet", f"{answer['version']}, pid {answer['pid']}, up {_span(answer['uptime_s'])}"),
+        ("licet", f"{answer['version']}, pid {answer['pid']}, up {span(answer['uptime_s'])}"),
         ("mode", f"{answer['mode']}{'' if answer['ready'] else ' (not ready yet)'}"),
         ("metrics", f"http://{answer['listen']}/metrics"),
         ("kernel", ", ".join(f"{name} {value}" for name, value in answer["kernel"].items() if value)),
@@ -69,7 +69,8 @@ def _listed(value: str | list[str]) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """The two largest units: 1 h 2 min."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -308,6 +308,10 @@ class Teller:
             }
         )
 
+    def mode(self, event: Event) -> None:
+        """Somebody changed a mode, or an override has ended."""
+        self._tell(event)
+
     def started(self, view: Agent) -> None:
         status = view.status()
         self._log.write({"type": "started", "time": events.now_text(), "version": status["version"]})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from agent.kernel import abi, ring
 from agent.kernel.maps import Counters
 from agent.kernel.records import Names, Use, process_of, use_of, verdict_of
-from agent.model import Decision, Origin, Process, Protocol, Target
+from agent.model import Decision, Origin, Process, Protocol, Reason, Target, show_address
 
 NAMED_CONSUMERS = 100
 OTHER = "other"
@@ -20,6 +20,9 @@ IDLE_NS = 600 * 1_000_000_000
 CROWDED_IDLE_NS = 10 * 1_000_000_000
 """The same where more than half of the rows are taken: whoever comes when all are is counted, but not named,
 so a flood of short-lived consumers must not hold them for long."""
+REMEMBERED_NS = 3600 * 1_000_000_000
+"""How long denied attempts are known by consumer after the last one, though their row was let go of."""
+REMEMBERED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,22 @@ class Attempt:
     new: int
     """Attempts since it was last told."""
     since_boot_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Denied attempts of one consumer to one target."""
+
+    consumer: str
+    """As people know it: unit, container, executable, or the network of a remote one."""
+    target: Target
+    reason: Reason
+    port: int
+    """Of the first attempt."""
+    attempts: int
+    """Since `first_boot_ns`."""
+    first_boot_ns: int
+    last_boot_ns: int
 
 
 def consumer_name(consumer: Process | None) -> str:
@@ -61,6 +80,8 @@ class Usage:
         """By row: (attempts told, time of the last telling)."""
         self._consumer_labels: dict[str, str] = {}
         self._retired: Counter[tuple[str, str]] = Counter()
+        self._remembered: dict[tuple[str, Target, Reason, int], Denied] = {}
+        """Of rows that were let go of; the longest ago first."""
 
     def first_attempt(self, event: abi.UseEvent) -> Attempt | None:
         """What the kernel sent when a consumer first met a decision; None: told already (two CPUs may
@@ -133,10 +154,54 @@ class Usage:
     def _retire(self, use: Use) -> None:
         if use.verdict.decision is Decision.DENIED:
             self._retired[self._label(use)] += use.attempts
+            self._remember(use)
         self._counters.uses.remove(use.key)
         self._consumers.pop(use.key, None)
         self._told.pop(use.key, None)
         self._counters.told.remove(use.key)
+
+    def _remember(self, use: Use) -> None:
+        denied = self._denied(use)
+        if denied is None:
+            return
+        key = (denied.consumer, denied.target, denied.reason, denied.port)
+        before = self._remembered.pop(key, None)
+        if before is not None and denied.first_boot_ns - before.last_boot_ns < REMEMBERED_NS:
+            denied = replace(
+                denied,
+                attempts=before.attempts + denied.attempts,
+                first_boot_ns=min(before.first_boot_ns, denied.first_boot_ns),
+                last_boot_ns=max(before.last_boot_ns, denied.last_boot_ns),
+            )
+        if len(self._remembered) >= REMEMBERED:
+            self._remembered.pop(next(iter(self._remembered)), None)
+        self._remembered[key] = denied
+
+    def denied(self, since_boot_ns: int) -> list[Denied]:
+        """Consumers whose last denied attempt came after that, not longer ago than REMEMBERED_NS. Rows that
+        an earlier daemon has let go of are not among them."""
+        found = list(self._remembered.copy().values())
+        for key, value in self._counters.uses.items():
+            if abi.UseKey.from_buffer_copy(key).decision == Decision.DENIED:
+                denied = self._denied(use_of(key, value, self._names))
+                if denied is not None:
+                    found.append(denied)
+        return [one for one in found if one.last_boot_ns >= since_boot_ns]
+
+    def _denied(self, use: Use) -> Denied | None:
+        target = self._target_named(use.verdict.target)
+        if target is None:
+            return None
+        consumer = self._consumer(use)
+        return Denied(
+            consumer=consumer_name(consumer) if consumer else _network(use),
+            target=target,
+            reason=use.verdict.reason,
+            port=use.port,
+            attempts=use.attempts,
+            first_boot_ns=use.first_boot_ns,
+            last_boot_ns=use.last_boot_ns,
+        )
 
     def violations_by_consumer(self) -> Mapping[tuple[str, str], int]:
         """By (service, consumer name). The first consumers seen keep their names, so that no series
@@ -155,3 +220,9 @@ class Usage:
             full = len(self._consumer_labels) >= NAMED_CONSUMERS
             self._consumer_labels[name] = OTHER if full else name
         return (target.service if target else "", self._consumer_labels[name])
+
+
+def _network(use: Use) -> str:
+    """The /24 or /64 that stands for a remote consumer."""
+    address = abi.UseKey.from_buffer_copy(use.key).source.value()
+    return f"{show_address(address)}/{24 if address.ipv4_mapped else 64}"

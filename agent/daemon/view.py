@@ -14,10 +14,20 @@ import agent
 from agent.config import Settings
 from agent.daemon.flows import FlowTable
 from agent.daemon.listening import Listening
+from agent.daemon.mode_switch import ModeSwitch
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.usage import OTHER, Usage
+from agent.errors import ModeError
 from agent.export.event_log import EventLog
-from agent.export.view import JudgedListener, LicenseState, MapUse, ProgramCost, Snapshot
+from agent.export.view import (
+    Caller,
+    JudgedListener,
+    LicenseState,
+    MapUse,
+    ModeRequest,
+    ProgramCost,
+    Snapshot,
+)
 from agent.kernel import abi, libbpf
 from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters
@@ -49,6 +59,8 @@ class View:
     listening: Listening
     event_log: EventLog
     reload_now: Callable[[], Awaitable[None]]
+    mode_switch: ModeSwitch | None = None
+    """None: modes can't be switched, and the policy's hold."""
     public_address: str = ""
     is_ready: bool = False
     _started_s: float = field(default_factory=time.monotonic)
@@ -87,7 +99,9 @@ class View:
             listeners=self.listening.counts(),
             exposures=self.listening.exposures(),
             licenses=self._licenses(),
-            enforcing=dict.fromkeys(targets, False),
+            refused=self._refused(),
+            enforcing=self._enforcing(),
+            mode_overrides=self.mode_switch.count() if self.mode_switch else 0,
             policy_generation=self.keeper.generation,
             policy_reload_failures=self.keeper.failures,
             policy_loaded_unix_s=self.keeper.loaded_unix_s,
@@ -96,6 +110,21 @@ class View:
             programs=self._programs(),
             hooks=self.manifest.hooks,
         )
+
+    def _refused(self) -> dict[tuple[Target, str], int]:
+        named = self.keeper.ids.targets
+        found = self.counters.refusals(named)
+        return {(named[number], gate): count for (number, gate), count in found.items()}
+
+    def _enforcing(self) -> dict[Target, bool]:
+        """Nothing is refused where no gate is attached, whatever the mode."""
+        policy, switch = self.keeper.policy, self.mode_switch
+        if policy is None:
+            return {}
+        if switch is None:
+            return {target: policy.mode_of(target) is Mode.ENFORCE for target in policy.targets}
+        attached = bool(switch.attached())
+        return {target: attached and switch.enforces(target) for target in policy.targets}
 
     def _active(self) -> dict[Target, int]:
         named = self.keeper.ids.targets
@@ -142,7 +171,7 @@ class View:
             "ready": self.is_ready,
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._started_s, 1),
-            "mode": Mode.OBSERVE.value,
+            "mode": (Mode.ENFORCE if any(self._enforcing().values()) else Mode.OBSERVE).value,
             "listen": self.public_address,
             "scope": {
                 "cgroup": self.settings.scope.cgroup,
@@ -259,6 +288,20 @@ class View:
             ],
             "warnings": [str(one) for one in self._warnings()],
         }
+
+    def modes(self) -> dict[str, Any]:
+        return self._switch().listed()
+
+    def mode_preview(self, request: ModeRequest) -> dict[str, Any]:
+        return self._switch().preview(request)
+
+    async def set_mode(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:
+        return await self._switch().switch(request, caller)
+
+    def _switch(self) -> ModeSwitch:
+        if self.mode_switch is None:
+            raise ModeError("this agent only observes: its mode cannot be switched")
+        return self.mode_switch
 
     async def reload(self) -> dict[str, Any]:
         await self.reload_now()

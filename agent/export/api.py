@@ -18,6 +18,7 @@ from starlette.routing import Route
 from agent.export.events import Event, flow_fields, now_text, process_fields
 from agent.export.http import JsonAnswer, Reader, application
 from agent.export.metrics import registry
+from agent.export.mode_api import mode_routes
 from agent.export.text import to_json
 from agent.export.view import Agent, JudgedListener
 from agent.model import show_address
@@ -109,6 +110,7 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
             Route("/v1/events", events),
             Route("/v1/policy", answer(agent.policy)),
             Route("/v1/reload", reload, methods=["POST"]),
+            *mode_routes(agent, reader),
         ]
     )
 

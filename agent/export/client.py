@@ -38,8 +38,9 @@ class ControlClient:
     def get(self, path: str) -> Any:
         return self._value("GET", path)
 
-    def post(self, path: str) -> Any:
-        return self._value("POST", path)
+    def post(self, path: str, body: object = None) -> Any:
+        """`body` is sent as JSON, where there is one."""
+        return self._value("POST", path, body)
 
     def lines(self, path: str) -> Iterator[Any]:
         """Values of an endless answer, one a line, as they come; ends when the daemon stops."""
@@ -48,17 +49,19 @@ class ControlClient:
             while line := self._read_line(answer):
                 yield self._parsed(line)
 
-    def _value(self, method: str, path: str) -> Any:
+    def _value(self, method: str, path: str, body: object = None) -> Any:
         with closing(_UnixConnection(self._path, self._timeout_s)) as connection:
-            answer = self._ask(connection, method, path)
+            answer = self._ask(connection, method, path, body)
             try:
                 return self._parsed(answer.read())
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from error
 
-    def _ask(self, connection: _UnixConnection, method: str, path: str) -> http.client.HTTPResponse:
+    def _ask(
+        self, connection: _UnixConnection, method: str, path: str, body: object = None
+    ) -> http.client.HTTPResponse:
         try:
-            connection.request(method, path)
+            connection.request(method, path, None if body is None else json.dumps(body))
             answer = connection.getresponse()
             if answer.status >= 400:
                 raise ControlError(_message(answer))

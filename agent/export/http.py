@@ -1,4 +1,4 @@
-"""What both HTTP applications share: JSON answers, errors as JSON, reading one at a time, no bodies."""
+"""What both HTTP applications share: JSON answers, errors as JSON, reading one at a time, small bodies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.errors import ConfigError, LicetError, PolicyError, PolicyErrors
+from agent.errors import ConfigError, LicetError, ModeError, PolicyError, PolicyErrors
 from agent.export.text import to_json
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Reader:
 
 
 class SmallBodies:
-    """No request here needs a body: one that announces a large one, or no length, is refused unread."""
+    """No request here needs a large body: one that announces it, or no length, is refused unread."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,7 +76,7 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 
 
 async def _explain(_request: Request, error: Exception) -> Response:
-    operators_own = isinstance(error, PolicyError | PolicyErrors | ConfigError)
+    operators_own = isinstance(error, PolicyError | PolicyErrors | ConfigError | ModeError)
     return JsonAnswer({"error": str(error)}, status_code=422 if operators_own else 500)
 
 

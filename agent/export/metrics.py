@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from agent.export.text import encodable
-from agent.export.view import Agent, Snapshot
+from agent.export.view import GATES, Agent, Snapshot
 from agent.model import Decision, ListenerState, Origin, Reason, Target
 
 DENYING = (
@@ -80,6 +80,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
                 connections.add_metric([*_of(target), origin.name.lower(), decision.name.lower()], count)
     yield connections
     yield _violations(snapshot)
+    yield _refused(snapshot)
     by_consumer = _counter(
         "licet_violations_by_consumer",
         "Denied attempts by unit, container or executable of the consumer; at most 100, the rest is other.",
@@ -118,6 +119,18 @@ def _violations(snapshot: Snapshot) -> Metric:
     counts.setdefault(("", "", ListenerState.UNDECLARED.value), 0)
     for labels, n in sorted(counts.items()):
         family.add_metric(list(labels), n)
+    return family
+
+
+def _refused(snapshot: Snapshot) -> Metric:
+    family = _counter(
+        "licet_refused",
+        "What each gate has refused; at the socket gate packets, of which one attempt can have several.",
+        ("service", "port_class", "gate"),
+    )
+    for target in _known(snapshot, (key[0] for key in snapshot.refused)):
+        for gate in GATES:
+            family.add_metric([*_of(target), gate], snapshot.refused.get((target, gate), 0))
     return family
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,23 +16,40 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.export.api import control_app, public_app
 from agent.export.listening import listen_tcp, listen_unix
-from agent.export.view import Agent
+from agent.export.view import Agent, Caller
 
 STOP_WITHIN_S = 2
 FIRST_REQUEST_WITHIN_S = 10.0
 CONNECTIONS = 256
 
 
+_CREDENTIALS = struct.Struct("=iII")
+"""struct ucred (unix(7)): pid, uid, gid."""
+
+
 class _Protocol(H11Protocol):
-    """A connection that asks nothing is let go of: uvicorn waits without end for a first request."""
+    """A connection that asks nothing is let go of: uvicorn waits without end for a first request. Who is at
+    the other end of a unix socket is `request.state.caller`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        caller = _caller(transport.get_extra_info("socket"))
+        if caller is not None:
+            # each request's scope gets a copy as its `state`; the mapping itself is shared by connections
+            self.app_state = {**self.app_state, "caller": caller}
         self.loop.call_later(FIRST_REQUEST_WITHIN_S, self._let_go)
 
     def _let_go(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.close()
+
+
+def _caller(connection: socket.socket | None) -> Caller | None:
+    if connection is None or connection.family != socket.AF_UNIX:
+        return None
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    return Caller(uid=uid, pid=pid)
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent.model import Decision, Flow, Listener, ListenerState, Origin, Target
+from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, Target
+
+GATES = ("connect", "tc", "socket", "bind")
+"""The places that can refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Snapshot:
     version: str
     targets: Sequence[Target] = ()
     """Every target of the policy: its series exist from the start, at zero."""
+    refused: Mapping[tuple[Target, str], int] = field(default_factory=dict)
+    """By gate."""
     connections: Mapping[tuple[Target, Origin, Decision], int] = field(default_factory=dict)
     violations: Mapping[tuple[Target, str], int] = field(default_factory=dict)
     """By reason (lower case), those of listeners included."""
@@ -85,6 +90,25 @@ class JudgedListener:
     """What the port is commonly used for (catalog of well-known internal ports), if it looks internal."""
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The process at the other end of the control socket, as the kernel names it (SO_PEERCRED)."""
+
+    uid: int
+    pid: int
+    """When it connected; in the agent's own pid namespace, 0 where it has none there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRequest:
+    scope: str | None
+    """service, service/class, or None for the whole host."""
+    mode: Mode | None
+    """None: take the override away."""
+    for_s: float | None = None
+    """Seconds until it ends by itself; None: it does not."""
+
+
 class Agent(Protocol):
     """The daemon, as the HTTP API sees it. All methods answer at once, from what is known."""
 
@@ -117,6 +141,16 @@ class Agent(Protocol):
 
     def policy(self) -> dict[str, Any]:
         """The policy in force, JSON-ready: files, generation, services, principals, licenses."""
+
+    def modes(self) -> dict[str, Any]:
+        """JSON-ready: the mode of each target and where it comes from, overrides, gates attached."""
+
+    def mode_preview(self, request: ModeRequest) -> dict[str, Any]:
+        """JSON-ready: who of the last hour would be refused. Raises ModeError as `set_mode`."""
+
+    async def set_mode(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:
+        """What was changed, JSON-ready. Raises ModeError where it can't be meant, KernelError where it can't
+        be done; then nothing has changed."""
 
     async def reload(self) -> dict[str, Any]:
         """Reload the policy now. {"generation": n, "warnings": [...]}; raises PolicyErrors."""

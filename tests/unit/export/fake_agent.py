@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.errors import LicetError
 from agent.export.event_log import EventLog
-from agent.export.view import JudgedListener, LicenseState, MapUse, Snapshot
+from agent.export.view import Caller, JudgedListener, LicenseState, MapUse, ModeRequest, Snapshot
 from agent.model import (
     Decision,
     Flow,
@@ -55,6 +55,7 @@ SNAPSHOT = Snapshot(
         (INTERNAL, Origin.REMOTE, Decision.DENIED): 3,
     },
     violations={(INTERNAL, "unlicensed_principal"): 3},
+    refused={(INTERNAL, "connect"): 2, (INTERNAL, "tc"): 1},
     listener_violations={("", "", "undeclared_listener"): 2, ("orders-db", "internal", "exposed_port"): 1},
     violations_by_consumer={("orders-db", "curl"): 2, ("orders-db", "other"): 1},
     active={INTERNAL: 4},
@@ -151,6 +152,43 @@ STATUS: Mapping[str, Any] = {
 }
 
 
+MODES: Mapping[str, Any] = {
+    "targets": [
+        {
+            "service": "orders-db",
+            "class": "internal",
+            "mode": "enforce",
+            "source": "override",
+            "policy": "observe",
+            "until": "2026-05-01T14:12:11.000000Z",
+            "seconds_left": 599.5,
+        },
+        {
+            "service": "orders-db",
+            "class": "admin",
+            "mode": "observe",
+            "source": "policy",
+            "policy": "observe",
+            "until": None,
+            "seconds_left": None,
+        },
+    ],
+    "overrides": [
+        {
+            "scope": "orders-db/internal",
+            "mode": "enforce",
+            "until": "2026-05-01T14:12:11.000000Z",
+            "seconds_left": 599.5,
+            "since": "2026-05-01T14:02:11.000000Z",
+            "uid": 0,
+            "pid": 4711,
+            "in_policy": True,
+        }
+    ],
+    "gates": ["connect", "bind"],
+}
+
+
 @dataclass(slots=True)
 class FakeAgent:
     seen: Snapshot = SNAPSHOT
@@ -159,9 +197,13 @@ class FakeAgent:
     listener_rows: Sequence[JudgedListener] = field(default_factory=lambda: [judged_listener()])
     log: EventLog = field(default_factory=lambda: EventLog("none", 100))
     fails_with: Exception | None = None
-    """Raised by status() and reload()."""
+    """Raised by status(), reload() and set_mode()."""
     reloads: int = 0
     status_fields: Mapping[str, Any] = field(default_factory=lambda: STATUS)
+    mode_requests: list[tuple[ModeRequest, Caller]] = field(default_factory=list)
+    would_be_refused: list[dict[str, Any]] = field(default_factory=list)
+    turns_to_enforce: list[str] = field(default_factory=list)
+    mode_answer: dict[str, Any] = field(default_factory=dict)
 
     def snapshot(self) -> Snapshot:
         return self.seen
@@ -197,6 +239,25 @@ class FakeAgent:
 
     def policy(self) -> dict[str, Any]:
         return {"generation": 7, "files": [], "licenses": []}
+
+    def modes(self) -> dict[str, Any]:
+        return dict(MODES)
+
+    def mode_preview(self, request: ModeRequest) -> dict[str, Any]:
+        return {
+            "scope": request.scope,
+            "mode": request.mode,
+            "seconds": 3600,
+            "turns_to_enforce": self.turns_to_enforce,
+            "refused": self.would_be_refused,
+        }
+
+    async def set_mode(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:
+        if self.fails_with:
+            raise self.fails_with
+        self.mode_requests.append((request, caller))
+        changed = {"scope": request.scope, "mode": request.mode, "made": [], "previous": [], "narrower": []}
+        return {**changed, **MODES, **self.mode_answer}
 
     async def reload(self) -> dict[str, Any]:
         if isinstance(self.fails_with, LicetError):

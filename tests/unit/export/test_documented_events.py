@@ -26,7 +26,7 @@ TYPES = {
 
 def test_every_type_has_an_example() -> None:
     assert {example["type"] for example in EXAMPLES} == TYPES
-    assert len(TYPES) == 12
+    assert len(TYPES) == 13
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
@@ -41,6 +41,6 @@ def test_an_example_is_an_event_that_people_can_read(example: dict[str, Any]) ->
 def test_every_field_of_an_example_is_explained(example: dict[str, Any]) -> None:
     explained = set(re.findall(r"`(\w+)`", DOCUMENT))
     names = set(example)
-    for part in ("consumer", "owner", "acceptor", "tuple", "counts"):
+    for part in ("consumer", "owner", "acceptor", "tuple", "counts", "caller"):
         names |= set(example.get(part, {}))
     assert names <= explained

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from agent.export.event_log import EventLog
 from agent.export.metrics import registry
-from agent.export.view import ProgramCost, Snapshot
+from agent.export.view import GATES, ProgramCost, Snapshot
 from agent.kernel import abi
 from agent.model import Decision, Origin, PortClass, Target
 from tests.fixtures.metrics_text import Samples, parse_metrics, total
@@ -71,6 +71,8 @@ def test_every_series_of_every_target_is_there_at_zero_before_anything_happens()
         ):
             series = {**labels, "reason": reason}
             assert found[("licet_violations_total", frozenset(series.items()))] == 0
+        for gate in abi.GATES:
+            assert found[("licet_refused_total", frozenset({**labels, "gate": gate}.items()))] == 0
         for name in (
             "licet_active_connections",
             "licet_flows_opened_total",
@@ -89,7 +91,7 @@ def test_every_series_of_every_target_is_there_at_zero_before_anything_happens()
 def test_no_series_carries_a_pid_an_address_or_a_path() -> None:
     allowed = {
         "service", "port_class", "origin", "decision", "reason", "consumer", "direction", "bind", "state",
-        "license", "cause", "map", "hook", "rung", "version",
+        "license", "cause", "map", "hook", "rung", "version", "gate",
     }  # fmt: skip
     seen = {label for name, labels in samples(SNAPSHOT) if name.startswith("licet_") for label, _ in labels}
     assert seen == allowed
@@ -109,6 +111,12 @@ def test_counters_of_a_target_that_left_the_policy_stay() -> None:
     assert total(found, "licet_connections_total", service="old-db") == 9
     assert total(found, "licet_violations_total", service="old-db", reason="no_license") == 9
     assert total(found, "licet_flows_closed_total", service="old-db") == 1
+
+
+def test_gates_have_the_names_of_the_kernels() -> None:
+    assert GATES == abi.GATES
+    assert total(samples(SNAPSHOT), "licet_refused_total", gate="connect", port_class="internal") == 2
+    assert total(samples(SNAPSHOT), "licet_refused_total", port_class="admin") == 0
 
 
 def test_program_costs_are_there_only_while_they_are_measured() -> None:

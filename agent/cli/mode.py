@@ -1,0 +1,175 @@
+"""licet mode."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli.output import Json, client, print_json, print_table
+from agent.cli.running import Config
+from agent.cli.status import span
+from agent.errors import EXIT_FAILED, EXIT_USAGE
+from agent.export.client import ControlClient
+from agent.export.text import printable
+from agent.model import Mode
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> float:
+    """90s, 10m, 2h, 1d. Raises BadParameter."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip(), flags=re.ASCII)
+    if not found or not int(found[1]):
+        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 10m, 2h or 1d")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def mode(
+    wanted: Annotated[
+        Mode | None, typer.Argument(metavar="[observe|enforce]", help="Turn to this mode.")
+    ] = None,
+    config: Config = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="SERVICE or SERVICE/CLASS; default: the whole host.")
+    ] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="Back to the policy's mode after 90s, 10m, 2h, 1d.")
+    ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Take the override away: the policy's mode holds.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before turning to enforce.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is enforced, or override the policy's mode. An override survives a restart of the agent; one
+    of a target goes before one of the host."""
+    if wanted and reset:
+        raise typer.BadParameter("a mode and --reset exclude each other: give one of them")
+    if for_ is not None and not wanted:
+        raise typer.BadParameter("--for needs a mode: licet mode observe --for 10m")
+    body = {"mode": wanted, "target": target, "for_s": None if for_ is None else seconds(for_)}
+    control = client(config)
+    if not wanted and not reset:
+        if target is not None:
+            raise typer.BadParameter("--target needs a mode or --reset; `licet mode` shows all targets")
+        _show(control.get("/v1/mode"), as_json)
+        return
+    _ask_first(control, body, yes)
+    answer = control.post("/v1/mode", body)
+    if as_json:
+        print_json(answer)
+    else:
+        _tell(answer)
+
+
+def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> None:
+    """Before anything turns to enforce: whom it would have met. On stderr, so that --json stays JSON."""
+    preview = control.post("/v1/mode/preview", body)
+    if body["mode"] is not Mode.ENFORCE and not preview["turns_to_enforce"]:
+        return
+    _say_preview(preview)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        print("licet: nothing is changed without a terminal to ask at: say --yes to go on", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE)
+    if not typer.confirm("Refuse these from now on?" if preview["refused"] else "Go on?", err=True):
+        print("licet: nothing has changed", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _say_preview(preview: Mapping[str, Any]) -> None:
+    hours = f"the last {span(preview['seconds'])}"
+    turning = ", ".join(preview["turns_to_enforce"]) or "nothing that does not enforce already"
+    print(f"turns to enforce: {printable(turning)}", file=sys.stderr)
+    if not preview["refused"]:
+        print(f"no attempt of {hours} would have been refused", file=sys.stderr)
+        return
+    print(f"of {hours}, these would have been refused:", file=sys.stderr)
+    print_table(
+        ("CONSUMER", "TARGET", "REASON", "ATTEMPTS", "SINCE", "LAST"),
+        (
+            (
+                one["consumer"],
+                f"{one['service']}/{one['class']}",
+                one["reason"],
+                f"{one['attempts']:,}",
+                _clock(one["since"]),
+                _clock(one["last"]),
+            )
+            for one in preview["refused"]
+        ),
+        nothing="",
+        file=sys.stderr,
+    )
+
+
+def _clock(time: str) -> str:
+    return time[:19] + "Z"
+
+
+def _tell(answer: Mapping[str, Any]) -> None:
+    scope = printable(answer["scope"] or "the host")
+    until = answer["made"][0]["until"] if answer["made"] else None
+    if answer["mode"]:
+        print(
+            f"{scope}: {answer['mode']}"
+            + (f" until {_clock(until)}, then the policy's mode" if until else "")
+        )
+    elif answer["previous"]:
+        print(f"{scope}: the policy's mode")
+    else:
+        print(f"{scope}: no override was set")
+    if answer["mode"]:
+        for one in answer["previous"]:
+            print(f"  replaces {_scoped(one)}, which does not come back by itself")
+    for one in answer["narrower"]:
+        print(f"  {_scoped(one)} stays: licet mode --reset --target {printable(one['scope'])} takes it away")
+    enforcing = [one for one in answer["targets"] if one["mode"] == Mode.ENFORCE]
+    gates = ", ".join(answer["gates"]) or "none"
+    print(f"{len(enforcing)} of {len(answer['targets'])} targets enforce; gates attached: {gates}")
+
+
+def _scoped(one: Mapping[str, Any]) -> str:
+    until = f" until {_clock(one['until'])}" if one["until"] else ""
+    return f"{one['mode']} of {printable(one['scope'] or 'the host')}{until}"
+
+
+def _show(answer: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    print_table(
+        ("TARGET", "MODE", "SET BY", "ENDS IN", "POLICY"),
+        (
+            (f"{one['service']}/{one['class']}", one["mode"], one["source"], _left(one), one["policy"])
+            for one in answer["targets"]
+        ),
+        nothing="no policy declares a service: nothing to enforce",
+    )
+    if answer["overrides"]:
+        print()
+        print_table(
+            ("OVERRIDE", "MODE", "ENDS IN", "SINCE", "BY", "NOTE"),
+            (
+                (
+                    one["scope"] or "the host",
+                    one["mode"],
+                    _left(one),
+                    _clock(one["since"]),
+                    f"uid {one['uid']} (pid {one['pid']})",
+                    "" if one["in_policy"] else "not in the policy",
+                )
+                for one in answer["overrides"]
+            ),
+            nothing="",
+        )
+    print(f"\ngates attached: {', '.join(answer['gates']) or 'none'}")
+
+
+def _left(one: Mapping[str, Any]) -> str:
+    return "" if one["seconds_left"] is None else span(one["seconds_left"])

@@ -1,0 +1,101 @@
+"""Overrides of the mode in the state directory, where they survive a restart and a reboot."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import KernelError
+from agent.model import Mode, PortClass, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A mode set at run time, by whom and when. Times as the kernel takes them are beside those that outlive
+    a boot."""
+
+    target: Target | None
+    """None: the whole host."""
+    mode: Mode
+    until_boot_ns: int | None
+    """None: it does not end by itself."""
+    until_unix_s: float | None
+    since_unix_s: float
+    uid: int
+    pid: int
+
+    @property
+    def scope(self) -> str | None:
+        return str(self.target) if self.target else None
+
+    def in_force(self, now_boot_ns: int) -> bool:
+        return self.until_boot_ns is None or now_boot_ns < self.until_boot_ns
+
+
+class OverrideFile:
+    """{"overrides": [{"target": "db/admin" or null, "mode", "until_unix_s" or null, "since_unix_s", "uid",
+    "pid"}]}, written whole and renamed into place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, boot_offset_s: float) -> list[Override]:
+        """`boot_offset_s`: wall clock minus CLOCK_BOOTTIME. Raises KernelError where the file is damaged:
+        guessing could refuse what somebody has set to observe."""
+        try:
+            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            return [_from_json(one, boot_offset_s) for one in stored["overrides"]]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise KernelError(f"{self._path}: cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise KernelError(
+                f"{self._path}: damaged ({type(error).__name__}: {error}); remove it, and set again what "
+                "`licet mode` had set: without it, the policy's modes hold"
+            ) from error
+
+    def write(self, overrides: Iterable[Override]) -> None:
+        """Raises KernelError; then what was there still is."""
+        fresh = self._path.with_name(f".{self._path.name}.new")
+        try:
+            with fresh.open("w", encoding="utf-8") as file:
+                json.dump({"overrides": [_to_json(one) for one in overrides]}, file)
+                file.flush()
+                os.fsync(file.fileno())  # before the name: a power loss must not leave an empty file
+            os.replace(fresh, self._path)
+        except OSError as error:
+            raise KernelError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+
+def _to_json(one: Override) -> dict[str, Any]:
+    return {
+        "target": one.scope,
+        "mode": one.mode.value,
+        "until_unix_s": one.until_unix_s,
+        "since_unix_s": one.since_unix_s,
+        "uid": one.uid,
+        "pid": one.pid,
+    }
+
+
+def _from_json(stored: dict[str, Any], boot_offset_s: float) -> Override:
+    until_s = stored["until_unix_s"]
+    return Override(
+        target=None if stored["target"] is None else _target(stored["target"]),
+        mode=Mode(stored["mode"]),
+        until_boot_ns=None if until_s is None else max(0, int((until_s - boot_offset_s) * 1e9)),
+        until_unix_s=None if until_s is None else float(until_s),
+        since_unix_s=float(stored["since_unix_s"]),
+        uid=int(stored["uid"]),
+        pid=int(stored["pid"]),
+    )
+
+
+def _target(text: str) -> Target:
+    service, _, port_class = text.rpartition("/")
+    return Target(service, PortClass(port_class))

@@ -1,0 +1,74 @@
+"""/v1/mode: what is enforced, what would be refused, and the switch. On the unix socket only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agent.export.http import JsonAnswer, Reader
+from agent.export.view import Agent, Caller, ModeRequest
+from agent.model import Mode
+
+BODY_WITHIN_S = 10.0
+LONGEST_S = 366 * 86400
+
+
+class _Body(BaseModel):
+    """{"mode": "observe" | "enforce" | null, "target": "service[/class]" | null, "for_s": seconds | null}"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Mode | None
+    target: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    for_s: Annotated[float, Field(gt=0, le=LONGEST_S, strict=True)] | None = None
+
+
+def mode_routes(agent: Agent, reader: Reader) -> list[Route]:
+    async def modes(_request: Request) -> Response:
+        return JsonAnswer(await reader(agent.modes))
+
+    async def preview(request: Request) -> Response:
+        asked = await _asked(request)
+        return JsonAnswer(await reader(lambda: agent.mode_preview(asked)))
+
+    async def switch(request: Request) -> Response:
+        caller = getattr(request.state, "caller", None)
+        if not isinstance(caller, Caller):
+            raise HTTPException(403, "nobody can be named as the one who asks: use the control socket")
+        return JsonAnswer(await agent.set_mode(await _asked(request), caller))
+
+    return [
+        Route("/v1/mode", modes),
+        Route("/v1/mode", switch, methods=["POST"]),
+        Route("/v1/mode/preview", preview, methods=["POST"]),
+    ]
+
+
+async def _asked(request: Request) -> ModeRequest:
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            raw = await request.body()
+    except TimeoutError:
+        raise HTTPException(408, "the body that was announced did not come") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the client left before its body had come") from None
+    try:
+        body = _Body.model_validate(json.loads(raw))
+    except ValidationError as error:
+        raise HTTPException(422, "; ".join(_told(detail) for detail in error.errors())) from None
+    except (ValueError, RecursionError):
+        raise HTTPException(400, 'a JSON object is expected, such as {"mode": "observe"}') from None
+    if body.mode is None and body.for_s is not None:
+        raise HTTPException(422, "for_s: a reset has no end; leave it out, or name a mode")
+    return ModeRequest(scope=body.target, mode=body.mode, for_s=body.for_s)
+
+
+def _told(detail: Any) -> str:
+    return f"{'.'.join(str(part) for part in detail['loc']) or 'body'}: {detail['msg']}"
