@@ -7,9 +7,19 @@ import hashlib
 import re
 from pathlib import Path
 
-HEADERS = ("abi.h", "maps.h", "identity.h", "decide.h", "target.h", "tell.h", "refuse.h", "remote.h")
+HEADERS = (
+    "abi.h",
+    "maps.h",
+    "identity.h",
+    "decide.h",
+    "target.h",
+    "tell.h",
+    "refuse.h",
+    "remote.h",
+    "packet.h",
+)
 PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
-GATES = ("gate.c", "bind.c", "lookup.c")
+GATES = ("gate.c", "bind.c", "lookup.c", "tc.c")
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 

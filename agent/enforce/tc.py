@@ -1,0 +1,335 @@
+"""Attaching the packet gate: a direct-action filter at the ingress of interfaces (tc-bpf(8)).
+
+All state is in the kernel: a filter is ours by its name, which also says whether its clsact qdisc is ours, so
+that a restarted agent goes on from there. Other tools' filters and qdiscs are never replaced or removed.
+Raises KernelError where the kernel can't be asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import struct
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Protocol, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from agent.errors import KernelError
+from agent.model import Namespace
+
+_CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
+"""TC_H_CLSACT, and the two sides of it (linux/pkt_sched.h)."""
+_ALL_PROTOCOLS = 0x0300
+"""htons(ETH_P_ALL), as the low half of tcm_info has it."""
+_CLASS = 0x10000
+"""What makes a number a class: the major, which a program is not shown."""
+_NO_LINK_HEADER = 0x8000
+"""As in bpf/tc.c."""
+_LINK_BITS = {1: 0, 772: 0, 65534: _NO_LINK_HEADER, 519: _NO_LINK_HEADER}
+"""By interface type (linux/if_arp.h): ETHER and LOOPBACK have an Ethernet header; NONE (TUN, WireGuard) and
+RAWIP have none. Others are left to the socket gate."""
+_MADE_QDISC = "+clsact"
+_GONE = (errno.ENODEV, errno.ENOENT, errno.ENXIO)
+_NUMBER, _COOKIE = struct.Struct("=I"), struct.Struct("=Q")
+_LAST_NUMBER = 0x7FFF
+
+T = TypeVar("T")
+
+
+class NumberMap(Protocol):
+    """The pinned map tc_netns: the cookie of a namespace (u64) by its number (u32)."""
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class RunIn(Protocol):
+    """agent.observe.netns.open_in: runs `work` in a thread inside the namespace, and returns what it returns.
+    Raises KernelError where the namespace is gone."""
+
+    def __call__(self, namespace: Namespace, work: Callable[[], T]) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An interface."""
+
+    netns: int
+    """Cookie of its namespace."""
+    interface: str
+    index: int
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one namespace looks like after a visit."""
+
+    attached: list[Place] = field(default_factory=list)
+    hidden: list[Place] = field(default_factory=list)
+    failed: dict[Place, str] = field(default_factory=dict)
+
+
+class TcGate:
+    """`name` is that of the filters, unique to the agent; `interfaces` are shell patterns, of names. A tcx
+    program, which runs before all filters, is not seen."""
+
+    def __init__(
+        self, program_fd: int, numbers: NumberMap, name: str, interfaces: Sequence[str], run_in: RunIn
+    ) -> None:
+        self._program_fd = program_fd
+        self._numbers = _Numbers(numbers)
+        self._name = name
+        self._patterns = tuple(interfaces)
+        self._run_in = run_in
+        self._namespaces: dict[int, Namespace] = {}
+        self._found: dict[int, _Found] = {}
+
+    def sync(self, namespaces: Iterable[Namespace]) -> None:
+        """Attach to the matching interfaces of these namespaces, and to no others; a namespace that is gone
+        meanwhile is left out. Three milliseconds for a namespace."""
+        wanted = {namespace.cookie: namespace for namespace in namespaces} if self._patterns else {}
+        for cookie in self._namespaces.keys() - wanted.keys():
+            self._leave(self._namespaces[cookie])
+        for namespace in wanted.values():
+            self._enter(namespace)
+
+    def detach(self, namespaces: Iterable[Namespace] = ()) -> None:
+        """Remove our filters, those that an agent of the same name has left in `namespaces` too."""
+        known = self._namespaces | {namespace.cookie: namespace for namespace in namespaces}
+        for namespace in known.values():
+            self._leave(namespace)
+
+    def attached(self) -> list[Place]:
+        return [place for found in self._found.values() for place in found.attached]
+
+    def hidden(self) -> list[Place]:
+        """Where a filter of others runs before ours: what it accepts, ours never sees."""
+        return [place for found in self._found.values() for place in found.hidden]
+
+    def failed(self) -> dict[Place, str]:
+        """Where attaching failed, and what the kernel said."""
+        return {place: why for found in self._found.values() for place, why in found.failed.items()}
+
+    def _enter(self, namespace: Namespace) -> None:
+        number = self._numbers.of(namespace.cookie, self._namespaces)
+        before = {place.index for place in self._found.get(namespace.cookie, _Found()).attached}
+        self._namespaces[namespace.cookie] = namespace
+
+        def visit() -> _Found:
+            with _Ingress(self._name, namespace.cookie) as ingress:
+                return self._cover(ingress, number, before)
+
+        try:
+            self._found[namespace.cookie] = self._run_in(namespace, visit)
+        except KernelError:  # it is gone
+            self._found.pop(namespace.cookie, None)
+
+    def _cover(self, ingress: _Ingress, number: int, before: set[int]) -> _Found:
+        found = _Found()
+        for link in ingress.links():
+            bits = _LINK_BITS.get(link.kind)
+            try:
+                if bits is None or not self._matches(link.place.interface):
+                    ingress.remove(link)
+                    continue
+                fresh = link.place.index not in before
+                ingress.put(link, self._program_fd, _CLASS | bits | number, replace=fresh)
+                found.attached.append(link.place)
+                if ingress.is_hidden(link):
+                    found.hidden.append(link.place)
+            except NetlinkError as error:
+                if error.code not in _GONE:
+                    found.failed[link.place] = str(error)
+        return found
+
+    def _matches(self, interface: str) -> bool:
+        return any(fnmatchcase(interface, pattern) for pattern in self._patterns)
+
+    def _leave(self, namespace: Namespace) -> None:
+        self._namespaces.pop(namespace.cookie, None)
+        self._found.pop(namespace.cookie, None)
+
+        def visit() -> dict[Place, str]:
+            with _Ingress(self._name, namespace.cookie) as ingress:
+                return _remove_all(ingress)
+
+        try:
+            failed = self._run_in(namespace, visit)
+        except KernelError:  # it is gone, and its filters with it
+            return
+        for place, why in failed.items():
+            raise KernelError(f"{place.interface}: our tc filter cannot be removed: {why}")
+
+
+def _remove_all(ingress: _Ingress) -> dict[Place, str]:
+    failed = {}
+    for link in ingress.links():
+        try:
+            ingress.remove(link)
+        except NetlinkError as error:
+            if error.code not in _GONE:
+                failed[link.place] = str(error)
+    return failed
+
+
+class _Numbers:
+    """Of namespaces, as filters carry them. One is given to another namespace only when there are no more:
+    a namespace that cannot be found for a while keeps its filters."""
+
+    def __init__(self, rows: NumberMap) -> None:
+        self._rows = rows
+        self._numbers: dict[int, int] = {
+            _COOKIE.unpack(cookie)[0]: _NUMBER.unpack(number)[0]
+            for number, cookie in rows.items()
+            if any(cookie)
+        }
+
+    def of(self, cookie: int, held: Container[int]) -> int:
+        """`held`: cookies whose numbers are in use."""
+        number = self._numbers.get(cookie)
+        if number is None:
+            number = self._free(held)
+            self._rows.put(_NUMBER.pack(number), _COOKIE.pack(cookie))
+            self._numbers[cookie] = number
+        return number
+
+    def _free(self, held: Container[int]) -> int:
+        taken = set(self._numbers.values())
+        for number in range(1, _LAST_NUMBER + 1):
+            if number not in taken:
+                return number
+        oldest = min(cookie for cookie in self._numbers if cookie not in held)  # cookies grow
+        return self._numbers.pop(oldest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    place: Place
+    kind: int
+    """ARPHRD_ of linux/if_arp.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """One at ingress, in the order in which they run."""
+
+    kind: str
+    protocol: int
+    priority: int
+    handle: int
+    name: str
+    class_id: int
+
+
+class _Ingress:
+    """The ingress side of the interfaces of the namespace it is made in, for as long as it takes to look: an
+    open socket keeps its namespace alive. pyroute2 has a socket for each thread, so use it in one."""
+
+    def __init__(self, name: str, netns: int) -> None:
+        self._name = name
+        self._netns = netns
+        self._route = IPRoute()
+        self._with_qdisc = self._look_for_qdiscs()
+
+    def __enter__(self) -> _Ingress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._route.close()
+
+    def links(self) -> list[_Link]:
+        return [
+            _Link(Place(self._netns, row.get_attr("IFLA_IFNAME"), row["index"]), row["ifi_type"])
+            for row in self._route.get_links()
+        ]
+
+    def _look_for_qdiscs(self) -> set[int]:
+        """Indices of the interfaces that take filters at ingress: with a qdisc of kind clsact, or ingress."""
+        return {row["index"] for row in self._route.get_qdiscs() if row["parent"] == _CLSACT}
+
+    def put(self, link: _Link, program_fd: int, class_id: int, *, replace: bool) -> None:
+        """Have our filter there, with this class; `replace`: also where there is one, for its program."""
+        index = link.place.index
+        name = self._name
+        if index not in self._with_qdisc and self._add_qdisc(index):
+            name += _MADE_QDISC
+        filters = self._filters(index)
+        ours = next(filter(self._is_ours, filters), None)
+        if ours and ours.class_id == class_id and not replace:
+            return
+        priority, handle = (ours.priority, ours.handle) if ours else _free_place(filters)
+        self._route.tc(
+            "replace-filter",
+            "bpf",
+            index,
+            parent=_INGRESS,
+            prio=priority,
+            handle=handle,
+            fd=program_fd,
+            name=ours.name if ours else name,
+            classid=class_id,
+            direct_action=True,
+        )
+
+    def _add_qdisc(self, index: int) -> bool:
+        """False: another tool was faster. Never "replace": that would take its filters along."""
+        try:
+            self._route.tc("add", "clsact", index)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+            return False
+        self._with_qdisc.add(index)
+        return True
+
+    def remove(self, link: _Link) -> None:
+        """Remove our filter, if there is one, and the qdisc if we made it and nobody else uses it."""
+        index = link.place.index
+        if index not in self._with_qdisc:
+            return
+        for one in filter(self._is_ours, self._filters(index)):
+            self._route.tc("del-filter", "bpf", index, parent=_INGRESS, prio=one.priority, handle=one.handle)
+            unused = not self._filters(index) and not self._filters(index, _EGRESS)
+            if one.name.endswith(_MADE_QDISC) and unused:
+                self._route.tc("del", "clsact", index)
+
+    def is_hidden(self, link: _Link) -> bool:
+        filters = self._filters(link.place.index)
+        return bool(filters) and not self._is_ours(filters[0])
+
+    def _is_ours(self, one: _Filter) -> bool:
+        return one.name.removesuffix(_MADE_QDISC) == self._name
+
+    def _filters(self, index: int, side: int = _INGRESS) -> list[_Filter]:
+        rows = self._route.get_filters(index=index, parent=side)
+        return [_filter(row) for row in rows if row["handle"]]  # 0: the head of a priority
+
+
+def _filter(row: Any) -> _Filter:
+    kind, options = row.get_attr("TCA_KIND"), row.get_attr("TCA_OPTIONS")
+    is_bpf = kind == "bpf" and options is not None
+    return _Filter(
+        kind=kind,
+        protocol=row["info"] & 0xFFFF,
+        priority=row["info"] >> 16,
+        handle=row["handle"],
+        name=(options.get_attr("TCA_BPF_NAME") or "") if is_bpf else "",
+        class_id=(options.get_attr("TCA_BPF_CLASSID") or 0) if is_bpf else 0,
+    )
+
+
+def _free_place(filters: Sequence[_Filter]) -> tuple[int, int]:
+    """The first priority and handle that replace nobody's filter: the filters of one priority are of one kind
+    and protocol."""
+    priority = 1
+    while True:
+        there = [one for one in filters if one.priority == priority]
+        if all(one.kind == "bpf" and one.protocol == _ALL_PROTOCOLS for one in there):
+            taken = {one.handle for one in there}
+            return priority, next(handle for handle in itertools.count(1) if handle not in taken)
+        priority += 1

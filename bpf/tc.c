@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Packet gate: tc ingress (clsact), in softirq. Refuses the SYN of a connection that may not be,
+ * before any socket sees it, and answers it with RST|ACK. A SYN that can't be read here (TCP header
+ * beyond the packet or behind an unknown extension header) is left to the socket gate.
+ *
+ * Whose SYN it is: a socket of this host has been judged at connect(), and that stands. Across a
+ * veth the packet still belongs to that socket; over lo it does not, and is known by its tuple.
+ * All others are judged by their source address.
+ */
+
+/* What our filter says about its interface, in the minor of its classid (a program is not shown the
+ * major): whether packets have no link-layer header, and the number in tc_netns of the namespace.
+ * bpf_get_netns_cookie() would be that of the sender. */
+#define NO_LINK_HEADER 0x8000
+
+static __always_inline u64 netns_of(struct __sk_buff *skb)
+{
+	u32 number = skb->tc_classid & (NO_LINK_HEADER - 1);
+	u64 *netns = tc_netns.lookup(&number);
+
+	return netns ? *netns : 0;
+}
+
+/* The flow of a consumer on this host, or 0. A cookie is that of the sending socket, so only a
+ * consumer's own packets speak for it. */
+static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb)
+{
+	u64 cookie = bpf_get_socket_cookie(skb);
+	struct flow *flow = cookie ? flows.lookup(&cookie) : 0;
+
+	return flow && flow->verdict.origin != REMOTE ? flow : 0;
+}
+
+/* The key is what read_tuple() made at connect(). Who has a namespace of his own can connect there
+ * with any tuple: it speaks for no other namespace. */
+static __always_inline struct flow *flow_of_tuple(struct tuple *here, u64 netns)
+{
+	struct tuple there = {
+		.netns = here->netns,
+		.local = here->remote,
+		.remote = here->local,
+		.local_port = here->remote_port,
+		.remote_port = here->local_port,
+	};
+	u64 *cookie = tuples.lookup(&there);
+	struct flow *flow = cookie ? flows.lookup(cookie) : 0;
+
+	return flow && flow->consumer.netns == netns ? flow : 0;
+}
+
+/* Judged, and counted as an attempt, at connect(). `fresh`: not a SYN sent again. */
+static __always_inline bool refuses_local(struct flow *flow, u32 slot, u16 port, bool fresh)
+{
+	struct verdict verdict = flow->verdict;
+	struct target_row *row;
+	struct tables tables;
+
+	if (verdict.decision != DENIED || !open_tables(slot, &tables))
+		return false;
+	row = find(tables.rows, &verdict.target);
+	if (!row || !refuses(row, &verdict, GATE_TC, port, bpf_ktime_get_boot_ns()))
+		return false;
+	if (fresh)
+		count_refused(verdict.target, GATE_TC);
+	return true;
+}
+
+/* An attempt that is admitted is counted when it is established. */
+static __always_inline bool refuses_source(struct tuple *here, u64 netns, u32 slot, u32 target,
+					   bool fresh)
+{
+	u32 zero = 0;
+	struct flow *flow = packet_flow.lookup(&zero), *blank = blank_flow.lookup(&zero);
+	struct target_row *row;
+
+	if (!flow || !blank)
+		return false;
+	*flow = *blank;
+	flow->opened_ns = bpf_ktime_get_boot_ns();
+	flow->consumer.netns = netns;
+	flow->local = here->local;
+	flow->remote = here->remote;
+	flow->local_port = here->local_port;
+	flow->remote_port = here->remote_port;
+	row = judge_remote(flow, slot, target);
+	if (!row || !refuses(row, &flow->verdict, GATE_TC, here->local_port, flow->opened_ns))
+		return false;
+	if (fresh) {
+		count_refused(target, GATE_TC);
+		record_attempt(flow, 0);
+	}
+	return true;
+}
+
+/* On its way through a second namespace nothing tells which socket a SYN came from: what was said
+ * in the first stands. In the first it is judged again each time, or one that was admitted once
+ * could be sent for ever. */
+static __always_inline bool refuses_syn(struct __sk_buff *skb, struct syn *syn, u64 netns, u32 slot,
+					u32 target)
+{
+	struct judged_syn *before = judged_syns.lookup(&syn->here);
+	struct judged_syn now = {.netns = netns, .sequence = syn->sequence_net};
+	bool again = before && before->netns && before->sequence == now.sequence;
+	struct flow *flow = flow_of_sender(skb);
+
+	if (!flow)
+		flow = flow_of_tuple(&syn->here, netns);
+	if (flow)
+		now.refused = refuses_local(flow, slot, syn->here.local_port, !again);
+	else if (again && before->netns != netns && !before->refused)
+		return false;
+	else
+		now.refused = refuses_source(&syn->here, netns, slot, target, !again);
+	judged_syns.update(&syn->here, &now);
+	return now.refused;
+}
+
+int refuse_packet(struct __sk_buff *skb)
+{
+	u32 link_bytes = skb->tc_classid & NO_LINK_HEADER ? 0 : ETHERNET_BYTES, slot, target;
+	struct syn syn = {};
+	u64 netns;
+
+	if (!read_syn(skb, &syn) || !declared(syn.here.local_port))
+		return TC_ACT_UNSPEC;
+	netns = netns_of(skb);
+	if (!netns)
+		return TC_ACT_UNSPEC;
+	slot = slot_in_force();
+	target = target_of(slot, IPPROTO_TCP, syn.here.local_port, &syn.here.local, netns);
+	if (!target)
+		return TC_ACT_UNSPEC;
+	if (is_per_namespace(&syn.here.local))
+		syn.here.netns = netns;
+	if (!refuses_syn(skb, &syn, netns, slot, target))
+		return TC_ACT_UNSPEC;
+	return answer_with_reset(skb, link_bytes, &syn);
+}

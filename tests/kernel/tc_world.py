@@ -1,0 +1,240 @@
+"""A laboratory with the observers and the packet gate alone: no connect gate, no socket gate, no daemon."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from agent.config import Paths, Scope, Settings
+from agent.enforce.tc import TcGate
+from agent.kernel import abi, libbpf
+from agent.kernel.compiler import Compiled, offset_flags, open_btf
+from agent.kernel.load import load
+from agent.kernel.maps import Counters, PolicyMaps
+from agent.kernel.pins import Pins
+from agent.kernel.source import HEADERS, bpf_folder, joined
+from agent.model import Decision, HostFacts, Namespace, Origin, to_address
+from agent.observe.netns import open_in, own_cookie
+from agent.policy.compile import compile_policy
+from agent.policy.document import parse_policy
+from agent.policy.ids import Ids
+from tests.fixtures import cgroups, namespaces
+from tests.fixtures.lab import Lab
+from tests.fixtures.leftovers import BPFFS, remove_pins
+from tests.fixtures.names import new_name
+
+SCHED_CLS = 3
+INTERFACES = ("to-remote", "to-container", "lo")
+CLOSED, OPEN, UNDECLARED = 7351, 7352, 7353
+"""Ports: for uid 1001 alone; for the remote namespace as well; of no service."""
+LICENSED, UNLICENSED = 1001, 1002
+POLICY = """\
+version: 1
+services:
+  closed: {product: acme, on_unresolved: deny, ports: [{port: 7351, class: internal}]}
+  open: {product: wide, on_unresolved: deny, ports: [{port: 7352, class: internal}]}
+principals:
+  licensed: [{uid: 1001}]
+  neighbour: [{cidr: 10.77.2.0/24}, {cidr: "fd77:2::/64"}]
+licenses:
+  - {id: acme, product: acme, entitlements: [{id: a, classes: [internal], principals: [licensed]}]}
+  - {id: wide, product: wide, entitlements: [{id: w, classes: [internal], principals: [licensed, neighbour]}]}
+enforcement: {default: MODE}
+"""
+RST_ACK, SYN = 0x14, 0x02
+_TCP = struct.Struct("!HHIIBBHHH")
+
+
+class TcWorld:
+    """Use as a context manager. Needs root."""
+
+    def __init__(self) -> None:
+        self._cleanup = ExitStack()
+        self.lab = Lab()
+        self.filter_name = new_name()
+
+    def __enter__(self) -> Self:
+        try:
+            self._cleanup.enter_context(self.lab)
+            self._load()
+            for port in (CLOSED, OPEN, UNDECLARED):
+                self.lab.serve(self.lab.host, "::", port)
+        except BaseException:
+            self._cleanup.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cleanup.close()
+
+    def _load(self) -> None:
+        root = BPFFS / new_name()
+        self._cleanup.callback(remove_pins, root)
+        paths = Paths(run=self.lab.directory / "run", state=self.lab.directory / "state", pins=root)
+        settings = Settings(scope=Scope(cgroup=self.lab.scope), paths=paths)
+        load(settings, cgroups.directory(self.lab.scope))
+        self.pins = Pins(root)
+        self.host = namespace(self.lab.host)
+        self.maps = PolicyMaps(self.pins)
+        self.maps.tune(host_netns=self.host.cookie, edges=False, flow_events=False)
+        self.maps.set_gates(["tc"])
+        self.counters = Counters(self.pins)
+        self._refused = self.pins.open_map("refused")
+        self.ids = Ids()
+        self.program = self._compile()
+        self._cleanup.callback(os.close, self.program)
+
+    def _compile(self) -> int:
+        source = joined(bpf_folder(), (*HEADERS, "tc.c"))
+        with closing(open_btf()) as btf:
+            compiled = Compiled(source, offset_flags(source, btf), bpf_folder())
+        assert compiled.take_over_maps(self.pins) == []
+        return compiled.load("refuse_packet", SCHED_CLS)
+
+    def gate(self, interfaces: Sequence[str] = INTERFACES) -> TcGate:
+        numbers = self.pins.open_map("tc_netns")
+        return TcGate(self.program, numbers, self.filter_name, interfaces, open_in)
+
+    @contextmanager
+    def attached(self, mode: str = "enforce", places: Sequence[Namespace] = ()) -> Iterator[TcGate]:
+        """The gate, in the host namespace and in `places`, on every interface named in INTERFACES or eth0."""
+        self.install(mode)
+        gate = self.gate((*INTERFACES, "eth0"))
+        gate.sync([self.host, *places])
+        try:
+            yield gate
+        finally:
+            gate.detach()
+
+    @contextmanager
+    def pinned_program(self) -> Iterator[Path]:
+        """The program where tc(8) finds it."""
+        path = self.pins.root / "program"
+        libbpf.pin(self.program, path)
+        try:
+            yield path
+        finally:
+            path.unlink()
+
+    def install(self, mode: str) -> None:
+        lab = self.lab.host
+        addresses = ("10.77.1.1", "10.77.2.1", "fd77:1::1", "fd77:2::1")
+        facts = HostFacts(
+            host_netns=self.host.cookie,
+            addresses=tuple(to_address(address) for address in addresses),
+            hash_seed=self.maps.ensure_seed(),
+        )
+        assert lab.v4 in addresses
+        policy = parse_policy(POLICY.replace("MODE", mode))
+        self.maps.install(compile_policy(policy, facts, self.ids).tables)
+
+    def refused(self) -> int:
+        """By the packet gate, of all targets."""
+        size, gates = abi.U64.size, len(abi.GATES)
+        return sum(
+            sum(
+                count
+                for (count,) in abi.U64.iter_unpack(self._refused.get(abi.U32.pack(index)) or bytes(size))
+            )
+            for index in range(abi.GATES.index("tc"), 16 * gates, gates)
+        )
+
+    def attempts(self) -> dict[tuple[Origin, Decision], int]:
+        """All counted so far."""
+        found: dict[tuple[Origin, Decision], int] = {}
+        for row in self.counters.attempts():
+            key = (row.origin, row.decision)
+            found[key] = found.get(key, 0) + row.count
+        return found
+
+
+def namespace(place: namespaces.Namespace) -> Namespace:
+    """As the agent describes it."""
+    with namespaces.entered(place):
+        cookie = own_cookie()
+    return Namespace(cookie=cookie, inode=place.path.stat().st_ino, path=str(place.path))
+
+
+def connect(
+    place: namespaces.Namespace, address: str, port: int, *, options: bytes = b"", source: str = ""
+) -> str:
+    """By this process, which no observer watches: the name of the error, "" where a byte came back."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with namespaces.entered(place), socket.socket(family, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        if source:
+            client.bind((source, 0))
+        if options:
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
+        try:
+            client.connect((address, port))
+            client.sendall(b"x")
+            return "" if client.recv(1) == b"x" else "EOF"
+        except ConnectionRefusedError:
+            return "ECONNREFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    flags: int
+    acknowledged: int
+    checksum_is_right: bool
+
+
+class RawClient:
+    """Sends SYNs as it likes, over IPv4, and reads what is answered to its port."""
+
+    def __init__(self, place: namespaces.Namespace, source: str, destination: str, port: int) -> None:
+        self._source, self._destination, self._port = source, destination, port
+        with namespaces.entered(place):
+            self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        self._raw.settimeout(5)
+        self._raw.bind((source, 0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._raw.close()
+
+    def send_syn(self, own_port: int, sequence: int) -> None:
+        header = _TCP.pack(own_port, self._port, sequence, 0, 5 << 4, SYN, 1024, 0, 0)
+        check = _checksum(self._pseudo(self._source, self._destination) + header)
+        packet = header[:16] + struct.pack("!H", check) + header[18:]
+        self._raw.sendto(packet, (self._destination, 0))
+
+    def answer(self, own_port: int) -> Answer:
+        while True:
+            packet = self._raw.recv(4096)
+            header = packet[(packet[0] & 0xF) * 4 :]
+            from_port, to_port, _, acknowledged, _, flags, *_ = _TCP.unpack_from(header)
+            if (from_port, to_port) == (self._port, own_port):
+                pseudo = self._pseudo(self._destination, self._source, len(header))
+                return Answer(flags, acknowledged, _checksum(pseudo + header) == 0)
+
+    @staticmethod
+    def _pseudo(source: str, destination: str, length: int = _TCP.size) -> bytes:
+        return socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", 6, length)
+
+
+def _checksum(data: bytes) -> int:
+    total = sum(word for (word,) in struct.iter_unpack("!H", data + b"\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def tc(place: namespaces.Namespace, *arguments: str) -> str:
+    """tc(8) inside a namespace of the laboratory."""
+    with namespaces.entered(place):
+        done = subprocess.run(["tc", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"tc {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

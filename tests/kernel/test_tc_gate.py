@@ -1,0 +1,224 @@
+"""The packet gate by itself, on the interfaces of a laboratory: whom it refuses, what it counts, and that it
+leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent.model import Decision, Origin
+from tests.fixtures.clients import dial
+from tests.kernel.tc_world import (
+    CLOSED,
+    INTERFACES,
+    LICENSED,
+    OPEN,
+    RST_ACK,
+    UNDECLARED,
+    UNLICENSED,
+    Answer,
+    RawClient,
+    TcWorld,
+    connect,
+    namespace,
+    tc,
+)
+
+pytestmark = pytest.mark.root
+
+V4, V6 = "10.77.2.1", "fd77:2::1"
+REFUSED = "ECONNREFUSED"
+NOPS = b"\x01\x01\x01\x00"
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[TcWorld]:
+    with TcWorld() as made:
+        yield made
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_an_unlicensed_address_is_refused_and_counted_once(world: TcWorld, address: str) -> None:
+    denied = (Origin.REMOTE, Decision.DENIED)
+    with world.attached():
+        refused, attempts = world.refused(), world.attempts().get(denied, 0)
+        assert connect(world.lab.remote, address, CLOSED) == REFUSED
+        assert world.refused() == refused + 1
+        assert world.attempts()[denied] == attempts + 1
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_a_licensed_address_passes(world: TcWorld, address: str) -> None:
+    allowed = (Origin.REMOTE, Decision.ALLOWED)
+    with world.attached():
+        refused, attempts = world.refused(), world.attempts().get(allowed, 0)
+        assert connect(world.lab.remote, address, OPEN) == ""
+        assert world.refused() == refused
+        assert world.attempts()[allowed] == attempts + 1, "counted where it was established"
+
+
+def test_observe_refuses_nothing(world: TcWorld) -> None:
+    with world.attached("observe"):
+        refused = world.refused()
+        assert connect(world.lab.remote, V4, CLOSED) == ""
+        assert world.refused() == refused
+
+
+def test_nothing_is_refused_before_the_gate_is_said_to_be_there(world: TcWorld) -> None:
+    with world.attached():
+        world.maps.set_gates([])
+        try:
+            assert connect(world.lab.remote, V4, CLOSED) == ""
+        finally:
+            world.maps.set_gates(["tc"])
+
+
+def test_undeclared_and_failsafe_ports_pass(world: TcWorld) -> None:
+    with world.attached():
+        assert connect(world.lab.remote, V4, UNDECLARED) == ""
+        world.maps.set_failsafe([CLOSED])
+        try:
+            assert connect(world.lab.remote, V4, CLOSED) == ""
+        finally:
+            world.maps.set_failsafe([])
+
+
+def test_options_do_not_hide_a_syn(world: TcWorld) -> None:
+    with world.attached():
+        assert connect(world.lab.remote, V4, CLOSED, options=NOPS) == REFUSED
+        assert connect(world.lab.remote, V4, CLOSED, options=NOPS * 10) == REFUSED
+        assert connect(world.lab.remote, V4, OPEN, options=NOPS) == ""
+
+
+def test_a_syn_sent_again_is_answered_again_and_counts_once(world: TcWorld) -> None:
+    with world.attached(), RawClient(world.lab.remote, "10.77.2.2", V4, CLOSED) as raw:
+        refused, attempts = world.refused(), world.attempts()[Origin.REMOTE, Decision.DENIED]
+        for sequence, count in ((100, 1), (100, 1), (0xFFFFFFFF, 2)):
+            raw.send_syn(40001, sequence)
+            answer = Answer(RST_ACK, (sequence + 1) & 0xFFFFFFFF, checksum_is_right=True)
+            assert raw.answer(40001) == answer
+            assert world.refused() == refused + count
+            assert world.attempts()[Origin.REMOTE, Decision.DENIED] == attempts + count
+
+
+@pytest.mark.parametrize("address", ["10.77.1.1", "fd77:1::1", V4])
+def test_a_container_is_judged_by_its_process(world: TcWorld, address: str) -> None:
+    lab = world.lab
+    denied = (Origin.CONTAINER, Decision.DENIED)
+    with world.attached():
+        assert dial(lab, lab.container, "plain", address, CLOSED, uid=LICENSED)["error"] == ""
+        refused, attempts = world.refused(), world.attempts().get(denied, 0)
+        remote = world.attempts().get((Origin.REMOTE, Decision.DENIED), 0)
+        assert dial(lab, lab.container, "plain", address, CLOSED, uid=UNLICENSED)["error"] == REFUSED
+        assert world.refused() == refused + 1
+        assert world.attempts()[denied] == attempts + 1
+        assert world.attempts().get((Origin.REMOTE, Decision.DENIED), 0) == remote
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.77.1.1", "fd77:1::1"])
+def test_loopback_is_judged_by_its_process(world: TcWorld, address: str) -> None:
+    lab = world.lab
+    with world.attached():
+        assert dial(lab, lab.host, "plain", address, CLOSED, uid=LICENSED)["error"] == ""
+        refused = world.refused()
+        assert dial(lab, lab.host, "plain", address, CLOSED, uid=UNLICENSED)["error"] == REFUSED
+        assert world.refused() == refused + 1
+
+
+def test_it_leaves_no_trace(world: TcWorld) -> None:
+    host = world.lab.host
+    before = {name: tc(host, "qdisc", "show", "dev", name) for name in INTERFACES}
+    with world.attached() as gate:
+        assert {place.interface for place in gate.attached()} == set(INTERFACES)
+        assert gate.hidden() == []
+        assert gate.failed() == {}
+    assert {name: tc(host, "qdisc", "show", "dev", name) for name in INTERFACES} == before
+
+
+def filters(world: TcWorld, interface: str, side: str = "ingress") -> str:
+    return tc(world.lab.host, "filter", "show", "dev", interface, side)
+
+
+def test_one_filter_however_often_and_by_however_many_agents(world: TcWorld) -> None:
+    with world.attached() as gate:
+        gate.sync([world.host])
+        after_a_restart = world.gate()
+        after_a_restart.sync([world.host])
+        assert filters(world, "to-remote").count(world.filter_name) == 1
+        assert connect(world.lab.remote, V4, CLOSED) == REFUSED
+        after_a_restart.detach()
+        assert "clsact" not in tc(world.lab.host, "qdisc", "show", "dev", "to-remote")
+
+
+@pytest.fixture
+def others_qdisc(world: TcWorld) -> Iterator[None]:
+    """Another tool has a clsact qdisc and an egress filter."""
+    tc(world.lab.host, "qdisc", "add", "dev", "to-remote", "clsact")
+    try:
+        add_filter(world, "egress", "1", "u32")
+        yield
+        assert "u32" in filters(world, "to-remote", "egress")
+    finally:
+        tc(world.lab.host, "qdisc", "del", "dev", "to-remote", "clsact")
+
+
+def add_filter(world: TcWorld, side: str, priority: str, kind: str) -> None:
+    """One that lets everything go on. The program, without a class, knows no namespace."""
+    place = ["filter", "add", "dev", "to-remote", side, "prio", priority]
+    if kind == "u32":
+        matches = ["u32", "match", "ip", "src", "192.0.2.1/32", "classid", "1:1"]
+        tc(world.lab.host, *place, "protocol", "ip", *matches)
+        return
+    with world.pinned_program() as path:
+        tc(world.lab.host, *place, "handle", "1", "bpf", "direct-action", "object-pinned", str(path))
+
+
+@pytest.mark.usefixtures("others_qdisc")
+@pytest.mark.parametrize(
+    ("kind", "priority", "hides"), [("bpf", "1", False), ("u32", "1", True), ("u32", "2", False)]
+)
+def test_filters_of_others_stay(world: TcWorld, kind: str, priority: str, hides: bool) -> None:
+    add_filter(world, "ingress", priority, kind)
+    before = filters(world, "to-remote")
+    with world.attached() as gate:
+        gate.sync([world.host])
+        assert [place.interface for place in gate.hidden()] == (["to-remote"] if hides else [])
+        assert filters(world, "to-remote").count(world.filter_name) == 1
+        assert connect(world.lab.remote, V4, CLOSED) == REFUSED
+    assert filters(world, "to-remote") == before
+
+
+@pytest.mark.usefixtures("others_qdisc")
+def test_a_filter_put_before_ours_is_told(world: TcWorld) -> None:
+    with world.attached() as gate:
+        with world.pinned_program() as path:
+            arguments = "filter add dev to-remote ingress prio 1 handle 9 bpf direct-action object-pinned"
+            tc(world.lab.host, *arguments.split(), str(path))
+        gate.sync([world.host])
+        assert [place.interface for place in gate.hidden()] == ["to-remote"]
+
+
+def test_interfaces_and_namespaces_that_are_no_longer_wanted_are_let_go(world: TcWorld) -> None:
+    container = namespace(world.lab.container)
+    with world.attached(places=[container]) as gate:
+        assert {(place.netns, place.interface) for place in gate.attached()} == {
+            *((world.host.cookie, name) for name in INTERFACES),
+            (container.cookie, "lo"),
+            (container.cookie, "eth0"),
+        }
+        gate.sync([world.host])
+        assert {place.netns for place in gate.attached()} == {world.host.cookie}
+        assert "clsact" not in tc(world.lab.container, "qdisc", "show", "dev", "eth0")
+        fewer = world.gate(["to-remote"])
+        fewer.sync([world.host])
+        assert [place.interface for place in fewer.attached()] == ["to-remote"]
+        assert filters(world, "lo") == ""
+
+
+def test_what_was_removed_comes_back(world: TcWorld) -> None:
+    with world.attached() as gate:
+        tc(world.lab.host, "qdisc", "del", "dev", "to-remote", "clsact")
+        assert connect(world.lab.remote, V4, CLOSED) == ""
+        gate.sync([world.host])
+        assert connect(world.lab.remote, V4, CLOSED) == REFUSED
