@@ -125,7 +125,7 @@ def _violations(snapshot: Snapshot) -> Metric:
 def _refused(snapshot: Snapshot) -> Metric:
     family = _counter(
         "licet_refused",
-        "What each gate has refused; at the socket gate packets, of which one attempt can have several.",
+        "Attempts that each gate has refused; the socket gate, a backstop, may count one more than once.",
         ("service", "port_class", "gate"),
     )
     for target in _known(snapshot, (key[0] for key in snapshot.refused)):

@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from agent.daemon.usage import IDLE_NS, NAMED_CONSUMERS, Attempt, Usage, consumer_name
+from agent.daemon.usage import (
+    IDLE_NS,
+    NAMED_CONSUMERS,
+    REMEMBERED,
+    REMEMBERED_NS,
+    Attempt,
+    Usage,
+    consumer_name,
+)
 from agent.kernel import abi
 from agent.kernel.records import Names
-from agent.model import Decision, Origin, Process, Protocol, Reason
+from agent.model import Decision, Origin, Process, Protocol, Reason, to_address
 from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
 
 NOW_NS = 5_000_000_000
@@ -64,11 +72,19 @@ class World:
         self.completed.append((seen, comm, tuple(gids)))
         return completed(seen, comm=comm, args=args)
 
-    def attempts(self, key: abi.UseKey, count: int, *, pid: int = 7, last_ns: int = NOW_NS) -> None:
+    def attempts(
+        self,
+        key: abi.UseKey,
+        count: int,
+        *,
+        pid: int = 7,
+        first_ns: int = NOW_NS,
+        last_ns: int = NOW_NS,
+    ) -> None:
         """The row of this consumer stands at `count` now."""
         row = abi.Use(
             attempts=count,
-            first_ns=NOW_NS,
+            first_ns=first_ns,
             last_ns=last_ns,
             first=abi.Identity(pid=pid, exe=key.exe, uid=key.uid),
             verdict=abi.Verdict(target=key.target, grant=3),
@@ -228,6 +244,62 @@ def test_a_named_consumer_keeps_its_name_when_others_come(world: World) -> None:
         world.attempts(use_key(number), 1)
     world.attempts(use_key(0), 9)
     assert world.usage.violations_by_consumer()["db", "c0"] == 9
+
+
+def test_denied_attempts_are_known_by_consumer(world: World) -> None:
+    world.attempts(use_key(1), 5)
+    world.attempts(use_key(2, decision=Decision.ALLOWED), 50)
+    world.attempts(use_key(3), 2, last_ns=NOW_NS - 1)
+    (one,) = world.usage.denied(NOW_NS)
+    assert (one.consumer, one.target, one.reason, one.port) == ("c1", DB, Reason.UNLICENSED_PRINCIPAL, 5432)
+    assert (one.attempts, one.first_boot_ns, one.last_boot_ns) == (5, NOW_NS, NOW_NS)
+
+
+def test_a_remote_consumer_is_known_by_its_network(world: World) -> None:
+    key = use_key()
+    key.source = abi.RawAddress.of(to_address("10.9.9.0"))
+    world.attempts(key, 3, pid=0)
+    assert [one.consumer for one in world.usage.denied(0)] == ["10.9.9.0/24"]
+
+
+def test_a_denied_consumer_is_remembered_for_an_hour_without_its_row(world: World) -> None:
+    world.attempts(use_key(1), 5)
+    world.repeats()
+    world.repeats(NOW_NS + IDLE_NS + 1)
+    assert world.counters.uses.rows == {}
+    assert [(one.consumer, one.attempts) for one in world.usage.denied(NOW_NS)] == [("c1", 5)]
+    assert world.usage.denied(NOW_NS + 1) == []
+    later_ns = NOW_NS + 2 * IDLE_NS
+    world.attempts(use_key(1), 2, last_ns=later_ns)
+    assert sum(one.attempts for one in world.usage.denied(NOW_NS)) == 7
+    world.repeats(later_ns)
+    world.repeats(later_ns + IDLE_NS + 1)
+    (one,) = world.usage.denied(NOW_NS)
+    assert (one.attempts, one.first_boot_ns, one.last_boot_ns) == (7, NOW_NS, later_ns)
+
+
+def test_what_came_more_than_an_hour_before_is_not_added_up(world: World) -> None:
+    key = use_key(1)
+    world.attempts(key, 5)
+    world.repeats()
+    world.repeats(NOW_NS + IDLE_NS + 1)
+    later_ns = NOW_NS + REMEMBERED_NS + 1
+    world.attempts(key, 2, last_ns=later_ns, first_ns=later_ns)
+    world.repeats(later_ns)
+    world.repeats(later_ns + IDLE_NS + 1)
+    (one,) = world.usage.denied(NOW_NS)
+    assert (one.attempts, one.first_boot_ns) == (2, later_ns)
+
+
+def test_a_flood_of_consumers_is_remembered_only_so_far(world: World) -> None:
+    world.counters.uses.max_entries = world.counters.told.max_entries = 10 * REMEMBERED
+    for number in range(REMEMBERED + 50):
+        world.attempts(use_key(number), 1)
+    world.repeats()
+    world.repeats(NOW_NS + IDLE_NS + 1)
+    kept = {one.consumer for one in world.usage.denied(0)}
+    assert len(kept) == REMEMBERED
+    assert f"c{REMEMBERED + 49}" in kept
 
 
 @pytest.mark.parametrize(
