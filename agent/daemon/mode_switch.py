@@ -39,6 +39,7 @@ class ModeSwitch:
     denied: Callable[[int], Sequence[Denied]]
     """Consumers with a denied attempt since an instant of CLOCK_BOOTTIME (Usage.denied)."""
     failsafe: frozenset[int]
+    """Ports that are never refused; may be replaced when the agent's own is known."""
     tell: Callable[[Event], None]
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -56,32 +57,40 @@ class ModeSwitch:
         )
 
     def count(self) -> int:
-        """Overrides in force."""
-        return len(self.overrides.listed())
+        """Overrides in force, but those that wait for their target to return."""
+        return sum(1 for one in self._listed() if one["in_policy"])
 
     def listed(self) -> dict[str, Any]:
         """JSON-ready: targets with their modes, overrides, gates."""
         return {
             "targets": [self._target_fields(target) for target in self._targets()],
-            "overrides": [
-                {
-                    **_fields(one),
-                    "seconds_left": None if left_s is None else round(left_s, 1),
-                    "since": now_text(one.since_unix_s),
-                    "uid": one.uid,
-                    "pid": one.pid,
-                    "in_policy": one.target is None or one.target in self._targets(),
-                }
-                for one, left_s in self.overrides.listed()
-            ],
+            "overrides": self._listed(),
             "gates": list(self.attached()),
         }
+
+    def _listed(self) -> list[dict[str, Any]]:
+        targets = set(self._targets())
+        return [
+            {
+                **_fields(one),
+                "seconds_left": self._seconds_left(one),
+                "since": now_text(one.since_unix_s),
+                "uid": one.uid,
+                "pid": one.pid,
+                "in_policy": one.target is None or one.target in targets,
+            }
+            for one in self.overrides.listed()
+        ]
 
     def preview(self, request: ModeRequest) -> dict[str, Any]:
         """Whose attempts of the last hour would be refused from then on, most first. Raises ModeError."""
         self._check(request)
-        foreseen = {target: self._foreseen(request, target) for target in self._targets()}
-        refused = {target for target, mode in foreseen.items() if mode is Mode.ENFORCE}
+        after = self.overrides.foresee(request.scope, request.mode)
+        refused = {
+            target
+            for target in self._targets()
+            if after(target, self._policy_mode(target)).mode is Mode.ENFORCE
+        }
         if request.scope is not None:
             refused = {target for target in refused if request.scope in (target.service, str(target))}
         since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - PREVIEW_S * 10**9
@@ -140,10 +149,6 @@ class ModeSwitch:
             )
         self.overrides.check(request.scope, request.mode)
 
-    def _foreseen(self, request: ModeRequest, target: Target) -> Mode:
-        policy_mode = self._policy_mode(target)
-        return self.overrides.foreseen(request.scope, request.mode, target, policy_mode).mode
-
     def _targets(self) -> Sequence[Target]:
         policy = self.policy()
         return policy.targets if policy else ()
@@ -165,7 +170,7 @@ class ModeSwitch:
         }
 
     def _seconds_left(self, one: Override | None) -> float | None:
-        left = dict(self.overrides.listed()).get(one) if one else None
+        left = self.overrides.seconds_left(one) if one else None
         return None if left is None else round(left, 1)
 
 

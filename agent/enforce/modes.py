@@ -142,30 +142,29 @@ class Overrides:
                 self._entries = entries
             return ended
 
-    def listed(self, now_boot_ns: int | None = None) -> list[tuple[Override, float | None]]:
-        """Overrides in force with the seconds they have left (None: they don't end), the host's first. Those
-        of targets the policy no longer has are among them: they wait for their return."""
-        now_ns = self._boot_ns() if now_boot_ns is None else now_boot_ns
-        in_force = sorted(
-            (one for one in self._entries.values() if one.in_force(now_ns)), key=lambda one: one.scope or ""
-        )
-        return [
-            (one, None if one.until_boot_ns is None else (one.until_boot_ns - now_ns) / 1e9)
-            for one in in_force
-        ]
+    def listed(self) -> list[Override]:
+        """Those in force, the host's first. Those of targets the policy no longer has are among them: they
+        wait for their return."""
+        now_ns = self._boot_ns()
+        in_force = (one for one in self._entries.values() if one.in_force(now_ns))
+        return sorted(in_force, key=lambda one: one.scope or "")
+
+    def seconds_left(self, one: Override) -> float | None:
+        """None: it does not end by itself."""
+        return None if one.until_boot_ns is None else (one.until_boot_ns - self._boot_ns()) / 1e9
 
     def effective(self, target: Target, policy_mode: Mode) -> Effective:
         """What holds now, as the kernel sees it."""
         return self._effective(self._entries, target, policy_mode)
 
-    def foreseen(self, scope: str | None, mode: Mode | None, target: Target, policy_mode: Mode) -> Effective:
-        """What would hold after a set, or (mode None) a reset. Raises ModeError as those do."""
+    def foresee(self, scope: str | None, mode: Mode | None) -> Callable[[Target, Mode], Effective]:
+        """`effective` as it would be after a set, or (mode None) a reset. Raises ModeError as those do."""
         if mode is None:
             entries = self._without(self._reset_by(scope))
         else:
             made = {key: Override(key, mode, None, None, 0.0, 0, 0) for key in self._set_by(scope)}
             entries = {**self._entries, **made}
-        return self._effective(entries, target, policy_mode)
+        return lambda target, policy_mode: self._effective(entries, target, policy_mode)
 
     def enforces_without_help(self, target: Target, policy_mode: Mode) -> bool:
         """Does it enforce now, or will it once overrides end by themselves? The gates of such a target must
