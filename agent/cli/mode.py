@@ -37,7 +37,7 @@ def mode(
         str | None, typer.Option("--target", "-t", help="SERVICE or SERVICE/CLASS; default: the whole host.")
     ] = None,
     for_: Annotated[
-        str | None, typer.Option("--for", help="Back to the policy's mode after 90s, 10m, 2h, 1d.")
+        str | None, typer.Option("--for", help="It ends by itself after 90s, 10m, 2h, 1d.")
     ] = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="Take the override away: the policy's mode holds.")
@@ -115,13 +115,11 @@ def _clock(time: str) -> str:
 def _tell(answer: Mapping[str, Any]) -> None:
     scope = printable(answer["scope"] or "the host")
     until = answer["made"][0]["until"] if answer["made"] else None
+    without = _without_it(answer)
     if answer["mode"]:
-        print(
-            f"{scope}: {answer['mode']}"
-            + (f" until {_clock(until)}, then the policy's mode" if until else "")
-        )
+        print(f"{scope}: {answer['mode']}" + (f" until {_clock(until)}, then {without}" if until else ""))
     elif answer["previous"]:
-        print(f"{scope}: the policy's mode")
+        print(f"{scope}: {without}")
     else:
         print(f"{scope}: no override was set")
     if answer["mode"]:
@@ -132,6 +130,13 @@ def _tell(answer: Mapping[str, Any]) -> None:
     enforcing = [one for one in answer["targets"] if one["mode"] == Mode.ENFORCE]
     gates = ", ".join(answer["gates"]) or "none"
     print(f"{len(enforcing)} of {len(answer['targets'])} targets enforce; gates attached: {gates}")
+
+
+def _without_it(answer: Mapping[str, Any]) -> str:
+    """What holds where the override is gone."""
+    if answer["scope"] is not None and any(one["scope"] is None for one in answer["overrides"]):
+        return "the override of the host"
+    return "the policy's mode"
 
 
 def _scoped(one: Mapping[str, Any]) -> str:

@@ -204,7 +204,13 @@ def _by_consumer(rows: Iterable[Denied]) -> list[dict[str, Any]]:
 
 def _event(request: ModeRequest, change: Change, caller: Caller) -> Event:
     until = _until(change.made[0]) if change.made else None
-    what = f"set to {request.mode}" if request.mode else "reset to the policy's mode"
+    what = (
+        f"set to {request.mode}"
+        if request.mode
+        else "override taken away"
+        if change.previous
+        else "reset, where no override was set"
+    )
     message = f"{request.scope or HOST}: {what}" + (f" until {until}" if until else "")
     return {
         "type": "mode",

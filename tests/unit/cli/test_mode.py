@@ -159,6 +159,18 @@ def test_the_answer_says_what_was_replaced_and_what_stays(licet: Licet, agent: F
     ]
 
 
+def test_what_follows_an_override_may_be_the_hosts(licet: Licet, agent: FakeAgent) -> None:
+    agent.turns_to_enforce = []
+    of_db = {"scope": "orders-db/admin", "mode": "observe", "until": "2026-05-01T14:12:11.000000Z"}
+    of_host = {**MODES["overrides"][0], "scope": None}
+    agent.mode_answer = {"made": [of_db], "overrides": [of_host]}
+    shown = licet("observe", "--target", "orders-db/admin", "--for", "10m").stdout
+    assert "until 2026-05-01T14:12:11Z, then the override of the host\n" in shown
+    agent.mode_answer = {"previous": [of_db], "overrides": []}
+    shown = licet("--reset", "--target", "orders-db/admin").stdout
+    assert shown.startswith("orders-db/admin: the policy's mode\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
