@@ -44,9 +44,13 @@ def unload(
     ] = False,
 ) -> None:
     """Let go of every program, map and link. Counters are gone with them."""
+    from agent.daemon.packet_gate import let_go
     from agent.kernel import load as kernel
 
-    kernel.unload(load_settings(config), all_versions=all_versions)
+    settings = load_settings(config)
+    kernel.require_root()
+    let_go(settings)
+    kernel.unload(settings, all_versions=all_versions)
 
 
 def version() -> None:

@@ -26,6 +26,12 @@ def status(config: Config = None, as_json: Json = False) -> None:
     )
     print()
     print_table(
+        ("GATE", "ATTACHED TO", "NOTE"),
+        ((one["gate"], one["attached_to"] or "-", one["note"]) for one in answer["gates"]),
+        nothing="this agent has no gates",
+    )
+    print()
+    print_table(
         ("MAP", "ENTRIES", "ROOM FOR"),
         ((name, use["entries"], use["capacity"]) for name, use in answer["maps"].items()),
         nothing="no map is counted",

@@ -18,13 +18,17 @@ from agent.daemon.gating import Gates
 from agent.daemon.host import Host
 from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import Listening
+from agent.daemon.mode_switch import ModeSwitch
+from agent.daemon.packet_gate import packet_gate
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.state import State
 from agent.daemon.telling import Teller
 from agent.daemon.usage import Usage
 from agent.daemon.view import View
+from agent.enforce.modes import Overrides
 from agent.errors import ConfigError, LicetError
 from agent.export.event_log import EventLog
+from agent.export.events import Event
 from agent.export.server import Servers
 from agent.kernel import abi, libbpf, ring
 from agent.kernel.gates import BIND, CONNECT, CgroupGate, SocketGate
@@ -32,7 +36,7 @@ from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
-from agent.model import Mode, Reason, Target
+from agent.model import Reason
 from agent.observe.address_watch import AddressWatch
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
@@ -44,6 +48,7 @@ STORE_TIME_S = 60.0
 EDGES_AFTER_S = 5.0
 GATES_S = 0.5
 CUT_S = 0.5
+MODES_S = 0.5
 
 
 class Daemon:
@@ -84,7 +89,7 @@ class Daemon:
             flows=flows,
             complete=self._attributor.complete,
             namespaces=namespaces.all,
-            enforces=self._enforces,
+            enforces=lambda target: self._switch.enforces(target),
             failsafe=self._failsafe,
         )
         self._quiet = quiet
@@ -107,12 +112,30 @@ class Daemon:
         self._gates = Gates(
             settings=settings,
             maps=self._maps,
-            wanted=self._something_enforces,
+            wanted=lambda: self._switch.gates_wanted(),
             namespaces=namespaces.all,
             connect=CgroupGate(pins, Path(manifest.cgroup), CONNECT),
             bind=CgroupGate(pins, Path(manifest.cgroup), BIND),
             socket=SocketGate(pins),
+            make_packet_gate=lambda: packet_gate(settings),
         )
+        self._overrides = Overrides(
+            self._counters.modes,
+            self._keeper.ids.target,
+            lambda: self._keeper.policy.targets if self._keeper.policy else (),
+            settings.paths.state / "modes.json",
+        )
+        self._switch = ModeSwitch(
+            overrides=self._overrides,
+            gates=self._gates,
+            attached=lambda: self._gates.attached,
+            policy=lambda: self._keeper.policy,
+            denied=self._usage.denied,
+            failsafe=self._failsafe,
+            tell=self._tell_mode,
+        )
+        self._view.mode_switch = self._switch
+        self._view.gates = self._gates
         self._ring = libbpf.RingReader(self._counters.ring.fd)
         self._host_busy = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -125,6 +148,7 @@ class Daemon:
         await self._first_policy()
         self._tune()
         self._maps.set_failsafe(self._failsafe)
+        await asyncio.to_thread(self._overrides.restore)
         await self._settle_gates()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -157,6 +181,7 @@ class Daemon:
             asyncio.create_task(self._every(STORE_TIME_S, self._store_time)),
             asyncio.create_task(self._every(GATES_S, self._gates.follow)),
             asyncio.create_task(self._every(CUT_S, self._cut)),
+            asyncio.create_task(self._every(MODES_S, self._switch.follow)),
             asyncio.create_task(self._say_edges()),
             asyncio.create_task(self._stand_by()),
         ]
@@ -200,6 +225,7 @@ class Daemon:
                 self._teller.policy_refused(str(error))
                 raise
         self._tune()
+        await asyncio.to_thread(self._overrides.restore)
         await self._settle_gates()
         self._cutter.look_again()
         self._teller.policy_loaded()
@@ -212,13 +238,9 @@ class Daemon:
             if self._quiet:  # people have been told
                 log.error("the policy in force stays: %s", error)
 
-    def _enforces(self, target: Target) -> bool:
-        policy = self._keeper.policy
-        return policy is not None and policy.mode_of(target) is Mode.ENFORCE
-
-    def _something_enforces(self) -> bool:
-        policy = self._keeper.policy
-        return any(self._enforces(target) for target in policy.targets) if policy else False
+    def _tell_mode(self, event: Event) -> None:
+        self._cutter.look_again()
+        self._teller.mode(event)
 
     async def _cut(self) -> None:
         if self._gates.attached:

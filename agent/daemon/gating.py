@@ -6,26 +6,24 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from agent.config import Settings
+from agent.daemon.packet_gate import PROGRAM as PACKET_PROGRAM
+from agent.enforce.tc import TcGate
 from agent.errors import KernelError
 from agent.kernel import load
-from agent.kernel.gates import CgroupGate, SocketGate
+from agent.kernel.gates import BIND, CONNECT, CgroupGate, SocketGate
 from agent.kernel.maps import PolicyMaps
 from agent.model import Namespace
 
 log = logging.getLogger(__name__)
 
-
-class PacketGate(Protocol):
-    """The tc gate, as far as it is attached and let go of."""
-
-    def sync(self, namespaces: Sequence[Namespace]) -> None: ...
-
-    def detach(self) -> None: ...
-
-    def attached(self) -> Sequence[object]: ...
+GATE_PROGRAMS = {
+    "connect": tuple(CONNECT),
+    "bind": tuple(BIND),
+    "socket": ("refuse_lookup",),
+    "tc": (PACKET_PROGRAM,),
+}
 
 
 @dataclass(slots=True)
@@ -41,12 +39,14 @@ class Gates:
     connect: CgroupGate
     bind: CgroupGate
     socket: SocketGate
-    packet: Callable[[], PacketGate] | None = None
-    """Makes the tc gate; called once its program is loaded."""
+    make_packet_gate: Callable[[], TcGate]
+    """Called once its program is loaded, or to let go of what an earlier run has left."""
     missing: dict[str, str] = field(default_factory=dict)
     """By program, why this kernel does not take it."""
     attached: tuple[str, ...] = ()
-    _packet: PacketGate | None = None
+    _packet: TcGate | None = None
+    _is_clean: bool = False
+    """Nothing is attached, by an earlier run neither."""
     _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def stand_by(self) -> None:
@@ -72,11 +72,47 @@ class Gates:
             if self.attached:
                 await asyncio.to_thread(self._sync)
 
+    def status(self) -> list[dict[str, str]]:
+        """Each gate: gate, attached_to ("" where it is not), note."""
+        cgroup = self.settings.scope.cgroup
+        places = {
+            "connect": cgroup,
+            "bind": cgroup,
+            "socket": f"{len(self.socket.attached())} network namespaces",
+            "tc": f"{len(self._packet.attached()) if self._packet else 0} interfaces",
+        }
+        return [
+            {
+                "gate": gate,
+                "attached_to": place if gate in self.attached else "",
+                "note": self._why_missing(gate) or (self._packet_note() if gate == "tc" else ""),
+            }
+            for gate, place in places.items()
+        ]
+
+    def _packet_note(self) -> str:
+        if not self.settings.scope.interfaces:
+            return "scope.interfaces names none; the socket gate refuses"
+        if self._packet is None:
+            return ""
+        notes = [f"{place.interface}: {why}" for place, why in self._packet.failed().items()]
+        hidden = ", ".join(sorted({place.interface for place in self._packet.hidden()}))
+        if hidden:
+            notes.append(
+                f"another filter runs before ours on {hidden}; the socket gate refuses what it lets by"
+            )
+        return "; ".join(notes)
+
+    def _why_missing(self, gate: str) -> str:
+        programs = GATE_PROGRAMS[gate]
+        return "; ".join(why for name, why in self.missing.items() if name in programs)
+
     def _load(self) -> None:
         self.missing = load.load_gates(self.settings)
 
     def _attach(self) -> None:
         self._load()
+        self._is_clean = False
         try:
             self.connect.attach()
             self.bind.attach()
@@ -95,8 +131,8 @@ class Gates:
                 log.error("the socket gate is not attached everywhere: %s", error)
             if self.socket.attached():
                 attached.append("socket")
-        if self.packet and self.settings.scope.interfaces and "refuse_packet" not in self.missing:
-            self._packet = self._packet or self.packet()
+        if self.settings.scope.interfaces and PACKET_PROGRAM not in self.missing:
+            self._packet = self._packet or self.make_packet_gate()
             self._packet.sync(namespaces)
             if self._packet.attached():
                 attached.append("tc")
@@ -109,11 +145,13 @@ class Gates:
 
     def _detach(self) -> None:
         self._say(())
-        if self._packet:
-            self._packet.detach()
+        if self._is_clean:
+            return
+        (self._packet or self.make_packet_gate()).detach(self.namespaces())
         self.socket.detach()
         self.bind.detach()
         self.connect.detach()
+        self._is_clean = True
 
     def _say(self, attached: Sequence[str]) -> None:
         self.attached = tuple(attached)

@@ -13,6 +13,7 @@ from typing import Any
 import agent
 from agent.config import Settings
 from agent.daemon.flows import FlowTable
+from agent.daemon.gating import Gates
 from agent.daemon.listening import Listening
 from agent.daemon.mode_switch import ModeSwitch
 from agent.daemon.policies import PolicyKeeper
@@ -39,9 +40,10 @@ NOT_COVERED = (
     ("unix sockets", "a connection through one is neither judged nor counted"),
     ("UDP that does not connect()", "sendto() without connect() is neither judged nor counted"),
     ("raw and packet sockets, TUN", "what is injected there is seen only where a local server accepts it"),
-    ("NAT on this host", "a connection that is rewritten may count once at each end"),
+    ("NAT on this host", "a rewritten connection may count at each end, and arrives judged by its address"),
+    ("MPTCP's further subflows", "not counted; the first one was judged"),
+    ("addresses that others can send from", "a cidr principal is whoever has the address"),
     ("network namespaces held only by a file descriptor", "their listeners are not listed"),
-    ("gates", "this version observes: nothing is refused"),
 )
 _COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")
 
@@ -60,6 +62,7 @@ class View:
     event_log: EventLog
     reload_now: Callable[[], Awaitable[None]]
     mode_switch: ModeSwitch | None = None
+    gates: Gates | None = None
     """None: modes can't be switched, and the policy's hold."""
     public_address: str = ""
     is_ready: bool = False
@@ -180,6 +183,7 @@ class View:
             },
             "pins": str(self.pins.base),
             "hooks": self._hooks(),
+            "gates": self.gates.status() if self.gates else [],
             "programs": self.pins.programs(),
             "kernel": {"release": os.uname().release, "bcc": self.manifest.bcc},
             "not_covered": [{"what": what, "follows": follows} for what, follows in NOT_COVERED],

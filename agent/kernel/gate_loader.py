@@ -29,6 +29,7 @@ PROGRAMS: tuple[Program, ...] = (
     ("refuse_connect", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT, "refuse_connect6"),
     ("refuse_bind", CGROUP_SOCK_ADDR, CGROUP_INET4_BIND, "refuse_bind4"),
     ("refuse_bind", CGROUP_SOCK_ADDR, CGROUP_INET6_BIND, "refuse_bind6"),
+    ("refuse_packet", SCHED_CLS, -1, "refuse_packet"),
     ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, "refuse_lookup"),
 )
 

@@ -16,10 +16,9 @@ HEADERS = (
     "tell.h",
     "refuse.h",
     "remote.h",
-    "packet.h",
 )
 PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
-GATES = ("gate.c", "bind.c", "lookup.c", "tc.c")
+GATES = ("gate.c", "bind.c", "lookup.c", "packet.h", "tc.c")
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.stage import Stage
@@ -38,6 +40,7 @@ licenses:
       - {{id: app, classes: [internal], principals: [billing]}}
       - {{id: operate, classes: [admin], principals: [ops]}}
 """
+ENFORCE_S = 8
 SHOWN = ("licet_connections_total", "licet_violations_total", "licet_active_connections", "licet_exposures")
 
 
@@ -51,6 +54,7 @@ class Demo:
         self._report = lab.executable("home/report")
         self._sidecar = lab.executable("container/sidecar")
         self._ops = lab.executable("ops/bin/psql")
+        self._ends_s = 0.0
 
     def play(self) -> None:
         agent = self._start()
@@ -61,6 +65,9 @@ class Demo:
         self._admin_port(agent)
         self._wide_listener(agent)
         self._numbers(agent)
+        self._enforce(agent)
+        self._daemon_killed(agent)
+        self._lets_go(agent)
 
     def _start(self) -> RunningAgent:
         lab, stage = self._lab, self._stage
@@ -78,7 +85,12 @@ class Demo:
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=90)
         policy = POLICY.format(ops=self._ops, expires=expires.strftime("%Y-%m-%dT%H:%M:%SZ"))
         stage.say("".join(f"   | {line}\n" for line in policy.splitlines()))
-        agent = lab.agent(policy, {"acceptor": "always", "intervals": {"summary": 1, "reconcile": 1}})
+        settings = {
+            "acceptor": "always",
+            "intervals": {"summary": 1, "reconcile": 1},
+            "scope": {"interfaces": ["lo", "to-container", "to-remote"]},
+        }
+        agent = lab.agent(policy, settings)
         stage.check("the agent is ready", agent.status()["ready"], True)
         return agent
 
@@ -195,6 +207,68 @@ class Demo:
         stage.check("violations of orders-db", violations, expected)
         lost = {labels["cause"]: value for labels, value in of(samples, "licet_events_lost_total") if value}
         stage.check("events lost", lost, {})
+
+    def _enforce(self, agent: RunningAgent) -> None:
+        lab, stage = self._lab, self._stage
+        stage.step(f"orders-db is switched to enforce for {ENFORCE_S} s: the same attempts now fail at once")
+        told = len(agent.events())
+        mode = agent.licet("mode", "enforce", "--target", "orders-db", "--for", f"{ENFORCE_S}s", "--yes")
+        self._ends_s = time.monotonic() + ENFORCE_S
+        for line in mode.stdout.splitlines():
+            stage.say(f"   | {line}")
+        stage.check("the report script", self._attempts(self._report, 3, "user.slice", 1002), {"EPERM": 3})
+        container = lab.load(
+            lab.container, lab.host.v4, 5432, connections=2, program=self._sidecar, cgroup="pod-1", uid=1003
+        )
+        stage.check("the container", container["errors"], {"EPERM": 2})
+        remote = lab.load(lab.remote, lab.host.v4, 5432, connections=4)
+        stage.check("the other machine", remote["errors"], {"ECONNREFUSED": 4})
+        stage.check("billing, at the admin port", self._billing_at("127.0.0.1", 9187), {"EPERM": 1})
+        stage.check("billing, at its own port", self._billing_at(lab.host.v4, 5432), {})
+        stage.check_event(
+            agent, told, {"decision": "denied", "enforced": True, "consumer.exe": str(self._report)}
+        )
+
+    def _daemon_killed(self, agent: RunningAgent) -> None:
+        lab, stage = self._lab, self._stage
+        stage.step("The daemon is killed: the kernel goes on by itself")
+        agent.kill9()
+        stage.check("the report script", self._attempts(self._report, 3, "user.slice", 1002), {"EPERM": 3})
+        remote = lab.load(lab.remote, lab.host.v4, 5432, connections=4)
+        stage.check("the other machine", remote["errors"], {"ECONNREFUSED": 4})
+        stage.check("billing", self._billing_at(lab.host.v4, 5432), {})
+
+    def _lets_go(self, agent: RunningAgent) -> None:
+        lab, stage = self._lab, self._stage
+        stage.step(
+            "The time is over, and enforcing ends by itself; the daemon comes back and knows the counts"
+        )
+        stage.check("the daemon was dead when it ended", time.monotonic() < self._ends_s, True)
+        time.sleep(max(0.0, self._ends_s - time.monotonic()) + 0.1)
+        stage.check("the report script", self._attempts(self._report, 3, "user.slice", 1002), {})
+        stage.check("the other machine", lab.load(lab.remote, lab.host.v4, 5432)["errors"], {})
+        agent.start()
+        stage.check("denied, on this host", connections(agent, "internal", "loopback", "denied"), 3 + 9)
+        stage.check("denied, in the container", connections(agent, "internal", "container", "denied"), 2 + 2)
+        stage.check("denied, from elsewhere", connections(agent, "internal", "remote", "denied"), 4 + 9)
+        stage.check("allowed", connections(agent, "internal", "loopback", "allowed"), 20 + 2)
+        refused = {
+            labels["gate"]: value
+            for labels, value in of(agent.metrics(), "licet_refused_total", port_class="internal")
+            if value
+        }
+        stage.check("refused, by gate", refused, {"connect": 8.0, "tc": 8.0})
+
+    def _billing_at(self, address: str, port: int) -> dict[str, int]:
+        return self._lab.load(
+            self._lab.host, address, port, program=self._billing, cgroup="billing.service", uid=1001
+        )["errors"]
+
+    def _attempts(self, program: Path, count: int, cgroup: str, uid: int) -> dict[str, int]:
+        host = self._lab.host
+        return self._lab.load(
+            host, host.v4, 5432, connections=count, program=program, cgroup=cgroup, uid=uid
+        )["errors"]
 
 
 def denied(port_class: str) -> dict[str, Any]:

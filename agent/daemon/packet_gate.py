@@ -1,0 +1,34 @@
+"""The tc gate of this agent: its filters are named after its pins."""
+
+from __future__ import annotations
+
+import zlib
+
+from agent.config import Settings
+from agent.enforce.tc import TcGate
+from agent.kernel import libbpf
+from agent.kernel.pins import Pins
+from agent.observe.cgroup import find_mount
+from agent.observe.netns import Namespaces, open_in
+from agent.observe.proc import ProcReader
+
+PROGRAM = "refuse_packet"
+_NO_PROGRAM = -1
+
+
+def packet_gate(settings: Settings) -> TcGate:
+    """Without the program, where it is not pinned, it can only let go. Raises PinError without the maps."""
+    pins = Pins(settings.paths.pins)
+    try:
+        program = libbpf.open_pin(pins.program(PROGRAM))
+    except FileNotFoundError:
+        program = _NO_PROGRAM
+    name = f"licet-{zlib.crc32(str(pins.root).encode()):08x}"
+    return TcGate(program, pins.open_map("tc_netns"), name, settings.scope.interfaces, open_in)
+
+
+def let_go(settings: Settings) -> None:
+    """Remove our filters from every network namespace in scope. Fine where there are none."""
+    if Pins(settings.paths.pins).map("tc_netns").exists():
+        reader = ProcReader(settings.paths.proc, cgroup_mount=find_mount())
+        packet_gate(settings).detach(Namespaces(reader, settings.scope.namespaces).all())
