@@ -122,7 +122,8 @@ int refuse_packet(struct __sk_buff *skb)
 	struct syn syn = {};
 	u64 netns;
 
-	if (!read_syn(skb, &syn) || !declared(syn.here.local_port))
+	if (is_plainly_no_syn(skb, link_bytes) || !read_syn(skb, &syn) ||
+	    !declared(syn.here.local_port))
 		return TC_ACT_UNSPEC;
 	netns = netns_of(skb);
 	if (!netns)

@@ -88,15 +88,17 @@ class TcGate:
         self._run_in = run_in
         self._namespaces: dict[int, Namespace] = {}
         self._found: dict[int, _Found] = {}
+        self._watches: dict[int, LinkWatch] = {}
 
     def sync(self, namespaces: Iterable[Namespace]) -> None:
         """Attach to the matching interfaces of these namespaces, and to no others; a namespace that is gone
-        meanwhile is left out. Three milliseconds for a namespace."""
+        meanwhile is left out. Takes about 3 ms for a namespace with three interfaces."""
         wanted = {namespace.cookie: namespace for namespace in namespaces} if self._patterns else {}
         for cookie in self._namespaces.keys() - wanted.keys():
             self._leave(self._namespaces[cookie])
         for namespace in wanted.values():
-            self._enter(namespace)
+            if self._has_changed(namespace):
+                self._enter(namespace)
 
     def detach(self, namespaces: Iterable[Namespace] = ()) -> None:
         """Remove our filters, those that an agent of the same name has left in `namespaces` too."""
@@ -114,6 +116,15 @@ class TcGate:
     def failed(self) -> dict[Place, str]:
         """Where attaching failed, and what the kernel said."""
         return {place: why for found in self._found.values() for place, why in found.failed.items()}
+
+    def _has_changed(self, namespace: Namespace) -> bool:
+        """Since the last visit, or there was none. What changes during a visit is seen by the next."""
+        watch = self._watches.get(namespace.cookie)
+        if watch is not None:
+            return watch.changed()
+        with contextlib.suppress(KernelError):  # it is gone
+            self._watches[namespace.cookie] = self._run_in(namespace, LinkWatch)
+        return True
 
     def _enter(self, namespace: Namespace) -> None:
         number = self._numbers.of(namespace.cookie, self._namespaces)
@@ -138,9 +149,9 @@ class TcGate:
                     ingress.remove(link)
                     continue
                 fresh = link.place.index not in before
-                ingress.put(link, self._program_fd, _CLASS | bits | number, replace=fresh)
+                first = ingress.put(link, self._program_fd, _CLASS | bits | number, replace=fresh)
                 found.attached.append(link.place)
-                if ingress.is_hidden(link):
+                if not first:
                     found.hidden.append(link.place)
             except NetlinkError as error:
                 if error.code not in _GONE:
@@ -153,6 +164,9 @@ class TcGate:
     def _leave(self, namespace: Namespace) -> None:
         self._namespaces.pop(namespace.cookie, None)
         self._found.pop(namespace.cookie, None)
+        watch = self._watches.pop(namespace.cookie, None)
+        if watch is not None:
+            watch.close()
 
         def visit() -> dict[Place, str]:
             with _Ingress(self._name, namespace.cookie) as ingress:
@@ -252,17 +266,22 @@ class _Ingress:
         """Indices of the interfaces that take filters at ingress: with a qdisc of kind clsact, or ingress."""
         return {row["index"] for row in self._route.get_qdiscs() if row["parent"] == _CLSACT}
 
-    def put(self, link: _Link, program_fd: int, class_id: int, *, replace: bool) -> None:
-        """Have our filter there, with this class; `replace`: also where there is one, for its program."""
+    def put(self, link: _Link, program_fd: int, class_id: int, *, replace: bool) -> bool:
+        """Have our filter there, with this class; `replace`: also where there is one, for its program. False:
+        another runs before it."""
         index = link.place.index
         name = self._name
         if index not in self._with_qdisc and self._add_qdisc(index):
             name += _MADE_QDISC
         filters = self._filters(index)
         ours = next(filter(self._is_ours, filters), None)
+        if ours:
+            name, priority, handle, first = ours.name, ours.priority, ours.handle, ours is filters[0]
+        else:
+            priority, handle = _free_place(filters)
+            first = all(one.priority >= priority for one in filters)  # of one priority, the newest is first
         if ours and ours.class_id == class_id and not replace:
-            return
-        priority, handle = (ours.priority, ours.handle) if ours else _free_place(filters)
+            return first
         self._route.tc(
             "replace-filter",
             "bpf",
@@ -271,10 +290,11 @@ class _Ingress:
             prio=priority,
             handle=handle,
             fd=program_fd,
-            name=ours.name if ours else name,
+            name=name,
             classid=class_id,
             direct_action=True,
         )
+        return first
 
     def _add_qdisc(self, index: int) -> bool:
         """False: another tool was faster. Never "replace": that would take its filters along."""
@@ -297,10 +317,6 @@ class _Ingress:
             unused = not self._filters(index) and not self._filters(index, _EGRESS)
             if one.name.endswith(_MADE_QDISC) and unused:
                 self._route.tc("del", "clsact", index)
-
-    def is_hidden(self, link: _Link) -> bool:
-        filters = self._filters(link.place.index)
-        return bool(filters) and not self._is_ours(filters[0])
 
     def _is_ours(self, one: _Filter) -> bool:
         return one.name.removesuffix(_MADE_QDISC) == self._name

@@ -19,7 +19,7 @@ from agent.kernel.compiler import Compiled, offset_flags, open_btf
 from agent.kernel.load import load
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
-from agent.kernel.source import HEADERS, bpf_folder, joined
+from agent.kernel.source import GATES, HEADERS, bpf_folder, joined
 from agent.model import Decision, HostFacts, Namespace, Origin, to_address
 from agent.observe.netns import open_in, own_cookie
 from agent.policy.compile import compile_policy
@@ -32,14 +32,16 @@ from tests.fixtures.names import new_name
 
 SCHED_CLS = 3
 INTERFACES = ("to-remote", "to-container", "lo")
-CLOSED, OPEN, UNDECLARED = 7351, 7352, 7353
-"""Ports: for uid 1001 alone; for the remote namespace as well; of no service."""
+CLOSED, OPEN, UNDECLARED, FAR = 7351, 7352, 7353, 7354
+"""Ports: for uid 1001 alone; for the remote namespace as well; of no service; of a service in the remote
+namespace, for uid 1001 alone."""
 LICENSED, UNLICENSED = 1001, 1002
 POLICY = """\
 version: 1
 services:
   closed: {product: acme, on_unresolved: deny, ports: [{port: 7351, class: internal}]}
   open: {product: wide, on_unresolved: deny, ports: [{port: 7352, class: internal}]}
+  far: {product: acme, on_unresolved: deny, at: [10.77.2.2/32], ports: [{port: 7354, class: internal}]}
 principals:
   licensed: [{uid: 1001}]
   neighbour: [{cidr: 10.77.2.0/24}, {cidr: "fd77:2::/64"}]
@@ -66,6 +68,7 @@ class TcWorld:
             self._load()
             for port in (CLOSED, OPEN, UNDECLARED):
                 self.lab.serve(self.lab.host, "::", port)
+            self.lab.serve(self.lab.remote, "0.0.0.0", FAR)
         except BaseException:
             self._cleanup.close()
             raise
@@ -92,7 +95,7 @@ class TcWorld:
         self._cleanup.callback(os.close, self.program)
 
     def _compile(self) -> int:
-        source = joined(bpf_folder(), (*HEADERS, "tc.c"))
+        source = joined(bpf_folder(), (*HEADERS, *GATES))
         with closing(open_btf()) as btf:
             compiled = Compiled(source, offset_flags(source, btf), bpf_folder())
         assert compiled.take_over_maps(self.pins) == []
@@ -163,16 +166,15 @@ def namespace(place: namespaces.Namespace) -> Namespace:
 
 
 def connect(
-    place: namespaces.Namespace, address: str, port: int, *, options: bytes = b"", source: str = ""
+    place: namespaces.Namespace, address: str, port: int, options: Sequence[tuple[int, int, bytes]] = ()
 ) -> str:
-    """By this process, which no observer watches: the name of the error, "" where a byte came back."""
+    """By this process, which no observer watches: the name of the error, "" where a byte came back. `options`
+    are those of setsockopt()."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with namespaces.entered(place), socket.socket(family, socket.SOCK_STREAM) as client:
         client.settimeout(5)
-        if source:
-            client.bind((source, 0))
-        if options:
-            client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
+        for option in options:
+            client.setsockopt(*option)
         try:
             client.connect((address, port))
             client.sendall(b"x")

@@ -3,14 +3,22 @@ leaves no trace."""
 
 from __future__ import annotations
 
+import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from agent.kernel import abi
 from agent.model import Decision, Origin
+from tests.fixtures import namespaces
 from tests.fixtures.clients import dial
+from tests.fixtures.names import new_name
+from tests.fixtures.namespaces import Namespace
+from tests.fixtures.waiting import wait_for
 from tests.kernel.tc_world import (
     CLOSED,
+    FAR,
     INTERFACES,
     LICENSED,
     OPEN,
@@ -29,7 +37,6 @@ pytestmark = pytest.mark.root
 
 V4, V6 = "10.77.2.1", "fd77:2::1"
 REFUSED = "ECONNREFUSED"
-NOPS = b"\x01\x01\x01\x00"
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +91,34 @@ def test_undeclared_and_failsafe_ports_pass(world: TcWorld) -> None:
             world.maps.set_failsafe([])
 
 
-def test_options_do_not_hide_a_syn(world: TcWorld) -> None:
+def ip4_options(words: int) -> list[tuple[int, int, bytes]]:
+    """Of no-operations and an end."""
+    return [(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x01" * (words * 4 - 1) + b"\x00")]
+
+
+def ip6_headers(*kinds: int) -> list[tuple[int, int, bytes]]:
+    """Extension headers of 8 bytes: next header, length, and padding (RFC 8200)."""
+    padded = bytes([0, 0, 1, 4]) + bytes(4)
+    return [(socket.IPPROTO_IPV6, kind, padded) for kind in kinds]
+
+
+@pytest.mark.parametrize(
+    ("address", "options"),
+    [
+        (V4, ip4_options(1)),
+        (V4, ip4_options(10)),
+        (V6, ip6_headers(socket.IPV6_HOPOPTS)),
+        (V6, ip6_headers(socket.IPV6_HOPOPTS, socket.IPV6_DSTOPTS)),
+    ],
+)
+def test_what_stands_before_the_tcp_header_hides_nothing(
+    world: TcWorld, address: str, options: list[tuple[int, int, bytes]]
+) -> None:
     with world.attached():
-        assert connect(world.lab.remote, V4, CLOSED, options=NOPS) == REFUSED
-        assert connect(world.lab.remote, V4, CLOSED, options=NOPS * 10) == REFUSED
-        assert connect(world.lab.remote, V4, OPEN, options=NOPS) == ""
+        refused = world.refused()
+        assert connect(world.lab.remote, address, CLOSED, options) == REFUSED
+        assert world.refused() == refused + 1
+        assert connect(world.lab.remote, address, OPEN, options) == ""
 
 
 def test_a_syn_sent_again_is_answered_again_and_counts_once(world: TcWorld) -> None:
@@ -124,6 +154,56 @@ def test_loopback_is_judged_by_its_process(world: TcWorld, address: str) -> None
         refused = world.refused()
         assert dial(lab, lab.host, "plain", address, CLOSED, uid=UNLICENSED)["error"] == REFUSED
         assert world.refused() == refused + 1
+
+
+def test_what_was_said_in_the_first_namespace_stands_in_the_second(world: TcWorld) -> None:
+    """There, nothing tells which socket a packet came from, and its address has no licence."""
+    lab, remote = world.lab, namespace(world.lab.remote)
+    with world.attached(places=[remote]) as gate:
+        assert (remote.cookie, "eth0") in {(place.netns, place.interface) for place in gate.attached()}
+        assert dial(lab, lab.container, "plain", "10.77.2.2", FAR, uid=LICENSED)["error"] == ""
+        refused = world.refused()
+        assert dial(lab, lab.container, "plain", "10.77.2.2", FAR, uid=UNLICENSED)["error"] == REFUSED
+        assert connect(lab.container, "10.77.2.2", FAR) == REFUSED
+        assert world.refused() == refused + 2
+
+
+def test_a_tuple_made_in_another_namespace_speaks_for_nobody(world: TcWorld, forger: Namespace) -> None:
+    """A licensed user connects from 10.77.2.2 to 10.77.2.1, but in a network of his own; then the SYN of that
+    very connection comes from outside."""
+    tuples = world.pins.open_map("tuples")
+    before = set(tuples)
+    client = [sys.executable, "-c", STUCK, V4, str(CLOSED)]
+    with world.attached(), RawClient(world.lab.remote, "10.77.2.2", V4, CLOSED) as raw:
+        world.lab.run(forger, client, uid=LICENSED)
+        (forged,) = wait_for(lambda: set(tuples) - before, "a tuple of the stuck connection")
+        _, _, _, port, _, _ = abi.TUPLE.unpack(forged)
+        raw.send_syn(port, 1)
+        assert raw.answer(port).flags == RST_ACK
+
+
+STUCK = """
+import socket, sys
+client = socket.socket()
+client.connect((sys.argv[1], int(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def forger(world: TcWorld) -> Iterator[Namespace]:
+    """A network in which 10.77.2.1 never answers."""
+    place = Namespace(f"{new_name()}-forger", "10.77.2.2", "")
+    inside = ("-n", place.name)
+    try:
+        namespaces.create(place)
+        namespaces.ip(*inside, "link", "add", "one", "type", "veth", "peer", "name", "two")
+        for name in ("one", "two"):
+            namespaces.ip(*inside, "link", "set", name, "up")
+        namespaces.ip(*inside, "address", "add", "10.77.2.2/24", "dev", "one")
+        namespaces.ip(*inside, "neighbour", "add", V4, "lladdr", "02:00:00:00:00:01", "dev", "one")
+        yield place
+    finally:
+        namespaces.remove(place.name)
 
 
 def test_it_leaves_no_trace(world: TcWorld) -> None:
