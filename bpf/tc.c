@@ -2,7 +2,8 @@
 /*
  * Packet gate: tc ingress (clsact), in softirq. Refuses the SYN of a connection that may not be,
  * before any socket sees it, and answers it with RST|ACK. A SYN that can't be read here (TCP header
- * beyond the packet or behind an unknown extension header) is left to the socket gate.
+ * beyond the packet or behind an unknown extension header) is left to the socket gate, and so is
+ * everything while this gate is not said to be attached: then its word must not count.
  *
  * Whose SYN it is: a socket of this host has been judged at connect(), and that stands. Across a
  * veth the packet still belongs to that socket; over lo it does not, and is known by its tuple.
@@ -123,7 +124,7 @@ int refuse_packet(struct __sk_buff *skb)
 	u64 netns;
 
 	if (is_plainly_no_syn(skb, link_bytes) || !read_syn(skb, &syn) ||
-	    !declared(syn.here.local_port))
+	    !declared(syn.here.local_port) || !has_gate(GATE_TC))
 		return TC_ACT_UNSPEC;
 	netns = netns_of(skb);
 	if (!netns)

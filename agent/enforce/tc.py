@@ -7,6 +7,7 @@ Raises KernelError where the kernel can't be asked.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import struct
@@ -18,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from agent.enforce.link_watch import LinkWatch
 from agent.errors import KernelError
 from agent.model import Namespace
 
@@ -76,7 +78,8 @@ class _Found:
 
 class TcGate:
     """`name` is that of the filters, unique to the agent; `interfaces` are shell patterns, of names. A tcx
-    program, which runs before all filters, is not seen."""
+    program, which runs before all filters, is not seen. attached(), hidden() and failed() say what the last
+    sync() has found, and may be asked in another thread."""
 
     def __init__(
         self, program_fd: int, numbers: NumberMap, name: str, interfaces: Sequence[str], run_in: RunIn
@@ -107,15 +110,15 @@ class TcGate:
             self._leave(namespace)
 
     def attached(self) -> list[Place]:
-        return [place for found in self._found.values() for place in found.attached]
+        return [place for found in tuple(self._found.values()) for place in found.attached]
 
     def hidden(self) -> list[Place]:
         """Where a filter of others runs before ours: what it accepts, ours never sees."""
-        return [place for found in self._found.values() for place in found.hidden]
+        return [place for found in tuple(self._found.values()) for place in found.hidden]
 
     def failed(self) -> dict[Place, str]:
         """Where attaching failed, and what the kernel said."""
-        return {place: why for found in self._found.values() for place, why in found.failed.items()}
+        return {place: why for found in tuple(self._found.values()) for place, why in found.failed.items()}
 
     def _has_changed(self, namespace: Namespace) -> bool:
         """Since the last visit, or there was none. What changes during a visit is seen by the next."""

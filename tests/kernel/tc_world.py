@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -51,6 +53,10 @@ licenses:
 enforcement: {default: MODE}
 """
 RST_ACK, SYN = 0x14, 0x02
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
+"""linux/if_tun.h"""
+_IP = struct.Struct("!BBHHHBBH")
+"""Up to the addresses."""
 _TCP = struct.Struct("!HHIIBBHHH")
 
 
@@ -107,9 +113,9 @@ class TcWorld:
 
     @contextmanager
     def attached(self, mode: str = "enforce", places: Sequence[Namespace] = ()) -> Iterator[TcGate]:
-        """The gate, in the host namespace and in `places`, on every interface named in INTERFACES or eth0."""
+        """The gate, in the host namespace and in `places`, on INTERFACES, eth0 and tun0."""
         self.install(mode)
-        gate = self.gate((*INTERFACES, "eth0"))
+        gate = self.gate((*INTERFACES, "eth0", "tun0"))
         gate.sync([self.host, *places])
         try:
             yield gate
@@ -184,21 +190,61 @@ def connect(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Segment:
+    """A TCP header over IPv4, without options, and what is needed to check it."""
+
+    source: str
+    destination: str
+    source_port: int
+    port: int
+    sequence: int
     flags: int
-    acknowledged: int
-    checksum_is_right: bool
+    acknowledged: int = 0
+    checksum_is_right: bool = True
+
+    def answered(self) -> Segment:
+        """The RST|ACK to a SYN."""
+        following = (self.sequence + 1) & 0xFFFFFFFF
+        ends = (self.destination, self.source, self.port, self.source_port)
+        return Segment(*ends, sequence=0, flags=RST_ACK, acknowledged=following)
+
+    def _pseudo(self) -> bytes:
+        return _address_bytes(self) + struct.pack("!HH", socket.IPPROTO_TCP, _TCP.size)
+
+    def tcp(self) -> bytes:
+        ports = (self.source_port, self.port)
+        header = _TCP.pack(*ports, self.sequence, self.acknowledged, 5 << 4, self.flags, 1024, 0, 0)
+        check = _checksum(self._pseudo() + header)
+        return header[:16] + struct.pack("!H", check) + header[18:]
+
+    def ip(self) -> bytes:
+        size = _IP.size + _TCP.size
+        header = _IP.pack(0x45, 0, size, 0, 0, 64, socket.IPPROTO_TCP, 0) + _address_bytes(self)
+        check = _checksum(header)
+        return header[:10] + struct.pack("!H", check) + header[12:] + self.tcp()
+
+    @classmethod
+    def read(cls, packet: bytes) -> Segment:
+        """Of an IPv4 packet. checksum_is_right speaks of both headers."""
+        source, destination = (socket.inet_ntoa(packet[at : at + 4]) for at in (12, 16))
+        header = packet[20:]
+        from_port, to_port, sequence, acknowledged, _, flags, *_ = _TCP.unpack_from(header)
+        found = cls(source, destination, from_port, to_port, sequence, flags, acknowledged)
+        right = _checksum(packet[:20]) == 0 and _checksum(found._pseudo() + header) == 0
+        return replace(found, checksum_is_right=right)
+
+
+def _address_bytes(segment: Segment) -> bytes:
+    return socket.inet_aton(segment.source) + socket.inet_aton(segment.destination)
 
 
 class RawClient:
-    """Sends SYNs as it likes, over IPv4, and reads what is answered to its port."""
+    """Sends TCP headers as it likes, over IPv4, and reads what is answered."""
 
-    def __init__(self, place: namespaces.Namespace, source: str, destination: str, port: int) -> None:
-        self._source, self._destination, self._port = source, destination, port
+    def __init__(self, place: namespaces.Namespace) -> None:
         with namespaces.entered(place):
             self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
         self._raw.settimeout(5)
-        self._raw.bind((source, 0))
 
     def __enter__(self) -> Self:
         return self
@@ -206,24 +252,38 @@ class RawClient:
     def __exit__(self, *_: object) -> None:
         self._raw.close()
 
-    def send_syn(self, own_port: int, sequence: int) -> None:
-        header = _TCP.pack(own_port, self._port, sequence, 0, 5 << 4, SYN, 1024, 0, 0)
-        check = _checksum(self._pseudo(self._source, self._destination) + header)
-        packet = header[:16] + struct.pack("!H", check) + header[18:]
-        self._raw.sendto(packet, (self._destination, 0))
-
-    def answer(self, own_port: int) -> Answer:
+    def ask(self, segment: Segment) -> Segment:
+        """What comes back to its port."""
+        self._raw.sendto(segment.tcp(), (segment.destination, 0))
         while True:
-            packet = self._raw.recv(4096)
-            header = packet[(packet[0] & 0xF) * 4 :]
-            from_port, to_port, _, acknowledged, _, flags, *_ = _TCP.unpack_from(header)
-            if (from_port, to_port) == (self._port, own_port):
-                pseudo = self._pseudo(self._destination, self._source, len(header))
-                return Answer(flags, acknowledged, _checksum(pseudo + header) == 0)
+            found = Segment.read(self._raw.recv(4096))
+            if (found.source_port, found.port) == (segment.port, segment.source_port):
+                return found
 
-    @staticmethod
-    def _pseudo(source: str, destination: str, length: int = _TCP.size) -> bytes:
-        return socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", 6, length)
+
+class Tun:
+    """An interface without a link-layer header; what this process writes to it has arrived there."""
+
+    def __init__(self, place: namespaces.Namespace, name: str) -> None:
+        with namespaces.entered(place):
+            self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+            fcntl.ioctl(self._fd, TUNSETIFF, struct.pack("16sH14x", name.encode(), IFF_TUN | IFF_NO_PI))
+        namespaces.ip("-n", place.name, "link", "set", name, "up")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def ask(self, segment: Segment) -> Segment:
+        os.write(self._fd, segment.ip())
+        while True:
+            readable, _, _ = select.select([self._fd], [], [], 5)
+            assert readable, "nothing came back"
+            packet = os.read(self._fd, 4096)
+            if packet[0] >> 4 == 4:
+                return Segment.read(packet)
 
 
 def _checksum(data: bytes) -> int:

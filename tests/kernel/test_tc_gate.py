@@ -22,12 +22,13 @@ from tests.kernel.tc_world import (
     INTERFACES,
     LICENSED,
     OPEN,
-    RST_ACK,
+    SYN,
     UNDECLARED,
     UNLICENSED,
-    Answer,
     RawClient,
+    Segment,
     TcWorld,
+    Tun,
     connect,
     namespace,
     tc,
@@ -75,8 +76,12 @@ def test_observe_refuses_nothing(world: TcWorld) -> None:
 def test_nothing_is_refused_before_the_gate_is_said_to_be_there(world: TcWorld) -> None:
     with world.attached():
         world.maps.set_gates([])
+        judged = set(world.pins.open_map("judged_syns"))
         try:
             assert connect(world.lab.remote, V4, CLOSED) == ""
+            assert set(world.pins.open_map("judged_syns")) == judged, (
+                "nor said to the socket gate to be right"
+            )
         finally:
             world.maps.set_gates(["tc"])
 
@@ -121,15 +126,24 @@ def test_what_stands_before_the_tcp_header_hides_nothing(
         assert connect(world.lab.remote, address, OPEN, options) == ""
 
 
+def syn(sequence: int, source: str = "10.77.2.2", source_port: int = 40001) -> Segment:
+    return Segment(source, V4, source_port, CLOSED, sequence, SYN)
+
+
 def test_a_syn_sent_again_is_answered_again_and_counts_once(world: TcWorld) -> None:
-    with world.attached(), RawClient(world.lab.remote, "10.77.2.2", V4, CLOSED) as raw:
-        refused, attempts = world.refused(), world.attempts()[Origin.REMOTE, Decision.DENIED]
+    denied = (Origin.REMOTE, Decision.DENIED)
+    with world.attached(), RawClient(world.lab.remote) as raw:
+        refused, attempts = world.refused(), world.attempts().get(denied, 0)
         for sequence, count in ((100, 1), (100, 1), (0xFFFFFFFF, 2)):
-            raw.send_syn(40001, sequence)
-            answer = Answer(RST_ACK, (sequence + 1) & 0xFFFFFFFF, checksum_is_right=True)
-            assert raw.answer(40001) == answer
+            assert raw.ask(syn(sequence)) == syn(sequence).answered()
             assert world.refused() == refused + count
-            assert world.attempts()[Origin.REMOTE, Decision.DENIED] == attempts + count
+            assert world.attempts()[denied] == attempts + count
+
+
+def test_an_interface_without_a_link_layer_is_answered_too(world: TcWorld) -> None:
+    with Tun(world.lab.host, "tun0") as tun, world.attached() as gate:
+        assert "tun0" in {place.interface for place in gate.attached()}
+        assert tun.ask(syn(7, "10.77.9.9")) == syn(7, "10.77.9.9").answered()
 
 
 @pytest.mark.parametrize("address", ["10.77.1.1", "fd77:1::1", V4])
@@ -174,12 +188,11 @@ def test_a_tuple_made_in_another_namespace_speaks_for_nobody(world: TcWorld, for
     tuples = world.pins.open_map("tuples")
     before = set(tuples)
     client = [sys.executable, "-c", STUCK, V4, str(CLOSED)]
-    with world.attached(), RawClient(world.lab.remote, "10.77.2.2", V4, CLOSED) as raw:
+    with world.attached(), RawClient(world.lab.remote) as raw:
         world.lab.run(forger, client, uid=LICENSED)
         (forged,) = wait_for(lambda: set(tuples) - before, "a tuple of the stuck connection")
         _, _, _, port, _, _ = abi.TUPLE.unpack(forged)
-        raw.send_syn(port, 1)
-        assert raw.answer(port).flags == RST_ACK
+        assert raw.ask(syn(1, source_port=port)) == syn(1, source_port=port).answered()
 
 
 STUCK = """
