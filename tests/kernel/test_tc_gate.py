@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.enforce.link_watch import LinkWatch
 from agent.kernel import abi
 from agent.model import Decision, Origin
 from tests.fixtures import namespaces
@@ -315,3 +316,19 @@ def test_what_was_removed_comes_back(world: TcWorld) -> None:
         assert connect(world.lab.remote, V4, CLOSED) == ""
         gate.sync([world.host])
         assert connect(world.lab.remote, V4, CLOSED) == REFUSED
+
+
+def test_changes_of_interfaces_and_filters_are_announced(world: TcWorld) -> None:
+    host = world.lab.host
+    with namespaces.entered(host):
+        watch = LinkWatch()
+    with watch:
+        namespaces.ip("-n", host.name, "link", "set", "to-remote", "alias", "changed")
+        assert watch.changed()
+        assert not watch.changed()
+        with world.attached() as gate:
+            watch.changed()
+            gate.sync([world.host])
+            assert not watch.changed(), "a look alone is no change"
+            tc(host, "qdisc", "del", "dev", "to-remote", "clsact")
+            assert watch.changed()
