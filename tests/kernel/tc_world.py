@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from agent.config import Paths, Scope, Settings
-from agent.enforce.tc import TcGate
+from agent.enforce.tc import RunIn, TcGate
 from agent.kernel import abi, libbpf
 from agent.kernel.compiler import Compiled, offset_flags, open_btf
 from agent.kernel.load import load
@@ -107,9 +107,9 @@ class TcWorld:
         assert compiled.take_over_maps(self.pins) == []
         return compiled.load("refuse_packet", SCHED_CLS)
 
-    def gate(self, interfaces: Sequence[str] = INTERFACES) -> TcGate:
+    def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = open_in) -> TcGate:
         numbers = self.pins.open_map("tc_netns")
-        return TcGate(self.program, numbers, self.filter_name, interfaces, open_in)
+        return TcGate(self.program, numbers, self.filter_name, interfaces, run_in)
 
     @contextmanager
     def attached(self, mode: str = "enforce", places: Sequence[Namespace] = ()) -> Iterator[TcGate]:

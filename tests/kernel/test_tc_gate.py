@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
 from agent.enforce.link_watch import LinkWatch
+from agent.errors import KernelError
 from agent.kernel import abi
-from agent.model import Decision, Origin
+from agent.model import Decision, Namespace, Origin
+from agent.observe.netns import open_in
 from tests.fixtures import namespaces
 from tests.fixtures.clients import dial
 from tests.fixtures.names import new_name
-from tests.fixtures.namespaces import Namespace
+from tests.fixtures.namespaces import Namespace as Place
 from tests.fixtures.waiting import wait_for
 from tests.kernel.tc_world import (
     CLOSED,
@@ -36,6 +39,8 @@ from tests.kernel.tc_world import (
 )
 
 pytestmark = pytest.mark.root
+
+T = TypeVar("T")
 
 V4, V6 = "10.77.2.1", "fd77:2::1"
 REFUSED = "ECONNREFUSED"
@@ -183,7 +188,7 @@ def test_what_was_said_in_the_first_namespace_stands_in_the_second(world: TcWorl
         assert world.refused() == refused + 2
 
 
-def test_a_tuple_made_in_another_namespace_speaks_for_nobody(world: TcWorld, forger: Namespace) -> None:
+def test_a_tuple_made_in_another_namespace_speaks_for_nobody(world: TcWorld, forger: Place) -> None:
     """A licensed user connects from 10.77.2.2 to 10.77.2.1, but in a network of his own; then the SYN of that
     very connection comes from outside."""
     tuples = world.pins.open_map("tuples")
@@ -204,9 +209,9 @@ client.connect((sys.argv[1], int(sys.argv[2])))
 
 
 @pytest.fixture
-def forger(world: TcWorld) -> Iterator[Namespace]:
+def forger(world: TcWorld) -> Iterator[Place]:
     """A network in which 10.77.2.1 never answers."""
-    place = Namespace(f"{new_name()}-forger", "10.77.2.2", "")
+    place = Place(f"{new_name()}-forger", "10.77.2.2", "")
     inside = ("-n", place.name)
     try:
         namespaces.create(place)
@@ -316,6 +321,24 @@ def test_what_was_removed_comes_back(world: TcWorld) -> None:
         assert connect(world.lab.remote, V4, CLOSED) == ""
         gate.sync([world.host])
         assert connect(world.lab.remote, V4, CLOSED) == REFUSED
+
+
+def test_a_visit_that_fails_is_made_again(world: TcWorld) -> None:
+    failures = [KernelError("the path has led elsewhere for a moment")]
+
+    def run_in(namespace: Namespace, work: Callable[[], T]) -> T:
+        if work is not LinkWatch and failures:
+            raise failures.pop()
+        return open_in(namespace, work)
+
+    gate = world.gate(run_in=run_in)
+    try:
+        gate.sync([world.host])
+        assert gate.attached() == []
+        gate.sync([world.host])
+        assert {place.interface for place in gate.attached()} == set(INTERFACES)
+    finally:
+        gate.detach()
 
 
 def test_changes_of_interfaces_and_filters_are_announced(world: TcWorld) -> None:
