@@ -174,7 +174,8 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 		return;
 	}
 	read_tuple(ctx, &here);
-	there.netns = here.netns;
+	/* what was connected to there is what is local here */
+	there.netns = is_per_namespace(&here.local) ? bpf_get_netns_cookie(ctx) : 0;
 	there.local = here.remote;
 	there.remote = here.local;
 	there.local_port = here.remote_port;

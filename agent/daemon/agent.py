@@ -36,7 +36,7 @@ from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
-from agent.model import Reason
+from agent.model import Reason, Target
 from agent.observe.address_watch import AddressWatch
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
@@ -122,7 +122,7 @@ class Daemon:
         self._overrides = Overrides(
             self._counters.modes,
             self._keeper.ids.target,
-            lambda: self._keeper.policy.targets if self._keeper.policy else (),
+            self._targets_in_force,
             settings.paths.state / "modes.json",
         )
         self._switch = ModeSwitch(
@@ -150,6 +150,8 @@ class Daemon:
         self._maps.set_failsafe(self._failsafe)
         await asyncio.to_thread(self._overrides.restore)
         await self._settle_gates()
+        if not self._keeper.last_error:
+            self._keeper.note_in_force()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
@@ -161,7 +163,8 @@ class Daemon:
             await stack.enter_async_context(servers)
             self._view.public_address = servers.public_address
             own_port = int(servers.public_address.rpartition(":")[2])
-            self._maps.set_failsafe({*self._failsafe, own_port})
+            self._switch.failsafe = self._failsafe | {own_port}
+            self._maps.set_failsafe(self._switch.failsafe)
             await self._look()
             # what waits in the ring from before is told with its owners, which are known from here on
             loop.add_reader(self._ring.fileno(), self._on_ring)
@@ -229,6 +232,7 @@ class Daemon:
         await self._settle_gates()
         self._cutter.look_again()
         self._teller.policy_loaded()
+        self._keeper.note_in_force()
         self._wake.set()
 
     async def _reload_quietly(self) -> None:
@@ -237,6 +241,11 @@ class Daemon:
         except LicetError as error:
             if self._quiet:  # people have been told
                 log.error("the policy in force stays: %s", error)
+
+    def _targets_in_force(self) -> tuple[Target, ...]:
+        """After a bad policy at start the kernel goes on judging by the earlier one."""
+        policy = self._keeper.policy
+        return policy.targets if policy else tuple(self._keeper.ids.targets.values())
 
     def _tell_mode(self, event: Event) -> None:
         self._cutter.look_again()
@@ -247,7 +256,10 @@ class Daemon:
             self._teller.cut(await asyncio.to_thread(self._cutter.cut_due))
 
     async def _settle_gates(self) -> None:
-        """Where they can't be attached, observing goes on: that is worth more than nothing."""
+        """Where they can't be attached, observing goes on: that is worth more than nothing. While the policy
+        of an earlier run is in force, its gates stay as they are."""
+        if self._keeper.policy is None and self._keeper.generation and self._keeper.last_error:
+            return
         try:
             await self._gates.settle()
         except LicetError as error:

@@ -6,15 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from agent.config import Settings
 from agent.daemon.packet_gate import PROGRAM as PACKET_PROGRAM
-from agent.enforce.tc import TcGate
 from agent.errors import KernelError
 from agent.kernel import load
 from agent.kernel.gates import BIND, CONNECT, CgroupGate, SocketGate
 from agent.kernel.maps import PolicyMaps
 from agent.model import Namespace
+
+if TYPE_CHECKING:
+    from agent.enforce.tc import TcGate  # loads pyroute2, 8 MB, which an agent that only observes need not
 
 log = logging.getLogger(__name__)
 
@@ -144,10 +147,12 @@ class Gates:
         return () if scope.namespaces is None and scope.cgroup != "/" else self.namespaces()
 
     def _detach(self) -> None:
+        left = self.maps.gates  # an earlier run's, too
         self._say(())
         if self._is_clean:
             return
-        (self._packet or self.make_packet_gate()).detach(self.namespaces())
+        if "tc" in left:
+            (self._packet or self.make_packet_gate()).detach(self.namespaces())
         self.socket.detach()
         self.bind.detach()
         self.connect.detach()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
 from agent.config import Settings
-from agent.enforce.tc import TcGate
 from agent.kernel import libbpf
 from agent.kernel.pins import Pins
 from agent.observe.cgroup import find_mount
 from agent.observe.netns import Namespaces, open_in
 from agent.observe.proc import ProcReader
+
+if TYPE_CHECKING:
+    from agent.enforce.tc import TcGate
 
 PROGRAM = "refuse_packet"
 _NO_PROGRAM = -1
@@ -18,6 +21,8 @@ _NO_PROGRAM = -1
 
 def packet_gate(settings: Settings) -> TcGate:
     """Without the program, where it is not pinned, it can only let go. Raises PinError without the maps."""
+    from agent.enforce.tc import TcGate  # see gating
+
     pins = Pins(settings.paths.pins)
     try:
         program = libbpf.open_pin(pins.program(PROGRAM))

@@ -87,6 +87,9 @@ class PolicyKeeper:
             self.last_error = str(error)
             raise
         self.last_error = ""
+
+    def note_in_force(self) -> None:
+        """All that follows from a policy, gates included, has been done."""
         self.loaded_unix_s = time.time()
 
     def _vanished(self) -> PolicyError:

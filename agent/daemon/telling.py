@@ -315,7 +315,9 @@ class Teller:
     def started(self, view: Agent) -> None:
         status = view.status()
         self._log.write({"type": "started", "time": events.now_text(), "version": status["version"]})
-        self._say(f"licet {status['version']} observes {status['scope']['cgroup']} (nothing is refused)")
+        gates = ", ".join(gate["gate"] for gate in status["gates"] if gate["attached_to"])
+        refusing = f"refusing: {gates}" if gates else "nothing is refused"
+        self._say(f"licet {status['version']} watches {status['scope']['cgroup']} ({refusing})")
         for hook in status["hooks"]:
             self._say(f"  {hook['hook']:8} {hook['rung']}")
         if any(hook["rung"] == "none" for hook in status["hooks"]):

@@ -50,6 +50,11 @@ def _flow(event: Fields) -> tuple[str, str]:
     return f"{verb} {title}", detail
 
 
+def _cut(event: Fields) -> tuple[str, str]:
+    title, detail = _attempt(event)
+    return f"cut {title}", f"{detail} ×{event['counts']['flows']:,}"
+
+
 def _finding(event: Fields) -> tuple[str, str]:
     detail = str(event.get("explanation", ""))
     if event.get("owner"):
@@ -67,6 +72,7 @@ _TELLERS = {
     "summary": _summary,
     "flow_open": _flow,
     "flow_close": _flow,
+    "cut": _cut,
     "listener": _finding,
     "exposure": _finding,
 }

@@ -217,6 +217,12 @@ class PolicyMaps:
         """Ports that are never refused; these, and no others."""
         self._failsafe.put_all([(abi.U32.pack(i), abi.U64.pack(w)) for i, w in enumerate(_port_words(ports))])
 
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """What set_gates() said last, in this run or an earlier one."""
+        mask = self.settings.gates
+        return tuple(gate for number, gate in enumerate(abi.GATES) if mask >> number & 1)
+
     def set_gates(self, gates: Iterable[str]) -> None:
         """Say which gates are attached: nothing is refused, or called refused, by any other."""
         settings = self.settings

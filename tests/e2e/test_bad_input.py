@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from agent.kernel import libbpf
+from agent.kernel.pins import Pins
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import pins_in
 from tests.fixtures.running_agent import LICET, RunningAgent
+from tests.fixtures.waiting import wait_for
 
 FAILED, USAGE, NO = 1, 2, 3
 BPF_MAP_TYPE_HASH = 1  # linux/bpf.h
@@ -65,9 +67,11 @@ def test_a_second_daemon_names_the_first_and_leaves_it_alone(shared_lab: Lab, ag
 
 
 def test_load_beside_a_running_daemon_changes_nothing(shared_lab: Lab, agent: RunningAgent) -> None:
-    before = pins_in(agent.files.pins)
+    gate = Pins(agent.files.pins).program("refuse_lookup")  # the last of them
+    wait_for(gate.exists, "the gates stand by")
+    before = set(pins_in(agent.files.pins))
     agent.licet("load")
-    assert pins_in(agent.files.pins) == before
+    assert set(pins_in(agent.files.pins)) == before
     assert agent.status()["ready"] is True
 
 

@@ -32,7 +32,7 @@ WAYS = {  # service: (kind of client, where it connects to, where its server lis
     "mptcp": ("mptcp", "127.0.0.1", "127.0.0.1"),
     "nonblocking": ("nonblocking", "10.77.1.1", "10.77.1.1"),
 }
-OTHERS = ("reconnect", "udp", "refused", "from-container", "from-remote", "old-socket")
+OTHERS = ("loopback-source", "reconnect", "udp", "refused", "from-container", "from-remote", "old-socket")
 PORTS = {service: 7000 + number for number, service in enumerate([*WAYS, *OTHERS])}
 
 
@@ -106,6 +106,15 @@ def test_a_socket_connected_again_is_two_attempts_and_two_flows(
     assert (said["error"], said["attempts"]) == ("", 2)
     assert connections(running, "reconnect") == {("loopback", "denied"): 2}
     assert all_closed(running, "reconnect") == 2
+
+
+def test_a_loopback_source_with_a_routable_destination_is_one_attempt(
+    shared_lab: Lab, agent: tuple[RunningAgent, Client]
+) -> None:
+    host, port = shared_lab.host, PORTS["loopback-source"]
+    shared_lab.serve(host, host.v4, port)
+    assert shared_lab.load(host, host.v4, port, connections=3, options=["--sources", "1"])["ok"] == 3
+    assert connections(agent[0], "loopback-source") == {("loopback", "denied"): 3}
 
 
 def test_udp_that_connects_is_an_attempt_without_a_flow(

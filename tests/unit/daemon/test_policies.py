@@ -89,6 +89,7 @@ def test_a_policy_is_in_force_once_it_is_loaded(world: World) -> None:
     world.load(GOOD)
     assert world.kernel.installed[-1].ports == {5432}
     assert (world.keeper.generation, world.keeper.failures, world.keeper.last_error) == (1, 0, "")
+    world.keeper.note_in_force()
     assert world.keeper.loaded_unix_s > 0
 
 

@@ -132,6 +132,7 @@ STATUS: Mapping[str, Any] = {
         {"hook": "connect", "rung": "cgroup-link", "attached_to": "/sys/fs/cgroup", "note": ""},
         {"hook": "accept", "rung": "none", "attached_to": "host", "note": "fexit: not permitted"},
     ],
+    "gates": [{"gate": "connect", "attached_to": "", "note": ""}],
     "programs": ["connect4", "connect6"],
     "kernel": {"release": "6.18.0", "bcc": "0.26.0"},
     "not_covered": [{"what": "unix sockets", "follows": "neither judged nor counted"}],

@@ -26,7 +26,7 @@ TYPES = {
 
 def test_every_type_has_an_example() -> None:
     assert {example["type"] for example in EXAMPLES} == TYPES
-    assert len(TYPES) == 13
+    assert len(TYPES) == 14
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
