@@ -52,19 +52,10 @@ static __always_inline bool refuses_remote(struct tuple *here, u32 slot, u32 tar
 {
 	struct judged_syn now = {.refused = true};
 	struct target_row *row;
-	struct flow *flow, *blank;
-	u32 zero = 0;
+	struct flow *flow = packet_row(here, 0);
 
-	flow = packet_flow.lookup(&zero);
-	blank = blank_flow.lookup(&zero);
-	if (!flow || !blank)
+	if (!flow)
 		return false;
-	*flow = *blank;
-	flow->opened_ns = bpf_ktime_get_boot_ns();
-	flow->local = here->local;
-	flow->remote = here->remote;
-	flow->local_port = here->local_port;
-	flow->remote_port = here->remote_port;
 	row = judge_remote(flow, slot, target);
 	if (!row || !refuses(row, &flow->verdict, GATE_SOCKET, here->local_port, flow->opened_ns))
 		return false;

@@ -71,19 +71,11 @@ static __always_inline bool refuses_local(struct flow *flow, u32 slot, u16 port,
 static __always_inline bool refuses_source(struct tuple *here, u64 netns, u32 slot, u32 target,
 					   bool fresh)
 {
-	u32 zero = 0;
-	struct flow *flow = packet_flow.lookup(&zero), *blank = blank_flow.lookup(&zero);
+	struct flow *flow = packet_row(here, netns);
 	struct target_row *row;
 
-	if (!flow || !blank)
+	if (!flow)
 		return false;
-	*flow = *blank;
-	flow->opened_ns = bpf_ktime_get_boot_ns();
-	flow->consumer.netns = netns;
-	flow->local = here->local;
-	flow->remote = here->remote;
-	flow->local_port = here->local_port;
-	flow->remote_port = here->remote_port;
 	row = judge_remote(flow, slot, target);
 	if (!row || !refuses(row, &flow->verdict, GATE_TC, here->local_port, flow->opened_ns))
 		return false;

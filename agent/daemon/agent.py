@@ -37,11 +37,11 @@ from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
 from agent.model import Reason, Target
-from agent.observe.address_watch import AddressWatch
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
 from agent.observe.policy_watch import PolicyWatch
 from agent.observe.proc import ProcReader, UserNames
+from agent.observe.route_watch import AddressWatch
 
 log = logging.getLogger(__name__)
 STORE_TIME_S = 60.0

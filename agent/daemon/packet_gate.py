@@ -11,6 +11,7 @@ from agent.kernel.pins import Pins
 from agent.observe.cgroup import find_mount
 from agent.observe.netns import Namespaces, open_in
 from agent.observe.proc import ProcReader
+from agent.observe.route_watch import LinkWatch
 
 if TYPE_CHECKING:
     from agent.enforce.tc import TcGate
@@ -29,7 +30,7 @@ def packet_gate(settings: Settings) -> TcGate:
     except FileNotFoundError:
         program = _NO_PROGRAM
     name = f"licet-{zlib.crc32(str(pins.root).encode()):08x}"
-    return TcGate(program, pins.open_map("tc_netns"), name, settings.scope.interfaces, open_in)
+    return TcGate(program, pins.open_map("tc_netns"), name, settings.scope.interfaces, open_in, LinkWatch)
 
 
 def let_go(settings: Settings) -> None:

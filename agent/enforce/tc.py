@@ -19,7 +19,6 @@ from typing import Any, Protocol, TypeVar
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from agent.enforce.link_watch import LinkWatch
 from agent.errors import KernelError
 from agent.model import Namespace
 
@@ -57,6 +56,14 @@ class RunIn(Protocol):
     def __call__(self, namespace: Namespace, work: Callable[[], T]) -> T: ...
 
 
+class Watch(Protocol):
+    """Of interfaces and filters in the namespace it is made in; open, it keeps the namespace alive."""
+
+    def changed(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """An interface."""
@@ -82,16 +89,23 @@ class TcGate:
     sync() has found, and may be asked in another thread."""
 
     def __init__(
-        self, program_fd: int, numbers: NumberMap, name: str, interfaces: Sequence[str], run_in: RunIn
+        self,
+        program_fd: int,
+        numbers: NumberMap,
+        name: str,
+        interfaces: Sequence[str],
+        run_in: RunIn,
+        watch: Callable[[], Watch],
     ) -> None:
         self._program_fd = program_fd
         self._numbers = _Numbers(numbers)
         self._name = name
         self._patterns = tuple(interfaces)
         self._run_in = run_in
+        self._watch = watch
         self._namespaces: dict[int, Namespace] = {}
         self._found: dict[int, _Found] = {}
-        self._watches: dict[int, LinkWatch] = {}
+        self._watches: dict[int, Watch] = {}
 
     def sync(self, namespaces: Iterable[Namespace]) -> None:
         """Attach to the matching interfaces of these namespaces, and to no others; a namespace that is gone
@@ -128,7 +142,7 @@ class TcGate:
             found = self._found.get(namespace.cookie)
             return watch.changed() or found is None or bool(found.failed)
         with contextlib.suppress(KernelError):  # it is gone
-            self._watches[namespace.cookie] = self._run_in(namespace, LinkWatch)
+            self._watches[namespace.cookie] = self._run_in(namespace, self._watch)
         return True
 
     def _enter(self, namespace: Namespace) -> None:

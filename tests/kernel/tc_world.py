@@ -24,6 +24,7 @@ from agent.kernel.pins import Pins
 from agent.kernel.source import GATES, HEADERS, bpf_folder, joined
 from agent.model import Decision, HostFacts, Namespace, Origin, to_address
 from agent.observe.netns import open_in, own_cookie
+from agent.observe.route_watch import LinkWatch
 from agent.policy.compile import compile_policy
 from agent.policy.document import parse_policy
 from agent.policy.ids import Ids
@@ -109,7 +110,7 @@ class TcWorld:
 
     def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = open_in) -> TcGate:
         numbers = self.pins.open_map("tc_netns")
-        return TcGate(self.program, numbers, self.filter_name, interfaces, run_in)
+        return TcGate(self.program, numbers, self.filter_name, interfaces, run_in, LinkWatch)
 
     @contextmanager
     def attached(self, mode: str = "enforce", places: Sequence[Namespace] = ()) -> Iterator[TcGate]:

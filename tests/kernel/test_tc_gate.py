@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import pytest
 
-from agent.enforce.link_watch import LinkWatch
 from agent.errors import KernelError
 from agent.kernel import abi
 from agent.model import Decision, Namespace, Origin
 from agent.observe.netns import open_in
+from agent.observe.route_watch import LinkWatch
 from tests.fixtures import namespaces
 from tests.fixtures.clients import dial
 from tests.fixtures.names import new_name

@@ -12,12 +12,12 @@ import pytest
 
 from agent.errors import KernelError
 from agent.model import Namespace, to_address
-from agent.observe.address_watch import AddressWatch
 from agent.observe.addresses import global_addresses, own_addresses
 from agent.observe.cgroup import cgroup_id, directory, find_mount, list_cgroups, path_of
 from agent.observe.hostfacts import Mentions, gather
 from agent.observe.netns import NamespaceGone, Namespaces, open_in, own_cookie
 from agent.observe.proc import ProcReader
+from agent.observe.route_watch import AddressWatch
 from tests.fixtures import namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.names import new_name
