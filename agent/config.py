@@ -25,9 +25,11 @@ class Scope(_Section):
     cgroup: str = "/"
     """A cgroup2 path as in /proc/PID/cgroup."""
     interfaces: tuple[str, ...] = ()
-    """For the tc gate: the only interfaces it may attach to. Nothing is attached while it is empty."""
+    """For the tc gate: shell patterns of the interfaces it may attach to, in every namespace in scope; ["*"]:
+    all. While it is empty the tc gate is attached nowhere, and the socket gate refuses alone."""
     namespaces: tuple[str, ...] | None = None
-    """Paths of network namespaces whose listeners are looked at; absent: all of them."""
+    """Paths of the network namespaces whose listeners are looked at and where the socket and tc gates may be;
+    absent: all of them, but no such gate where `cgroup` is narrowed."""
 
 
 class Paths(_Section):

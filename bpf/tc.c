@@ -88,7 +88,13 @@ static __always_inline bool refuses_source(struct tuple *here, u64 netns, u32 sl
 
 /* On its way through a second namespace nothing tells which socket a SYN came from: what was said
  * in the first stands. In the first it is judged again each time, or one that was admitted once
- * could be sent for ever. */
+ * could be sent for ever.
+ *
+ * Over lo, a SYN that no tuple speaks for was rewritten (NAT) after connect(). It carries its
+ * conntrack entry, and an answer made of it would not be translated back: the socket gate, whose
+ * answer is, judges it where it can. */
+#define LOOPBACK_IFINDEX 1 /* in every namespace */
+
 static __always_inline bool refuses_syn(struct __sk_buff *skb, struct syn *syn, u64 netns, u32 slot,
 					u32 target)
 {
@@ -102,6 +108,8 @@ static __always_inline bool refuses_syn(struct __sk_buff *skb, struct syn *syn, 
 	if (flow)
 		now.refused = refuses_local(flow, slot, syn->here.local_port, !again);
 	else if (again && before->netns != netns && !before->refused)
+		return false;
+	else if (skb->ifindex == LOOPBACK_IFINDEX && !syn->here.netns && has_gate(GATE_SOCKET))
 		return false;
 	else
 		now.refused = refuses_source(&syn->here, netns, slot, target, !again);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 from tests.fixtures import processes
@@ -30,6 +31,18 @@ try:
 except OSError as error:
     print(errno.errorcode[error.errno])
 """
+SHARING = """
+import errno, socket, sys
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+try:
+    server.bind((sys.argv[1], int(sys.argv[2])))
+    server.listen()
+    print("bound", flush=True)
+except OSError as error:
+    print(errno.errorcode[error.errno], flush=True)
+sys.stdin.read()
+"""
 
 
 def bind(lab: Lab, place: Namespace, address: str, port: int, **run: object) -> str:
@@ -56,6 +69,20 @@ def test_only_the_owner_may_bind(shared_lab: Lab) -> None:
 def assert_observing_refuses_nothing(lab: Lab, agent: RunningAgent) -> None:
     agent.set_policy(POLICY.replace("default: enforce", "default: observe"))
     assert bind(lab, lab.host, "127.0.0.1", 7321, uid=1202) == "bound"
+
+
+def test_reuse_port_does_not_let_a_stranger_in_beside_the_owner(shared_lab: Lab) -> None:
+    """SO_REUSEPORT asks for nothing but the same user."""
+    lab, host = shared_lab, shared_lab.host
+    argv = [sys.executable, "-c", SHARING, "127.0.0.1", "7321"]
+    with lab.agent(POLICY):
+        owner = lab.run(host, argv, uid=1300, cgroup="db.service", stdin=subprocess.PIPE)
+        assert owner.stdout
+        assert owner.stdout.readline() == "bound\n"
+        hijacker = lab.run(host, argv, uid=1300, cgroup="cron.service", stdin=subprocess.PIPE)
+        assert hijacker.stdout
+        assert hijacker.stdout.readline() == "EPERM\n"
+        processes.end(owner)
 
 
 def test_a_server_that_restarts_takes_its_port_again(shared_lab: Lab) -> None:
