@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 from tests.fixtures import processes
 from tests.fixtures.lab import Lab
@@ -47,7 +46,7 @@ sys.stdin.read()
 
 def bind(lab: Lab, place: Namespace, address: str, port: int, **run: object) -> str:
     family = "AF_INET6" if ":" in address else "AF_INET"
-    argv = [sys.executable, "-c", BIND, address, str(port), family]
+    argv = [processes.PYTHON, "-Ic", BIND, address, str(port), family]
     return lab.call(place, argv, **run).stdout.strip()  # type: ignore[arg-type]
 
 
@@ -74,7 +73,7 @@ def assert_observing_refuses_nothing(lab: Lab, agent: RunningAgent) -> None:
 def test_reuse_port_does_not_let_a_stranger_in_beside_the_owner(shared_lab: Lab) -> None:
     """SO_REUSEPORT asks for nothing but the same user."""
     lab, host = shared_lab, shared_lab.host
-    argv = [sys.executable, "-c", SHARING, "127.0.0.1", "7321"]
+    argv = [processes.PYTHON, "-Ic", SHARING, "127.0.0.1", "7321"]
     with lab.agent(POLICY):
         owner = lab.run(host, argv, uid=1300, cgroup="db.service", stdin=subprocess.PIPE)
         assert owner.stdout

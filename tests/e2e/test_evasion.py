@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def by_io_uring(lab: Lab) -> str:
 
 
 def with_a_licensed_users_socket(lab: Lab) -> str:
-    argv = [sys.executable, "-c", PASSED, "127.0.0.1", str(PORT)]
+    argv = [processes.PYTHON, "-Ic", PASSED, "127.0.0.1", str(PORT)]
     said = lab.call(lab.host, argv).stdout.strip()
     return "" if said == "0" else said
 

@@ -33,7 +33,7 @@ def is_running(pid: int) -> bool:
 
 
 def who(lab: Lab, **run: object) -> dict[str, object]:
-    return json.loads(lab.call(lab.container, [os.path.realpath(sys.executable), "-Ic", WHO], **run).stdout)
+    return json.loads(lab.call(lab.container, [processes.PYTHON, "-Ic", WHO], **run).stdout)
 
 
 def test_a_process_has_the_namespace_cgroup_and_ids_it_was_given(lab: Lab) -> None:

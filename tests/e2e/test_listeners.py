@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,7 +134,7 @@ def test_one_can_be_wrong_in_two_ways(shared_lab: Lab, agent: RunningAgent) -> N
 
 def test_a_udp_listener_is_judged_too(shared_lab: Lab, agent: RunningAgent) -> None:
     for address, state in (("127.0.0.1", "declared"), ("0.0.0.0", "exposed_port")):
-        argv = [os.path.realpath(sys.executable), "-ISc", UDP_SERVER, address, "7605"]
+        argv = [processes.PYTHON, "-ISc", UDP_SERVER, address, "7605"]
         server = shared_lab.run(shared_lab.host, argv)
         assert server.stdout is not None
         assert server.stdout.readline() == "bound\n"

@@ -4,7 +4,6 @@ leaves no trace."""
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ from agent.kernel import abi
 from agent.model import Decision, Namespace, Origin
 from agent.observe.netns import open_in
 from agent.observe.route_watch import LinkWatch
-from tests.fixtures import namespaces
+from tests.fixtures import namespaces, processes
 from tests.fixtures.clients import dial
 from tests.fixtures.names import new_name
 from tests.fixtures.namespaces import Namespace as Place
@@ -193,7 +192,7 @@ def test_a_tuple_made_in_another_namespace_speaks_for_nobody(world: TcWorld, for
     very connection comes from outside."""
     tuples = world.pins.open_map("tuples")
     before = set(tuples)
-    client = [sys.executable, "-c", STUCK, V4, str(CLOSED)]
+    client = [processes.PYTHON, "-Ic", STUCK, V4, str(CLOSED)]
     with world.attached(), RawClient(world.lab.remote) as raw:
         world.lab.run(forger, client, uid=LICENSED)
         (forged,) = wait_for(lambda: set(tuples) - before, "a tuple of the stuck connection")
