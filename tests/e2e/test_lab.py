@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures import cgroups, leftovers, names, namespaces
+from tests.fixtures import cgroups, leftovers, names, namespaces, processes
 from tests.fixtures.lab import Lab
 from tests.fixtures.metrics_text import parse_metrics, total
 from tests.fixtures.processes import wait_until_listening
