@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.fixtures import processes
-from tests.fixtures.lab import Lab, load_program
+from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections
@@ -38,7 +38,15 @@ def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
 
 
 def start_load(lab: Lab, place: Namespace, uid: int, address: str) -> subprocess.Popen[str]:
-    argv = [load_program(), address, "7311", "--connections", str(RATE * SECONDS), "--rate", str(RATE)]
+    argv = [
+        lab.executable("load"),
+        address,
+        "7311",
+        "--connections",
+        str(RATE * SECONDS),
+        "--rate",
+        str(RATE),
+    ]
     return lab.run(place, [*argv, "--clients", "4"], uid=uid)
 
 
