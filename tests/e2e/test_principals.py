@@ -260,4 +260,4 @@ def test_a_unit_restarted_while_the_daemon_is_dead_is_still_the_unit(
 def test_every_denial_named_its_process(shared_lab: Lab, agent: RunningAgent) -> None:
     for event in matching(agent, {"type": "violation", "consumer.identity": "process"}):
         assert Path(event["consumer"]["exe"]).is_relative_to(shared_lab.directory)
-        assert event["owner"]["exe"] == str(load_program())
+        assert event["owner"]["exe"] == str(shared_lab.executable("load"))
