@@ -4,27 +4,6 @@
  * served by its owner; anybody else gets EPERM. Only where the service names its owners.
  */
 
-static __always_inline void tell_bind(struct bpf_sock_addr *ctx, struct identity *who,
-				      struct address *address, u64 now)
-{
-	struct listen_event *event = ring.ringbuf_reserve(sizeof(*event));
-
-	if (!event) {
-		lose(LOSS_RING_FULL);
-		return;
-	}
-	event->header.type = EVENT_BIND;
-	event->header.bytes = sizeof(*event);
-	event->header.time_ns = now;
-	event->owner = *who;
-	event->cookie = bpf_get_socket_cookie(ctx);
-	event->address = *address;
-	event->port = bpf_ntohs(ctx->user_port);
-	event->pad[0] = event->pad[1] = event->pad[2] = 0;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
-	ring.ringbuf_submit(event, 0);
-}
-
 /* True also where there is no room to find out. */
 static __always_inline bool is_owner(struct tables *tables, struct target_row *owners,
 				     struct identity *who, struct exe_name *name, u64 now)
@@ -79,6 +58,6 @@ int refuse_bind(struct bpf_sock_addr *ctx)
 	if (is_owner(&tables, owners, &who, &name, now))
 		return PASS;
 	count_refused(target, GATE_BIND);
-	tell_bind(ctx, &who, &address, now);
+	tell_listener(EVENT_BIND, &who, bpf_get_socket_cookie(ctx), &address, port, now);
 	return REFUSE;
 }

@@ -274,7 +274,6 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	struct identity owner = {};
 	struct exe_name name = {};
 	struct tuple tuple = {};
-	struct listen_event *event;
 	u64 now_ns;
 
 	if (!now)
@@ -286,21 +285,8 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	owner.netns = bpf_get_netns_cookie(ctx);
 	read_tuple(ctx, &tuple);
 	store_owner(ctx, &tuple, &owner, now_ns);
-	event = ring.ringbuf_reserve(sizeof(*event));
-	if (!event) {
-		lose(LOSS_RING_FULL);
-		return;
-	}
-	event->header.type = EVENT_LISTEN;
-	event->header.bytes = sizeof(*event);
-	event->header.time_ns = now_ns;
-	event->owner = owner;
-	event->cookie = bpf_get_socket_cookie(ctx);
-	event->address = tuple.local;
-	event->port = tuple.local_port;
-	event->pad[0] = event->pad[1] = event->pad[2] = 0;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
-	ring.ringbuf_submit(event, 0);
+	tell_listener(EVENT_LISTEN, &owner, bpf_get_socket_cookie(ctx), &tuple.local,
+		      tuple.local_port, now_ns);
 }
 
 int track_flows(struct bpf_sock_ops *ctx)

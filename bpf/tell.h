@@ -215,6 +215,28 @@ static __always_inline void tell_flow(u64 cookie, struct flow *flow, u32 type)
 	ring.ringbuf_submit(event, 0);
 }
 
+/* In the process that listens or, EVENT_BIND, was kept from it. */
+static __always_inline void tell_listener(u32 type, struct identity *owner, u64 cookie,
+					  struct address *address, u16 port, u64 now)
+{
+	struct listen_event *event = ring.ringbuf_reserve(sizeof(*event));
+
+	if (!event) {
+		lose(LOSS_RING_FULL);
+		return;
+	}
+	event->header.type = type;
+	event->header.bytes = sizeof(*event);
+	event->header.time_ns = now;
+	event->owner = *owner;
+	event->cookie = cookie;
+	event->address = *address;
+	event->port = port;
+	event->pad[0] = event->pad[1] = event->pad[2] = 0;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	ring.ringbuf_submit(event, 0);
+}
+
 static __always_inline void count_unprotected(u32 direction)
 {
 	u64 *count = unprotected.lookup(&direction);

@@ -18,7 +18,6 @@ from agent.model import (
     Process,
     RemoteConsumer,
     Target,
-    Verdict,
 )
 from agent.observe.netns import NamespaceGone, open_in
 from agent.policy.evaluate import decide, who_is
@@ -69,7 +68,7 @@ class FlowCutter:
                 continue
             verdict = decide(tables, row, who_is(tables, self._consumer(flow)), now_ns)
             if verdict.decision is Decision.DENIED:
-                yield Cut(row.target, replace(flow, verdict=_enforced(verdict)))
+                yield Cut(row.target, replace(flow, verdict=replace(verdict, enforced=True)))
 
     def _consumer(self, flow: Flow) -> Consumer:
         if flow.consumer is None or flow.origin is Origin.REMOTE:
@@ -89,10 +88,6 @@ class FlowCutter:
                 continue
             with cutter:
                 yield from (one for one in here if cutter.cut(_socket_of(one.flow)))
-
-
-def _enforced(verdict: Verdict) -> Verdict:
-    return replace(verdict, enforced=True)
 
 
 def _next_end(tables: Tables, now_ns: int) -> int:

@@ -217,7 +217,7 @@ def _origin_of(consumer: Consumer, home_netns: int) -> Origin:
     return Origin.LOOPBACK if consumer.netns == home_netns else Origin.CONTAINER
 
 
-def _encode_identity(process: Process | None, exe_hash: Callable[[str], int], netns: int = 0) -> abi.Identity:
+def encode_identity(process: Process | None, exe_hash: Callable[[str], int], netns: int = 0) -> abi.Identity:
     if process is None:
         return abi.Identity(netns=netns)
     return abi.Identity(
@@ -250,8 +250,8 @@ def encode_flow(flow: Flow, exe_hash: Callable[[str], int]) -> abi.Flow:
     verdict = flow.verdict
     return abi.Flow(
         opened_ns=flow.opened_boot_ns,
-        consumer=_encode_identity(flow.consumer, exe_hash, flow.netns),
-        owner=_encode_identity(flow.owner, exe_hash),
+        consumer=encode_identity(flow.consumer, exe_hash, flow.netns),
+        owner=encode_identity(flow.owner, exe_hash),
         acceptor_pid=flow.acceptor.pid if flow.acceptor else 0,
         acceptor_start_ns=flow.acceptor.start_boot_ns if flow.acceptor else 0,
         acceptor_exe=exe_hash(flow.acceptor.exe) if flow.acceptor else 0,

@@ -12,7 +12,7 @@ from agent.config import Settings
 from agent.daemon.packet_gate import PROGRAM as PACKET_PROGRAM
 from agent.errors import KernelError
 from agent.kernel import load
-from agent.kernel.gates import BIND, CONNECT, CgroupGate, SocketGate
+from agent.kernel.gates import BIND, CONNECT, LOOKUP, CgroupGate, SocketGate
 from agent.kernel.maps import PolicyMaps
 from agent.model import Namespace
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 GATE_PROGRAMS = {
     "connect": tuple(CONNECT),
     "bind": tuple(BIND),
-    "socket": ("refuse_lookup",),
+    "socket": (LOOKUP,),
     "tc": (PACKET_PROGRAM,),
 }
 
@@ -127,7 +127,7 @@ class Gates:
     def _sync(self) -> None:
         attached = ["connect", "bind"]
         namespaces = self._in_scope()
-        if "refuse_lookup" not in self.missing:
+        if LOOKUP not in self.missing:
             try:
                 self.socket.sync(namespaces)
             except OSError as error:

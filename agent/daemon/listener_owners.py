@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from agent.daemon.flows import encode_identity
 from agent.errors import KernelError
 from agent.kernel import abi
 from agent.kernel.libbpf import Map
@@ -57,15 +58,7 @@ class ListenerOwners:
             self.by_place.remove(place)
 
     def _note_one(self, listener: Listener, owner: Process, since_ns: int, *, shared: bool) -> None:
-        process = abi.Identity(
-            start_ns=owner.start_boot_ns,
-            exe=self.exe_hash(owner.exe),
-            cgroup=owner.cgroup_id,
-            netns=listener.netns,
-            pid=owner.pid,
-            uid=owner.uid or 0,
-            gid=owner.gid or 0,
-        )
+        process = encode_identity(owner, self.exe_hash, listener.netns)
         try:
             self.by_place.put(_place(listener), bytes(abi.ListenerOwner(since_ns=since_ns, process=process)))
             if shared:

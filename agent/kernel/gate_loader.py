@@ -17,20 +17,18 @@ from typing import Any
 from agent.errors import KernelError, PinError
 from agent.kernel import libbpf
 from agent.kernel.compiler import Compiled, Program, offset_flags, open_btf
-from agent.kernel.loader import CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, CGROUP_SOCK_ADDR, answer
+from agent.kernel.gates import ATTACH_SK_LOOKUP, BIND, CONNECT, LOOKUP
+from agent.kernel.loader import CGROUP_SOCK_ADDR, answer
 from agent.kernel.pins import Pins
 from agent.kernel.source import GATES, HEADERS, joined
 
 SCHED_CLS, SK_LOOKUP = 3, 30
-CGROUP_INET4_BIND, CGROUP_INET6_BIND, ATTACH_SK_LOOKUP = 8, 9, 36
 
 PROGRAMS: tuple[Program, ...] = (
-    ("refuse_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "refuse_connect4"),
-    ("refuse_connect", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT, "refuse_connect6"),
-    ("refuse_bind", CGROUP_SOCK_ADDR, CGROUP_INET4_BIND, "refuse_bind4"),
-    ("refuse_bind", CGROUP_SOCK_ADDR, CGROUP_INET6_BIND, "refuse_bind6"),
+    *(("refuse_connect", CGROUP_SOCK_ADDR, kind, name) for name, kind in CONNECT.items()),
+    *(("refuse_bind", CGROUP_SOCK_ADDR, kind, name) for name, kind in BIND.items()),
     ("refuse_packet", SCHED_CLS, -1, "refuse_packet"),
-    ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, "refuse_lookup"),
+    ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, LOOKUP),
 )
 
 

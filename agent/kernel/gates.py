@@ -14,11 +14,11 @@ from agent.kernel import libbpf
 from agent.kernel.pins import Pins
 from agent.model import Namespace
 
-_SK_LOOKUP = 36  # enum bpf_attach_type
+ATTACH_SK_LOOKUP = 36  # enum bpf_attach_type
 CONNECT = {"refuse_connect4": 10, "refuse_connect6": 11}
 BIND = {"refuse_bind4": 8, "refuse_bind6": 9}
 """Programs and their attach types."""
-_LOOKUP = "refuse_lookup"
+LOOKUP = "refuse_lookup"
 
 
 class CgroupGate:
@@ -70,7 +70,7 @@ class SocketGate:
     def _attach(self, cookie: int, path: str) -> None:
         target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _attach(self._pins, _LOOKUP, _name(cookie), target, _SK_LOOKUP)
+            _attach(self._pins, LOOKUP, _name(cookie), target, ATTACH_SK_LOOKUP)
         finally:
             os.close(target)
         self._fresh.add(cookie)
@@ -80,12 +80,12 @@ class SocketGate:
 
     def attached(self) -> list[int]:
         """Cookies of the namespaces."""
-        prefix = f"{_LOOKUP}_"
+        prefix = f"{LOOKUP}_"
         return [int(name.removeprefix(prefix)) for name in self._pins.links() if name.startswith(prefix)]
 
 
 def _name(cookie: int) -> str:
-    return f"{_LOOKUP}_{cookie}"
+    return f"{LOOKUP}_{cookie}"
 
 
 def _attach(pins: Pins, program: str, link: str, target: int, kind: int) -> None:
