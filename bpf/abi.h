@@ -18,7 +18,8 @@
 #define OWNERS_OF	0x10000 /* | target: the row that says who may serve it */
 #define PATH_COMPONENTS 24	/* names and mount crossings from an executable up to the root */
 #define COMPONENT_BYTES 96
-#define NAME_WORDS	32 /* 255 bytes, the longest name a file can have */
+#define NAME_CHUNKS	4 /* 255 bytes, the longest name a file can have */
+#define CHUNK_WORDS	8
 #define ARGS_BYTES	256
 #define EVENT_GROUPS	16
 #define CGROUP_BYTES	256
@@ -44,7 +45,19 @@ enum dimension { EXE, UID, GID, CGROUP, NETNS, EXE_DIR, CGROUP_PATH };
 /* Sets with a fixed number; MISS + dimension, CERTAIN + mask of enum uncertain. */
 enum set_id { SET_EMPTY, SET_MISS, SET_MISS_SOURCE = 6, SET_ALL = 7, SET_CERTAIN = 16 };
 
-enum uncertain { UNCERTAIN_EXE = 1, UNCERTAIN_GID = 2, UNCERTAIN_CGROUP = 4, UNCERTAIN_NETNS = 8 };
+enum uncertain {
+	UNCERTAIN_EXE = 1,
+	UNCERTAIN_GID = 2,
+	UNCERTAIN_CGROUP = 4,
+	UNCERTAIN_NETNS = 8,
+	DIMENSIONS_IN_DOUBT = 15,
+	MAYBE_EXCLUDED = 16,
+	MAYBE_GRANTED = 32,
+};
+
+/* With the number of a CPU: the cookie of its spare row in flows. No socket's cookie grows so
+ * large. */
+#define SPARE_FLOW (1ULL << 63)
 
 /* What exe is when there is no path to hash. Bit 0 set: seen in an untrusted mount namespace. */
 #define EXE_NONE      0

@@ -87,11 +87,18 @@ static __always_inline bool speaks_of(struct target_row *row, u32 dimension)
 }
 
 /* Kept in memory: held in a register, the verifier would follow every combination on its own. */
-static __always_inline void doubt(struct verdict *verdict, u8 dimension)
+static __always_inline void doubt(struct verdict *verdict, u8 what)
 {
 	volatile u8 *uncertain = &verdict->uncertain;
 
-	*uncertain |= dimension;
+	*uncertain |= what;
+}
+
+static __always_inline bool is_in_doubt(struct verdict *verdict, u8 what)
+{
+	volatile u8 *uncertain = &verdict->uncertain;
+
+	return *uncertain & what;
 }
 
 static __always_inline void narrow_by_exe(struct tables *tables, struct target_row *row,
@@ -258,9 +265,9 @@ static __always_inline void allow(struct verdict *verdict, struct candidate *can
 static __always_inline void decide(struct tables *tables, struct target_row *row, struct set *who,
 				   struct verdict *verdict, u64 now)
 {
-	struct set *certain = set_at(tables, SET_CERTAIN + (verdict->uncertain & 15));
+	struct set *certain =
+		set_at(tables, SET_CERTAIN + (verdict->uncertain & DIMENSIONS_IN_DOUBT));
 	struct set *excluded = set_at(tables, row->excluded);
-	bool maybe_excluded, maybe = false;
 	enum match found;
 
 	verdict->decision = DENIED;
@@ -276,7 +283,8 @@ static __always_inline void decide(struct tables *tables, struct target_row *row
 	}
 	if (!row->candidates)
 		return;
-	maybe_excluded = found == POSSIBLE;
+	if (found == POSSIBLE)
+		doubt(verdict, MAYBE_EXCLUDED);
 	verdict->reason = UNLICENSED_PRINCIPAL;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < CANDIDATES; i++) {
@@ -295,18 +303,18 @@ static __always_inline void decide(struct tables *tables, struct target_row *row
 		if (found == NO_MATCH)
 			continue;
 		reason = window_reason(row, candidate, now);
-		if (!reason && found == KNOWN && !maybe_excluded) {
+		if (!reason && found == KNOWN && !is_in_doubt(verdict, MAYBE_EXCLUDED)) {
 			allow(verdict, candidate, now);
 			return;
 		}
 		if (!reason) {
-			maybe = true;
+			doubt(verdict, MAYBE_GRANTED);
 		} else if (found == KNOWN && reason > verdict->reason) {
 			verdict->reason = reason;
 			verdict->grant = candidate->grant;
 		}
 	}
-	if (maybe) {
+	if (is_in_doubt(verdict, MAYBE_GRANTED)) {
 		verdict->reason = UNRESOLVED;
 		verdict->grant = 0;
 		verdict->decision = row->unresolved_allowed ? ALLOWED : DENIED;

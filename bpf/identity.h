@@ -19,27 +19,28 @@ static __always_inline u64 mix(u64 state, u64 word)
 	return state ^ (state >> 32);
 }
 
-/* The same words as _mix_bytes() in agent/policy/hashing.py. Length and tail are taken before the
- * loop: were they needed after it, the verifier would tell 32 ways out of it apart. */
+/* In chunks that are filled up with zeros: the same words as _mix_bytes() in
+ * agent/policy/hashing.py. Large chunks, because the verifier goes through this loop for each
+ * component of a path. */
 static __always_inline u64 mix_name(u64 state, void *name, u32 bytes)
 {
-	u32 words = bytes >> 3;
-	void *tail = name + (bytes & ~7U);
-	u64 tail_mask = (1ULL << (bytes & 7) * 8) - 1, word;
-
 	state = mix(state, bytes);
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < NAME_WORDS; i++) {
+	for (u32 i = 0; i < NAME_CHUNKS; i++) {
+		u64 chunk[CHUNK_WORDS] = {}, done = i * sizeof(chunk), left = bytes - done;
+
 		KEEP(i);
-		if (i >= words || i >= NAME_WORDS)
+		if (done >= bytes)
 			break;
-		word = 0;
-		bpf_probe_read_kernel(&word, sizeof(word), name + i * 8);
-		state = mix(state, word);
+		KEEP(left);
+		if (left > sizeof(chunk))
+			left = sizeof(chunk);
+		bpf_probe_read_kernel(chunk, left, name + done);
+#pragma unroll
+		for (u32 word = 0; word < CHUNK_WORDS; word++)
+			state = mix(state, chunk[word]);
 	}
-	word = 0;
-	bpf_probe_read_kernel(&word, sizeof(word), tail);
-	return mix(state, word & tail_mask);
+	return state;
 }
 
 struct walk {

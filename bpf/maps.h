@@ -52,7 +52,8 @@ BPF_TABLE("lru_hash", struct acceptor_key, u64, acceptors, 8192);
 BPF_TABLE("lru_hash", struct edge_key, u64, edges, 4096);
 
 /* Flows: a row from connect() (or, from outside, from the handshake) to the close of the same
- * socket. Full: the attempt is judged in a scratch row, and counted as LOSS_FLOWS_FULL.
+ * socket. Full: the attempt is judged in a spare row, one for each CPU, that the loader
+ * made (SPARE_FLOW), and counted as LOSS_FLOWS_FULL.
  * Allocated beforehand (24 MB): a row made on demand costs each connection 0.5 us. */
 BPF_TABLE("hash", u64, struct flow, flows, 65536);
 /* Where the passive side finds a connection that was made on this host: from the SYN until it has
@@ -72,8 +73,6 @@ BPF_TABLE("lru_hash", u64, struct stored_name, names, 8192);
 BPF_ARRAY(blank_flow, struct flow, 1);
 BPF_ARRAY(blank_use, struct use, 1);
 BPF_ARRAY(blank_name, struct stored_name, 1);
-/* Judges an attempt for which there was no room in flows. */
-BPF_PERCPU_ARRAY(scratch_flow, struct flow, 1);
 /* Judges a packet, in softirq. */
 BPF_PERCPU_ARRAY(packet_flow, struct flow, 1);
 

@@ -94,7 +94,9 @@ static __always_inline bool open_tables(u32 slot, struct tables *tables)
 	return tables->rows && tables->members && tables->sets;
 }
 
-/* A blank row in flows; where there is no room, one that only lives while the attempt is judged. */
+/* A blank row in flows; where there is no room, this CPU's spare one, which only lives while the
+ * attempt is judged. It is a row of flows too: of another map, the verifier would follow everything
+ * that comes after once for each. */
 static __always_inline struct flow *new_flow(u64 cookie)
 {
 	u32 zero = 0;
@@ -107,7 +109,8 @@ static __always_inline struct flow *new_flow(u64 cookie)
 	if (flow)
 		return flow;
 	lose(LOSS_FLOWS_FULL);
-	flow = scratch_flow.lookup(&zero);
+	cookie = SPARE_FLOW | bpf_get_smp_processor_id();
+	flow = flows.lookup(&cookie);
 	if (flow)
 		*flow = *blank;
 	return flow;

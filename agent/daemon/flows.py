@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from agent.kernel import abi
+from agent.kernel.libbpf import BPF_NOEXIST
 from agent.kernel.maps import Counters
 from agent.kernel.records import Names, flows_in
 from agent.model import (
@@ -32,7 +33,6 @@ from agent.policy.tables import Tables
 SETTLE_NS = 60 * 1_000_000_000
 """Younger rows are left alone: their sockets may not be in sock_diag yet, or just gone from it."""
 _EEXIST = 17
-_NOEXIST = 1  # BPF_NOEXIST
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class FlowTable:
         """False: the kernel has made the row meanwhile."""
         raw = encode_flow(flow, self._names.note)
         try:
-            self._counters.flows.put(abi.U64.pack(flow.cookie), bytes(raw), _NOEXIST)
+            self._counters.flows.put(abi.U64.pack(flow.cookie), bytes(raw), BPF_NOEXIST)
         except OSError as error:
             if error.errno == _EEXIST:
                 return False

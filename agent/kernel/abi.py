@@ -22,6 +22,7 @@ CGROUP_BYTES = 256
 EXE_NAME_BYTES = 252
 
 EXE_UNTRUSTED = 1
+SPARE_FLOW = 1 << 63
 
 LOSSES = (
     "ring_full",

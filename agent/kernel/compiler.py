@@ -16,6 +16,10 @@ from agent.kernel import libbpf
 from agent.kernel.pins import PINNED_MAPS, Pins
 from agent.kernel.source import fields_read
 
+# linux/sched.h, linux/mount.h
+_CLONE_NEWNS = 0x20000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
+
 Program = tuple[str, int, int, str]
 """C function, program type, attach type, name."""
 
@@ -43,6 +47,17 @@ def offset_flags(source: str, btf: libbpf.Btf) -> list[str]:
             raise KernelError(f"this kernel's BTF has no field {struct}.{name}, which licet reads")
         flags.append(f"-DOFF_{struct}__{name}={offset}")
     return flags
+
+
+def stand_in_for_kallsyms(folder: Path) -> None:
+    """For this process alone, /proc/kallsyms is the few lines of include/kallsyms.
+
+    bcc reads all of it for each compilation, 0.15 s, only to learn whether the kernel has
+    bpf_probe_read_user (Linux 5.5), which every kernel has that licet runs on. Where a mount is not
+    allowed, it just takes longer."""
+    libc = ct.CDLL(None)
+    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
+        libc.mount(os.fsencode(folder / "include/kallsyms"), b"/proc/kallsyms", None, _MS_BIND, None)
 
 
 class Compiled:

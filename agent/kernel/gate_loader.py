@@ -8,7 +8,6 @@ the observers, which must be loaded. Standard library only.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from pathlib import Path
@@ -63,4 +62,4 @@ def _replace_pin(path: Path, fd: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(json.load(sys.stdin), run))
+    sys.exit(answer(run))

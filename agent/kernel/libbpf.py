@@ -16,7 +16,7 @@ from pathlib import Path
 
 _lib = ct.CDLL("libbpf.so.1", use_errno=True)
 
-BPF_ANY = 0
+BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_NO_PREALLOC = 1
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 _BPF_PROG_GET_NEXT_ID = 11

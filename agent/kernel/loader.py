@@ -23,7 +23,16 @@ from typing import Any
 
 from agent.errors import KernelError, LicetError
 from agent.kernel import libbpf
-from agent.kernel.compiler import Aside, Compiled, Program, RungRefused, offset_flags, open_btf
+from agent.kernel.abi import SPARE_FLOW, U64
+from agent.kernel.compiler import (
+    Aside,
+    Compiled,
+    Program,
+    RungRefused,
+    offset_flags,
+    open_btf,
+    stand_in_for_kallsyms,
+)
 from agent.kernel.gates import BIND, CONNECT
 from agent.kernel.pins import ABI_VERSION, Pins
 from agent.kernel.source import HEADERS, joined, source_hash
@@ -95,6 +104,7 @@ class Loader:
             self._pins.make_folders()
             for name in self._fresh_maps:
                 self._pin(compiled.map_fd(name), self._pins.map(name))
+            make_spare_flows(compiled.map_fd("flows"))
             aside.maps_are_pinned()
             flow_program = compiled.load(*FLOW_PROGRAM)
             cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
@@ -300,6 +310,14 @@ class Kretprobe(Acceptor):
         return libbpf.link_create(program, self._event, PERF_EVENT)
 
 
+def make_spare_flows(flows: int) -> None:
+    """The rows in which attempts are judged once there is no room for more, one for each CPU."""
+    table = libbpf.Map.from_fd(flows, "flows")
+    for cpu in range(libbpf.possible_cpus()):
+        with contextlib.suppress(FileExistsError):
+            table.put(U64.pack(SPARE_FLOW | cpu), bytes(table.value_size), libbpf.BPF_NOEXIST)
+
+
 def rungs_for_accept(wanted: str, btf: libbpf.Btf) -> list[Acceptor]:
     """The ladder, best rung first; `wanted` is the setting `acceptor`."""
     rungs: list[Acceptor] = []
@@ -314,7 +332,10 @@ def rungs_for_accept(wanted: str, btf: libbpf.Btf) -> list[Acceptor]:
     return [*rungs, Acceptor()]
 
 
-def answer(job: dict[str, Any], run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+def answer(run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """Runs the job that stdin holds, in a process of its own, and prints what came of it; the exit code."""
+    job = json.load(sys.stdin)
+    stand_in_for_kallsyms(Path(job["bpf"]))
     try:
         print(json.dumps(run(job)))
     except LicetError as error:
@@ -327,4 +348,4 @@ def answer(job: dict[str, Any], run: Callable[[dict[str, Any]], dict[str, Any]])
 
 
 if __name__ == "__main__":
-    sys.exit(answer(json.load(sys.stdin), lambda job: Loader(job).run()))
+    sys.exit(answer(lambda job: Loader(job).run()))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from agent.kernel import abi, libbpf
 from agent.kernel.libbpf import Map
 from agent.kernel.pins import Pins
+from agent.kernel.records import flow_rows
 from agent.model import Decision, Mode, Origin, Reason, Verdict
 from agent.policy.tables import SET_BITS, Dimension, SetId, Tables, TargetRow, Uncertain
 
@@ -310,8 +311,7 @@ class Counters:
         """Established flows by target id."""
         state, target = abi.Flow.state.offset, abi.Flow.verdict.offset  # target is a verdict's first field
         found: Counter[int] = Counter()
-        for entry in self.flows.items():
-            raw = entry[1]
+        for _, raw in flow_rows(self.flows):
             if raw[state] == abi.FlowState.OPEN:
                 found[abi.U32.unpack_from(raw, target)[0]] += 1
         return found

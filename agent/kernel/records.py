@@ -172,6 +172,14 @@ def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
     )
 
 
-def flows_in(flows: Map, names: Names) -> Iterator[Flow]:
+def flow_rows(flows: Map) -> Iterator[tuple[int, bytes]]:
+    """(cookie, abi.Flow) of each; the spare rows, one for each CPU, are none."""
     for key, value in flows.items():
-        yield flow_of(abi.U64.unpack(key)[0], abi.Flow.from_buffer_copy(value), names)
+        cookie: int = abi.U64.unpack(key)[0]
+        if cookie < abi.SPARE_FLOW:
+            yield cookie, value
+
+
+def flows_in(flows: Map, names: Names) -> Iterator[Flow]:
+    for cookie, value in flow_rows(flows):
+        yield flow_of(cookie, abi.Flow.from_buffer_copy(value), names)

@@ -11,6 +11,7 @@ import struct
 
 _MULTIPLIER = 0x9FB21C651E98DF25
 _MASK = (1 << 64) - 1
+_CHUNK_BYTES = 64
 
 UNTRUSTED_NAME = 1
 """Bit 0 of an executable's hash: the path was seen in a mount namespace that an unprivileged user made,
@@ -24,7 +25,7 @@ def _mix(state: int, word: int) -> int:
 
 def _mix_bytes(state: int, data: bytes) -> int:
     state = _mix(state, len(data))
-    for (word,) in struct.iter_unpack("<Q", data + bytes(8 - len(data) % 8)):
+    for (word,) in struct.iter_unpack("<Q", data + bytes(-len(data) % _CHUNK_BYTES)):
         state = _mix(state, word)
     return state
 

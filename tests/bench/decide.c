@@ -26,7 +26,7 @@ int bench_decide(struct __sk_buff *skb)
 {
 	u32 zero = 0, slot = slot_in_force(), target;
 	struct question *asked = question.lookup(&zero);
-	struct flow *flow = scratch_flow.lookup(&zero);
+	struct flow *flow = packet_flow.lookup(&zero);
 	struct target_row *row;
 	struct tables tables;
 	u16 port;

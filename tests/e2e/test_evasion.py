@@ -158,7 +158,7 @@ def test_the_licensed_are_not_hurt_by_any_of_it(
 def test_a_full_flow_table_opens_no_gap(shared_lab: Lab, enforcing: tuple[RunningAgent, Client]) -> None:
     agent, _ = enforcing
     flows = Counters(Pins(agent.files.pins)).flows
-    filler = [abi.U64.pack(1 << 63 | number) for number in range(flows.max_entries)]
+    filler = [abi.U64.pack(1 << 62 | number) for number in range(flows.max_entries)]
     row = bytes(abi.Flow())
     try:
         for key in filler:

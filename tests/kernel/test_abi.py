@@ -30,6 +30,7 @@ NUMBERS = {
     "LOSSES": len(abi.LOSSES),
     "DIRECTIONS": len(abi.DIRECTIONS),
     "EXE_UNTRUSTED": abi.EXE_UNTRUSTED,
+    "SPARE_FLOW": abi.SPARE_FLOW,
     **{f"EVENT_{kind.name}": int(kind) for kind in abi.EventType},
     **{f"FLOW_{state.name}": int(state) for state in abi.FlowState},
     **{decision.name: int(decision) for decision in Decision},
@@ -70,7 +71,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
             for field in kind._fields_
         ]
     lines += [f'printf("{name} %zu\\n", sizeof(struct {name}));' for name in PACKED]
-    lines += [f'printf("{name} %ld\\n", (long)({name}));' for name in NUMBERS]
+    lines += [f'printf("{name} %lu\\n", (unsigned long)({name}));' for name in NUMBERS]
     folder = tmp_path_factory.mktemp("abi")
     program = folder / "abi.c"
     program.write_text(

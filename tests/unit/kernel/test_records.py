@@ -182,9 +182,9 @@ def test_the_acceptor_is_named_once_it_is_known(names: Names) -> None:
     assert accepted == Process(pid=9, start_boot_ns=10, exe="/usr/sbin/server")
 
 
-def test_every_row_of_the_map_is_a_flow(names: Names) -> None:
+def test_every_row_of_the_map_is_a_flow_but_the_spare_ones(names: Names) -> None:
     rows = MemoryMap("flows")
-    for cookie in (5, 6):
+    for cookie in (abi.SPARE_FLOW, 5, 6, abi.SPARE_FLOW | 1):
         rows.put(abi.U64.pack(cookie), bytes(raw_flow(Origin.LOOPBACK)))
     assert [flow.cookie for flow in flows_in(rows, names)] == [5, 6]  # type: ignore[arg-type]
 
