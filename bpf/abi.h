@@ -142,7 +142,7 @@ struct target_row {
 	u32 candidates;
 	u32 dimensions; /* mask of those that anything in this row speaks of */
 	u32 blocks;	/* of a set that are in use */
-	u8 enforce, unresolved_allowed, clock_synced, pad[5];
+	u8 enforce, unresolved_allowed, clock_synced, drop, pad[4];
 	u64 home_netns;
 	struct candidate candidate[CANDIDATES];
 };

@@ -50,40 +50,42 @@ static __always_inline struct flow *flow_of_tuple(struct tuple *here, u64 netns)
 	return flow && flow->consumer.netns == netns ? flow : 0;
 }
 
-/* Judged, and counted as an attempt, at connect(). `fresh`: not a SYN sent again. */
-static __always_inline bool refuses_local(struct flow *flow, u32 slot, u16 port, bool fresh)
+/* The row that refuses it, or 0: judged, and counted as an attempt, at connect(). `fresh`: not a SYN
+ * sent again. */
+static __always_inline struct target_row *refuses_local(struct flow *flow, u32 slot, u16 port,
+							bool fresh)
 {
 	struct verdict verdict = flow->verdict;
 	struct target_row *row;
 	struct tables tables;
 
 	if (verdict.decision != DENIED || !open_tables(slot, &tables))
-		return false;
+		return 0;
 	row = find(tables.rows, &verdict.target);
 	if (!row || !refuses(row, &verdict, GATE_TC, port, bpf_ktime_get_boot_ns()))
-		return false;
+		return 0;
 	if (fresh)
 		count_refused(verdict.target, GATE_TC);
-	return true;
+	return row;
 }
 
-/* An attempt that is admitted is counted when it is established. */
-static __always_inline bool refuses_source(struct tuple *here, u64 netns, u32 slot, u32 target,
-					   bool fresh)
+/* The same by address; an attempt that is admitted is counted when it is established. */
+static __always_inline struct target_row *refuses_source(struct tuple *here, u64 netns, u32 slot,
+							 u32 target, bool fresh)
 {
 	struct flow *flow = packet_row(here, netns);
 	struct target_row *row;
 
 	if (!flow)
-		return false;
+		return 0;
 	row = judge_remote(flow, slot, target);
 	if (!row || !refuses(row, &flow->verdict, GATE_TC, here->local_port, flow->opened_ns))
-		return false;
+		return 0;
 	if (fresh) {
 		count_refused(target, GATE_TC);
 		record_attempt(flow, 0);
 	}
-	return true;
+	return row;
 }
 
 /* On its way through a second namespace nothing tells which socket a SYN came from: what was said
@@ -95,31 +97,34 @@ static __always_inline bool refuses_source(struct tuple *here, u64 netns, u32 sl
  * answer is, judges it where it can. */
 #define LOOPBACK_IFINDEX 1 /* in every namespace */
 
-static __always_inline bool refuses_syn(struct __sk_buff *skb, struct syn *syn, u64 netns, u32 slot,
-					u32 target)
+static __always_inline struct target_row *refuses_syn(struct __sk_buff *skb, struct syn *syn,
+						      u64 netns, u32 slot, u32 target)
 {
 	struct judged_syn *before = judged_syns.lookup(&syn->here);
 	struct judged_syn now = {.netns = netns, .sequence = syn->sequence_net};
 	bool again = before && before->netns && before->sequence == now.sequence;
 	struct flow *flow = flow_of_sender(skb);
+	struct target_row *row;
 
 	if (!flow)
 		flow = flow_of_tuple(&syn->here, netns);
 	if (flow)
-		now.refused = refuses_local(flow, slot, syn->here.local_port, !again);
+		row = refuses_local(flow, slot, syn->here.local_port, !again);
 	else if (again && before->netns != netns && !before->refused)
-		return false;
+		return 0;
 	else if (skb->ifindex == LOOPBACK_IFINDEX && !syn->here.netns && has_gate(GATE_SOCKET))
-		return false;
+		return 0;
 	else
-		now.refused = refuses_source(&syn->here, netns, slot, target, !again);
+		row = refuses_source(&syn->here, netns, slot, target, !again);
+	now.refused = row != 0;
 	judged_syns.update(&syn->here, &now);
-	return now.refused;
+	return row;
 }
 
 int refuse_packet(struct __sk_buff *skb)
 {
 	u32 link_bytes = skb->tc_classid & NO_LINK_HEADER ? 0 : ETHERNET_BYTES, slot, target;
+	struct target_row *row;
 	struct syn syn = {};
 	u64 netns;
 
@@ -135,7 +140,8 @@ int refuse_packet(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (is_per_namespace(&syn.here.local))
 		syn.here.netns = netns;
-	if (!refuses_syn(skb, &syn, netns, slot, target))
+	row = refuses_syn(skb, &syn, netns, slot, target);
+	if (!row)
 		return TC_ACT_UNSPEC;
-	return answer_with_reset(skb, link_bytes, &syn);
+	return row->drop ? TC_ACT_SHOT : answer_with_reset(skb, link_bytes, &syn);
 }

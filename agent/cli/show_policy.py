@@ -76,6 +76,7 @@ def _service(service: Service) -> dict[str, Any]:
         "owner": [_selector(selector) for selector in service.owner],
         "ports": [_port(port) for port in service.ports],
         "on_end": "cut" if service.cuts else "keep",
+        "on_deny": "drop" if service.drops else "reset",
         "on_unresolved": {
             port_class.value: "allow" if service.unresolved_allowed(port_class) else "deny"
             for port_class in service.classes

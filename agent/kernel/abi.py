@@ -120,7 +120,8 @@ class TargetRow(ct.Structure):
         ("enforce", u8),
         ("unresolved_allowed", u8),
         ("clock_synced", u8),
-        ("pad", u8 * 5),
+        ("drop", u8),
+        ("pad", u8 * 4),
         ("home_netns", u64),
         ("candidate", Candidate * CANDIDATES),
     ]

@@ -62,6 +62,7 @@ def encode_row(tables: Tables, row: TargetRow, silent: Mapping[Dimension, int]) 
         enforce=row.mode is Mode.ENFORCE,
         unresolved_allowed=row.unresolved_allowed,
         clock_synced=row.clock_synced,
+        drop=row.drops,
         home_netns=row.home_netns,
     )
     for place, candidate in enumerate(row.candidates):

@@ -183,6 +183,7 @@ def _rows(
             mode=policy.mode_of(target),
             unresolved_allowed=policy.services[target.service].unresolved_allowed(target.port_class),
             clock_synced=facts.clock_synced,
+            drops=policy.services[target.service].drops,
             excluded=sets.id_of(_excluded(policy, target, index)),
             home_netns=facts.host_netns,
             candidates=tuple(candidates),

@@ -58,6 +58,7 @@ class PartReader:
             owner=owner,
             on_unresolved=None if item.on_unresolved is None else item.on_unresolved == "allow",
             cuts=item.on_end == "cut",
+            drops=item.on_deny == "drop",
         )
 
     def _ports(self, raw: Any, what: str, location: Location) -> Iterator[Port]:

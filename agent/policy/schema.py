@@ -56,6 +56,7 @@ class ServiceItem(Item):
     ports: Items
     on_unresolved: Annotated[str | None, PlainValidator(choice("allow", "deny"))] = None
     on_end: Annotated[str, PlainValidator(choice("keep", "cut"))] = "keep"
+    on_deny: Annotated[str, PlainValidator(choice("reset", "drop"))] = "reset"
 
 
 class PortItem(Item):

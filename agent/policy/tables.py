@@ -106,6 +106,8 @@ class TargetRow:
     unresolved_allowed: bool
     clock_synced: bool
     """False: nothing is denied as not_yet_valid; it is grace, clock_unsynced."""
+    drops: bool
+    """A SYN that is refused gets no answer, where the packet gate sees it."""
     excluded: int
     """Set id: clauses of all principals that are excluded from this target."""
     home_netns: int

@@ -101,6 +101,8 @@ class Service:
     """Allow an attempt whose consumer is not known yet; None: the default of the class."""
     cuts: bool = False
     """End established flows whose right has ended, where this is enforced."""
+    drops: bool = False
+    """Leave a refused SYN without an answer, where the packet gate sees it, instead of resetting it."""
 
     @property
     def classes(self) -> tuple[PortClass, ...]:

@@ -35,15 +35,16 @@ from tests.fixtures.names import new_name
 
 SCHED_CLS = 3
 INTERFACES = ("to-remote", "to-container", "lo")
-CLOSED, OPEN, UNDECLARED, FAR = 7351, 7352, 7353, 7354
+CLOSED, OPEN, UNDECLARED, FAR, SILENT = 7351, 7352, 7353, 7354, 7355
 """Ports: for uid 1001 alone; for the remote namespace as well; of no service; of a service in the remote
-namespace, for uid 1001 alone."""
+namespace, for uid 1001 alone; as the first, but a refused SYN is dropped."""
 LICENSED, UNLICENSED = 1001, 1002
 POLICY = """\
 version: 1
 services:
   closed: {product: acme, on_unresolved: deny, ports: [{port: 7351, class: internal}]}
   open: {product: wide, on_unresolved: deny, ports: [{port: 7352, class: internal}]}
+  silent: {product: acme, on_deny: drop, on_unresolved: deny, ports: [{port: 7355, class: internal}]}
   far: {product: acme, on_unresolved: deny, at: [10.77.2.2/32], ports: [{port: 7354, class: internal}]}
 principals:
   licensed: [{uid: 1001}]
@@ -73,7 +74,7 @@ class TcWorld:
         try:
             self._cleanup.enter_context(self.lab)
             self._load()
-            for port in (CLOSED, OPEN, UNDECLARED):
+            for port in (CLOSED, OPEN, UNDECLARED, SILENT):
                 self.lab.serve(self.lab.host, "::", port)
             self.lab.serve(self.lab.remote, "0.0.0.0", FAR)
         except BaseException:
@@ -253,9 +254,24 @@ class RawClient:
     def __exit__(self, *_: object) -> None:
         self._raw.close()
 
+    def has_heard_from(self, port: int) -> bool:
+        """In all that has come back and was not read yet."""
+        self._raw.setblocking(False)
+        try:
+            while Segment.read(self._raw.recv(4096)).source_port != port:
+                pass
+            return True
+        except BlockingIOError:
+            return False
+        finally:
+            self._raw.settimeout(5)
+
+    def send(self, segment: Segment) -> None:
+        self._raw.sendto(segment.tcp(), (segment.destination, 0))
+
     def ask(self, segment: Segment) -> Segment:
         """What comes back to its port."""
-        self._raw.sendto(segment.tcp(), (segment.destination, 0))
+        self.send(segment)
         while True:
             found = Segment.read(self._raw.recv(4096))
             if (found.source_port, found.port) == (segment.port, segment.source_port):

@@ -53,6 +53,7 @@ def tables_of(*ports: int) -> Tables:
         mode="observe",  # type: ignore[arg-type]
         unresolved_allowed=True,
         clock_synced=True,
+        drops=False,
         excluded=SetId.EMPTY,
         home_netns=1,
         candidates=(),

@@ -25,6 +25,7 @@ from tests.kernel.tc_world import (
     INTERFACES,
     LICENSED,
     OPEN,
+    SILENT,
     SYN,
     UNDECLARED,
     UNLICENSED,
@@ -131,8 +132,8 @@ def test_what_stands_before_the_tcp_header_hides_nothing(
         assert connect(world.lab.remote, address, OPEN, options) == ""
 
 
-def syn(sequence: int, source: str = "10.77.2.2", source_port: int = 40001) -> Segment:
-    return Segment(source, V4, source_port, CLOSED, sequence, SYN)
+def syn(sequence: int, source: str = "10.77.2.2", source_port: int = 40001, port: int = CLOSED) -> Segment:
+    return Segment(source, V4, source_port, port, sequence, SYN)
 
 
 def test_a_syn_sent_again_is_answered_again_and_counts_once(world: TcWorld) -> None:
@@ -143,6 +144,23 @@ def test_a_syn_sent_again_is_answered_again_and_counts_once(world: TcWorld) -> N
             assert raw.ask(syn(sequence)) == syn(sequence).answered()
             assert world.refused() == refused + count
             assert world.attempts()[denied] == attempts + count
+
+
+def test_where_the_service_says_so_a_refused_syn_is_dropped(world: TcWorld) -> None:
+    with world.attached(), RawClient(world.lab.remote) as raw:
+        refused = world.refused()
+        for sequence, count in ((100, 1), (100, 1), (200, 2)):
+            raw.send(syn(sequence, port=SILENT))
+            assert world.refused() == refused + count
+        assert raw.ask(syn(1, port=CLOSED)) == syn(1).answered(), "answers do come back"
+        raw.send(syn(2, port=SILENT))
+        assert not raw.has_heard_from(SILENT)
+
+
+def test_who_may_is_not_dropped(world: TcWorld) -> None:
+    lab = world.lab
+    with world.attached():
+        assert dial(lab, lab.container, "plain", "10.77.1.1", SILENT, uid=LICENSED)["error"] == ""
 
 
 def test_an_interface_without_a_link_layer_is_answered_too(world: TcWorld) -> None:
