@@ -58,6 +58,8 @@ enum uncertain {
 /* With the number of a CPU: the cookie of its spare row in flows. No socket's cookie grows so
  * large. */
 #define SPARE_FLOW (1ULL << 63)
+/* In late_tuples, for a cookie: of an attempt that was judged in a spare row, and let through. */
+#define ROWLESS (3ULL << 62)
 
 /* What exe is when there is no path to hash. Bit 0 set: seen in an untrusted mount namespace. */
 #define EXE_NONE      0
@@ -183,7 +185,7 @@ struct listener_owner {
 	struct identity process;
 };
 
-enum flow_state { FLOW_ATTEMPT, FLOW_SYN, FLOW_OPEN };
+enum flow_state { FLOW_ATTEMPT, FLOW_SYN, FLOW_OPEN, FLOW_SPARE };
 
 struct flow {
 	u64 opened_ns;

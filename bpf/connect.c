@@ -31,43 +31,20 @@ static __always_inline void ask_refusal(u64 cookie, u32 target)
 		lose(LOSS_REFUSALS);
 }
 
-static __always_inline void judge_local(struct flow *flow, u64 cookie, u32 slot, u32 target,
-					struct exe_name *name)
-{
-	struct verdict *verdict = &flow->verdict;
-	struct tables tables;
-	struct target_row *row;
-	void *groups;
-
-	verdict->target = target;
-	groups = identify(&flow->consumer, name->path);
-	if (!open_tables(slot, &tables) || !(row = find(tables.rows, &target))) {
-		lose(LOSS_NO_ROW);
-		return;
-	}
-	verdict->origin = flow->consumer.netns == row->home_netns ? LOOPBACK : CONTAINER;
-	local_set(&tables, row, &flow->consumer, name, groups, verdict, &flow->clauses);
-	decide(&tables, row, &flow->clauses, verdict, flow->opened_ns);
-	if (refuses(row, verdict, GATE_CONNECT, flow->remote_port, flow->opened_ns))
-		ask_refusal(cookie, target);
-	record_attempt(flow, groups);
-}
-
 static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protocol,
 					   struct address *remote, u32 slot, u32 target,
 					   struct exe_name *name, u64 now)
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
-	struct flow *flow = new_flow(cookie);
+	struct flow *flow = new_local_flow(cookie, now, remote, bpf_ntohs(ctx->user_port),
+					   bpf_get_netns_cookie(ctx), protocol);
 
 	if (!flow)
 		return;
-	flow->opened_ns = now;
-	flow->remote = *remote;
-	flow->remote_port = bpf_ntohs(ctx->user_port);
-	flow->consumer.netns = bpf_get_netns_cookie(ctx);
-	flow->verdict.protocol = protocol;
-	judge_local(flow, cookie, slot, target, name);
+	if (judge_local(flow, slot, target, name, GATE_CONNECT))
+		ask_refusal(cookie, target);
+	else if (flow->state == FLOW_SPARE)
+		rowless.update(&cookie, &now);
 	if (protocol == IPPROTO_UDP)
 		flows.delete(&cookie);
 }
@@ -101,8 +78,7 @@ int observe_connect(struct bpf_sock_addr *ctx)
 			return PASS;
 	}
 	now_ns = bpf_ktime_get_boot_ns();
-	if (exe_of_current(now->seed, now_ns, &name))
-		tell_name(name.path); /* before any event that speaks of it */
+	read_exe(now, now_ns, &name);
 	if (target)
 		observe_target(ctx, protocol, &remote, slot, target, &name, now_ns);
 	else

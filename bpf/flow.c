@@ -5,47 +5,31 @@
  * connect() and listen(); everything else may run on any task.
  */
 
-static __always_inline void read_tuple(struct bpf_sock_ops *ctx, struct tuple *tuple)
+static __always_inline bool goes_to(struct flow *flow, struct tuple *tuple)
 {
-	if (ctx->family == AF_INET) {
-		tuple->local.w[2] = tuple->remote.w[2] = bpf_htonl(0xffff);
-		tuple->local.w[3] = ctx->local_ip4;
-		tuple->remote.w[3] = ctx->remote_ip4;
-	} else {
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			tuple->local.w[i] = *(volatile u32 *)&ctx->local_ip6[i];
-			tuple->remote.w[i] = *(volatile u32 *)&ctx->remote_ip6[i];
-		}
-	}
-	tuple->local_port = ctx->local_port;
-	tuple->remote_port = bpf_ntohl(ctx->remote_port);
-	if (is_per_namespace(&tuple->remote))
-		tuple->netns = bpf_get_netns_cookie(ctx);
-}
-
-/* Ask for the close of this socket, keeping what other programs have asked for. */
-static __always_inline void want_close(struct bpf_sock_ops *ctx)
-{
-	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
-		lose(LOSS_STATE_CB);
+	return !((flow->remote.w[0] ^ tuple->remote.w[0]) |
+		 (flow->remote.w[1] ^ tuple->remote.w[1]) |
+		 (flow->remote.w[2] ^ tuple->remote.w[2]) |
+		 (flow->remote.w[3] ^ tuple->remote.w[3]) |
+		 (flow->remote_port ^ tuple->remote_port));
 }
 
 static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 {
-	u64 cookie = bpf_get_socket_cookie(ctx);
+	u64 cookie = bpf_get_socket_cookie(ctx), no_row = ROWLESS;
 	struct flow *flow = flows.lookup(&cookie);
 	struct tuple tuple = {};
 
-	if (!flow)
-		return;
 	read_tuple(ctx, &tuple);
-	flow->local = tuple.local;
-	flow->local_port = tuple.local_port;
-	flow->state = FLOW_SYN;
-	if (tuples.update(&tuple, &cookie))
-		lose(LOSS_TUPLES);
-	want_close(ctx);
+	if (!flow && rowless.lookup(&cookie)) {
+		late_tuples.update(&tuple, &no_row);
+		return;
+	}
+	/* judge_rewritten(), once it is loaded; does not come back */
+	if (!flow || !goes_to(flow, &tuple))
+		sockops_calls.call(ctx, 0);
+	if (flow)
+		follow_syn(ctx, cookie, flow, &tuple);
 }
 
 static __always_inline void on_active(struct bpf_sock_ops *ctx)
@@ -175,11 +159,8 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	}
 	read_tuple(ctx, &here);
 	/* what was connected to there is what is local here */
-	there.netns = is_per_namespace(&here.local) ? bpf_get_netns_cookie(ctx) : 0;
-	there.local = here.remote;
-	there.remote = here.local;
-	there.local_port = here.remote_port;
-	there.remote_port = here.local_port;
+	here.netns = is_per_namespace(&here.local) ? bpf_get_netns_cookie(ctx) : 0;
+	turn_round(&here, &there);
 	consumer = take_tuple(&there);
 	if (consumer) {
 		on_same_host(ctx, &here, consumer);
@@ -279,8 +260,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	if (!now)
 		return;
 	now_ns = bpf_ktime_get_boot_ns();
-	if (exe_of_current(now->seed, now_ns, &name))
-		tell_name(name.path);
+	read_exe(now, now_ns, &name);
 	identify(&owner, name.path);
 	owner.netns = bpf_get_netns_cookie(ctx);
 	read_tuple(ctx, &tuple);

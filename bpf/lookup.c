@@ -3,9 +3,8 @@
  * Socket gate: sk_lookup, a link for each network namespace. The backstop at the listening socket,
  * for whatever way a SYN came; the kernel answers a refusal with its own RST.
  *
- * The program is not told in which namespace it runs. Loopback and link-local addresses, which mean
- * something else in each, are left to the other gates: over loopback nobody but this host's own
- * consumers come, and they are refused at connect().
+ * It is not told in which namespace it runs; the small program that calls it there is
+ * (agent/kernel/trampoline.py), and notes it.
  *
  * It may run more than once for one connection: what the tc gate has said of the SYN stands, and
  * a refusal of this gate is noted under the tuple, with no namespace and the time for a sequence,
@@ -33,26 +32,20 @@ static __always_inline void read_lookup(struct bpf_sk_lookup *ctx, struct tuple 
 	here->remote_port = bpf_ntohs(ctx->remote_port);
 }
 
-/* Made on this host, judged at connect(), and let through. */
-static __always_inline bool is_admitted_here(struct tuple *here)
+static __always_inline u64 noted_netns(void)
 {
-	struct tuple there = {
-		.local = here->remote,
-		.remote = here->local,
-		.local_port = here->remote_port,
-		.remote_port = here->local_port,
-	};
-	u64 *cookie = tuples.lookup(&there);
+	u32 zero = 0;
+	u64 *netns = lookup_netns.lookup(&zero);
 
-	return cookie && flows.lookup(cookie);
+	return netns ? *netns : 0;
 }
 
-static __always_inline bool refuses_remote(struct tuple *here, u32 slot, u32 target,
+static __always_inline bool refuses_remote(struct tuple *here, u64 netns, u32 slot, u32 target,
 					   struct judged_syn *said)
 {
 	struct judged_syn now = {.refused = true};
 	struct target_row *row;
-	struct flow *flow = packet_row(here, 0);
+	struct flow *flow = packet_row(here, netns);
 
 	if (!flow)
 		return false;
@@ -73,16 +66,19 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 	struct judged_syn *said;
 	struct tuple here = {};
 	u32 slot, target;
+	struct flow *flow;
+	u64 netns;
 
 	if (ctx->protocol != IPPROTO_TCP || !declared(ctx->local_port))
 		return SK_PASS;
+	netns = noted_netns();
 	read_lookup(ctx, &here);
-	if (is_per_namespace(&here.local))
-		return SK_PASS;
 	slot = slot_in_force();
-	target = target_of(slot, IPPROTO_TCP, here.local_port, &here.local, 0);
+	target = target_of(slot, IPPROTO_TCP, here.local_port, &here.local, netns);
 	if (!target)
 		return SK_PASS;
+	if (is_per_namespace(&here.local))
+		here.netns = netns;
 	said = judged_syns.lookup(&here);
 	if (said && said->netns) {
 		if (said->refused)
@@ -90,7 +86,11 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 		judged_syns.delete(&here); /* of this SYN, not of the next one */
 		return SK_PASS;
 	}
-	if (is_admitted_here(&here))
+	flow = flow_of_tuple(&here);
+	if (flow)
+		return refuses_local(flow, slot, here.local_port, true, GATE_SOCKET) ? SK_DROP
+										     : SK_PASS;
+	if (is_rowless(&here))
 		return SK_PASS;
-	return refuses_remote(&here, slot, target, said) ? SK_DROP : SK_PASS;
+	return refuses_remote(&here, netns, slot, target, said) ? SK_DROP : SK_PASS;
 }

@@ -42,6 +42,12 @@ BPF_TABLE("lru_hash", struct tuple, struct judged_syn, judged_syns, 8192);
 /* By number of a tc filter (the minor of its classid): the namespace of its interface. */
 BPF_ARRAY(tc_netns, u64, 65536);
 
+/* Which namespace the socket gate runs in: written by the small program that calls it. */
+BPF_PERCPU_ARRAY(lookup_netns, u64, 1);
+/* Programs that others call: loaded with the gates, put here by their loader. */
+BPF_PROG_ARRAY(lookup_calls, 1);
+BPF_PROG_ARRAY(sockops_calls, 1);
+
 /* Usage by consumer: rows made by the programs; user space deletes those that have been idle. */
 BPF_F_TABLE("hash", struct use_key, struct use, uses, 16384, BPF_F_NO_PREALLOC);
 /* By row of uses: how many attempts user space has told, so that a restarted daemon goes on from
@@ -60,8 +66,10 @@ BPF_TABLE("hash", u64, struct flow, flows, 65536);
  * found it, or until the consumer closes. Full: LOSS_TUPLES. */
 BPF_TABLE("hash", struct tuple, u64, tuples, 65536);
 /* Those whose consumer closed before the passive side came, which for a service elsewhere is all of
- * them. */
+ * them, and those of ROWLESS attempts. */
 BPF_TABLE("lru_hash", struct tuple, u64, late_tuples, 4096);
+/* Cookies of consumers' sockets whose attempt was judged in a spare row. */
+BPF_TABLE("lru_hash", u64, u64, rowless, 1024);
 /* By cookie of an accepted socket whose process is not known yet. */
 BPF_TABLE("lru_hash", u64, struct served, unserved, 65536);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Judging a consumer by its address alone: one that is not on this host. */
+/* Judging a packet: by the attempt it comes from, or by its address alone. */
 
 /* A row to judge a packet in, in softirq. */
 static __always_inline struct flow *packet_row(struct tuple *here, u64 netns)
@@ -43,5 +43,57 @@ static __always_inline struct target_row *judge_remote(struct flow *flow, u32 sl
 		return 0;
 	}
 	decide(&tables, row, who, &flow->verdict, flow->opened_ns);
+	return row;
+}
+
+/* As the socket at the other end has it: the key of tuples, which read_tuple() made at connect().
+ */
+static __always_inline void turn_round(struct tuple *here, struct tuple *there)
+{
+	there->netns = here->netns;
+	there->local = here->remote;
+	there->remote = here->local;
+	there->local_port = here->remote_port;
+	there->remote_port = here->local_port;
+}
+
+/* The flow of an attempt that was made on this host, or 0. */
+static __always_inline struct flow *flow_of_tuple(struct tuple *here)
+{
+	struct tuple there = {};
+	u64 *cookie;
+
+	turn_round(here, &there);
+	cookie = tuples.lookup(&there);
+	return cookie ? flows.lookup(cookie) : 0;
+}
+
+/* Made on this host and let through when there was no room for a flow. */
+static __always_inline bool is_rowless(struct tuple *here)
+{
+	struct tuple there = {};
+	u64 *cookie;
+
+	turn_round(here, &there);
+	cookie = late_tuples.lookup(&there);
+	return cookie && *cookie == ROWLESS;
+}
+
+/* The row that refuses it, or 0: judged, and counted as an attempt, at connect(). `fresh`: not a
+ * SYN sent again. */
+static __always_inline struct target_row *refuses_local(struct flow *flow, u32 slot, u16 port,
+							bool fresh, u32 gate)
+{
+	struct verdict verdict = flow->verdict;
+	struct target_row *row;
+	struct tables tables;
+
+	if (verdict.decision != DENIED || !open_tables(slot, &tables))
+		return 0;
+	row = find(tables.rows, &verdict.target);
+	if (!row || !refuses(row, &verdict, gate, port, bpf_ktime_get_boot_ns()))
+		return 0;
+	if (fresh)
+		count_refused(verdict.target, gate);
 	return row;
 }

@@ -111,7 +111,9 @@ static __always_inline struct flow *new_flow(u64 cookie)
 	lose(LOSS_FLOWS_FULL);
 	cookie = SPARE_FLOW | bpf_get_smp_processor_id();
 	flow = flows.lookup(&cookie);
-	if (flow)
+	if (flow) {
 		*flow = *blank;
+		flow->state = FLOW_SPARE;
+	}
 	return flow;
 }

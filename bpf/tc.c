@@ -33,42 +33,6 @@ static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb)
 	return flow && flow->verdict.origin != REMOTE ? flow : 0;
 }
 
-/* The key is what read_tuple() made at connect(). Who has a namespace of his own can connect there
- * with any tuple: it speaks for no other namespace. */
-static __always_inline struct flow *flow_of_tuple(struct tuple *here, u64 netns)
-{
-	struct tuple there = {
-		.netns = here->netns,
-		.local = here->remote,
-		.remote = here->local,
-		.local_port = here->remote_port,
-		.remote_port = here->local_port,
-	};
-	u64 *cookie = tuples.lookup(&there);
-	struct flow *flow = cookie ? flows.lookup(cookie) : 0;
-
-	return flow && flow->consumer.netns == netns ? flow : 0;
-}
-
-/* The row that refuses it, or 0: judged, and counted as an attempt, at connect(). `fresh`: not a SYN
- * sent again. */
-static __always_inline struct target_row *refuses_local(struct flow *flow, u32 slot, u16 port,
-							bool fresh)
-{
-	struct verdict verdict = flow->verdict;
-	struct target_row *row;
-	struct tables tables;
-
-	if (verdict.decision != DENIED || !open_tables(slot, &tables))
-		return 0;
-	row = find(tables.rows, &verdict.target);
-	if (!row || !refuses(row, &verdict, GATE_TC, port, bpf_ktime_get_boot_ns()))
-		return 0;
-	if (fresh)
-		count_refused(verdict.target, GATE_TC);
-	return row;
-}
-
 /* The same by address; an attempt that is admitted is counted when it is established. */
 static __always_inline struct target_row *refuses_source(struct tuple *here, u64 netns, u32 slot,
 							 u32 target, bool fresh)
@@ -106,13 +70,17 @@ static __always_inline struct target_row *refuses_syn(struct __sk_buff *skb, str
 	struct flow *flow = flow_of_sender(skb);
 	struct target_row *row;
 
-	if (!flow)
-		flow = flow_of_tuple(&syn->here, netns);
+	if (!flow) {
+		/* who has a namespace of his own can connect there with any tuple */
+		flow = flow_of_tuple(&syn->here);
+		if (flow && flow->consumer.netns != netns)
+			flow = 0;
+	}
 	if (flow)
-		row = refuses_local(flow, slot, syn->here.local_port, !again);
+		row = refuses_local(flow, slot, syn->here.local_port, !again, GATE_TC);
 	else if (again && before->netns != netns && !before->refused)
 		return 0;
-	else if (skb->ifindex == LOOPBACK_IFINDEX && !syn->here.netns && has_gate(GATE_SOCKET))
+	else if (skb->ifindex == LOOPBACK_IFINDEX && has_gate(GATE_SOCKET))
 		return 0;
 	else
 		row = refuses_source(&syn->here, netns, slot, target, !again);

@@ -68,6 +68,7 @@ class FlowState(IntEnum):
     ATTEMPT = 0
     SYN = 1
     OPEN = 2
+    SPARE = 3
 
 
 u8, u16, u32, u64, i32 = ct.c_uint8, ct.c_uint16, ct.c_uint32, ct.c_uint64, ct.c_int32

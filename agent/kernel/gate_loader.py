@@ -15,20 +15,26 @@ from typing import Any
 
 from agent.errors import KernelError, PinError
 from agent.kernel import libbpf
+from agent.kernel.abi import U32
 from agent.kernel.compiler import Compiled, Program, offset_flags, open_btf
-from agent.kernel.gates import ATTACH_SK_LOOKUP, BIND, CONNECT, LOOKUP
-from agent.kernel.loader import CGROUP_SOCK_ADDR, answer
+from agent.kernel.gates import BIND, CONNECT, LOOKUP
+from agent.kernel.loader import CGROUP_SOCK_ADDR, CGROUP_SOCK_OPS, SOCK_OPS, answer
 from agent.kernel.pins import Pins
 from agent.kernel.source import GATES, HEADERS, joined
+from agent.kernel.trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
 
-SCHED_CLS, SK_LOOKUP = 3, 30
+SCHED_CLS = 3
+REWRITTEN = "judge_rewritten"
 
 PROGRAMS: tuple[Program, ...] = (
     *(("refuse_connect", CGROUP_SOCK_ADDR, kind, name) for name, kind in CONNECT.items()),
     *(("refuse_bind", CGROUP_SOCK_ADDR, kind, name) for name, kind in BIND.items()),
     ("refuse_packet", SCHED_CLS, -1, "refuse_packet"),
     ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, LOOKUP),
+    ("judge_rewritten", SOCK_OPS, CGROUP_SOCK_OPS, REWRITTEN),
 )
+CALLED_BY = {LOOKUP: "lookup_calls", REWRITTEN: "sockops_calls"}
+"""Programs that others call, and the map through which they do."""
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +55,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             refused[name] = str(error)
             continue
         _replace_pin(pins.program(name), fd)
+        if name in CALLED_BY:
+            calls = libbpf.Map.from_fd(compiled.map_fd(CALLED_BY[name]), CALLED_BY[name])
+            calls.put(U32.pack(0), U32.pack(fd))
         os.close(fd)
     return {"refused": refused}
 

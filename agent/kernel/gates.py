@@ -12,9 +12,9 @@ from pathlib import Path
 
 from agent.kernel import libbpf
 from agent.kernel.pins import Pins
+from agent.kernel.trampoline import ATTACH_SK_LOOKUP, load_trampoline
 from agent.model import Namespace
 
-ATTACH_SK_LOOKUP = 36  # enum bpf_attach_type
 CONNECT = {"refuse_connect4": 10, "refuse_connect6": 11}
 BIND = {"refuse_bind4": 8, "refuse_bind6": 9}
 """Programs and their attach types."""
@@ -48,12 +48,13 @@ class CgroupGate:
 
 
 class SocketGate:
-    """A link for each network namespace; the kernel lets go of it with the namespace."""
+    """A link for each network namespace; the kernel lets go of it with the namespace. What is attached calls
+    the gate that is loaded."""
 
     def __init__(self, pins: Pins) -> None:
         self._pins = pins
         self._fresh: set[int] = set()
-        """Cookies of namespaces whose link has the program that is pinned now."""
+        """Cookies of namespaces whose link this process has looked after."""
 
     def sync(self, namespaces: Iterable[Namespace]) -> None:
         """Attach in these, detach in all others. Raises OSError; one that is gone meanwhile is left out."""
@@ -68,12 +69,19 @@ class SocketGate:
                     self._attach(cookie, path)
 
     def _attach(self, cookie: int, path: str) -> None:
-        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _attach(self._pins, LOOKUP, _name(cookie), target, ATTACH_SK_LOOKUP)
-        finally:
-            os.close(target)
+        with contextlib.ExitStack() as opened:
+            target, program = os.open(path, os.O_RDONLY | os.O_CLOEXEC), self._trampoline(cookie)
+            for fd in (target, program):
+                opened.callback(os.close, fd)
+            _link(self._pins, program, _name(cookie), target, ATTACH_SK_LOOKUP)
         self._fresh.add(cookie)
+
+    def _trampoline(self, cookie: int) -> int:
+        with (
+            contextlib.closing(self._pins.open_map("lookup_netns")) as note,
+            contextlib.closing(self._pins.open_map("lookup_calls")) as calls,
+        ):
+            return load_trampoline(cookie, note.fd, calls.fd)
 
     def detach(self) -> None:
         self.sync(())
@@ -89,16 +97,21 @@ def _name(cookie: int) -> str:
 
 
 def _attach(pins: Pins, program: str, link: str, target: int, kind: int) -> None:
-    """A pinned link from the pinned program; one that is there gets that program in place."""
+    """A pinned link from the pinned program."""
     fd = libbpf.open_pin(pins.program(program))
     try:
-        try:
-            held = libbpf.open_pin(pins.link(link))
-        except FileNotFoundError:
-            held = libbpf.link_create(fd, target, kind)
-            libbpf.pin(held, pins.link(link))
-        else:
-            libbpf.link_update(held, fd)
-        os.close(held)
+        _link(pins, fd, link, target, kind)
     finally:
         os.close(fd)
+
+
+def _link(pins: Pins, program: int, link: str, target: int, kind: int) -> None:
+    """A pinned link; one that is there gets the program in place."""
+    try:
+        held = libbpf.open_pin(pins.link(link))
+    except FileNotFoundError:
+        held = libbpf.link_create(program, target, kind)
+        libbpf.pin(held, pins.link(link))
+    else:
+        libbpf.link_update(held, program)
+    os.close(held)

@@ -195,14 +195,21 @@ def open_pin(path: Path) -> int:
 def load_empty_program(program_type: int, attach_type: int = 0, attach_btf_id: int = 0) -> int:
     """The fd of a program that does nothing and returns 1: to find out by trying what a kernel takes, and
     to measure what a hook costs by itself."""
-    opts = _ProgramLoadOpts(
-        sz=ct.sizeof(_ProgramLoadOpts), expected_attach_type=attach_type, attach_btf_id=attach_btf_id
-    )
     # r0 = 1; exit (a tracing program must return 0)
     value = 0 if attach_btf_id else 1
     code = struct.pack("<BBhi", 0xB7, 0, 0, value) + struct.pack("<BBhi", 0x95, 0, 0, 0)
-    result = _lib.bpf_prog_load(program_type, b"licet_empty", b"GPL", code, 2, ct.byref(opts))
-    return _check(result, "load an empty program")
+    return load_program("licet_empty", program_type, code, attach_type, attach_btf_id)
+
+
+def load_program(
+    name: str, program_type: int, code: bytes, attach_type: int = 0, attach_btf_id: int = 0
+) -> int:
+    """The fd of a program given as instructions, 8 bytes each."""
+    opts = _ProgramLoadOpts(
+        sz=ct.sizeof(_ProgramLoadOpts), expected_attach_type=attach_type, attach_btf_id=attach_btf_id
+    )
+    result = _lib.bpf_prog_load(program_type, name.encode(), b"GPL", code, len(code) // 8, ct.byref(opts))
+    return _check(result, f"load {name}")
 
 
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:

@@ -15,10 +15,12 @@ HEADERS = (
     "target.h",
     "tell.h",
     "refuse.h",
+    "local.h",
     "remote.h",
+    "follow.h",
 )
 PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
-GATES = ("gate.c", "bind.c", "lookup.c", "packet.h", "tc.c")
+GATES = ("gate.c", "bind.c", "rewritten.c", "lookup.c", "packet.h", "tc.c")
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 

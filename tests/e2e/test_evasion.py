@@ -166,9 +166,17 @@ def test_a_full_flow_table_opens_no_gap(shared_lab: Lab, enforcing: tuple[Runnin
                 flows.put(key, row)
             except OSError:
                 break  # full
+        before = connections(agent, "db")
         assert WAYS["plain"](shared_lab) == "EPERM"
-        assert dial(shared_lab, shared_lab.host, "plain", "127.0.0.1", PORT, uid=LICENSED)["error"] == ""
-        assert agent.status()["losses"]["flows_full"] >= 2
+        for address in ("127.0.0.1", "10.77.1.1"):
+            assert dial(shared_lab, shared_lab.host, "plain", address, PORT, uid=LICENSED)["error"] == ""
+        assert agent.status()["losses"]["flows_full"] >= 3
+        after = connections(agent, "db")
+        changed = {key: count - before.get(key, 0) for key, count in after.items()}
+        assert {key: count for key, count in changed.items() if count} == {
+            ("loopback", "denied"): 1,
+            ("loopback", "allowed"): 2,
+        }
     finally:
         for key in filler:
             flows.remove(key)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from agent.kernel.pins import Pins
 from tests.fixtures import processes
+from tests.fixtures.balancer import balancing
 from tests.fixtures.clients import dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import connections, told
+from tests.fixtures.saying import all_closed, connections, told
+from tests.fixtures.waiting import wait_for
 
 LICENSED, UNLICENSED = 1001, 1002
 POLICY = """\
@@ -25,7 +29,11 @@ enforcement: {default: enforce}
 """
 RULES = """
 table ip licet_test {
-    chain output { type nat hook output priority -100; tcp dport 7379 dnat to 10.77.1.1:7371; }
+    chain output {
+        type nat hook output priority -100
+        ip daddr 127.0.0.1 tcp dport 7379 redirect to :7371
+        tcp dport 7379 dnat to 10.77.1.1:7371
+    }
     chain prerouting { type nat hook prerouting priority -100; tcp dport 7379 redirect to :7371; }
 }
 """
@@ -49,7 +57,8 @@ def test_a_redirected_connection_is_refused_where_it_arrives(shared_lab: Lab, ag
     host = shared_lab.host
     assert dial(shared_lab, host, "plain", host.v4, 7379, uid=UNLICENSED)["error"] == "ECONNREFUSED"
     assert shared_lab.load(shared_lab.remote, host.v4, 7379)["errors"] == {"ECONNREFUSED": 1}
-    assert connections(agent, "db") == {("remote", "denied"): 2}
+    assert dial(shared_lab, host, "plain", "127.0.0.1", 7379, uid=UNLICENSED)["error"] == "ECONNREFUSED"
+    assert connections(agent, "db") == {("remote", "denied"): 3}
     assert told(agent, {"type": "violation", "consumer.address": shared_lab.remote.v4})["enforced"] is True
 
 
@@ -58,3 +67,52 @@ def test_who_is_licensed_connects_to_what_is_declared(shared_lab: Lab, agent: Ru
     host = shared_lab.host
     assert dial(shared_lab, host, "plain", host.v4, 7371, uid=LICENSED)["error"] == ""
     assert dial(shared_lab, host, "plain", host.v4, 7379, uid=LICENSED)["error"] == "ECONNREFUSED"
+
+
+@pytest.fixture(params=[[], ["lo", "to-*"]], ids=["socket gate alone", "with the packet gate"])
+def balanced(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], RunningAgent]]:
+    """Starts an agent in a mode; behind its observers, connects to the undeclared port 7379 are sent to the
+    declared one."""
+    with ExitStack() as cleanup:
+        server = shared_lab.serve(shared_lab.host, "0.0.0.0", 7371)
+        cleanup.callback(processes.end, server)
+
+        def start(mode: str, to: str) -> RunningAgent:
+            policy = POLICY.replace("enforce}", f"{mode}}}")
+            agent = cleanup.enter_context(shared_lab.agent(policy, {"scope": {"interfaces": request.param}}))
+            rewritten = Pins(agent.files.pins).program("judge_rewritten")
+            wait_for(rewritten.exists, "what stands by is loaded")
+            cleanup.enter_context(balancing(shared_lab.scope, 7379, (to, 7371)))
+            return agent
+
+        yield start
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.77.1.1"])
+def test_a_connect_that_a_load_balancer_changes_is_judged_by_where_it_goes(
+    shared_lab: Lab, balanced: Callable[[str, str], RunningAgent], address: str
+) -> None:
+    agent = balanced("enforce", address)
+    host, elsewhere = shared_lab.host, "192.0.2.7"
+    assert dial(shared_lab, host, "plain", elsewhere, 7379, uid=UNLICENSED)["error"] == "ECONNREFUSED"
+    assert dial(shared_lab, host, "plain", elsewhere, 7379, uid=LICENSED)["error"] == ""
+    assert dial(shared_lab, shared_lab.container, "plain", "10.77.1.1", 7371, uid=UNLICENSED)["error"] == "EPERM"
+    assert connections(agent, "db") == {
+        ("loopback", "denied"): 1,
+        ("loopback", "allowed"): 1,
+        ("container", "denied"): 1,
+    }
+    event = told(agent, {"type": "violation", "consumer.uid": UNLICENSED, "origin": "loopback"})
+    assert event["enforced"] is True
+    assert all_closed(agent, "db") == 1
+
+
+def test_and_reported_where_nothing_is_enforced(
+    shared_lab: Lab, balanced: Callable[[str, str], RunningAgent]
+) -> None:
+    agent = balanced("observe", "127.0.0.1")
+    assert dial(shared_lab, shared_lab.host, "plain", "192.0.2.7", 7379, uid=UNLICENSED)["error"] == ""
+    event = told(agent, {"type": "violation", "consumer.uid": UNLICENSED})
+    assert (event["reason"], event["enforced"]) == ("unlicensed_principal", False)
+    assert connections(agent, "db") == {("loopback", "denied"): 1}
+    assert all_closed(agent, "db") == 1
