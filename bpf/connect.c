@@ -49,6 +49,14 @@ static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protoc
 		flows.delete(&cookie);
 }
 
+static __always_inline void *kernel_socket(struct bpf_sock_addr *ctx)
+{
+	void *sk = 0;
+
+	READ(sk, ctx, OFF_bpf_sock_addr_kern__sk);
+	return sk;
+}
+
 /* Loaded twice, for connect4 and for connect6. */
 int observe_connect(struct bpf_sock_addr *ctx)
 {
@@ -77,6 +85,8 @@ int observe_connect(struct bpf_sock_addr *ctx)
 		if (!now->edges)
 			return PASS;
 	}
+	if (target && joined_by(kernel_socket(ctx)))
+		return PASS;
 	now_ns = bpf_ktime_get_boot_ns();
 	read_exe(now, now_ns, &name);
 	if (target)

@@ -95,7 +95,7 @@ static __always_inline void on_same_host(struct bpf_sock_ops *ctx, struct tuple 
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct flow *flow = flows.lookup(&flow_cookie);
 
-	if (!flow) /* the consumer has closed already */
+	if (!flow || flow->server_cookie) /* the consumer has closed already; a further subflow */
 		return;
 	flow->server_cookie = cookie;
 	copy_owner(ctx, here, flow);
@@ -173,6 +173,8 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 		note_inbound(ctx);
 		return;
 	}
+	if (joined_by(kernel_socket_of(ctx)))
+		return;
 	cookie = bpf_get_socket_cookie(ctx);
 	flow = new_flow(cookie);
 	if (!flow)

@@ -27,6 +27,14 @@ static __always_inline void want_close(struct bpf_sock_ops *ctx)
 		lose(LOSS_STATE_CB);
 }
 
+static __always_inline void *kernel_socket_of(struct bpf_sock_ops *ctx)
+{
+	void *sk = 0;
+
+	READ(sk, ctx, OFF_bpf_sock_ops_kern__sk);
+	return sk;
+}
+
 static __always_inline void follow_syn(struct bpf_sock_ops *ctx, u64 cookie, struct flow *flow,
 				       struct tuple *tuple)
 {

@@ -67,7 +67,7 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 	struct tuple here = {};
 	u32 slot, target;
 	struct flow *flow;
-	u64 netns;
+	u64 netns, cookie;
 
 	if (ctx->protocol != IPPROTO_TCP || !declared(ctx->local_port))
 		return SK_PASS;
@@ -86,11 +86,12 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 		judged_syns.delete(&here); /* of this SYN, not of the next one */
 		return SK_PASS;
 	}
-	flow = flow_of_tuple(&here);
+	cookie = cookie_of_tuple(&here);
+	if (cookie == ROWLESS)
+		return SK_PASS;
+	flow = flows.lookup(&cookie);
 	if (flow)
 		return refuses_local(flow, slot, here.local_port, true, GATE_SOCKET) ? SK_DROP
 										     : SK_PASS;
-	if (is_rowless(&here))
-		return SK_PASS;
 	return refuses_remote(&here, netns, slot, target, said) ? SK_DROP : SK_PASS;
 }

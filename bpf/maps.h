@@ -66,8 +66,10 @@ BPF_TABLE("hash", u64, struct flow, flows, 65536);
  * found it, or until the consumer closes. Full: LOSS_TUPLES. */
 BPF_TABLE("hash", struct tuple, u64, tuples, 65536);
 /* Those whose consumer closed before the passive side came, which for a service elsewhere is all of
- * them, and those of ROWLESS attempts. */
+ * them; those of ROWLESS attempts, and of MPTCP's further subflows. */
 BPF_TABLE("lru_hash", struct tuple, u64, late_tuples, 4096);
+/* By cookie of an MPTCP subflow: the first subflow of its connection, whose flow it belongs to. */
+BPF_TABLE("lru_hash", u64, u64, subflows, 4096);
 /* Cookies of consumers' sockets whose attempt was judged in a spare row. */
 BPF_TABLE("lru_hash", u64, u64, rowless, 1024);
 /* By cookie of an accepted socket whose process is not known yet. */

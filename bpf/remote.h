@@ -57,26 +57,18 @@ static __always_inline void turn_round(struct tuple *here, struct tuple *there)
 	there->remote_port = here->local_port;
 }
 
-/* The flow of an attempt that was made on this host, or 0. */
-static __always_inline struct flow *flow_of_tuple(struct tuple *here)
+/* What speaks for a packet: the cookie of the flow of an attempt that was made on this host,
+ * ROWLESS, or 0. */
+static __always_inline u64 cookie_of_tuple(struct tuple *here)
 {
 	struct tuple there = {};
 	u64 *cookie;
 
 	turn_round(here, &there);
 	cookie = tuples.lookup(&there);
-	return cookie ? flows.lookup(cookie) : 0;
-}
-
-/* Made on this host and let through when there was no room for a flow. */
-static __always_inline bool is_rowless(struct tuple *here)
-{
-	struct tuple there = {};
-	u64 *cookie;
-
-	turn_round(here, &there);
-	cookie = late_tuples.lookup(&there);
-	return cookie && *cookie == ROWLESS;
+	if (!cookie)
+		cookie = late_tuples.lookup(&there);
+	return cookie ? *cookie : 0;
 }
 
 /* The row that refuses it, or 0: judged, and counted as an attempt, at connect(). `fresh`: not a

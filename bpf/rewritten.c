@@ -4,6 +4,8 @@
  * balancer between sockets and services does): sockops, called by track_flows, in the context of
  * the process that connects, with the address the SYN will go to. What leads to a target is an
  * attempt on that target. It can't be refused here; the packet and the socket gate do.
+ *
+ * A subflow that joins an MPTCP connection comes here too, since it has no row of its own.
  */
 
 static __always_inline struct flow *judge_again(struct bpf_sock_ops *ctx, u64 cookie, u32 slot,
@@ -30,9 +32,15 @@ int judge_rewritten(struct bpf_sock_ops *ctx)
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct flow *flow = flows.lookup(&cookie);
 	u32 slot = slot_in_force(), target;
+	u64 first = joined_by(kernel_socket_of(ctx));
 	struct tuple tuple = {};
 
 	read_tuple(ctx, &tuple);
+	if (first) {
+		subflows.update(&cookie, &first);
+		late_tuples.update(&tuple, &first);
+		return PASS;
+	}
 	target = target_of(slot, IPPROTO_TCP, tuple.remote_port, &tuple.remote,
 			   bpf_get_netns_cookie(ctx));
 	if (target && (!flow || flow->verdict.target != target))

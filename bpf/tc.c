@@ -27,10 +27,24 @@ static __always_inline u64 netns_of(struct __sk_buff *skb)
  * consumer's own packets speak for it. */
 static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb)
 {
-	u64 cookie = bpf_get_socket_cookie(skb);
-	struct flow *flow = cookie ? flows.lookup(&cookie) : 0;
+	u64 cookie = bpf_get_socket_cookie(skb), *first;
+	struct flow *flow;
 
+	if (!cookie)
+		return 0;
+	first = subflows.lookup(&cookie);
+	flow = flows.lookup(first ? first : &cookie);
 	return flow && flow->verdict.origin != REMOTE ? flow : 0;
+}
+
+/* Who has a namespace of his own can connect there with any tuple: it speaks for no other
+ * namespace. */
+static __always_inline struct flow *flow_of_tuple(struct tuple *here, u64 netns)
+{
+	u64 cookie = cookie_of_tuple(here);
+	struct flow *flow = flows.lookup(&cookie);
+
+	return flow && flow->consumer.netns == netns ? flow : 0;
 }
 
 /* The same by address; an attempt that is admitted is counted when it is established. */
@@ -70,12 +84,8 @@ static __always_inline struct target_row *refuses_syn(struct __sk_buff *skb, str
 	struct flow *flow = flow_of_sender(skb);
 	struct target_row *row;
 
-	if (!flow) {
-		/* who has a namespace of his own can connect there with any tuple */
-		flow = flow_of_tuple(&syn->here);
-		if (flow && flow->consumer.netns != netns)
-			flow = 0;
-	}
+	if (!flow)
+		flow = flow_of_tuple(&syn->here, netns);
 	if (flow)
 		row = refuses_local(flow, slot, syn->here.local_port, !again, GATE_TC);
 	else if (again && before->netns != netns && !before->refused)

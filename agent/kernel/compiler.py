@@ -24,6 +24,10 @@ Program = tuple[str, int, int, str]
 """C function, program type, attach type, name."""
 
 
+OPTIONAL_STRUCTS = frozenset({"mptcp_sock", "mptcp_subflow_context"})
+"""Of kernels with CONFIG_MPTCP; the source asks with #ifdef."""
+
+
 class RungRefused(KernelError):
     """This kernel does not take a rung; the next one is tried."""
 
@@ -43,6 +47,8 @@ def offset_flags(source: str, btf: libbpf.Btf) -> list[str]:
     flags = []
     for struct, name in fields_read(source):
         offset = btf.offset_of(struct, name)
+        if offset is None and struct in OPTIONAL_STRUCTS:
+            continue
         if offset is None:
             raise KernelError(f"this kernel's BTF has no field {struct}.{name}, which licet reads")
         flags.append(f"-DOFF_{struct}__{name}={offset}")

@@ -44,6 +44,7 @@ PINNED_MAPS = (
     "tuples",
     "late_tuples",
     "rowless",
+    "subflows",
     "unserved",
     "exe_names",
     "names",

@@ -13,6 +13,7 @@ HEADERS = (
     "identity.h",
     "decide.h",
     "target.h",
+    "mptcp.h",
     "tell.h",
     "refuse.h",
     "local.h",

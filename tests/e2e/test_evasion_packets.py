@@ -7,14 +7,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent.kernel.pins import Pins
 from tests.fixtures import processes
 from tests.fixtures.balancer import balancing
 from tests.fixtures.clients import dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import all_closed, connections, told
-from tests.fixtures.waiting import wait_for
 
 LICENSED, UNLICENSED = 1001, 1002
 POLICY = """\
@@ -80,8 +78,7 @@ def balanced(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callab
         def start(mode: str, to: str) -> RunningAgent:
             policy = POLICY.replace("enforce}", f"{mode}}}")
             agent = cleanup.enter_context(shared_lab.agent(policy, {"scope": {"interfaces": request.param}}))
-            rewritten = Pins(agent.files.pins).program("judge_rewritten")
-            wait_for(rewritten.exists, "what stands by is loaded")
+            agent.wait_until_it_stands_by()
             cleanup.enter_context(balancing(shared_lab.scope, 7379, (to, 7371)))
             return agent
 
@@ -96,7 +93,9 @@ def test_a_connect_that_a_load_balancer_changes_is_judged_by_where_it_goes(
     host, elsewhere = shared_lab.host, "192.0.2.7"
     assert dial(shared_lab, host, "plain", elsewhere, 7379, uid=UNLICENSED)["error"] == "ECONNREFUSED"
     assert dial(shared_lab, host, "plain", elsewhere, 7379, uid=LICENSED)["error"] == ""
-    assert dial(shared_lab, shared_lab.container, "plain", "10.77.1.1", 7371, uid=UNLICENSED)["error"] == "EPERM"
+    assert (
+        dial(shared_lab, shared_lab.container, "plain", "10.77.1.1", 7371, uid=UNLICENSED)["error"] == "EPERM"
+    )
     assert connections(agent, "db") == {
         ("loopback", "denied"): 1,
         ("loopback", "allowed"): 1,

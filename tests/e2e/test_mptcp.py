@@ -1,0 +1,111 @@
+"""MPTCP's further subflows: made by a kernel worker, from another address, for a judged connection."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import namespaces, processes
+from tests.fixtures.lab import Lab
+from tests.fixtures.saying import all_closed, connections
+from tests.fixtures.waiting import wait_for
+
+PORT, LICENSED, UNLICENSED = 7391, 1001, 1002
+SECOND = "10.77.1.77"
+POLICY = """\
+version: 1
+services:
+  db: {product: acme, ports: [{port: 7391, class: internal}]}
+principals:
+  licensed: [{uid: 1001}]
+licenses:
+  - {id: acme, product: acme, entitlements: [{id: use, classes: [internal], principals: [licensed]}]}
+enforcement: {default: MODE}
+"""
+SERVER = """
+import socket
+listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listening.bind(("0.0.0.0", 7391))
+listening.listen()
+print("ready", flush=True)
+while True:
+    with listening.accept()[0] as client:
+        while got := client.recv(1):
+            client.sendall(got)
+"""
+CLIENT = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as client:
+    client.connect(("10.77.1.1", 7391))
+    client.sendall(b"x")
+    client.recv(1)
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+MPTCP = Path("/proc/sys/net/mptcp/enabled")
+
+pytestmark = pytest.mark.skipif(not MPTCP.exists(), reason="this kernel has no MPTCP")
+
+
+@pytest.fixture(scope="module")
+def two_addresses(shared_lab: Lab) -> Iterator[None]:
+    """The container has a second one, for further subflows; a server listens in the host."""
+    inside = ("-n", shared_lab.container.name)
+    namespaces.ip(*inside, "address", "add", f"{SECOND}/24", "dev", "eth0")
+    for place in (shared_lab.container, shared_lab.host):
+        namespaces.ip("-n", place.name, "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2")
+    namespaces.ip(*inside, "mptcp", "endpoint", "add", SECOND, "dev", "eth0", "subflow")
+    server = shared_lab.run(shared_lab.host, [processes.PYTHON, "-Ic", SERVER])
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    yield
+    processes.end(server)
+    namespaces.ip(*inside, "mptcp", "endpoint", "flush")
+    namespaces.ip(*inside, "address", "del", f"{SECOND}/24", "dev", "eth0")
+
+
+def subflows(lab: Lab) -> set[str]:
+    """The addresses from which the container's connection is established."""
+    with namespaces.entered(lab.container):
+        lines = subprocess.run(
+            ["ss", "-Htn", "state", "established", f"dport = :{PORT}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+    return {line.split()[2].split("%")[0].rsplit(":", 1)[0] for line in lines}
+
+
+@pytest.mark.usefixtures("two_addresses")
+@pytest.mark.parametrize("interfaces", [[], ["to-*"]], ids=["socket gate alone", "with the packet gate"])
+def test_they_go_where_the_first_may_go_and_are_no_attempts(shared_lab: Lab, interfaces: list[str]) -> None:
+    lab = shared_lab
+    with lab.agent(POLICY.replace("MODE", "enforce"), {"scope": {"interfaces": interfaces}}) as agent:
+        agent.wait_until_it_stands_by()
+        client = lab.run(
+            lab.container, [processes.PYTHON, "-Ic", CLIENT], uid=LICENSED, stdin=subprocess.PIPE
+        )
+        wait_for(lambda: subflows(lab) == {lab.container.v4, SECOND}, "both subflows are established")
+        refused = lab.call(lab.container, [processes.PYTHON, "-Ic", CLIENT], uid=UNLICENSED, check=False)
+        assert "PermissionError" in refused.stderr
+        client.communicate("\n")
+        assert connections(agent, "db") == {("container", "allowed"): 1, ("container", "denied"): 1}
+        assert all_closed(agent, "db") == 1
+
+
+@pytest.mark.usefixtures("two_addresses")
+def test_in_observe_the_connection_is_reported_and_not_its_subflows(shared_lab: Lab) -> None:
+    lab = shared_lab
+    with lab.agent(POLICY.replace("MODE", "observe")) as agent:
+        agent.wait_until_it_stands_by()
+        client = lab.run(
+            lab.container, [processes.PYTHON, "-Ic", CLIENT], uid=UNLICENSED, stdin=subprocess.PIPE
+        )
+        wait_for(lambda: subflows(lab) == {lab.container.v4, SECOND}, "both subflows are established")
+        client.communicate("\n")
+        assert connections(agent, "db") == {("container", "denied"): 1}
+        assert all_closed(agent, "db") == 1
