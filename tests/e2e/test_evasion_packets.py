@@ -13,6 +13,7 @@ from tests.fixtures.clients import dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import all_closed, connections, told
+from tests.kernel.tc_world import RST_ACK, SYN, PacketClient, Segment, link_address
 
 LICENSED, UNLICENSED = 1001, 1002
 POLICY = """\
@@ -37,14 +38,21 @@ table ip licet_test {
 """
 
 
+@pytest.fixture(params=[[], ["lo", "to-*"]], ids=["socket gate alone", "with the packet gate"])
+def interfaces(request: pytest.FixtureRequest) -> list[str]:
+    """scope.interfaces."""
+    chosen: list[str] = request.param
+    return chosen
+
+
 @pytest.fixture
-def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
+def agent(shared_lab: Lab, interfaces: list[str]) -> Iterator[RunningAgent]:
     """On a host where the undeclared port 7379 leads to the declared one."""
     host = shared_lab.host
     server = shared_lab.serve(host, "0.0.0.0", 7371)
     shared_lab.call(host, ["nft", RULES])
     try:
-        with shared_lab.agent(POLICY, {"scope": {"interfaces": ["lo", "to-*"]}}) as running:
+        with shared_lab.agent(POLICY, {"scope": {"interfaces": interfaces}}) as running:
             yield running
     finally:
         shared_lab.call(host, ["nft", "delete table ip licet_test"])
@@ -67,8 +75,17 @@ def test_who_is_licensed_connects_to_what_is_declared(shared_lab: Lab, agent: Ru
     assert dial(shared_lab, host, "plain", host.v4, 7379, uid=LICENSED)["error"] == "ECONNREFUSED"
 
 
-@pytest.fixture(params=[[], ["lo", "to-*"]], ids=["socket gate alone", "with the packet gate"])
-def balanced(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], RunningAgent]]:
+def test_a_packet_that_no_socket_sent_is_refused_by_its_address(shared_lab: Lab, agent: RunningAgent) -> None:
+    """AF_PACKET in a container, by who has CAP_NET_RAW there."""
+    host, container = shared_lab.host, shared_lab.container
+    injected = Segment(container.v4, "10.77.1.1", 40003, 7371, 5, SYN)
+    with PacketClient(container, "eth0", link_address(host, "to-container")) as packets:
+        assert packets.ask(injected).flags == RST_ACK
+    assert connections(agent, "db") == {("remote", "denied"): 1}
+
+
+@pytest.fixture
+def balanced(shared_lab: Lab, interfaces: list[str]) -> Iterator[Callable[[str, str], RunningAgent]]:
     """Starts an agent in a mode; behind its observers, connects to the undeclared port 7379 are sent to the
     declared one."""
     with ExitStack() as cleanup:
@@ -77,7 +94,7 @@ def balanced(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callab
 
         def start(mode: str, to: str) -> RunningAgent:
             policy = POLICY.replace("enforce}", f"{mode}}}")
-            agent = cleanup.enter_context(shared_lab.agent(policy, {"scope": {"interfaces": request.param}}))
+            agent = cleanup.enter_context(shared_lab.agent(policy, {"scope": {"interfaces": interfaces}}))
             agent.wait_until_it_stands_by()
             cleanup.enter_context(balancing(shared_lab.scope, 7379, (to, 7371)))
             return agent

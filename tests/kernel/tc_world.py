@@ -57,8 +57,10 @@ enforcement: {default: MODE}
 RST_ACK, SYN = 0x14, 0x02
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 """linux/if_tun.h"""
+ETH_P_IP, SIOCGIFHWADDR = 0x0800, 0x8927
 _IP = struct.Struct("!BBHHHBBH")
 """Up to the addresses."""
+ADDRESS_BYTES = 4
 _TCP = struct.Struct("!HHIIBBHHH")
 
 
@@ -220,7 +222,7 @@ class Segment:
         return header[:16] + struct.pack("!H", check) + header[18:]
 
     def ip(self) -> bytes:
-        size = _IP.size + _TCP.size
+        size = _IP.size + 2 * ADDRESS_BYTES + _TCP.size
         header = _IP.pack(0x45, 0, size, 0, 0, 64, socket.IPPROTO_TCP, 0) + _address_bytes(self)
         check = _checksum(header)
         return header[:10] + struct.pack("!H", check) + header[12:] + self.tcp()
@@ -276,6 +278,30 @@ class RawClient:
             found = Segment.read(self._raw.recv(4096))
             if (found.source_port, found.port) == (segment.port, segment.source_port):
                 return found
+
+
+class PacketClient(RawClient):
+    """As RawClient, but past the network stack of its own namespace: AF_PACKET, by who has CAP_NET_RAW."""
+
+    def __init__(self, place: namespaces.Namespace, interface: str, to: bytes) -> None:
+        super().__init__(place)
+        self._to = (interface, ETH_P_IP, 0, 0, to)
+        with namespaces.entered(place):
+            self._packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._packets.close()
+
+    def send(self, segment: Segment) -> None:
+        self._packets.sendto(segment.ip(), self._to)
+
+
+def link_address(place: namespaces.Namespace, interface: str) -> bytes:
+    """The MAC address of an interface."""
+    with namespaces.entered(place), socket.socket() as any_socket:
+        request = struct.pack("16s16x", interface.encode())
+        return fcntl.ioctl(any_socket, SIOCGIFHWADDR, request)[18:24]
 
 
 class Tun:

@@ -29,11 +29,13 @@ from tests.kernel.tc_world import (
     SYN,
     UNDECLARED,
     UNLICENSED,
+    PacketClient,
     RawClient,
     Segment,
     TcWorld,
     Tun,
     connect,
+    link_address,
     namespace,
     tc,
 )
@@ -167,6 +169,15 @@ def test_an_interface_without_a_link_layer_is_answered_too(world: TcWorld) -> No
     with Tun(world.lab.host, "tun0") as tun, world.attached() as gate:
         assert "tun0" in {place.interface for place in gate.attached()}
         assert tun.ask(syn(7, "10.77.9.9")) == syn(7, "10.77.9.9").answered()
+
+
+def test_a_packet_that_no_socket_sent_is_judged_by_its_address(world: TcWorld) -> None:
+    container, to = world.lab.container, link_address(world.lab.host, "to-container")
+    with world.attached(), PacketClient(container, "eth0", to) as packets:
+        injected = Segment("10.77.1.2", "10.77.1.1", 40002, CLOSED, 9, SYN)
+        refused = world.refused()
+        assert packets.ask(injected) == injected.answered()
+        assert world.refused() == refused + 1
 
 
 @pytest.mark.parametrize("address", ["10.77.1.1", "fd77:1::1", V4])
