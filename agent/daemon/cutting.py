@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from agent.daemon.flows import FlowTable, local_consumer
 from agent.daemon.policies import PolicyKeeper
-from agent.enforce.cut import Cutter, Established
+from agent.enforce.cut import CannotDestroy, Cutter, Established
+from agent.enforce.disconnect import disconnect, processes
 from agent.model import (
     Consumer,
     Decision,
@@ -87,12 +88,21 @@ class FlowCutter:
             except NamespaceGone:
                 continue
             with cutter:
-                yield from (one for one in here if cutter.cut(_socket_of(one.flow)))
+                yield from (one for one in here if end(cutter, one.flow))
 
 
 def _next_end(tables: Tables, now_ns: int) -> int:
     ends = (candidate.ends_ns for row in tables.rows.values() for candidate in row.candidates)
     return min((end for end in ends if end > now_ns), default=NO_BOOT_NS)
+
+
+def end(cutter: Cutter, flow: Flow) -> bool:
+    """False: it was gone already."""
+    try:
+        return cutter.cut(_socket_of(flow))
+    except CannotDestroy:
+        likely = flow.acceptor or flow.owner if flow.origin is Origin.REMOTE else flow.consumer
+        return disconnect(flow.cookie, [*([likely.pid] if likely else []), *processes()])
 
 
 def _socket_of(flow: Flow) -> Established:

@@ -41,7 +41,6 @@ NOT_COVERED = (
     ("UDP that does not connect()", "sendto() without connect() is neither judged nor counted"),
     ("raw and packet sockets, TUN", "what is injected there is seen only where a local server accepts it"),
     ("NAT on this host", "a rewritten connection may count at each end, and arrives judged by its address"),
-    ("MPTCP's further subflows", "not counted; the first one was judged"),
     ("addresses that others can send from", "a cidr principal is whoever has the address"),
     ("network namespaces held only by a file descriptor", "their listeners are not listed"),
 )

@@ -25,6 +25,10 @@ _TIMEOUT_S = 2.0
 _GONE = (errno.ENOENT, errno.ESTALE)
 
 
+class CannotDestroy(KernelError):
+    """This kernel has no SOCK_DESTROY."""
+
+
 @dataclass(frozen=True, slots=True)
 class Established:
     """A TCP socket, as its own side sees it. The cookie is what names it: addresses alone could by now belong
@@ -54,7 +58,8 @@ class Cutter:
     def cut(self, one: Established) -> bool:
         """The program gets ECONNABORTED, the other end a reset. False: it was gone already.
 
-        Raises KernelError where the kernel can't (CONFIG_INET_DIAG_DESTROY) or may not (CAP_NET_ADMIN)."""
+        Raises CannotDestroy where the kernel is built without it (CONFIG_INET_DIAG_DESTROY), KernelError
+        where it is not allowed (CAP_NET_ADMIN)."""
         self._sequence += 1
         body = _body(one)
         size = _HEADER.size + len(body)
@@ -64,6 +69,8 @@ class Cutter:
             return True
         if code in _GONE:
             return False
+        if code == errno.EOPNOTSUPP:
+            raise CannotDestroy("this kernel has no SOCK_DESTROY (CONFIG_INET_DIAG_DESTROY)")
         raise KernelError(f"a connection cannot be cut (SOCK_DESTROY): {os.strerror(code)}")
 
     def _answer(self) -> int:

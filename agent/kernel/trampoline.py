@@ -21,7 +21,7 @@ _MAP_FD = 1  # BPF_PSEUDO_MAP_FD
 
 
 def load_trampoline(cookie: int, note: int, calls: int) -> int:
-    """The program's fd; `note` and `calls` are the fds of maps lookup_netns and lookup_calls. Raises OSError."""
+    """The program's fd; `note` and `calls` are of maps lookup_netns and lookup_calls. Raises OSError."""
     code = [
         _instruction(0xBF, _R6, _R1),  # r6 = context
         _instruction(0x62, _R10, offset=-4),  # key 0, on the stack
