@@ -19,7 +19,6 @@ _lib = ct.CDLL("libbpf.so.1", use_errno=True)
 BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_NO_PREALLOC = 1
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
-_BPF_PROG_GET_NEXT_ID = 11
 _BPF_STATS_RUN_TIME = 0
 _BATCH = 4096
 
@@ -168,6 +167,8 @@ _lib.bpf_obj_get.argtypes = [ct.c_char_p]
 _lib.bpf_obj_get_info_by_fd.argtypes = [ct.c_int, ct.c_void_p, ct.POINTER(ct.c_uint32)]
 _lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
 _lib.bpf_enable_stats.argtypes = [ct.c_int]
+_lib.bpf_prog_get_next_id.argtypes = [ct.c_uint32, ct.POINTER(ct.c_uint32)]
+_lib.bpf_prog_get_fd_by_id.argtypes = [ct.c_uint32]
 
 
 def _check(result: int, what: str) -> int:
@@ -244,6 +245,15 @@ def program_info(fd: int) -> ProgramInfo:
     size = ct.c_uint32(ct.sizeof(info))
     _check(_lib.bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "program info")
     return info
+
+
+def all_programs() -> Iterator[int]:
+    """An fd of each program in the kernel; who asks closes it."""
+    number = ct.c_uint32(0)
+    while _lib.bpf_prog_get_next_id(number.value, ct.byref(number)) == 0:
+        fd = _lib.bpf_prog_get_fd_by_id(number.value)
+        if fd >= 0:  # else it is gone
+            yield fd
 
 
 def map_create(

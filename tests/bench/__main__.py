@@ -17,6 +17,7 @@ from tests.bench.costs import Hooked, measure_costs
 from tests.bench.decide import measure_decide
 from tests.bench.empty_hooks import empty_hooks
 from tests.bench.enforce import enforced, first_refusal_s, measure_refusals
+from tests.bench.packets import measure_gates
 from tests.bench.peer import RULES, load_rules
 from tests.bench.pinned import pinned_programs
 from tests.bench.policies import one_grant, policy_of_grants
@@ -84,6 +85,8 @@ class Bench:
         reload = daemon.reload_s(agent, (large, large + "\n"), rounds=6)
         decide = measure_decide(PROTECTED_PORT, self._program)
         ns = {name: each["ns_per_connection"]["median"] for name, each in costs.items()}
+        say("packet and socket gate")
+        gates = measure_gates()
         return {
             "ratio_unprotected": worst_ratio(rates, self._unprotected.name),
             "ratio_observe": worst_ratio(rates, self._observe.name),
@@ -102,6 +105,7 @@ class Bench:
             "cpu_percent_10k_protected": loads["observe"]["percent"],
             **{f"refusal_us_{name}": each["us"]["median"] for name, each in refusals.items()},
             "first_refusal_s": round(switch.median, 3),
+            **{name: value for name, value in gates.items() if name != "details"},
             "start_to_protected_s": round(started.median, 3),
             "reload_10k_s": round(reload.median, 3),
             "details": {
@@ -114,6 +118,7 @@ class Bench:
                 "rates_all_cpus": spread_out,
                 "rates_enforce": enforce_rates,
                 "refusals": refusals,
+                "gates": gates["details"],
                 "first_refusal_s": switch.to_json(3),
                 "kernel_time": costs,
                 "decide": decide,
