@@ -163,7 +163,7 @@ class Daemon:
             await stack.enter_async_context(servers)
             self._view.public_address = servers.public_address
             own_port = int(servers.public_address.rpartition(":")[2])
-            self._switch.failsafe = self._failsafe | {own_port}
+            self._switch.failsafe = self._cutter.failsafe = self._failsafe | {own_port}
             self._maps.set_failsafe(self._switch.failsafe)
             await self._look()
             # what waits in the ring from before is told with its owners, which are known from here on

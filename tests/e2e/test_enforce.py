@@ -71,6 +71,15 @@ def test_a_container_gets_eperm(shared_lab: Lab, agent: RunningAgent) -> None:
     assert connections(agent, "db") == {("container", "allowed"): 10, ("container", "denied"): 10}
 
 
+def test_a_containers_own_loopback_is_its_own(shared_lab: Lab, agent: RunningAgent) -> None:
+    container = shared_lab.container
+    for address in ("127.0.0.1", "::1"):
+        server = shared_lab.serve(container, address, 7301)
+        assert attempt(shared_lab, container, address, 7301, UNLICENSED) == {}
+        processes.end(server)
+    assert connections(agent, "db") == {}
+
+
 def test_a_remote_consumer_is_reset(shared_lab: Lab, agent: RunningAgent) -> None:
     remote, host = shared_lab.remote, shared_lab.host
     assert attempt(shared_lab, remote, host.v4, 7301) == {}
