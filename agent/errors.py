@@ -65,6 +65,11 @@ class ModeError(LicetError):
 class AlreadyRunning(LicetError):
     """Another daemon holds this run directory."""
 
+    def __init__(self, message: str, pid: int) -> None:
+        """`pid`: of that daemon; 0 where it is not known."""
+        super().__init__(message)
+        self.pid = pid
+
 
 class DaemonUnreachable(LicetError):
     """No daemon answers on the control socket."""

@@ -6,8 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.fixtures.lab import Lab
+
+
+settings.register_profile("licet", deadline=None)  # a busy machine is no failure
+settings.load_profile("licet")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

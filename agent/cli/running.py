@@ -43,14 +43,16 @@ def unload(
         bool, typer.Option("--all", help="Also what other versions of licet have pinned.")
     ] = False,
 ) -> None:
-    """Let go of every program, map and link. Counters are gone with them."""
+    """Let go of every program, map and link, and end the daemon. Counters are gone with them."""
     from agent.daemon.packet_gate import let_go
+    from agent.daemon.run import stopped
     from agent.kernel import load as kernel
 
     settings = load_settings(config)
     kernel.require_root()
-    let_go(settings)
-    kernel.unload(settings, all_versions=all_versions)
+    with stopped(settings):
+        let_go(settings)
+        kernel.unload(settings, all_versions=all_versions)
 
 
 def version() -> None:

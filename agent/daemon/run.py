@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.config import Settings
 from agent.daemon.state import RunLock
-from agent.errors import KernelError
+from agent.errors import AlreadyRunning, KernelError
 from agent.kernel import load
 from agent.kernel.load import Manifest
 from agent.observe.cgroup import find_mount
+
+STOPPED_WITHIN_S = 15.0
 
 
 def run(settings: Settings, quiet: bool) -> int:
@@ -35,6 +42,29 @@ def run(settings: Settings, quiet: bool) -> int:
     finally:
         lock.release()
     return 0
+
+
+@contextlib.contextmanager
+def stopped(settings: Settings) -> Iterator[None]:
+    """No daemon runs meanwhile: one that does is asked to end. Raises AlreadyRunning where it does not."""
+    deadline = time.monotonic() + STOPPED_WITHIN_S
+    asked = False
+    while True:
+        try:
+            lock = RunLock(settings.paths.run)
+            break
+        except AlreadyRunning as running:
+            if not running.pid or time.monotonic() > deadline:
+                raise
+            if not asked:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(running.pid, signal.SIGTERM)
+                asked = True
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def scope_cgroup(settings: Settings, cgroup_mount: Path) -> Path:

@@ -29,11 +29,12 @@ class RunLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
+            holder = self._file.read().strip()
             self._file.close()
             raise AlreadyRunning(
-                f"{run}: a daemon is running here already (pid {holder}); stop it, or give this one its own "
-                "paths.run, paths.state and paths.pins"
+                f"{run}: a daemon is running here already (pid {holder or 'unknown'}); stop it, or give this "
+                "one its own paths.run, paths.state and paths.pins",
+                int(holder) if holder.isdecimal() else 0,
             ) from None
         self._file.truncate(0)
         self._file.write(str(os.getpid()))

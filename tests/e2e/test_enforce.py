@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures import processes
+from tests.fixtures import namespaces, processes
 from tests.fixtures.lab import Lab
+from tests.fixtures.leftovers import pins_in
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections, told
@@ -112,8 +114,21 @@ def test_a_failsafe_port_is_never_refused(shared_lab: Lab) -> None:
     processes.end(server)
 
 
-def test_unloading_while_enforcing_lets_go_at_once(shared_lab: Lab, agent: RunningAgent) -> None:
-    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {"EPERM": 5}
+@pytest.mark.parametrize("interfaces", [[], ["lo", "to-*"]], ids=["without tc", "with tc"])
+@pytest.mark.parametrize("first", ["terminate", "kill9", ""], ids=["ended", "killed", "running"])
+def test_unloading_while_enforcing_lets_go_at_once(
+    shared_lab: Lab, agent: RunningAgent, interfaces: list[str], first: str
+) -> None:
     agent.stop()
+    agent = shared_lab.agent(POLICY, {"scope": {"interfaces": interfaces}})
+    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {"EPERM": 5}
+    assert attempt(shared_lab, shared_lab.remote, shared_lab.host.v6, 7301) == {"ECONNREFUSED": 5}
+    if first:
+        getattr(agent, first)()
+    agent.licet("unload")
+    with namespaces.entered(shared_lab.host):
+        filters = subprocess.run(["tc", "filter", "show", "dev", "to-remote", "ingress"], capture_output=True)
+    assert filters.stdout == b""
+    assert pins_in(agent.files.pins) == []
     assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {}
     assert attempt(shared_lab, shared_lab.remote, shared_lab.host.v6, 7301) == {}

@@ -44,6 +44,7 @@ def tables(home_netns: int = HOST) -> Tables:
         mode=Mode.OBSERVE,
         unresolved_allowed=True,
         clock_synced=True,
+        drops=False,
         excluded=SetId.EMPTY,
         home_netns=home_netns,
         candidates=(),

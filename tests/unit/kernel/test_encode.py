@@ -45,6 +45,7 @@ def row(*candidates: Candidate, **changes: object) -> TargetRow:
         "mode": Mode.OBSERVE,
         "unresolved_allowed": True,
         "clock_synced": True,
+        "drops": False,
         "excluded": SetId.EMPTY,
         "home_netns": 4,
         "candidates": candidates,
