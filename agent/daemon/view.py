@@ -25,6 +25,7 @@ from agent.export.view import (
     JudgedListener,
     LicenseState,
     MapUse,
+    ModeOverride,
     ModeRequest,
     ProgramCost,
     Snapshot,
@@ -103,9 +104,10 @@ class View:
             licenses=self._licenses(),
             refused=self._refused(),
             enforcing=self._enforcing(),
-            mode_overrides=self.mode_switch.count() if self.mode_switch else 0,
+            mode_overrides=self._overrides(),
             policy_generation=self.keeper.generation,
             policy_reload_failures=self.keeper.failures,
+            policy_reload_ok=not self.keeper.last_error,
             policy_loaded_unix_s=self.keeper.loaded_unix_s,
             events_lost={**self.counters.losses(), **self.event_log.losses()},
             maps=self._maps(),
@@ -127,6 +129,10 @@ class View:
             return {target: policy.mode_of(target) is Mode.ENFORCE for target in policy.targets}
         attached = bool(switch.attached())
         return {target: attached and switch.enforces(target) for target in policy.targets}
+
+    def _overrides(self) -> list[ModeOverride]:
+        in_force = self.mode_switch.in_force() if self.mode_switch else ()
+        return [ModeOverride(one.target, one.mode, one.since_unix_s) for one in in_force]
 
     def _active(self) -> dict[Target, int]:
         named = self.keeper.ids.targets

@@ -200,8 +200,17 @@ def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
         enforcing.add_metric(_of(target), int(snapshot.enforcing.get(target, False)))
     yield enforcing
     overrides = _gauge("licet_mode_overrides", "Run-time overrides of the mode that are in force.")
-    overrides.add_metric([], snapshot.mode_overrides)
+    overrides.add_metric([], len(snapshot.mode_overrides))
     yield overrides
+    since = _gauge(
+        "licet_mode_override_since_timestamp_seconds",
+        "When a run-time override that is in force was set, in Unix time; empty service and class: the host.",
+        ("service", "port_class", "mode"),
+    )
+    for one in snapshot.mode_overrides:
+        place = _of(one.target) if one.target else ["", ""]
+        since.add_metric([*place, one.mode.value], one.since_unix_s)
+    yield since
 
 
 def _policy(snapshot: Snapshot) -> Iterator[Metric]:
@@ -216,6 +225,11 @@ def _policy(snapshot: Snapshot) -> Iterator[Metric]:
     )
     failures.add_metric([], snapshot.policy_reload_failures)
     yield failures
+    succeeded = _gauge(
+        "licet_policy_last_reload_successful", "0 while what the policy's files say is not in force."
+    )
+    succeeded.add_metric([], int(snapshot.policy_reload_ok))
+    yield succeeded
     loaded = _gauge(
         "licet_policy_loaded_timestamp_seconds", "When the policy in force was loaded, in Unix time."
     )

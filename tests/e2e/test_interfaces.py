@@ -152,6 +152,7 @@ def test_every_documented_metric_is_there_from_the_start(agent: RunningAgent) ->
         "licet_mode_overrides",
         "licet_policy_generation",
         "licet_policy_reload_failures_total",
+        "licet_policy_last_reload_successful",
         "licet_policy_loaded_timestamp_seconds",
         "licet_events_lost_total",
         "licet_map_entries",
