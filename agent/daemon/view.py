@@ -104,6 +104,7 @@ class View:
             licenses=self._licenses(),
             refused=self._refused(),
             enforcing=self._enforcing(),
+            enforcing_wanted=self._enforcing_wanted(),
             mode_overrides=self._overrides(),
             policy_generation=self.keeper.generation,
             policy_reload_failures=self.keeper.failures,
@@ -122,13 +123,16 @@ class View:
 
     def _enforcing(self) -> dict[Target, bool]:
         """Nothing is refused where no gate is attached, whatever the mode."""
+        attached = self.mode_switch is None or bool(self.mode_switch.attached())
+        return {target: attached and wanted for target, wanted in self._enforcing_wanted().items()}
+
+    def _enforcing_wanted(self) -> dict[Target, bool]:
         policy, switch = self.keeper.policy, self.mode_switch
         if policy is None:
             return {}
         if switch is None:
             return {target: policy.mode_of(target) is Mode.ENFORCE for target in policy.targets}
-        attached = bool(switch.attached())
-        return {target: attached and switch.enforces(target) for target in policy.targets}
+        return {target: switch.enforces(target) for target in policy.targets}
 
     def _overrides(self) -> list[ModeOverride]:
         in_force = self.mode_switch.in_force() if self.mode_switch else ()

@@ -196,9 +196,15 @@ def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
         valid.add_metric([one.id], int(one.valid))
     yield from (expiry, valid)
     enforcing = _gauge("licet_enforcing", "1 where attempts are refused.", ("service", "port_class"))
+    wanted = _gauge(
+        "licet_enforcing_wanted",
+        "1 where the mode that holds is enforce, whether or not a gate could be attached.",
+        ("service", "port_class"),
+    )
     for target in snapshot.targets:
         enforcing.add_metric(_of(target), int(snapshot.enforcing.get(target, False)))
-    yield enforcing
+        wanted.add_metric(_of(target), int(snapshot.enforcing_wanted.get(target, False)))
+    yield from (enforcing, wanted)
     overrides = _gauge("licet_mode_overrides", "Run-time overrides of the mode that are in force.")
     overrides.add_metric([], len(snapshot.mode_overrides))
     yield overrides

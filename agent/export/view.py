@@ -73,6 +73,8 @@ class Snapshot:
     exposures: Mapping[Target, int] = field(default_factory=dict)
     licenses: Sequence[LicenseState] = ()
     enforcing: Mapping[Target, bool] = field(default_factory=dict)
+    enforcing_wanted: Mapping[Target, bool] = field(default_factory=dict)
+    """By the mode that holds, whether or not a gate could be attached."""
     mode_overrides: Sequence[ModeOverride] = ()
     policy_generation: int = 0
     policy_reload_failures: int = 0

@@ -149,6 +149,7 @@ def test_every_documented_metric_is_there_from_the_start(agent: RunningAgent) ->
         "licet_license_expiry_timestamp_seconds",
         "licet_license_valid",
         "licet_enforcing",
+        "licet_enforcing_wanted",
         "licet_mode_overrides",
         "licet_policy_generation",
         "licet_policy_reload_failures_total",

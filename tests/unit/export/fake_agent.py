@@ -75,6 +75,7 @@ SNAPSHOT = Snapshot(
     exposures={INTERNAL: 1},
     licenses=(LicenseState("acme-2026", 1798761600.0, True), LicenseState("forever", None, False)),
     enforcing={INTERNAL: False, ADMIN: False},
+    enforcing_wanted={INTERNAL: False, ADMIN: True},
     mode_overrides=(
         ModeOverride(None, Mode.OBSERVE, 1795000100.0),
         ModeOverride(ADMIN, Mode.ENFORCE, 1795000200.5),

@@ -79,6 +79,7 @@ def test_every_series_of_every_target_is_there_at_zero_before_anything_happens()
             "licet_flows_closed_total",
             "licet_exposures",
             "licet_enforcing",
+            "licet_enforcing_wanted",
         ):
             assert found[(name, frozenset(labels.items()))] == 0
     undeclared = {"service": "", "port_class": "", "reason": "undeclared_listener"}
