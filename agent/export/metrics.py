@@ -213,9 +213,9 @@ def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
         "When a run-time override that is in force was set, in Unix time; empty service and class: the host.",
         ("service", "port_class", "mode"),
     )
-    for one in snapshot.mode_overrides:
-        place = _of(one.target) if one.target else ["", ""]
-        since.add_metric([*place, one.mode.value], one.since_unix_s)
+    for override in snapshot.mode_overrides:
+        place = _of(override.target) if override.target else ["", ""]
+        since.add_metric([*place, override.mode.value], override.since_unix_s)
     yield since
 
 
