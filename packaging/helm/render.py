@@ -2,8 +2,8 @@
 
     python packaging/helm/render.py [VALUES.json] [--lint]
 
-Prints one YAML stream in template order, NOTES.txt left out; with --lint, what `helm lint` says, and fails where
-that is an error. A process of its own, because the library brings the Go runtime along."""
+Prints one YAML stream in template order, the notes as a comment before it; with --lint, what `helm lint`
+says, and fails where that is an error. A process of its own: the library brings the Go runtime along."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def render(values: dict[str, Any]) -> str:
     with helm_python.Chart.load(CHART) as chart:
         chart.validate_schema(values)
         rendered = chart.render(values, name=NAME, namespace=NAME)
+    notes = next(text for path, text in rendered.items() if path.endswith("NOTES.txt"))
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in notes.splitlines())
     texts = (text.strip() for path, text in sorted(rendered.items()) if path.endswith(".yaml"))
-    return "---\n" + "\n---\n".join(text.removeprefix("---\n") for text in texts if text) + "\n"
+    return comment + "---\n" + "\n---\n".join(text.removeprefix("---\n") for text in texts if text) + "\n"
 
 
 def lint(values: dict[str, Any]) -> int:

@@ -24,7 +24,9 @@ SECONDS = 75
 POLICY = """\
 version: 1
 services:
-  orders-db: {product: acme, ports: [{port: 7301, class: internal}, {port: 7302, class: admin, bind: [127.0.0.0/8]}]}
+  orders-db:
+    product: acme
+    ports: [{port: 7301, class: internal}, {port: 7302, class: admin, bind: [127.0.0.0/8]}]
   shop: {product: acme-shop, ports: [{port: 7303, class: public}]}
 principals: {billing: [{uid: 1001}], ops: [{uid: 1003}]}
 licenses:
@@ -50,7 +52,13 @@ def play(lab: Lab, agent: RunningAgent) -> None:
     until = time.monotonic() + SECONDS
     enforced = False
     while time.monotonic() < until:
-        for port, uid, count in ((7301, 1001, 20), (7301, 1002, 4), (7302, 1003, 5), (7302, 1001, 2), (7303, 1002, 9)):
+        for port, uid, count in (
+            (7301, 1001, 20),
+            (7301, 1002, 4),
+            (7302, 1003, 5),
+            (7302, 1001, 2),
+            (7303, 1002, 9),
+        ):
             lab.load(lab.host, "127.0.0.1", port, connections=count, uid=uid, program=names[uid])
         lab.load(lab.remote, lab.host.v4, 7301, connections=3)
         lab.load(lab.container, lab.host.v4, 7303, connections=3)
@@ -85,6 +93,10 @@ def legend(target: dict[str, Any], labels: dict[str, str]) -> str:
     return text
 
 
+def row_name(labels: dict[str, str]) -> str:
+    return " ".join(value for name, value in labels.items() if name not in ("job", "__name__"))
+
+
 def draw(panel: dict[str, Any], answers: list[tuple[Any, Any]], axes: Axes, start_s: float) -> None:
     axes.set_title(f"{panel['title']} [{panel['fieldConfig']['defaults'].get('unit', '')}]", fontsize=8)
     axes.tick_params(labelsize=6)
@@ -99,7 +111,7 @@ def draw(panel: dict[str, Any], answers: list[tuple[Any, Any]], axes: Axes, star
         return
     axes.axis("off")
     rows = [
-        f"{letter}: {' '.join(v for k, v in row['metric'].items() if k not in ('job', '__name__'))} = {row['value'][1]}"
+        f"{letter}: {row_name(row['metric'])} = {row['value'][1]}"
         for letter, found in answers
         for row in found
     ]
@@ -112,7 +124,9 @@ def picture(prometheus: RunningPrometheus, start_s: float) -> Figure:
     dashboard = json.loads((ROOT / "packaging" / "grafana" / "licet.json").read_text())
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     columns = 4
-    figure, grid = plt.subplots(-(-len(panels) // columns), columns, figsize=(22, 3.2 * len(panels) / columns))
+    figure, grid = plt.subplots(
+        -(-len(panels) // columns), columns, figsize=(22, 3.2 * len(panels) / columns)
+    )
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     for panel, axes in zip(panels, grid.flat, strict=False):
