@@ -16,8 +16,8 @@ from agent.policy.document import load_policy
 from tests.packaging.chart import CHART, ROOT, Object, container_of, one, pod_of, render, run
 
 MANIFEST = ROOT / "packaging" / "kubernetes" / "licet.yaml"
-VERSIONS = ("1.30.0", "1.37.0")
-"""The oldest with an appArmorProfile field, and the newest that there is a schema for."""
+VERSIONS = ("1.25.0", "1.30.0", "1.37.0")
+"""The chart's oldest, the first with an appArmorProfile field, the newest that there is a schema for."""
 OPERATORS_OWN = {
     "PodMonitor": "podMetricsEndpoints",
     "ServiceMonitor": "endpoints",
@@ -68,7 +68,7 @@ def complaints(objects: list[Object], version: str) -> list[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("values", [{}, EVERYTHING, BARE], ids=["default", "everything", "bare"])
 def test_every_object_fits_kubernetes_schema(values: Object, version: str) -> None:
-    assert complaints(render(values), version) == []
+    assert complaints(render({**values, "kubeVersion": version}), version) == []
 
 
 def test_a_misplaced_field_would_be_found(default: list[Object]) -> None:
@@ -95,6 +95,16 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount() -> None:
         pod = objects[0]["spec"]["template"]["spec"]
         mounted = [mount["name"] for mount in pod["containers"][0]["volumeMounts"]]
         assert sorted(mounted) == sorted(volume["name"] for volume in pod["volumes"])
+
+
+def test_apparmor_is_asked_for_in_the_way_the_cluster_knows() -> None:
+    name = "container.apparmor.security.beta.kubernetes.io/licet"
+    for version, annotation, field in (("1.29.9", "unconfined", None), ("1.30.0", None, "Unconfined")):
+        objects = render({"kubeVersion": version})
+        metadata = one(objects, "DaemonSet")["spec"]["template"]["metadata"]
+        assert metadata["annotations"].get(name) == annotation
+        profile = container_of(objects)["securityContext"].get("appArmorProfile", {})
+        assert profile.get("type") == field
 
 
 def test_nothing_is_privileged_and_no_token_is_mounted(default: list[Object]) -> None:

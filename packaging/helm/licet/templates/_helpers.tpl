@@ -51,6 +51,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- mergeOverwrite (deepCopy .Values.config) (dict "listen" $listen "paths" $paths) | toYaml }}
 {{- end }}
 
+{{- /* Empty before Kubernetes 1.30, where AppArmor has no field yet. */}}
+{{- define "licet.hasAppArmorField" -}}
+{{- if semverCompare ">=1.30.0-0" (default .Capabilities.KubeVersion.Version .Values.kubeVersion) }}yes{{ end }}
+{{- end }}
+
+{{- define "licet.appArmorAnnotation" -}}
+{{- $profile := .Values.securityContext.appArmorProfile }}
+{{- get (dict "Unconfined" "unconfined" "RuntimeDefault" "runtime/default") $profile.type | default (printf "localhost/%s" $profile.localhostProfile) }}
+{{- end }}
+
 {{- /* Where the probes ask: wherever the agent listens, loopback is nearest. */}}
 {{- define "licet.probeHost" -}}
 {{- if has .Values.metrics.address (list "0.0.0.0" "[::]") }}127.0.0.1{{ else }}{{ .Values.metrics.address | trimPrefix "[" | trimSuffix "]" }}{{ end }}
