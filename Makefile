@@ -13,7 +13,7 @@ C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c tests/bench/*.c)
 SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit lint format bench clean need-root bpffs
+.PHONY: help setup setup-dev run demo test test-unit lint format bench manifests clean need-root bpffs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,10 @@ format: setup-dev ## let ruff and clang-format put the source in order
 
 bench: need-root setup-dev bpffs $(LOAD) ## measure, and write build/bench.json
 	$(BIN)/python -m tests.bench --output build/bench.json
+
+manifests: setup-dev ## write packaging/kubernetes/licet.yaml from the chart
+	$(BIN)/python packaging/kubernetes/generate.py >packaging/kubernetes/licet.yaml.new
+	@mv packaging/kubernetes/licet.yaml.new packaging/kubernetes/licet.yaml
 
 $(LOAD): tests/fixtures/load.c
 	@mkdir -p build

@@ -29,3 +29,10 @@ def lab() -> Iterator[Lab]:
     """A laboratory of this test's own (about 0.2 s)."""
     with Lab() as built:
         yield built
+
+
+@pytest.fixture(scope="module")
+def shared_lab() -> Iterator[Lab]:
+    """One for a whole file, where its tests don't disturb each other."""
+    with Lab() as built:
+        yield built

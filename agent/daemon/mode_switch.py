@@ -56,9 +56,10 @@ class ModeSwitch:
             for target in self._targets()
         )
 
-    def count(self) -> int:
-        """Overrides in force, but those that wait for their target to return."""
-        return sum(1 for one in self._listed() if one["in_policy"])
+    def in_force(self) -> list[Override]:
+        """Overrides, but those that wait for their target to return."""
+        targets = set(self._targets())
+        return [one for one in self.overrides.listed() if one.target is None or one.target in targets]
 
     def listed(self) -> dict[str, Any]:
         """JSON-ready: targets with their modes, overrides, gates."""

@@ -25,6 +25,7 @@ from agent.export.view import (
     JudgedListener,
     LicenseState,
     MapUse,
+    ModeOverride,
     ModeRequest,
     ProgramCost,
     Snapshot,
@@ -103,9 +104,11 @@ class View:
             licenses=self._licenses(),
             refused=self._refused(),
             enforcing=self._enforcing(),
-            mode_overrides=self.mode_switch.count() if self.mode_switch else 0,
+            enforcing_wanted=self._enforcing_wanted(),
+            mode_overrides=self._overrides(),
             policy_generation=self.keeper.generation,
             policy_reload_failures=self.keeper.failures,
+            policy_reload_ok=not self.keeper.last_error,
             policy_loaded_unix_s=self.keeper.loaded_unix_s,
             events_lost={**self.counters.losses(), **self.event_log.losses()},
             maps=self._maps(),
@@ -120,13 +123,20 @@ class View:
 
     def _enforcing(self) -> dict[Target, bool]:
         """Nothing is refused where no gate is attached, whatever the mode."""
+        attached = self.mode_switch is None or bool(self.mode_switch.attached())
+        return {target: attached and wanted for target, wanted in self._enforcing_wanted().items()}
+
+    def _enforcing_wanted(self) -> dict[Target, bool]:
         policy, switch = self.keeper.policy, self.mode_switch
         if policy is None:
             return {}
         if switch is None:
             return {target: policy.mode_of(target) is Mode.ENFORCE for target in policy.targets}
-        attached = bool(switch.attached())
-        return {target: attached and switch.enforces(target) for target in policy.targets}
+        return {target: switch.enforces(target) for target in policy.targets}
+
+    def _overrides(self) -> list[ModeOverride]:
+        in_force = self.mode_switch.in_force() if self.mode_switch else ()
+        return [ModeOverride(one.target, one.mode, one.since_unix_s) for one in in_force]
 
     def _active(self) -> dict[Target, int]:
         named = self.keeper.ids.targets

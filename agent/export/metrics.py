@@ -196,12 +196,27 @@ def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
         valid.add_metric([one.id], int(one.valid))
     yield from (expiry, valid)
     enforcing = _gauge("licet_enforcing", "1 where attempts are refused.", ("service", "port_class"))
+    wanted = _gauge(
+        "licet_enforcing_wanted",
+        "1 where the mode that holds is enforce, whether or not a gate could be attached.",
+        ("service", "port_class"),
+    )
     for target in snapshot.targets:
         enforcing.add_metric(_of(target), int(snapshot.enforcing.get(target, False)))
-    yield enforcing
+        wanted.add_metric(_of(target), int(snapshot.enforcing_wanted.get(target, False)))
+    yield from (enforcing, wanted)
     overrides = _gauge("licet_mode_overrides", "Run-time overrides of the mode that are in force.")
-    overrides.add_metric([], snapshot.mode_overrides)
+    overrides.add_metric([], len(snapshot.mode_overrides))
     yield overrides
+    since = _gauge(
+        "licet_mode_override_since_timestamp_seconds",
+        "When a run-time override that is in force was set, in Unix time; empty service and class: the host.",
+        ("service", "port_class", "mode"),
+    )
+    for override in snapshot.mode_overrides:
+        place = _of(override.target) if override.target else ["", ""]
+        since.add_metric([*place, override.mode.value], override.since_unix_s)
+    yield since
 
 
 def _policy(snapshot: Snapshot) -> Iterator[Metric]:
@@ -216,6 +231,11 @@ def _policy(snapshot: Snapshot) -> Iterator[Metric]:
     )
     failures.add_metric([], snapshot.policy_reload_failures)
     yield failures
+    succeeded = _gauge(
+        "licet_policy_last_reload_successful", "0 while what the policy's files say is not in force."
+    )
+    succeeded.add_metric([], int(snapshot.policy_reload_ok))
+    yield succeeded
     loaded = _gauge(
         "licet_policy_loaded_timestamp_seconds", "When the policy in force was loaded, in Unix time."
     )

@@ -38,6 +38,16 @@ class MapUse:
 
 
 @dataclass(frozen=True, slots=True)
+class ModeOverride:
+    """A mode set at run time that is in force."""
+
+    target: Target | None
+    """None: the whole host."""
+    mode: Mode
+    since_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that /metrics shows, at one instant. Counters only grow while the pins live."""
 
@@ -63,9 +73,13 @@ class Snapshot:
     exposures: Mapping[Target, int] = field(default_factory=dict)
     licenses: Sequence[LicenseState] = ()
     enforcing: Mapping[Target, bool] = field(default_factory=dict)
-    mode_overrides: int = 0
+    enforcing_wanted: Mapping[Target, bool] = field(default_factory=dict)
+    """By the mode that holds, whether or not a gate could be attached."""
+    mode_overrides: Sequence[ModeOverride] = ()
     policy_generation: int = 0
     policy_reload_failures: int = 0
+    policy_reload_ok: bool = True
+    """False: what the files say now is not in force."""
     policy_loaded_unix_s: float = 0.0
     events_lost: Mapping[str, int] = field(default_factory=dict)
     """By cause, every cause there from the start at zero."""

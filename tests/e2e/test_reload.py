@@ -107,11 +107,13 @@ def test_a_bad_file_leaves_the_old_policy_in_force_and_says_so_everywhere(
     event = wait_for(lambda: matching(agent, {"type": "policy_error"}), "an event says so")[0]
     assert "licenced" in event["message"]
     assert "licenced" in agent.log()
+    assert agent.total("licet_policy_last_reload_successful") == 0
     assert agent.total("licet_policy_generation") == generation
     assert decision_for(shared_lab, agent, 1001) == "allowed"
     assert decision_for(shared_lab, agent, 1002) == "denied"
     agent.set_policy(policy(1002))
     assert agent.status()["policy"]["last_error"] == ""
+    assert agent.total("licet_policy_last_reload_successful") == 1
     assert decision_for(shared_lab, agent, 1002) == "allowed"
     assert "Traceback" not in agent.log()
 

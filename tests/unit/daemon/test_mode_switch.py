@@ -118,7 +118,7 @@ def test_where_gates_cannot_be_attached_nothing_has_changed(world: World) -> Non
         world.ask("db", Mode.ENFORCE)
     assert world.map.rows == {}
     assert world.events == []
-    assert world.switch.count() == 0
+    assert world.switch.in_force() == []
 
 
 def test_where_the_override_cannot_be_kept_the_gates_are_let_go_of_again(

@@ -9,12 +9,21 @@ from typing import Any
 
 from agent.errors import LicetError
 from agent.export.event_log import EventLog
-from agent.export.view import Caller, JudgedListener, LicenseState, MapUse, ModeRequest, Snapshot
+from agent.export.view import (
+    Caller,
+    JudgedListener,
+    LicenseState,
+    MapUse,
+    ModeOverride,
+    ModeRequest,
+    Snapshot,
+)
 from agent.model import (
     Decision,
     Flow,
     Listener,
     ListenerState,
+    Mode,
     Origin,
     PortClass,
     Process,
@@ -66,8 +75,14 @@ SNAPSHOT = Snapshot(
     exposures={INTERNAL: 1},
     licenses=(LicenseState("acme-2026", 1798761600.0, True), LicenseState("forever", None, False)),
     enforcing={INTERNAL: False, ADMIN: False},
+    enforcing_wanted={INTERNAL: False, ADMIN: True},
+    mode_overrides=(
+        ModeOverride(None, Mode.OBSERVE, 1795000100.0),
+        ModeOverride(ADMIN, Mode.ENFORCE, 1795000200.5),
+    ),
     policy_generation=7,
     policy_reload_failures=1,
+    policy_reload_ok=False,
     policy_loaded_unix_s=1795000000.25,
     events_lost={"ring_full": 0, "event_sink": 5},
     maps={"flows": MapUse(4, 65536)},

@@ -79,6 +79,7 @@ def test_every_series_of_every_target_is_there_at_zero_before_anything_happens()
             "licet_flows_closed_total",
             "licet_exposures",
             "licet_enforcing",
+            "licet_enforcing_wanted",
         ):
             assert found[(name, frozenset(labels.items()))] == 0
     undeclared = {"service": "", "port_class": "", "reason": "undeclared_listener"}
@@ -91,7 +92,7 @@ def test_every_series_of_every_target_is_there_at_zero_before_anything_happens()
 def test_no_series_carries_a_pid_an_address_or_a_path() -> None:
     allowed = {
         "service", "port_class", "origin", "decision", "reason", "consumer", "direction", "bind", "state",
-        "license", "cause", "map", "hook", "rung", "version", "gate",
+        "license", "cause", "map", "hook", "rung", "version", "gate", "mode",
     }  # fmt: skip
     seen = {label for name, labels in samples(SNAPSHOT) if name.startswith("licet_") for label, _ in labels}
     assert seen == allowed
@@ -117,6 +118,17 @@ def test_gates_have_the_names_of_the_kernels() -> None:
     assert GATES == abi.GATES
     assert total(samples(SNAPSHOT), "licet_refused_total", gate="connect", port_class="internal") == 2
     assert total(samples(SNAPSHOT), "licet_refused_total", port_class="admin") == 0
+
+
+def test_an_override_has_a_series_only_while_it_is_in_force() -> None:
+    name = "licet_mode_override_since_timestamp_seconds"
+    found = samples(SNAPSHOT)
+    assert total(found, "licet_mode_overrides") == 2
+    assert total(found, name, service="", port_class="", mode="observe") == 1795000100.0
+    assert total(found, name, service="orders-db", port_class="admin", mode="enforce") == 1795000200.5
+    without = samples(replace(SNAPSHOT, mode_overrides=()))
+    assert total(without, "licet_mode_overrides") == 0
+    assert name not in {name for name, _ in without}
 
 
 def test_program_costs_are_there_only_while_they_are_measured() -> None:

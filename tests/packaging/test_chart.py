@@ -1,0 +1,198 @@
+"""The chart and the manifest made from it, against Kubernetes' schemas and against the agent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from agent.config import Settings, load_settings
+from agent.policy.document import load_policy
+from tests.packaging.chart import CHART, ROOT, Object, container_of, one, pod_of, render, run
+
+MANIFEST = ROOT / "packaging" / "kubernetes" / "licet.yaml"
+VERSIONS = ("1.25.0", "1.30.0", "1.37.0")
+"""The chart's oldest, the first with an appArmorProfile field, the newest that there is a schema for."""
+OPERATORS_OWN = {
+    "PodMonitor": "podMetricsEndpoints",
+    "ServiceMonitor": "endpoints",
+    "PrometheusRule": "groups",
+}
+"""Kinds of the Prometheus operator, for which there is no schema here, with the list in each."""
+EVERYTHING: Object = {
+    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "serviceMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "grafanaDashboard": {"enabled": True},
+    "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}]},
+    "licenses": {"existingSecret": "licenses"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "image": {"digest": "sha256:" + "0" * 64},
+    "extraEnv": [{"name": "LICET_DEBUG", "value": "1"}],
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"team": "sre"},
+    "serviceAccount": {"annotations": {"a": "b"}},
+    "affinity": {"nodeAffinity": {}},
+    "unloadOnStop": True,
+}
+BARE: Object = {
+    "existingPolicyConfigMap": "mine",
+    "hostUsers": False,
+    "serviceAccount": {"create": False},
+    "tolerations": [],
+    "fullnameOverride": "other",
+}
+
+
+@pytest.fixture(scope="module")
+def default() -> list[Object]:
+    return render()
+
+
+def complaints(objects: list[Object], version: str) -> list[str]:
+    found = []
+    for each in objects:
+        if each["kind"] not in OPERATORS_OWN:
+            try:
+                kubernetes_validate.validate(each, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                found.append(f"{each['kind']}: {error.path}: {error.message}")
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("values", [{}, EVERYTHING, BARE], ids=["default", "everything", "bare"])
+def test_every_object_fits_kubernetes_schema(values: Object, version: str) -> None:
+    assert complaints(render({**values, "kubeVersion": version}), version) == []
+
+
+def test_a_misplaced_field_would_be_found(default: list[Object]) -> None:
+    pod_of(default)["hostPid"] = True
+    assert complaints(default, VERSIONS[-1])
+    del pod_of(default)["hostPid"]
+
+
+@pytest.mark.parametrize(("mode", "said"), [("observe", "It observes"), ("enforce", "It ENFORCES")])
+def test_the_notes_say_what_happens_now(mode: str, said: str) -> None:
+    notes = run({"enforcement": {"default": "observe", "db/admin": mode}}).stdout.partition("---\n")[0]
+    assert said in notes
+    assert "unloadOnStop=true" in notes
+
+
+def test_helm_lint_has_no_complaint() -> None:
+    done = run({}, "--lint")
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_mount_has_its_volume_and_every_volume_its_mount() -> None:
+    for values in ({}, EVERYTHING, BARE):
+        objects = [each for each in render(values) if each["kind"] == "DaemonSet"]
+        pod = objects[0]["spec"]["template"]["spec"]
+        mounted = [mount["name"] for mount in pod["containers"][0]["volumeMounts"]]
+        assert sorted(mounted) == sorted(volume["name"] for volume in pod["volumes"])
+
+
+def test_apparmor_is_asked_for_in_the_way_the_cluster_knows() -> None:
+    name = "container.apparmor.security.beta.kubernetes.io/licet"
+    for version, annotation, field in (("1.29.9", "unconfined", None), ("1.30.0", None, "Unconfined")):
+        objects = render({"kubeVersion": version})
+        metadata = one(objects, "DaemonSet")["spec"]["template"]["metadata"]
+        assert metadata["annotations"].get(name) == annotation
+        profile = container_of(objects)["securityContext"].get("appArmorProfile", {})
+        assert profile.get("type") == field
+
+
+def test_nothing_is_privileged_and_no_token_is_mounted(default: list[Object]) -> None:
+    context = container_of(default)["securityContext"]
+    assert context["privileged"] is False
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["capabilities"]["drop"] == ["ALL"]
+    assert pod_of(default)["automountServiceAccountToken"] is False
+    assert not [each for each in default if "Role" in each["kind"]]
+
+
+def test_the_agent_reads_its_settings_as_the_chart_writes_them(default: list[Object], tmp_path: Path) -> None:
+    written = tmp_path / "config.yaml"
+    written.write_text(one(default, "ConfigMap")["data"]["config.yaml"])
+    settings = load_settings(written)
+    mounts = {mount["mountPath"] for mount in container_of(default)["volumeMounts"]}
+    assert {str(settings.paths.policy_dir), str(settings.paths.run), str(settings.paths.state)} <= mounts
+    assert str(settings.paths.pins.parent) in mounts
+    assert settings.listen.endswith(f":{container_of(default)['ports'][0]['containerPort']}")
+
+
+def test_every_setting_but_those_of_the_chart_is_a_value() -> None:
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+    known = set(schema["properties"]["config"]["properties"])
+    assert known == set(Settings.model_fields) - {"listen", "paths"}
+
+
+def test_the_default_policy_is_accepted_and_observes(default: list[Object], tmp_path: Path) -> None:
+    for name, text in one(default, "ConfigMap", "licet-policy")["data"].items():
+        (tmp_path / name).write_text(text)
+    policy = load_policy(tmp_path / "none.yaml", tmp_path)
+    assert policy is not None
+    assert {mode.value for mode in policy.enforcement.values()} == {"observe"}
+
+
+def test_a_new_policy_does_not_restart_the_pods_and_a_new_setting_does(default: list[Object]) -> None:
+    def annotations(values: Object) -> Any:
+        return one(render(values), "DaemonSet")["spec"]["template"]["metadata"]["annotations"]
+
+    assert annotations({"enforcement": {"default": "enforce"}}) == annotations({})
+    assert annotations({"config": {"costs": True}}) != annotations({})
+
+
+def test_rules_and_dashboard_are_those_of_packaging() -> None:
+    objects = render(EVERYTHING)
+    files = [ROOT / "packaging" / "prometheus" / f"licet-{name}.yaml" for name in ("recording", "alerts")]
+    expected = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    assert one(objects, "PrometheusRule")["spec"]["groups"] == expected
+    shipped = (ROOT / "packaging" / "grafana" / "licet.json").read_text()
+    assert one(objects, "ConfigMap", "licet-dashboard")["data"]["licet.json"] == shipped
+
+
+def test_what_the_operator_gets_is_named_as_the_rules_ask() -> None:
+    objects = render(EVERYTHING)
+    for kind, entries in OPERATORS_OWN.items():
+        found = one(objects, kind)
+        assert found["apiVersion"] == "monitoring.coreos.com/v1"
+        assert isinstance(found["spec"][entries], list)
+    labels = one(objects, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
+    for kind in ("PodMonitor", "ServiceMonitor"):
+        spec = one(objects, kind)["spec"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        (endpoint,) = spec[OPERATORS_OWN[kind]]
+        assert endpoint["port"] == container_of(objects)["ports"][0]["name"]
+        assert {"targetLabel": "job", "replacement": "licet"} in endpoint["relabelings"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"enforcment": {}}, "enforcment"),
+        ({"enforcement": {"default": "on"}}, "enforcement"),
+        ({"policy": {"a.yml": ""}}, "a.yml"),
+        ({"metrics": {"port": 0}}, "port"),
+        ({"config": {"listen": "0.0.0.0:1"}}, "listen"),
+        ({"securityContext": {"capabilities": ["CAP_BPF"]}}, "capabilities"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(values: Object, said: str) -> None:
+    done = run(values)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_the_plain_manifest_is_what_make_manifests_writes() -> None:
+    argv = [sys.executable, MANIFEST.with_name("generate.py")]
+    made = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert made == MANIFEST.read_text(), "run `make manifests`"
+    objects = list(yaml.safe_load_all(made))
+    assert complaints(objects, VERSIONS[-1]) == []
+    assert [each["kind"] for each in objects].count("DaemonSet") == 1
