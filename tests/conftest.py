@@ -10,7 +10,6 @@ from hypothesis import settings
 
 from tests.fixtures.lab import Lab
 
-
 settings.register_profile("licet", deadline=None)  # a busy machine is no failure
 settings.load_profile("licet")
 
