@@ -31,6 +31,7 @@ from agent.export.view import (
     Snapshot,
 )
 from agent.kernel import abi, libbpf
+from agent.kernel.gates import REWRITTEN
 from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters
 from agent.kernel.pins import Pins
@@ -44,6 +45,10 @@ NOT_COVERED = (
     ("NAT on this host", "a rewritten connection may count at each end, and arrives judged by its address"),
     ("addresses that others can send from", "a cidr principal is whoever has the address"),
     ("network namespaces held only by a file descriptor", "their listeners are not listed"),
+)
+CHANGED_ON_ITS_WAY = (
+    "a connect() that a load balancer's program changes",
+    "sockops programs know the process from Linux 6.10 on: here it is judged by address where it arrives",
 )
 _COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")
 
@@ -174,6 +179,11 @@ class View:
             found[name] = ProgramCost(info.run_cnt, info.run_time_ns)
         return found
 
+    def _not_covered(self) -> tuple[tuple[str, str], ...]:
+        if self.gates and REWRITTEN in self.gates.missing:
+            return (*NOT_COVERED, CHANGED_ON_ITS_WAY)
+        return NOT_COVERED
+
     def status(self) -> dict[str, Any]:
         policy = self.keeper.policy
         named = self.keeper.ids.targets
@@ -195,7 +205,7 @@ class View:
             "gates": self.gates.status() if self.gates else [],
             "programs": self.pins.programs(),
             "kernel": {"release": os.uname().release, "bcc": self.manifest.bcc},
-            "not_covered": [{"what": what, "follows": follows} for what, follows in NOT_COVERED],
+            "not_covered": [{"what": what, "follows": follows} for what, follows in self._not_covered()],
             "policy": {
                 "files": list(policy.files) if policy else [],
                 "generation": self.keeper.generation,

@@ -17,14 +17,13 @@ from agent.errors import KernelError, PinError
 from agent.kernel import libbpf
 from agent.kernel.abi import U32
 from agent.kernel.compiler import Compiled, Program, offset_flags, open_btf
-from agent.kernel.gates import BIND, CONNECT, LOOKUP
+from agent.kernel.gates import BIND, CONNECT, LOOKUP, REWRITTEN
 from agent.kernel.loader import CGROUP_SOCK_ADDR, CGROUP_SOCK_OPS, SOCK_OPS, answer
 from agent.kernel.pins import Pins
 from agent.kernel.source import GATES, HEADERS, joined
 from agent.kernel.trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
 
 SCHED_CLS = 3
-REWRITTEN = "judge_rewritten"
 
 PROGRAMS: tuple[Program, ...] = (
     *(("refuse_connect", CGROUP_SOCK_ADDR, kind, name) for name, kind in CONNECT.items()),

@@ -19,6 +19,7 @@ CONNECT = {"refuse_connect4": 10, "refuse_connect6": 11}
 BIND = {"refuse_bind4": 8, "refuse_bind6": 9}
 """Programs and their attach types."""
 LOOKUP = "refuse_lookup"
+REWRITTEN = "judge_rewritten"
 
 
 class CgroupGate:
