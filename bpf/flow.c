@@ -263,7 +263,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 		return;
 	now_ns = bpf_ktime_get_boot_ns();
 	read_exe(now, now_ns, &name);
-	identify(&owner, name.path);
+	identify_unaided(&owner, name.path);
 	owner.netns = bpf_get_netns_cookie(ctx);
 	read_tuple(ctx, &tuple);
 	store_owner(ctx, &tuple, &owner, now_ns);
