@@ -1,4 +1,4 @@
-"""Boots the guest under software emulation, which works wherever qemu does, with a job; brings back what it made.
+"""Boots the guest, under software emulation (which works wherever qemu does), with a job.
 
 Three disks: the root file system (never written), the job (a tar archive of the checkout), the result (a tar
 archive of what the job left in /result).

@@ -98,7 +98,9 @@ def _build(image: Image) -> None:
 
 def _make_root(tree: Path, work: Path) -> None:
     wheels, checkout = work / "wheels", work / "checkout"
-    _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", wheels, *_BUILT_WITH, f"{ROOT}[test]")
+    _run(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", wheels, *_BUILT_WITH, f"{ROOT}[test]"
+    )
     for part in ("agent", "packaging", "vagrant"):  # as much of it as provisioning needs
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", checkout)
@@ -113,7 +115,9 @@ def _make_root(tree: Path, work: Path) -> None:
         *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_packages())}"),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in NOT_NEEDED),
         *(f"--customize-hook={hook}" for hook in hooks),
-        *(_release(), tree, *_apt_sources()),
+        _release(),
+        tree,
+        *_apt_sources(),
     )
 
 
@@ -165,4 +169,6 @@ def _run(*argv: str | Path, cwd: Path | None = None) -> None:
 
 
 def _output(*argv: str | Path) -> str:
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, text=True).stdout
+    return subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
