@@ -51,6 +51,7 @@ CONNECT_PROGRAMS: tuple[Program, ...] = (
 )
 CGROUP_PROGRAMS = (FLOW_PROGRAM, *CONNECT_PROGRAMS)
 SOCKET_IO = {"sock_recv_length": "on_receive", "sock_send_length": "on_send"}
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
 KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 FREE_RUNGS = ("fexit", "kretprobe")
 AT_RETURN = ("-DACCEPTOR", "-DACCEPTOR_AT_RETURN")
@@ -100,6 +101,7 @@ class Loader:
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
+        refuse_lockdown()
         self._pins.refuse_other_versions()
         aside = Aside(lambda: self._compile(CONNECT_SIDE), self._pins, CONNECT_PROGRAMS)
         try:
@@ -322,6 +324,20 @@ class Kretprobe(Acceptor):
 
     def attach(self, name: str, program: int) -> int:
         return libbpf.link_create(program, self._event, PERF_EVENT)
+
+
+def refuse_lockdown(state: Path = LOCKDOWN) -> None:
+    """Raises KernelError where nobody may read kernel memory (kernel_lockdown(7)); without this the verifier
+    says so, of a helper that it does not know."""
+    try:
+        locked = "[confidentiality]" in state.read_text()
+    except OSError:
+        return  # no such module, or securityfs is not mounted
+    if locked:
+        raise KernelError(
+            "this kernel is locked down (lockdown=confidentiality): no program may read kernel memory, "
+            "and licet knows processes by nothing else; boot with lockdown=integrity or none"
+        )
 
 
 def kretprobe_event(function: str) -> int:
