@@ -8,12 +8,15 @@ LOAD := build/load
 SETUP_HASH := $(shell cat pyproject.toml packaging/apt.txt packaging/setup.sh | sha256sum | cut -c1-12)
 READY := $(VENV)/.ready-$(SETUP_HASH)
 READY_DEV := $(VENV)/.ready-dev-$(SETUP_HASH)
+READY_VM := $(VENV)/.ready-vm-$(SETUP_HASH)
 
 C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c tests/bench/*.c)
-SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh)
+VM = packaging/vm
+SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh) \
+	$(VM)/initrd-init $(VM)/guest-init $(VM)/guest-tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit lint format bench manifests clean need-root bpffs
+.PHONY: help setup setup-dev run demo test test-unit test-vm lint format bench manifests clean need-root bpffs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +32,10 @@ $(READY):
 $(READY_DEV):
 	packaging/setup.sh $(VENV) dev
 	@touch $@ $(READY)
+
+$(READY_VM):
+	packaging/setup.sh $(VENV) vm
+	@touch $@ $(READY_DEV) $(READY)
 
 need-root:
 	@test "$$(id -u)" = 0 || { echo "make: this loads programs into the kernel: run it as root" >&2; exit 1; }
@@ -49,10 +56,14 @@ test: need-root setup-dev bpffs $(LOAD) ## every test: unit, kernel, e2e
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
 
+test-vm: need-root $(READY_VM) ## tests and the demo on Debian's own kernel, in an emulated machine (docs/kernels.md)
+	$(BIN)/python $(VM)/run.py
+
 lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy $(wildcard $(VM)/*.py)
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	shellcheck $(SHELL_SCRIPTS)

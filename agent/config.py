@@ -77,9 +77,9 @@ class Settings(_Section):
     intervals: Intervals = Intervals()
     events: Events = Events()
     guard: Guard = Guard()
-    acceptor: Literal["auto", "always", "never"] = "auto"
+    acceptor: Literal["auto", "always", "never", "fexit", "kretprobe", "socket-io"] = "auto"
     """Name the worker that accepted: auto only where it is free; always also at a cost for each socket
-    send and receive; never."""
+    send and receive; never; or by the one rung that is named here, where the kernel has it."""
     edges: Literal["auto", "always", "never"] = "auto"
     """Aggregate unprotected traffic by edge: auto only while no policy is loaded."""
     costs: bool = False

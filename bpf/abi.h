@@ -247,6 +247,12 @@ struct served {
 	u32 target, pad;
 };
 
+/* Who accepted a socket before its PASSIVE_ESTABLISHED. */
+struct early_acceptor {
+	struct identity who;
+	u64 at_ns;
+};
+
 /* A refusal that the observer has decided on and the gate behind it carries out. */
 struct refusal {
 	u64 cookie;

@@ -5,43 +5,73 @@
  */
 
 #ifdef ACCEPTOR
+/* The row of unserved that this socket has, if its PASSIVE_ESTABLISHED has been. */
+static __always_inline struct served *unserved_of(void *sk, u64 *cookie)
+{
+	*cookie = 0; /* until somebody asks the kernel for it */
+	READ(*cookie, sk, OFF_sock_common__skc_cookie);
+	return *cookie ? unserved.lookup(cookie) : 0;
+}
+
+static __always_inline void name_current(struct settings *now, struct identity *who)
+{
+	struct exe_name name = {};
+
+	read_exe(now, bpf_ktime_get_boot_ns(), &name);
+	identify(who, name.path);
+}
+
 static __always_inline int note_acceptor(void *sk)
 {
 	struct settings *now = get_settings();
-	struct acceptor_key key = {};
-	struct exe_name name = {};
 	struct identity who = {};
 	struct served *served;
-	struct flow *flow;
-	u64 cookie = 0, zero = 0, *count;
+	u64 cookie;
 	u16 port = 0;
 
 	READ(port, sk, OFF_sock_common__skc_num);
 	if (!now || !declared(port))
 		return 0;
-	READ(cookie, sk, OFF_sock_common__skc_cookie);
-	served = unserved.lookup(&cookie);
+	served = unserved_of(sk, &cookie);
 	if (!served)
 		return 0;
-	if (exe_of_current(now->seed, bpf_ktime_get_boot_ns(), &name))
-		tell_name(name.path);
-	identify(&who, name.path);
-	key.start_ns = who.start_ns;
-	key.exe = who.exe;
-	key.pid = who.pid;
-	key.target = served->target;
-	acceptors.insert(&key, &zero);
-	count = acceptors.lookup(&key);
-	if (count)
-		__sync_fetch_and_add(count, 1);
-	else
-		lose(LOSS_STORAGE);
-	flow = flows.lookup(&served->flow_cookie);
-	if (flow) {
-		flow->acceptor_pid = who.pid;
-		flow->acceptor_start_ns = who.start_ns;
-		flow->acceptor_exe = who.exe;
+	name_current(now, &who);
+	count_acceptor(served, &who);
+	unserved.delete(&cookie);
+	return 0;
+}
+#endif
+
+#ifdef ACCEPTOR_AT_RETURN
+/*
+ * The kernel puts a socket into the accept queue just before its PASSIVE_ESTABLISHED callback: a
+ * process that waits on another CPU may have it first. Then each side writes its row before it
+ * looks for the other's, so that one of them finds both.
+ */
+static __always_inline int note_accepted(void *sk)
+{
+	struct settings *now = get_settings();
+	struct early_acceptor early = {};
+	struct identity who = {};
+	struct served *served;
+	u64 cookie, key = (u64)sk;
+	u16 port = 0;
+
+	if (!sk)
+		return 0;
+	READ(port, sk, OFF_sock_common__skc_num);
+	if (!now || !declared(port))
+		return 0;
+	served = unserved_of(sk, &cookie);
+	name_current(now, &early.who);
+	if (!served) {
+		early.at_ns = bpf_ktime_get_boot_ns();
+		early_acceptors.update(&key, &early);
+		served = unserved_of(sk, &cookie);
+		if (!served || !take_early(key, &who))
+			return 0;
 	}
+	count_acceptor(served, &early.who);
 	unserved.delete(&cookie);
 	return 0;
 }
@@ -63,7 +93,7 @@ int on_send(struct bpf_raw_tracepoint_args *ctx)
 /* the return value stands behind the arguments, whose number differs between kernels */
 int fexit_accept(u64 *ctx)
 {
-	return note_acceptor((void *)ctx[ACCEPTOR_FEXIT]);
+	return note_accepted((void *)ctx[ACCEPTOR_FEXIT]);
 }
 #endif
 
@@ -75,6 +105,6 @@ int kretprobe_accept(void *ctx)
 	/* struct pt_regs, at the register that holds a return value */
 	if (bpf_probe_read_kernel(&sk, sizeof(sk), ctx + ACCEPTOR_KRETPROBE))
 		return 0;
-	return note_acceptor(sk);
+	return note_accepted(sk);
 }
 #endif

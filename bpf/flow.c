@@ -44,13 +44,68 @@ static __always_inline void on_active(struct bpf_sock_ops *ctx)
 	tell_flow(cookie, flow, EVENT_OPEN);
 }
 
-static __always_inline void await_acceptor(u64 server_cookie, u64 flow_cookie, u32 target)
+#ifdef ACCEPTOR
+static __always_inline void count_acceptor(struct served *served, struct identity *who)
+{
+	struct acceptor_key key = {
+		.start_ns = who->start_ns,
+		.exe = who->exe,
+		.pid = who->pid,
+		.target = served->target,
+	};
+	struct flow *flow = flows.lookup(&served->flow_cookie);
+	u64 zero = 0, *count;
+
+	acceptors.insert(&key, &zero);
+	count = acceptors.lookup(&key);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		lose(LOSS_STORAGE);
+	if (flow) {
+		flow->acceptor_pid = who->pid;
+		flow->acceptor_start_ns = who->start_ns;
+		flow->acceptor_exe = who->exe;
+	}
+}
+#endif
+
+#ifdef ACCEPTOR_AT_RETURN
+#define EARLY_NS 1000000000ULL
+
+/* True, and who: it was accepted already. Of two that take a row, the one that deletes it has it.
+ * An old row is that of another socket, which was at this address before and is no flow of a
+ * target. */
+static __always_inline bool take_early(u64 sk, struct identity *who)
+{
+	struct early_acceptor *early = early_acceptors.lookup(&sk);
+	u64 at_ns;
+
+	if (!early)
+		return false;
+	*who = early->who;
+	at_ns = early->at_ns;
+	return !early_acceptors.delete(&sk) && bpf_ktime_get_boot_ns() - at_ns < EARLY_NS;
+}
+#endif
+
+static __always_inline void await_acceptor(struct bpf_sock_ops *ctx, u64 server_cookie,
+					   u64 flow_cookie, u32 target)
 {
 #ifdef ACCEPTOR
 	struct served served = {.flow_cookie = flow_cookie, .target = target};
 
 	if (unserved.update(&server_cookie, &served))
 		lose(LOSS_STORAGE);
+#ifdef ACCEPTOR_AT_RETURN
+	struct identity who = {};
+
+	/* a process on another CPU may have it before this callback runs */
+	if (take_early((u64)ctx->sk, &who)) {
+		count_acceptor(&served, &who);
+		unserved.delete(&server_cookie);
+	}
+#endif
 #endif
 }
 
@@ -99,7 +154,7 @@ static __always_inline void on_same_host(struct bpf_sock_ops *ctx, struct tuple 
 		return;
 	flow->server_cookie = cookie;
 	copy_owner(ctx, here, flow);
-	await_acceptor(cookie, flow_cookie, flow->verdict.target);
+	await_acceptor(ctx, cookie, flow_cookie, flow->verdict.target);
 }
 
 static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
@@ -190,7 +245,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	if (judge_remote(flow, slot, target))
 		record_attempt(flow, 0);
 	count_opened(target);
-	await_acceptor(cookie, cookie, target);
+	await_acceptor(ctx, cookie, cookie, target);
 	want_close(ctx);
 	tell_flow(cookie, flow, EVENT_OPEN);
 }
@@ -263,7 +318,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 		return;
 	now_ns = bpf_ktime_get_boot_ns();
 	read_exe(now, now_ns, &name);
-	identify(&owner, name.path);
+	identify_unaided(&owner, name.path);
 	owner.netns = bpf_get_netns_cookie(ctx);
 	read_tuple(ctx, &tuple);
 	store_owner(ctx, &tuple, &owner, now_ns);

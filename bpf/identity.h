@@ -168,14 +168,12 @@ static __always_inline bool exe_of_current(u64 seed, u64 now, struct exe_name *n
 	return true;
 }
 
-/* Fills who; returns the task's group_info. */
-static __always_inline void *identify(struct identity *who, u64 exe)
+/* Fills in what no helper tells; returns the task's group_info. */
+static __always_inline void *read_identity(struct identity *who, u64 exe, void *task)
 {
-	void *task = (void *)bpf_get_current_task(), *leader = 0, *cred = 0, *groups = 0;
+	void *leader = 0, *cred = 0, *groups = 0;
 	int failed = 0;
 
-	who->pid = bpf_get_current_pid_tgid() >> 32;
-	who->cgroup = bpf_get_current_cgroup_id();
 	who->exe = exe;
 	failed |= READ(leader, task, OFF_task_struct__group_leader);
 	failed |= READ(who->start_ns, leader, OFF_task_struct__start_boottime);
@@ -186,4 +184,36 @@ static __always_inline void *identify(struct identity *who, u64 exe)
 	if (failed)
 		lose(LOSS_IDENTITY);
 	return groups;
+}
+
+/* Fills who; returns the task's group_info. */
+static __always_inline void *identify(struct identity *who, u64 exe)
+{
+	who->pid = bpf_get_current_pid_tgid() >> 32;
+	who->cgroup = bpf_get_current_cgroup_id();
+	return read_identity(who, exe, (void *)bpf_get_current_task());
+}
+
+/* The same where there are no helpers to ask: sockops programs have none before Linux 6.10. */
+static __always_inline void identify_unaided(struct identity *who, u64 exe)
+{
+	void *task = (void *)bpf_get_current_task(), *at = 0;
+	int failed = 0;
+
+	failed |= READ(who->pid, task, OFF_task_struct__tgid);
+	failed |= READ(at, task, OFF_task_struct__cgroups);
+	failed |= READ(at, at, OFF_css_set__dfl_cgrp);
+	failed |= READ(at, at, OFF_cgroup__kn);
+	failed |= READ(who->cgroup, at, OFF_kernfs_node__id);
+	if (failed)
+		lose(LOSS_IDENTITY);
+	read_identity(who, exe, task);
+}
+
+/* No helper either: what calls this is part of sockops programs, too. */
+static __always_inline void copy_comm(char comm[16])
+{
+	void *task = (void *)bpf_get_current_task();
+
+	bpf_probe_read_kernel(comm, 16, task + OFF_task_struct__comm);
 }

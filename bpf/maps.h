@@ -6,11 +6,17 @@
 
 /* Policy tables: written by licet run into inner maps of its own, read by the programs. The slot in
  * force is generation & 1. A full table is refused at compile time, in user space. */
+/* User space makes its inner maps without BTF, and before Linux 6.2 an inner map that has BTF is
+ * not of the same kind as one without. */
+#pragma push_macro("BPF_ANNOTATE_KV_PAIR")
+#undef BPF_ANNOTATE_KV_PAIR
+#define BPF_ANNOTATE_KV_PAIR(name, key, leaf)
 BPF_F_TABLE("lpm_trie", struct target_key, u32, targets_inner, 65536, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("lpm_trie", struct source_key, u32, sources_inner, 262144, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", u32, struct target_row, rows_inner, 2 * MAX_TARGETS, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("hash", struct member_key, u32, members_inner, 262144, BPF_F_NO_PREALLOC);
 BPF_F_TABLE("array", u32, struct set, sets_inner, 16384, 0);
+#pragma pop_macro("BPF_ANNOTATE_KV_PAIR")
 BPF_ARRAY_OF_MAPS(targets, "targets_inner", 2);
 BPF_ARRAY_OF_MAPS(sources, "sources_inner", 2);
 BPF_ARRAY_OF_MAPS(rows, "rows_inner", 2);
@@ -74,6 +80,11 @@ BPF_TABLE("lru_hash", u64, u64, subflows, 4096);
 BPF_TABLE("lru_hash", u64, u64, rowless, 1024);
 /* By cookie of an accepted socket whose process is not known yet. */
 BPF_TABLE("lru_hash", u64, struct served, unserved, 65536);
+#ifdef ACCEPTOR_AT_RETURN
+/* By address of an accepted socket, the other way round: the process is known, the flow not yet.
+ * Not pinned: a row is of use for microseconds. */
+BPF_TABLE("lru_hash", u64, struct early_acceptor, early_acceptors, 1024);
+#endif
 
 /* Names: exe_names is a cache of the programs' own; names is what user space has stored. */
 BPF_TABLE("lru_hash", struct exe_key, struct exe_name, exe_names, 4096);

@@ -52,6 +52,7 @@ static __always_inline void tell_name(u64 exe)
 	struct walk walk = {};
 	struct name_event *event;
 	struct stored_name *blank;
+	void *task = (void *)bpf_get_current_task();
 	u32 zero = 0;
 
 	if (names.lookup(&exe))
@@ -68,7 +69,8 @@ static __always_inline void tell_name(u64 exe)
 	event->header.bytes = sizeof(*event);
 	event->header.time_ns = bpf_ktime_get_boot_ns();
 	event->exe = exe;
-	event->pid = bpf_get_current_pid_tgid() >> 32;
+	event->pid = 0;
+	READ(event->pid, task, OFF_task_struct__tgid);
 	event->components = 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < PATH_COMPONENTS; i++) {
@@ -190,7 +192,7 @@ static __always_inline void record_attempt(struct flow *flow, void *group_info)
 	} else {
 		use->destination = flow->remote;
 		use->port = flow->remote_port;
-		bpf_get_current_comm(use->comm, sizeof(use->comm));
+		copy_comm(use->comm);
 	}
 	tell_use(&key, use, group_info);
 }
@@ -233,7 +235,7 @@ static __always_inline void tell_listener(u32 type, struct identity *owner, u64 
 	event->address = *address;
 	event->port = port;
 	event->pad[0] = event->pad[1] = event->pad[2] = 0;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	copy_comm(event->comm);
 	ring.ringbuf_submit(event, 0);
 }
 

@@ -2,8 +2,10 @@
 # Installs what licet needs: Debian packages from packaging/apt.txt (only those that are missing) and a
 # virtual environment. Safe to run again.
 #
-#   packaging/setup.sh VENV [dev]
+#   packaging/setup.sh VENV [run|test|dev|vm]
+#   packaging/setup.sh --list [run|test|dev|vm]    names the packages, installs nothing
 #
+# Each kind has what those before it have.
 # PYTHON overrides the interpreter. The default is the distribution's own, because python3-bpfcc installs
 # for that one only, while python3 on PATH may be another (pyenv, conda).
 set -eu
@@ -20,11 +22,14 @@ fail() {
 }
 
 wanted_packages() {
-	if [ "$kind" = dev ]; then
-		sed -e 's/#.*//' "$root/packaging/apt.txt"
-	else
-		grep -v '# dev' "$root/packaging/apt.txt" | sed -e 's/#.*//'
-	fi | tr -d ' \t' | grep .
+	case $kind in
+	run) others='# (test|dev|vm)' ;;
+	test) others='# (dev|vm)' ;;
+	dev) others='# vm' ;;
+	vm) others='^#' ;;
+	*) fail "no such kind: $kind" ;;
+	esac
+	grep -v -E "$others" "$root/packaging/apt.txt" | sed -e 's/#.*//' | tr -d ' \t' | grep .
 }
 
 missing_packages() {
@@ -46,6 +51,11 @@ install_packages() {
 	apt-get install -q -y --no-install-recommends "$@"
 }
 
+if [ "$venv" = --list ]; then
+	wanted_packages
+	exit
+fi
+
 missing=$(missing_packages)
 if [ -n "$missing" ]; then
 	# one word each from here on
@@ -63,8 +73,11 @@ if [ ! -x "$venv/bin/python" ]; then
 	echo "setup: making $venv"
 	"$python" -m venv --system-site-packages "$venv"
 fi
-extra=
-[ "$kind" != dev ] || extra='[dev]'
+case $kind in
+run) extra= ;;
+test) extra='[test]' ;;
+*) extra='[dev]' ;;
+esac
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$root$extra"
 "$venv/bin/python" -c 'import bcc' 2>/dev/null ||
 	fail "$venv cannot import bcc; it was made without --system-site-packages: remove it and run make setup"

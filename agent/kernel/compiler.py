@@ -135,14 +135,6 @@ class Compiled:
             raise KernelError(f"the kernel refused program {function}: {os.strerror(ct.get_errno())}")
         return int(fd)
 
-    def kretprobe_event(self, program: int, kernel_function: str) -> int:
-        """fd of the perf event that a kretprobe program runs from."""
-        name = f"licet_{kernel_function}".encode()
-        fd = self._lib.bpf_attach_kprobe(program, 1, name, kernel_function.encode(), 0, 0)
-        if fd < 0:
-            raise RungRefused(f"kretprobe on {kernel_function}: {os.strerror(ct.get_errno())}")
-        return int(fd)
-
 
 class Aside:
     """Programs compiled and loaded by a child of this process meanwhile: clang takes one CPU, and is not safe

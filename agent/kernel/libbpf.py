@@ -9,18 +9,23 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+import platform
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _lib = ct.CDLL("libbpf.so.1", use_errno=True)
+_libc = ct.CDLL(None, use_errno=True)
 
 BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_NO_PREALLOC = 1
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 _BPF_STATS_RUN_TIME = 0
 _BATCH = 4096
+_PERF_FLAG_FD_CLOEXEC = 8
+# the C library has no function for it; by machine: asm/unistd.h
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 
 
 class MapInfo(ct.Structure):
@@ -92,6 +97,24 @@ class _ProgramLoadOpts(ct.Structure):
         ("attach_btf_id", ct.c_uint32),
         ("attach_prog_fd", ct.c_uint32),
         ("attach_btf_obj_fd", ct.c_uint32),
+    ]
+
+
+class _PerfEventAttr(ct.Structure):
+    """struct perf_event_attr of linux/perf_event.h in its first published size with config1 and config2."""
+
+    _fields_ = [
+        ("type", ct.c_uint32),
+        ("size", ct.c_uint32),
+        ("config", ct.c_uint64),
+        ("sample_period", ct.c_uint64),
+        ("sample_type", ct.c_uint64),
+        ("read_format", ct.c_uint64),
+        ("flags", ct.c_uint64),
+        ("wakeup_events", ct.c_uint32),
+        ("bp_type", ct.c_uint32),
+        ("kprobe_func", ct.c_char_p),
+        ("probe_offset", ct.c_uint64),
     ]
 
 
@@ -226,6 +249,18 @@ def raw_tracepoint_open(name: str | None, program_fd: int) -> int:
     """Attach to a raw tracepoint; name None attaches an fexit program where it was loaded for."""
     result = _lib.bpf_raw_tracepoint_open(name.encode() if name else None, program_fd)
     return _check(result, f"attach to {name or 'a function'}")
+
+
+def open_kprobe_event(kind: int, config: int, function: str) -> int:
+    """The fd of a perf event that runs where a kernel function does; perf_event_open(2), with kind and
+    config from /sys/bus/event_source/devices/kprobe."""
+    attr = _PerfEventAttr(
+        type=kind, size=ct.sizeof(_PerfEventAttr), config=config, kprobe_func=function.encode()
+    )
+    number = _PERF_EVENT_OPEN[platform.machine()]
+    # of no one process: on CPU 0, which for a kprobe means everywhere
+    result = _libc.syscall(number, ct.byref(attr), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+    return _check(result, f"probe {function}")
 
 
 def enable_stats() -> int:

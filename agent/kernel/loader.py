@@ -51,6 +51,10 @@ CONNECT_PROGRAMS: tuple[Program, ...] = (
 )
 CGROUP_PROGRAMS = (FLOW_PROGRAM, *CONNECT_PROGRAMS)
 SOCKET_IO = {"sock_recv_length": "on_receive", "sock_send_length": "on_send"}
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+KPROBES = Path("/sys/bus/event_source/devices/kprobe")
+FREE_RUNGS = ("fexit", "kretprobe")
+AT_RETURN = ("-DACCEPTOR", "-DACCEPTOR_AT_RETURN")
 # where struct pt_regs keeps a return value: x86-64's ax, arm64's x0
 RETURN_REGISTER = {"x86_64": 80, "aarch64": 0}
 
@@ -97,6 +101,7 @@ class Loader:
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
+        refuse_lockdown()
         self._pins.refuse_other_versions()
         aside = Aside(lambda: self._compile(CONNECT_SIDE), self._pins, CONNECT_PROGRAMS)
         try:
@@ -253,6 +258,16 @@ class SocketIo(Acceptor):
     rung = "socket-io"
     flags = ("-DACCEPTOR", "-DACCEPTOR_SOCKET_IO")
 
+    def probe(self) -> None:
+        program = libbpf.load_empty_program(RAW_TRACEPOINT)
+        try:
+            for tracepoint in SOCKET_IO:
+                os.close(libbpf.raw_tracepoint_open(tracepoint, program))
+        except FileNotFoundError:
+            raise RungRefused(f"this kernel has no tracepoint {tracepoint} (Linux 6.3)") from None
+        finally:
+            os.close(program)
+
     def load(self, compiled: Compiled) -> list[tuple[str, int]]:
         return [(name, compiled.load(function, RAW_TRACEPOINT)) for name, function in SOCKET_IO.items()]
 
@@ -267,7 +282,7 @@ class Fexit(Acceptor):
 
     def __init__(self, function_id: int, parameters: int) -> None:
         super().__init__()
-        self.flags = ("-DACCEPTOR", f"-DACCEPTOR_FEXIT={parameters}")
+        self.flags = (*AT_RETURN, f"-DACCEPTOR_FEXIT={parameters}")
         self._function_id = function_id
 
     def probe(self) -> None:
@@ -292,22 +307,45 @@ class Kretprobe(Acceptor):
 
     def __init__(self, return_register: int) -> None:
         super().__init__()
-        self.flags = ("-DACCEPTOR", f"-DACCEPTOR_KRETPROBE={return_register}")
+        self.flags = (*AT_RETURN, f"-DACCEPTOR_KRETPROBE={return_register}")
         self._program = self._event = -1
 
     def probe(self) -> None:
-        if not Path("/sys/bus/event_source/devices/kprobe").exists():
+        if not KPROBES.exists():
             raise RungRefused("this kernel is built without kprobes")
+        os.close(kretprobe_event("inet_csk_accept"))
 
     def prepare(self, compiled: Compiled) -> None:
         self._program = compiled.load("kretprobe_accept", KPROBE)
-        self._event = compiled.kretprobe_event(self._program, "inet_csk_accept")
+        self._event = kretprobe_event("inet_csk_accept")
 
     def load(self, compiled: Compiled) -> list[tuple[str, int]]:
         return [("accept", self._program)]
 
     def attach(self, name: str, program: int) -> int:
         return libbpf.link_create(program, self._event, PERF_EVENT)
+
+
+def refuse_lockdown(state: Path = LOCKDOWN) -> None:
+    """Raises KernelError where nobody may read kernel memory (kernel_lockdown(7)); without this the verifier
+    says so, of a helper that it does not know."""
+    try:
+        locked = "[confidentiality]" in state.read_text()
+    except OSError:
+        return  # no such module, or securityfs is not mounted
+    if locked:
+        raise KernelError(
+            "this kernel is locked down (lockdown=confidentiality): no program may read kernel memory, "
+            "and licet knows processes by nothing else; boot with lockdown=integrity or none"
+        )
+
+
+def kretprobe_event(function: str) -> int:
+    """fd of a perf event at each return of a kernel function. No program is attached yet: one that bcc has
+    attached can't be given to a link, which is what outlives this process."""
+    kind = int((KPROBES / "type").read_text())
+    bit = int((KPROBES / "format/retprobe").read_text().removeprefix("config:"))  # "config:0"
+    return libbpf.open_kprobe_event(kind, 1 << bit, function)
 
 
 def make_spare_flows(flows: int) -> None:
@@ -319,17 +357,16 @@ def make_spare_flows(flows: int) -> None:
 
 
 def rungs_for_accept(wanted: str, btf: libbpf.Btf) -> list[Acceptor]:
-    """The ladder, best rung first; `wanted` is the setting `acceptor`."""
-    rungs: list[Acceptor] = []
-    if wanted != "never":
-        function_id = btf.function_id("inet_csk_accept")
-        if function_id is not None:
-            rungs.append(Fexit(function_id, btf.parameters_of(function_id)))
-        if platform.machine() in RETURN_REGISTER:
-            rungs.append(Kretprobe(RETURN_REGISTER[platform.machine()]))
-    if wanted == "always":
-        rungs.append(SocketIo())
-    return [*rungs, Acceptor()]
+    """The ladder, best rung first, down to nobody; `wanted` is the setting `acceptor`."""
+    ladder: list[Acceptor] = []
+    function_id = btf.function_id("inet_csk_accept")
+    if function_id is not None:
+        ladder.append(Fexit(function_id, btf.parameters_of(function_id)))
+    if platform.machine() in RETURN_REGISTER:
+        ladder.append(Kretprobe(RETURN_REGISTER[platform.machine()]))
+    ladder.append(SocketIo())
+    names = {"never": (), "auto": FREE_RUNGS, "always": (*FREE_RUNGS, SocketIo.rung)}.get(wanted, (wanted,))
+    return [*(acceptor for acceptor in ladder if acceptor.rung in names), Acceptor()]
 
 
 def answer(run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:

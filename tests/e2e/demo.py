@@ -15,6 +15,7 @@ from tests.e2e.stage import Stage
 from tests.fixtures.lab import Lab
 from tests.fixtures.metrics_text import Samples
 from tests.fixtures.running_agent import RunningAgent
+from tests.fixtures.waiting import SLOWER
 
 POLICY = """\
 version: 1
@@ -40,7 +41,7 @@ licenses:
       - {{id: app, classes: [internal], principals: [billing]}}
       - {{id: operate, classes: [admin], principals: [ops]}}
 """
-ENFORCE_S = 8
+ENFORCE_S = round(8 * SLOWER)
 SHOWN = ("licet_connections_total", "licet_violations_total", "licet_active_connections", "licet_exposures")
 
 

@@ -13,13 +13,18 @@ from agent.errors import KernelError, PinError
 from agent.kernel import libbpf, load
 from agent.kernel.load import Manifest
 from agent.kernel.pins import ABI_VERSION, PINNED_MAPS
-from tests.fixtures import cgroups
+from tests.fixtures import cgroups, rungs
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in
 
 HASH = 1
 LINKS = {"track_flows", "observe_connect4", "observe_connect6", "cgroup_mkdir"}
 BETTER_RUNGS = ["fexit", "kretprobe"]
+RUNG_LINKS = {
+    "fexit": {"accept"},
+    "kretprobe": {"accept"},
+    "socket-io": {"sock_recv_length", "sock_send_length"},
+}
 
 
 @pytest.fixture
@@ -173,19 +178,29 @@ def test_counters_start_anew_after_an_unload(loading: Loading) -> None:
 
 def test_auto_takes_the_best_free_rung_and_says_why_not_the_others(loading: Loading) -> None:
     manifest = loading.load("auto")
-    rung = manifest.hooks["accept"]
-    assert rung in (*BETTER_RUNGS, "none")
-    better = BETTER_RUNGS[: BETTER_RUNGS.index(rung)] if rung in BETTER_RUNGS else BETTER_RUNGS
+    best = rungs.best_free()
+    assert manifest.hooks["accept"] == best
+    better = BETTER_RUNGS[: BETTER_RUNGS.index(best)] if best in BETTER_RUNGS else BETTER_RUNGS
     assert list(manifest.refused_rungs) == better
     assert all(manifest.refused_rungs.values())
 
 
 def test_always_names_the_acceptor_at_a_cost_where_nothing_is_free(loading: Loading) -> None:
     manifest = loading.load("always")
-    if manifest.hooks["accept"] in BETTER_RUNGS:
-        pytest.skip(f"this kernel has {manifest.hooks['accept']}")
-    assert manifest.hooks["accept"] == "socket-io"
-    assert set(loading.links()) == LINKS | {"sock_recv_length", "sock_send_length"}
+    assert manifest.hooks["accept"] == rungs.offered()[0]
+    assert set(loading.links()) == LINKS | RUNG_LINKS[rungs.offered()[0]]
+
+
+@pytest.mark.parametrize("rung", rungs.RUNGS)
+def test_a_rung_by_name_is_that_one_or_none(loading: Loading, rung: str) -> None:
+    manifest = loading.load(rung)
+    if rung in rungs.offered():
+        assert manifest.hooks["accept"] == rung
+        assert manifest.refused_rungs == {}
+        assert set(loading.links()) == LINKS | RUNG_LINKS[rung]
+    else:
+        assert manifest.hooks["accept"] == "none"
+        assert list(manifest.refused_rungs) == [rung]
 
 
 def test_never_tries_no_rung(loading: Loading) -> None:

@@ -1,0 +1,91 @@
+"""Boots the guest, under software emulation (which works wherever qemu does), with a job.
+
+Three disks: the root file system (never written), the job (a tar archive of the checkout), the result (a tar
+archive of what the job left in /result).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from image import ROOT, Image
+
+TIMED_OUT, NEVER_REPORTED = 124, 125
+RESULT_BYTES = 64 << 20
+LEFT_BEHIND = frozenset({".git", ".venv", "build", "__pycache__", ".hypothesis"})
+# /dev/urandom is waited for at boot where there is no source of entropy
+HARDWARE = (
+    *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G", "-nodefaults", "-no-user-config"),
+    *("-display", "none", "-serial", "stdio", "-no-reboot", "-device", "virtio-rng-pci"),
+)
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    script: str
+    """For sh, in the copy of the checkout, as root."""
+    results: Path
+    """The folder that gets what the job left in /result; emptied first."""
+    kernel_arguments: str = ""
+    timeout_s: float = 1200.0
+
+
+def boot(image: Image, job: Job) -> int:
+    """The script's exit status; TIMED_OUT, or NEVER_REPORTED after a panic."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        _pack_job(job, work)
+        with (work / "result").open("wb") as disk:
+            disk.truncate(RESULT_BYTES)
+        late = _run_qemu(image, job, work)
+        shutil.rmtree(job.results, ignore_errors=True)
+        job.results.mkdir(parents=True)
+        status = _unpack_result(work / "result", job.results)
+    if status is None:
+        return TIMED_OUT if late else NEVER_REPORTED
+    return status
+
+
+def _pack_job(job: Job, work: Path) -> None:
+    script = work / "script"
+    script.write_text(job.script)
+    with tarfile.open(work / "job", "w") as archive:
+        archive.add(ROOT, ".", filter=lambda entry: None if Path(entry.name).name in LEFT_BEHIND else entry)
+        archive.add(script, ".vm-job")
+
+
+def _run_qemu(image: Image, job: Job, work: Path) -> bool:
+    """True: it ran out of time."""
+    argv: list[str | Path] = ["qemu-system-x86_64", *HARDWARE]
+    argv += ["-kernel", image.kernel, "-initrd", image.initrd]
+    argv += ["-append", f"{COMMAND_LINE} {job.kernel_arguments}"]
+    # in the order of guest-init's /dev/vda, vdb, vdc
+    for disk, readonly in ((image.root, "on"), (work / "job", "on"), (work / "result", "off")):
+        argv += ["-drive", f"file={disk},if=virtio,format=raw,readonly={readonly},cache=unsafe"]
+    started = time.monotonic()
+    try:
+        subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=job.timeout_s, check=False)
+        late = False
+    except subprocess.TimeoutExpired:
+        late = True
+    print(f"vm: the guest ran for {time.monotonic() - started:.0f} s", flush=True)
+    return late
+
+
+def _unpack_result(disk: Path, folder: Path) -> int | None:
+    """The job's exit status; None: the guest wrote none."""
+    with disk.open("rb") as raw:
+        if not any(raw.read(512)):
+            return None
+    try:
+        subprocess.run(["tar", "-xf", disk, "-C", folder], check=True)
+        return int((folder / "status").read_text())
+    except (subprocess.CalledProcessError, OSError, ValueError):
+        return None
