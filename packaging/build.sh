@@ -61,7 +61,7 @@ environment() { # PYTHON_VERSION
 	ln -s "/usr/bin/python$1" "$top/bin/python"
 	printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' "$1" >"$top/pyvenv.cfg"
 	cat >"$top/bin/licet" <<-'end'
-		#!/opt/licet/bin/python -I
+		#!/opt/licet/bin/python -IB
 		from agent.cli import main
 
 		main()

@@ -1,0 +1,91 @@
+"""The packages of this checkout, built once for each content; and of a version that comes after it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fixtures.lab import ROOT
+
+BUILT = ROOT / "build" / "packages"
+NEXT_VERSION = "0.99.0"
+_SOURCES = ("agent", "bpf", "packaging", "pyproject.toml", "CHANGELOG.md")
+
+
+def host_release() -> str:
+    """As packaging/releases.txt names it: debian12."""
+    fields = os_release()
+    return fields["ID"] + fields.get("VERSION_ID", "")
+
+
+def os_release() -> dict[str, str]:
+    lines = Path("/etc/os-release").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if "=" in line)
+    return {name: value.strip('"') for name, value in pairs}
+
+
+def package(release: str) -> Path:
+    """Raises RuntimeError with what the build said."""
+    return _built(ROOT, release)
+
+
+def next_package(release: str) -> Path:
+    """Another version, whose programs are another source: an upgrade has to load them and take over."""
+    copy = BUILT / ".next"
+    shutil.rmtree(copy, ignore_errors=True)
+    for file in _files():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, copy / file)
+    version = copy / "agent" / "__init__.py"
+    text = version.read_text()
+    before = next(line for line in text.splitlines() if line.startswith("__version__"))
+    version.write_text(text.replace(before, f'__version__ = "{NEXT_VERSION}"'))
+    with (copy / "bpf" / "decide.h").open("a") as source:
+        source.write("/* the version after */\n")
+    try:
+        return _built(copy, release)
+    finally:
+        shutil.rmtree(copy)
+
+
+def _files() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *_SOURCES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [file for file in listed.stdout.splitlines() if (ROOT / file).exists()]
+
+
+def _built(root: Path, release: str) -> Path:
+    digest = hashlib.sha256()
+    for file in _files():
+        digest.update(f"{file}\0".encode() + (root / file).read_bytes() + b"\0")
+    folder = BUILT / ".tested" / f"{release}-{digest.hexdigest()[:12]}"
+    if not folder.exists():
+        fresh = BUILT / ".tested" / ".new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        # the libraries do not change with our sources
+        (BUILT / ".libraries").mkdir(exist_ok=True)
+        (fresh / ".libraries").symlink_to(BUILT / ".libraries")
+        build(root, fresh, release)
+        fresh.rename(folder)
+    (found,) = [*folder.glob("*.deb"), *folder.glob("*.rpm")]
+    return found
+
+
+def build(root: Path, out: Path, release: str) -> None:
+    done = subprocess.run(
+        [root / "packaging" / "build.sh", Path(sys.executable).parents[1], out, release],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"packaging/build.sh {release}: {done.stdout}{done.stderr}")
