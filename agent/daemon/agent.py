@@ -377,7 +377,7 @@ class Daemon:
     def _in_force(self) -> str:
         """In a line, for `systemctl status`."""
         if self._keeper.last_error:
-            return f"the policy before (generation {self._keeper.generation}) is in force: the new one is refused"
+            return f"the new policy is refused; generation {self._keeper.generation} stays in force"
         if self._keeper.policy is None:
             return "no policy: watching only"
         return f"policy generation {self._keeper.generation} is in force"

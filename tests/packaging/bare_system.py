@@ -1,7 +1,7 @@
 """A system with nothing but what the package depends on: files of its own, a bpffs of its own, no init.
 
-The tree is made once by debootstrap and never written to: each test sees it below an overlay. Pins live in a
-bpffs that belongs to the test's mount namespace, so that default paths can be used and nothing outlives it."""
+The tree is made once by debootstrap and never written to: each test sees it below an overlay. Pins live in
+a bpffs of the test's own mount namespace, so that default paths can be used and nothing outlives it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ class BareSystem:
         self.path(inside).write_text(text)
 
     def start_agent(self, *before: str) -> None:
-        """As the unit does; returns when the agent has said that it is ready. `before`: a command that execs."""
+        """As the unit does; returns when the agent has said that it is ready.
+
+        `before`: a command that execs the rest."""
         with (self._folder / "agent.log").open("a") as log:
             self._agent = self.start(
                 [*before, "/usr/bin/licet", "run", "--quiet"],
