@@ -115,7 +115,10 @@ build() { # RELEASE FORMAT PYTHON
 }
 
 known=$(sed -e 's/#.*//' packaging/releases.txt | grep .)
-for release in ${*:-$(echo "$known" | cut -d' ' -f1)}; do
+# one word each
+# shellcheck disable=SC2046
+[ $# -gt 0 ] || set -- $(echo "$known" | cut -d' ' -f1)
+for release; do
 	line=$(echo "$known" | grep "^$release ") || {
 		echo "build: $release is not in packaging/releases.txt" >&2
 		exit 1

@@ -20,8 +20,8 @@ from tests.fixtures.metrics_text import Samples, parse_metrics
 from tests.fixtures.waiting import wait_for
 from tests.packaging.packages import os_release
 
-INSIDE = ("python3", "python3-bpfcc", "libbpf1")
-"""What the package depends on; that it depends on no more is what installing it here shows."""
+INSIDE = ("python3", "python3-bpfcc", "libbpf1", "rpm")
+"""What the package depends on (that it depends on no more is what installing it here shows), and a tool."""
 _ENTER = """\
 mount -t overlay overlay -o "lowerdir=$2,upperdir=$3/upper,workdir=$3/work" "$1"
 for folder in proc sys dev; do mount --rbind "/$folder" "$1/$folder"; done
@@ -131,6 +131,18 @@ class BareSystem:
         shutil.copy(package, inside)
         self.dpkg("--install", f"/root/{package.name}")
         inside.unlink()
+
+    def rpm(self, action: str, what: str | Path) -> None:
+        """Raises RuntimeError where it, or a script, complains."""
+        if isinstance(what, Path):
+            inside = self.path(f"/root/{what.name}")
+            shutil.copy(what, inside)
+            what = f"/root/{what.name}"
+        # its data base knows nothing of Debian's packages, and Debian's rpm wants to hear that this is so
+        done = self.run("rpm", "--force-debian", "--nodeps", "--dbpath", "/var/lib/rpm", action, what)
+        complaints = [line for line in done.stderr.splitlines() if not line.endswith(".rpmsave")]
+        if complaints:
+            raise RuntimeError("\n".join(complaints))
 
     def write(self, inside: str, text: str) -> None:
         self.path(inside).write_text(text)

@@ -6,6 +6,8 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fixtures.lab import ROOT
@@ -33,20 +35,43 @@ def package(release: str) -> Path:
 
 
 def next_package(release: str) -> Path:
+    with _copy() as copy:
+        _turn_into_the_next(copy)
+        return _built(copy, release)
+
+
+def rpms_for_this_host() -> tuple[Path, Path]:
+    """This version and the next, with this host's Python, as for no release there is: so that their scripts
+    can be run here."""
+    with _copy() as copy:
+        releases = copy / "packaging" / "releases.txt"
+        (line,) = [one for one in releases.read_text().splitlines() if one.startswith(f"{host_release()} ")]
+        releases.write_text(f"this rpm {line.split()[2]}\n")
+        first = _built(copy, "this")
+        _turn_into_the_next(copy)
+        return first, _built(copy, "this")
+
+
+def _turn_into_the_next(copy: Path) -> None:
     """Another version, whose programs are another source: an upgrade has to load them and take over."""
-    copy = BUILT / ".next"
-    shutil.rmtree(copy, ignore_errors=True)
-    for file in _files():
-        (copy / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / file, copy / file)
     version = copy / "agent" / "__init__.py"
     text = version.read_text()
     before = next(line for line in text.splitlines() if line.startswith("__version__"))
     version.write_text(text.replace(before, f'__version__ = "{NEXT_VERSION}"'))
     with (copy / "bpf" / "decide.h").open("a") as source:
         source.write("/* the version after */\n")
+
+
+@contextmanager
+def _copy() -> Iterator[Path]:
+    """Of everything that a package is made from."""
+    copy = BUILT / ".copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    for file in _files():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, copy / file)
     try:
-        return _built(copy, release)
+        yield copy
     finally:
         shutil.rmtree(copy)
 

@@ -6,6 +6,7 @@ import gzip
 import re
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,9 @@ def field(deb: Path, name: str) -> str:
 
 
 def asked(rpm: Path, *query: str) -> list[str]:
-    done = subprocess.run(["rpm", "-qp", *query, rpm], capture_output=True, text=True, check=True)
+    with tempfile.TemporaryDirectory() as base:  # rpm makes a data base even to look into a file
+        command = ["rpm", "--dbpath", base, "-qp", *query, rpm]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 

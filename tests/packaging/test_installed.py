@@ -21,6 +21,7 @@ from tests.fixtures import processes
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.metrics_text import total
 from tests.fixtures.namespaces import Namespace
+from tests.packaging import packages
 from tests.packaging.bare_system import BareSystem
 from tests.packaging.packages import NEXT_VERSION
 
@@ -197,6 +198,30 @@ def test_removal_while_it_enforces_lets_go_and_purge_leaves_nothing(lab: Lab, en
     left = [one for one in enforcing.written() if not one.startswith(KEPT_BY_OTHERS)]
     assert [one for one in left if one not in ("/run/netns", "/opt")] == []
     assert enforcing.run("getent", "group", "licet", check=False).returncode != 0
+
+
+def test_the_rpm_installs_upgrades_and_goes_by_the_same_scripts(lab: Lab, bare: BareSystem) -> None:
+    rpm, next_rpm = packages.rpms_for_this_host()
+    bare.rpm("--install", rpm)
+    assert bare.run("licet", "version").stdout.strip() == __version__
+    assert bare.run("getent", "group", "licet").stdout.startswith("licet:")
+    configure(lab, bare)
+    server = lab.serve(lab.host, "::", PORT, workers=2)
+    bare.start_agent()
+    # rpm calls the scripts of the new version first, then those of the one before
+    before = in_kernel(bare)
+    bare.rpm("--upgrade", next_rpm)
+    assert in_kernel(bare) == before
+    assert attempt(lab, UNLICENSED) == {"EPERM": 10}
+    assert bare.run("licet", "version").stdout.strip() == NEXT_VERSION
+    bare.rpm("--erase", "licet")
+    assert bare.agent.wait(1) == 0
+    assert still_there(*before) == []
+    assert not os.path.lexists(bare.path("/opt/licet"))
+    # what an administrator wrote is kept: rpm has no purge
+    assert bare.path("/etc/licet/policy.yaml").exists()
+    assert bare.path("/etc/licet/config.yaml.rpmsave").exists()
+    processes.end(server)
 
 
 def test_confined_as_by_the_unit_it_does_all_it_does(lab: Lab, bare: BareSystem, deb: Path) -> None:
