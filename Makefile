@@ -66,7 +66,7 @@ packages: setup-dev ## a .deb or .rpm for each line of packaging/releases.txt (o
 	packaging/build.sh $(VENV) build/packages $(RELEASES)
 
 test-packages: need-root setup-dev bpffs $(LOAD) ## install, upgrade, remove and purge the .deb in a bare system
-	$(BIN)/python -m pytest -q tests/packaging
+	RELEASE=$(RELEASE) $(BIN)/python -m pytest -q tests/packaging
 
 lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/ruff check .

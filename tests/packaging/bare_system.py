@@ -18,7 +18,7 @@ from tests.fixtures import namespaces, processes
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.metrics_text import Samples, parse_metrics
 from tests.fixtures.waiting import wait_for
-from tests.packaging.packages import os_release
+from tests.packaging.packages import SUITES, tested_release
 
 INSIDE = ("python3", "python3-bpfcc", "libbpf1", "rpm")
 """What the package depends on (that it depends on no more is what installing it here shows), and a tool."""
@@ -38,7 +38,7 @@ exec sleep infinity
 
 def bare_tree() -> Path:
     """Made by debootstrap (about a minute) unless it is there. Raises RuntimeError."""
-    suite = os_release()["VERSION_CODENAME"]
+    suite = SUITES[tested_release()]
     asked = ["--variant=minbase", f"--include={','.join(INSIDE)}", suite]
     tree = ROOT / "build" / f"bare-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:12]}"
     if not tree.exists():
@@ -55,7 +55,7 @@ def bare_tree() -> Path:
 
 
 def _mirror(suite: str) -> list[str]:
-    """The one that this host's apt uses for its own release; none: debootstrap has a default."""
+    """The one that this host's apt uses for the suite; none: debootstrap has a default."""
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"],
         capture_output=True,

@@ -14,12 +14,12 @@ from tests.packaging.bare_system import BareSystem, bare_tree
 
 @pytest.fixture(scope="session")
 def deb() -> Path:
-    return packages.package(packages.host_release())
+    return packages.package(packages.tested_release())
 
 
 @pytest.fixture(scope="session")
 def next_deb() -> Path:
-    return packages.next_package(packages.host_release())
+    return packages.next_package(packages.tested_release())
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,20 +15,19 @@ from pathlib import Path
 from tests.fixtures.lab import ROOT
 
 BUILT = ROOT / "build" / "packages"
+KEPT = 4
 NEXT_VERSION = "0.99.0"
 _SOURCES = ("agent", "bpf", "packaging", "pyproject.toml", "CHANGELOG.md")
 
 
-def host_release() -> str:
-    """As packaging/releases.txt names it: debian12."""
-    fields = os_release()
-    return fields["ID"] + fields.get("VERSION_ID", "")
+SUITES = {"debian12": "bookworm", "debian13": "trixie"}
+"""Releases that debootstrap makes a bare system of here, by their name in packaging/releases.txt."""
 
 
-def os_release() -> dict[str, str]:
-    lines = Path("/etc/os-release").read_text().splitlines()
-    pairs = (line.split("=", 1) for line in lines if "=" in line)
-    return {name: value.strip('"') for name, value in pairs}
+def tested_release() -> str:
+    """This host's, or the one that `make test-packages RELEASE=debian13` names."""
+    fields = platform.freedesktop_os_release()
+    return os.environ.get("RELEASE") or fields["ID"] + fields.get("VERSION_ID", "")
 
 
 def package(release: str) -> Path:
@@ -40,12 +41,11 @@ def next_package(release: str) -> Path:
         return _built(copy, release)
 
 
-def rpms_for_this_host() -> tuple[Path, Path]:
-    """This version and the next, with this host's Python, as for no release there is: so that their scripts
-    can be run here."""
+def rpms_for_the_bare_system() -> tuple[Path, Path]:
+    """This version and the next, with the Python of a Debian: so that their scripts can be run there."""
     with _copy() as copy:
         releases = copy / "packaging" / "releases.txt"
-        (line,) = [one for one in releases.read_text().splitlines() if one.startswith(f"{host_release()} ")]
+        (line,) = [one for one in releases.read_text().splitlines() if one.startswith(f"{tested_release()} ")]
         releases.write_text(f"this rpm {line.split()[2]}\n")
         first = _built(copy, "this")
         _turn_into_the_next(copy)
@@ -101,6 +101,8 @@ def _built(root: Path, release: str) -> Path:
         (fresh / ".libraries").symlink_to(BUILT / ".libraries")
         build(root, fresh, release)
         fresh.rename(folder)
+        for old in sorted(folder.parent.glob(f"{release}-*"), key=os.path.getmtime)[:-KEPT]:
+            shutil.rmtree(old)
     (found,) = [*folder.glob("*.deb"), *folder.glob("*.rpm")]
     return found
 

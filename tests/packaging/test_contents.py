@@ -43,7 +43,7 @@ def asked(rpm: Path, *query: str) -> list[str]:
 
 
 def test_version_and_dependencies_are_those_of_the_release(deb: Path) -> None:
-    assert field(deb, "Version") == f"{__version__}-1~{packages.host_release()}"
+    assert field(deb, "Version") == f"{__version__}-1~{packages.tested_release()}"
     depends = field(deb, "Depends")
     assert "python3-bpfcc" in depends
     assert re.search(r"python3 \(>= 3\.\d+\), python3 \(<< 3\.\d+\)", depends)
@@ -144,5 +144,5 @@ def test_the_same_sources_give_the_same_package(deb: Path, tmp_path: Path) -> No
     again = tmp_path / "again"
     again.mkdir()
     (again / ".libraries").symlink_to(packages.BUILT / ".libraries")
-    packages.build(ROOT, again, packages.host_release())
+    packages.build(ROOT, again, packages.tested_release())
     assert (again / deb.name).read_bytes() == deb.read_bytes()

@@ -201,7 +201,7 @@ def test_removal_while_it_enforces_lets_go_and_purge_leaves_nothing(lab: Lab, en
 
 
 def test_the_rpm_installs_upgrades_and_goes_by_the_same_scripts(lab: Lab, bare: BareSystem) -> None:
-    rpm, next_rpm = packages.rpms_for_this_host()
+    rpm, next_rpm = packages.rpms_for_the_bare_system()
     bare.rpm("--install", rpm)
     assert bare.run("licet", "version").stdout.strip() == __version__
     assert bare.run("getent", "group", "licet").stdout.startswith("licet:")
