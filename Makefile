@@ -55,7 +55,7 @@ demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespace
 	$(BIN)/python -m tests.e2e.demo
 
 test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages: unit, kernel, e2e
-	$(BIN)/python -m pytest -q tests --ignore tests/packaging
+	$(BIN)/python -m pytest -q tests --ignore tests/installed
 
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
@@ -66,7 +66,7 @@ packages: setup-dev ## a .deb or .rpm for each line of packaging/releases.txt (o
 	packaging/build.sh $(VENV) build/packages $(RELEASES)
 
 test-packages: need-root setup-dev bpffs $(LOAD) ## install, upgrade, remove and purge the .deb in a bare system
-	RELEASE=$(RELEASE) $(BIN)/python -m pytest -q tests/packaging
+	RELEASE=$(RELEASE) $(BIN)/python -m pytest -q tests/installed
 
 lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/ruff check .

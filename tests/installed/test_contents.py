@@ -13,7 +13,7 @@ import pytest
 
 from agent import __version__
 from tests.fixtures.lab import ROOT
-from tests.packaging import packages
+from tests.installed import packages
 
 RPM_RELEASE = "el10"
 

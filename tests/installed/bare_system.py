@@ -18,7 +18,7 @@ from tests.fixtures import namespaces, processes
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.metrics_text import Samples, parse_metrics
 from tests.fixtures.waiting import wait_for
-from tests.packaging.packages import SUITES, tested_release
+from tests.installed.packages import SUITES, tested_release
 
 INSIDE = ("python3", "python3-bpfcc", "libbpf1", "rpm")
 """What the package depends on (that it depends on no more is what installing it here shows), and a tool."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.lab import Lab
-from tests.packaging import packages
-from tests.packaging.bare_system import BareSystem, bare_tree
+from tests.installed import packages
+from tests.installed.bare_system import BareSystem, bare_tree
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,9 @@ from tests.fixtures import processes
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.metrics_text import total
 from tests.fixtures.namespaces import Namespace
-from tests.packaging import packages
-from tests.packaging.bare_system import BareSystem
-from tests.packaging.packages import NEXT_VERSION
+from tests.installed import packages
+from tests.installed.bare_system import BareSystem
+from tests.installed.packages import NEXT_VERSION
 
 LICENSED, UNLICENSED = 1001, 1002
 PORT = 7321
