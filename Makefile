@@ -13,14 +13,11 @@ READY_VM := $(VENV)/.ready-vm-$(SETUP_HASH)
 C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c tests/bench/*.c)
 VM = packaging/vm
 SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh) \
-	$(VM)/initrd-init $(VM)/guest-init $(VM)/guest-tests
+	$(VM)/initrd-init $(VM)/guest-init $(VM)/guest-tests $(wildcard packaging/host/scripts/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit test-vm lint format bench manifests clean need-root bpffs
-SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh packaging/host/scripts/*)
-
-.DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit test-packages packages lint format bench manifests clean need-root bpffs
+.PHONY: help setup setup-dev run demo test test-unit test-vm test-packages packages lint format bench manifests clean \
+	need-root bpffs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +59,7 @@ test-unit: setup-dev ## the tests that need no root
 
 test-vm: need-root $(READY_VM) ## tests and the demo on Debian's own kernel, in an emulated machine (docs/kernels.md)
 	$(BIN)/python $(VM)/run.py
+
 packages: setup-dev ## a .deb or .rpm for each line of packaging/releases.txt (or RELEASES=...), in build/packages/
 	packaging/build.sh $(VENV) build/packages $(RELEASES)
 
