@@ -13,13 +13,14 @@ READY_VM := $(VENV)/.ready-vm-$(SETUP_HASH)
 C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c tests/bench/*.c)
 VM = packaging/vm
 SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh) \
-	$(VM)/initrd-init $(VM)/guest-init $(VM)/guest-tests
+	$(VM)/initrd-init $(VM)/guest-init $(VM)/guest-tests $(wildcard packaging/host/scripts/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit test-vm lint format bench manifests clean need-root bpffs
+.PHONY: help setup setup-dev run demo test test-unit test-vm test-packages packages lint format bench manifests clean \
+	need-root bpffs
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## install what licet needs to run (apt packages, .venv)
 
@@ -50,14 +51,20 @@ run: need-root setup bpffs ## watch this host (observe: nothing is ever refused)
 demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespaces and check every step
 	$(BIN)/python -m tests.e2e.demo
 
-test: need-root setup-dev bpffs $(LOAD) ## every test: unit, kernel, e2e
-	$(BIN)/python -m pytest -q tests
+test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages: unit, kernel, e2e
+	$(BIN)/python -m pytest -q tests --ignore tests/installed
 
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
 
 test-vm: need-root $(READY_VM) ## tests and the demo on Debian's own kernel, in an emulated machine (docs/kernels.md)
 	$(BIN)/python $(VM)/run.py
+
+packages: setup-dev ## a .deb or .rpm for each line of packaging/releases.txt (or RELEASES=...), in build/packages/
+	packaging/build.sh $(VENV) build/packages $(RELEASES)
+
+test-packages: need-root setup-dev bpffs $(LOAD) ## install, upgrade, remove and purge the .deb in a bare system
+	RELEASE=$(RELEASE) $(BIN)/python -m pytest -q tests/installed
 
 lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli import doctor, events, explain, flows, listeners, mode, policy, running, status
+from agent.cli import doctor, events, explain, flows, listeners, mode, policy, running, status, sysdump
 from agent.errors import EXIT_FAILED, LicetError
 
 INTERRUPTED = 130
@@ -33,6 +33,7 @@ app.command()(listeners.listeners)
 app.command()(mode.mode)
 app.add_typer(policy.app, name="policy")
 app.command()(explain.explain)
+app.command()(sysdump.sysdump)
 app.command()(running.version)
 
 

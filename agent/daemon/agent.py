@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from agent.daemon.host import Host
 from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import Listening
 from agent.daemon.mode_switch import ModeSwitch
+from agent.daemon.notify import service_manager
 from agent.daemon.packet_gate import packet_gate
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.state import State
@@ -54,6 +56,7 @@ MODES_S = 0.5
 class Daemon:
     def __init__(self, settings: Settings, manifest: Manifest, cgroup_mount: Path, quiet: bool) -> None:
         self._settings = settings
+        self._manager = service_manager(os.environ)
         pins = Pins(settings.paths.pins)
         self._state = State(settings.paths.state)
         self._policy_watch = PolicyWatch(settings.paths.policy, settings.paths.policy_dir)
@@ -170,7 +173,9 @@ class Daemon:
             loop.add_reader(self._ring.fileno(), self._on_ring)
             self._view.is_ready = True
             self._teller.started(self._view)
+            self._manager.ready(self._in_force())
             await self._run_until_stopped()
+            self._manager.stopping()
         self._on_ring()
         self._teller.summaries(self._usage)
         self._state.store_time()
@@ -187,6 +192,7 @@ class Daemon:
             asyncio.create_task(self._every(MODES_S, self._switch.follow)),
             asyncio.create_task(self._say_edges()),
             asyncio.create_task(self._stand_by()),
+            asyncio.create_task(self._every(self._manager.alive_every_s, self._alive)),
         ]
         await self._stop.wait()
         for task in tasks:
@@ -221,6 +227,16 @@ class Daemon:
             log.error("the policy of an earlier run stays in force: %s", error)
 
     async def _reload(self) -> None:
+        if not self._view.is_ready:
+            await self._reload_policy()
+            return
+        self._manager.reloading()
+        try:
+            await self._reload_policy()
+        finally:
+            self._manager.ready(self._in_force())
+
+    async def _reload_policy(self) -> None:
         async with self._host_busy:
             try:
                 await asyncio.to_thread(self._keeper.reload)
@@ -354,6 +370,17 @@ class Daemon:
 
     async def _store_time(self) -> None:
         self._state.store_time()
+
+    async def _alive(self) -> None:
+        self._manager.alive()
+
+    def _in_force(self) -> str:
+        """In a line, for `systemctl status`."""
+        if self._keeper.last_error:
+            return f"the new policy is refused; generation {self._keeper.generation} stays in force"
+        if self._keeper.policy is None:
+            return "no policy: watching only"
+        return f"policy generation {self._keeper.generation} is in force"
 
 
 def _sink(settings: Settings, quiet: bool) -> str:

@@ -135,6 +135,7 @@ class _MapCreateOpts(ct.Structure):
 
 _RING_CALLBACK = ct.CFUNCTYPE(ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_size_t)
 
+_lib.libbpf_version_string.restype = ct.c_char_p
 _lib.ring_buffer__new.restype = ct.c_void_p
 _lib.ring_buffer__new.argtypes = [ct.c_int, _RING_CALLBACK, ct.c_void_p, ct.c_void_p]
 _lib.ring_buffer__consume.argtypes = [ct.c_void_p]
@@ -200,6 +201,11 @@ def _check(result: int, what: str) -> int:
         number = ct.get_errno() if result == -1 and ct.get_errno() else -result
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
+
+
+def version() -> str:
+    """As v1.1."""
+    return str(_lib.libbpf_version_string().decode())
 
 
 def possible_cpus() -> int:

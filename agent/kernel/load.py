@@ -153,7 +153,8 @@ def _run_loader(job: dict[str, Any], module: str = "agent.kernel.loader") -> dic
     environment = {**os.environ, "PYTHONPATH": str(bpf_folder().parent)}
     try:
         child = subprocess.run(
-            [loader_python(), "-m", module],
+            # -P: what lies in the folder that licet is called from is not imported
+            [loader_python(), "-P", "-m", module],
             input=json.dumps(job),
             capture_output=True,
             text=True,

@@ -1,0 +1,66 @@
+"""What the service manager is told, by the protocol of sd_notify(3): ready, reloading, alive, stopping."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+
+log = logging.getLogger(__name__)
+
+FOREVER_S = 365 * 86400.0
+_SEND_WITHIN_S = 1.0
+
+
+class NoManager:
+    """Started by nobody who wants to know."""
+
+    alive_every_s = FOREVER_S
+    """How often `alive` is to be called."""
+
+    def ready(self, status: str) -> None:
+        """The policy is in force, at start and after a reload. `status`: one line for people."""
+        self._send("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        # the time is what tells one reload from another (systemd.service(5), notify-reload)
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def alive(self) -> None:
+        """Said from the main loop, so that one that hangs is noticed."""
+        self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1", "STATUS=what is in the kernel goes on judging")
+
+    def _send(self, *fields: str) -> None:
+        pass
+
+
+class Manager(NoManager):
+    def __init__(self, address: str, watchdog_s: float | None) -> None:
+        """`address` as in NOTIFY_SOCKET: a path, or @name of an abstract socket."""
+        self._address = b"\0" + os.fsencode(address[1:]) if address.startswith("@") else os.fsencode(address)
+        if watchdog_s:
+            self.alive_every_s = watchdog_s / 3  # twice in vain, and it is still not too late
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(_SEND_WITHIN_S)
+
+    def _send(self, *fields: str) -> None:
+        try:
+            self._socket.sendto("\n".join(fields).encode(), self._address)
+        except OSError as error:
+            log.warning("the service manager was not told %s: %s", fields[0], error)
+
+
+def service_manager(environment: MutableMapping[str, str]) -> NoManager:
+    """Takes what it reads out of the environment: no child may speak for this process."""
+    address = environment.pop("NOTIFY_SOCKET", "")
+    watchdog_us = environment.pop("WATCHDOG_USEC", "")
+    watched = environment.pop("WATCHDOG_PID", str(os.getpid()))
+    if not address.startswith(("/", "@")):  # vsock and others are for virtual machines
+        return NoManager()
+    mine = watchdog_us.isdecimal() and watched == str(os.getpid())
+    return Manager(address, int(watchdog_us) / 1e6 if mine else None)
