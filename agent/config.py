@@ -119,6 +119,8 @@ def load_settings(path: Path | None) -> Settings:
         raise ConfigError(f"{chosen}:{line}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{chosen}: not YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, LookupError, AttributeError) as error:  # from PyYAML
+        raise ConfigError(f"{chosen}: a value that does not fit its tag (as !!int): {error}") from error
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):

@@ -60,7 +60,7 @@ def stand_in_for_kallsyms(folder: Path) -> None:
 
     bcc reads all of it for each compilation, 0.15 s, only to learn whether the kernel has
     bpf_probe_read_user (Linux 5.5), which every kernel has that licet runs on. Where a mount is not
-    allowed, it just takes longer."""
+    allowed it reads the kernel's, which shows its addresses to CAP_SYSLOG only."""
     libc = ct.CDLL(None)
     if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
         libc.mount(os.fsencode(folder / "include/kallsyms"), b"/proc/kallsyms", None, _MS_BIND, None)

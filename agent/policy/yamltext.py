@@ -222,7 +222,7 @@ class _Builder:
             raise self._stop(event, f"tag {tag} is not supported", "remove the tag")
         try:
             return build(self._loader, yaml.ScalarNode(tag, event.value))
-        except (ValueError, KeyError, OverflowError):
+        except (ValueError, LookupError, OverflowError, AttributeError):  # what PyYAML raises for nonsense
             # Looks like a number or a date and is none (2027-13-01): whoever wants the value says so.
             return event.value
 

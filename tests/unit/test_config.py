@@ -23,6 +23,7 @@ from agent.errors import ConfigError
             "4: scope.namespaces.1: Input should be a valid string",
         ),
         ("a: [1\nb: 2\n", "2: not YAML: expected ',' or ']'"),
+        ("costs: !!int ''\n", " a value that does not fit its tag"),
         ("- a\n", "1: expected a mapping of settings, found list"),
     ],
 )

@@ -178,6 +178,12 @@ def test_garbage_is_an_error_with_a_message_never_a_traceback(
         load_policy_files([file])
 
 
+@pytest.mark.parametrize("value", ["!!int", "!!int ''", "!!float", "!!bool x", "!!timestamp x", "2027-13-01"])
+def test_a_tag_that_does_not_fit_its_value_is_a_mistake(value: str) -> None:
+    with pytest.raises(PolicyErrors):
+        parse_policy(f"version: {value}\n")
+
+
 @settings(max_examples=150, deadline=None)
 @given(policy_texts(), st.data())
 def test_a_damaged_policy_is_an_error_or_another_policy(text: str, data: st.DataObject) -> None:
