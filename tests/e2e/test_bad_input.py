@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.kernel import libbpf
-from agent.kernel.pins import Pins
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import pins_in
 from tests.fixtures.running_agent import LICET, RunningAgent
-from tests.fixtures.waiting import wait_for
 
 FAILED, USAGE, NO = 1, 2, 3
 BPF_MAP_TYPE_HASH = 1  # linux/bpf.h
@@ -67,8 +65,7 @@ def test_a_second_daemon_names_the_first_and_leaves_it_alone(shared_lab: Lab, ag
 
 
 def test_load_beside_a_running_daemon_changes_nothing(shared_lab: Lab, agent: RunningAgent) -> None:
-    gate = Pins(agent.files.pins).program("refuse_lookup")  # the last of them
-    wait_for(gate.exists, "the gates stand by")
+    agent.wait_until_it_stands_by()
     before = set(pins_in(agent.files.pins))
     agent.licet("load")
     assert set(pins_in(agent.files.pins)) == before
