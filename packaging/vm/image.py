@@ -34,7 +34,6 @@ MADE_OF = (
     "packaging/vm/initrd-init",
     "packaging/vm/guest-init",
     "packaging/setup.sh",
-    "packaging/apt.txt",
     "vagrant/provision.sh",
 )
 
@@ -72,8 +71,10 @@ def image(below: Path) -> Image:
 def _key() -> str:
     """Of content alone, so that nothing is asked of a package mirror while the image is there."""
     made_of = [(ROOT / name).read_bytes() for name in MADE_OF]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    made_of.append(json.dumps([project["build-system"], project["project"]]).encode())
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = about["project"]
+    wheels = [about["build-system"], project["dependencies"], project["optional-dependencies"]["test"]]
+    made_of.append(json.dumps([wheels, _packages()]).encode())
     made_of.append(_release().encode())
     return hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
 
