@@ -7,11 +7,7 @@
 
 static __always_inline bool goes_to(struct flow *flow, struct tuple *tuple)
 {
-	return !((flow->remote.w[0] ^ tuple->remote.w[0]) |
-		 (flow->remote.w[1] ^ tuple->remote.w[1]) |
-		 (flow->remote.w[2] ^ tuple->remote.w[2]) |
-		 (flow->remote.w[3] ^ tuple->remote.w[3]) |
-		 (flow->remote_port ^ tuple->remote_port));
+	return same(&flow->remote, &tuple->remote) && flow->remote_port == tuple->remote_port;
 }
 
 static __always_inline void on_connect(struct bpf_sock_ops *ctx)
@@ -188,16 +184,19 @@ static __always_inline u64 take_tuple(struct tuple *tuple)
 	return cookie;
 }
 
-/* A consumer closes whose connection the passive side has not met (yet). */
+/* A consumer closes. Of a connection that the passive side has not met (yet) the tuple is kept for
+ * it, and any for the socket gate: a packet that comes late is no new attempt. */
 static __always_inline void release_tuple(struct bpf_sock_ops *ctx, u64 cookie, struct flow *flow)
 {
+	bool met = flow->server_cookie, gate = has_gate(GATE_SOCKET);
 	struct tuple tuple = {};
 
-	if (flow->server_cookie || flow->verdict.origin == REMOTE)
+	if (flow->verdict.origin == REMOTE || (met && !gate))
 		return;
 	read_tuple(ctx, &tuple);
-	tuples.delete(&tuple);
-	if (flow->state == FLOW_OPEN)
+	if (!met)
+		tuples.delete(&tuple);
+	if (gate || flow->state == FLOW_OPEN)
 		late_tuples.update(&tuple, &cookie);
 }
 

@@ -40,8 +40,10 @@ static __always_inline u64 noted_netns(void)
 	return netns ? *netns : 0;
 }
 
+/* `known`: a packet of a connection that was an attempt of its own, and comes after it is closed.
+ */
 static __always_inline bool refuses_remote(struct tuple *here, u64 netns, u32 slot, u32 target,
-					   struct judged_syn *said)
+					   bool known, struct judged_syn *said)
 {
 	struct judged_syn now = {.refused = true};
 	struct target_row *row;
@@ -53,7 +55,7 @@ static __always_inline bool refuses_remote(struct tuple *here, u64 netns, u32 sl
 	if (!row || !refuses(row, &flow->verdict, GATE_SOCKET, here->local_port, flow->opened_ns))
 		return false;
 	now.sequence = flow->opened_ns >> MS_SHIFT;
-	if (said && now.sequence - said->sequence < SAME_SYN)
+	if (known || (said && now.sequence - said->sequence < SAME_SYN))
 		return true;
 	judged_syns.update(here, &now);
 	count_refused(target, GATE_SOCKET);
@@ -93,5 +95,5 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 	if (flow)
 		return refuses_local(flow, slot, here.local_port, true, GATE_SOCKET) ? SK_DROP
 										     : SK_PASS;
-	return refuses_remote(&here, netns, slot, target, said) ? SK_DROP : SK_PASS;
+	return refuses_remote(&here, netns, slot, target, cookie, said) ? SK_DROP : SK_PASS;
 }

@@ -25,6 +25,12 @@ static __always_inline bool is_mapped(struct address *a)
 	return !(a->w[0] | a->w[1]) && a->w[2] == bpf_htonl(0xffff);
 }
 
+static __always_inline bool same(struct address *a, struct address *b)
+{
+	return !((a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) |
+		 (a->w[3] ^ b->w[3]));
+}
+
 /* The /24 or /64 that a remote peer is told by. */
 static __always_inline void keep_network(struct address *a)
 {

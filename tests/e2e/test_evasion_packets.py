@@ -9,11 +9,11 @@ import pytest
 
 from tests.fixtures import processes
 from tests.fixtures.balancer import balancing
-from tests.fixtures.clients import dial
+from tests.fixtures.clients import Client, dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import all_closed, connections, told
-from tests.kernel.tc_world import RST_ACK, SYN, PacketClient, Segment, link_address
+from tests.kernel.tc_world import ACK, RST_ACK, SYN, PacketClient, RawClient, Segment, link_address
 
 LICENSED, UNLICENSED = 1001, 1002
 POLICY = """\
@@ -82,6 +82,31 @@ def test_a_packet_that_no_socket_sent_is_refused_by_its_address(shared_lab: Lab,
     with PacketClient(container, "eth0", link_address(host, "to-container")) as packets:
         assert packets.ask(injected).flags == RST_ACK
     assert connections(agent, "db") == {("remote", "denied"): 1}
+
+
+@pytest.mark.parametrize(
+    ("place", "source", "address"),
+    [
+        ("host", "127.0.0.1", "127.0.0.1"),
+        ("host", "10.77.1.1", "10.77.1.1"),
+        ("container", "10.77.1.2", "10.77.1.1"),
+    ],
+)
+def test_a_packet_that_comes_late_is_no_attempt(
+    shared_lab: Lab, agent: RunningAgent, place: str, source: str, address: str
+) -> None:
+    """An acknowledgement that was sent again finds only the listener once the server's socket is gone."""
+    consumer = getattr(shared_lab, place)
+    client = Client(shared_lab, consumer, "plain", address, 7371, uid=LICENSED)
+    client.connect()
+    (flow,) = agent.flows()
+    source_port = flow["tuple"]["sport"]
+    assert client.close()["error"] == ""
+    all_closed(agent, "db")
+    with RawClient(consumer) as raw:
+        raw.send(Segment(source, address, source_port, 7371, 1, ACK))
+    assert connections(agent, "db") == {("loopback" if place == "host" else place, "allowed"): 1}
+    assert agent.total("licet_refused_total", service="db") == 0
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ licenses:
   - {id: wide, product: wide, entitlements: [{id: w, classes: [internal], principals: [licensed, neighbour]}]}
 enforcement: {default: MODE}
 """
-RST_ACK, SYN = 0x14, 0x02
+RST_ACK, ACK, SYN = 0x14, 0x10, 0x02
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 """linux/if_tun.h"""
 ETH_P_IP, SIOCGIFHWADDR = 0x0800, 0x8927
