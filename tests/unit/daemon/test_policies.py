@@ -48,10 +48,15 @@ class KernelTables:
         self.installed.append(tables)
         return self.generation
 
-    def add_member(self, dimension: Dimension, value: int, clauses: int, free_set_id: int) -> None:
+    def add_member(
+        self, dimension: Dimension, value: int, clauses: int, free_set_id: int, flags: int = 0
+    ) -> None:
         if self.full:
             raise OSError(errno.E2BIG, "update members")
-        self.members.append((dimension, value, clauses, free_set_id))
+        self.members.append((dimension, value, clauses, free_set_id | flags))
+
+    def remove_member(self, dimension: Dimension, value: int) -> None:
+        self.members = [each for each in self.members if each[:2] != (dimension, value)]
 
 
 class World:
