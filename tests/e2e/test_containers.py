@@ -4,12 +4,14 @@ services."""
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.fixtures import cgroups
 from tests.fixtures.crun import Runtime
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
@@ -158,10 +160,6 @@ def test_a_forged_cgroup_has_no_name(agent: RunningAgent, runtime: Runtime) -> N
     lab = runtime.lab
     number = number_of("front")
     runtime.write_docker(number, "web-front", "nginx:1.25")
-    import os
-
-    from tests.fixtures import cgroups
-
     delegated = lab.cgroup("user@1.service")
     os.chown(cgroups.directory(delegated), 1499, 1499)
     forged = f"user@1.service/docker-{number}.scope"
@@ -187,8 +185,6 @@ def test_a_service_at_a_container_is_where_the_container_is(agent: RunningAgent,
     before = connections(agent, "at-home")
     lab.load(lab.host, lab.host.v4, HOME)
     assert verdicts(agent, "at-home", before) == {}, "the host's own port is another"
-    from tests.fixtures import cgroups
-
     cgroups.remove(f"{lab.scope}/db")
     server.wait(10)
 

@@ -225,10 +225,11 @@ class World:
             cgroups.make(path)
         return {path: cgroups.directory(path).stat().st_ino for path in {self.lab.scope, *wanted}}
 
-    def settle(self, made: Mapping[str, int], tables: Tables) -> None:
+    def settle(self, made: Mapping[str, int], tables: Tables | None = None) -> None:
         """What user space does with cgroups it has heard of that are nothing to the policy."""
         for path, number in made.items():
-            if (Dimension.CGROUP_PATH, string_hash(path, self.seed)) not in tables.members:
+            place = (Dimension.CGROUP_PATH, string_hash(path, self.seed))
+            if tables is None or place not in tables.members:
                 self._maps.remove_member(Dimension.CGROUP, number)
 
 

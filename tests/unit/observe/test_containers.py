@@ -1,4 +1,4 @@
-"""State as each runtime leaves it: podman's and crun's recorded here (4.3, 1.8), the others' by their sources."""
+"""State as each runtime leaves it: podman's and crun's recorded (4.3, 1.8), the others' by their sources."""
 
 from __future__ import annotations
 
