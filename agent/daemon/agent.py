@@ -16,7 +16,7 @@ from agent.daemon.cutting import FlowCutter
 from agent.daemon.flows import FlowTable
 from agent.daemon.following import HostFollower
 from agent.daemon.gating import Gates
-from agent.daemon.host import Host
+from agent.daemon.host import Host, container_roots
 from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import Listening
 from agent.daemon.mode_switch import ModeSwitch
@@ -40,7 +40,6 @@ from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
 from agent.model import Reason, Target
 from agent.observe.containers import Containers
-from agent.observe.containers.registry import Roots
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
 from agent.observe.policy_watch import PolicyWatch
@@ -71,7 +70,7 @@ class Daemon:
         self._counters = Counters(pins)
         seed = self._maps.ensure_seed()
         user_name = UserNames()
-        self._containers = Containers(_roots(settings), cgroup_mount)
+        self._containers = Containers(container_roots(settings), cgroup_mount)
         reader = ProcReader(
             settings.paths.proc,
             cgroup_mount=cgroup_mount,
@@ -419,11 +418,6 @@ def _sink(settings: Settings, quiet: bool) -> str:
     if sink not in ("stdout", "none") and not Path(sink).parent.is_dir():
         raise ConfigError(f"events.sink: {sink}: no such directory; make it, or choose another file")
     return sink
-
-
-def _roots(settings: Settings) -> Roots:
-    chosen = settings.containers
-    return Roots(chosen.containerd, chosen.docker, chosen.storage, chosen.crun, chosen.runc)
 
 
 def _warn_of_missing_namespaces(settings: Settings) -> None:

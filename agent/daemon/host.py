@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
+from agent.config import Settings
 from agent.model import HostFacts
 from agent.observe.containers import Containers
+from agent.observe.containers.registry import Roots
 from agent.observe.executables import Executables, find_executables
 from agent.observe.hostfacts import Mentions, gather
 from agent.observe.netns import Namespaces
@@ -35,6 +37,11 @@ def mentions_of(policy: Policy | None) -> Mentions:
         executables=frozenset(chain.from_iterable(one.exe for one in selectors)),
         homes=frozenset(chain.from_iterable(one.at_containers for one in policy.services.values())),
     )
+
+
+def container_roots(settings: Settings) -> Roots:
+    chosen = settings.containers
+    return Roots(chosen.containerd, chosen.docker, chosen.storage, chosen.crun, chosen.runc)
 
 
 class Host:

@@ -11,7 +11,7 @@ from datetime import date, datetime
 
 from pydantic_core import PydanticCustomError
 
-from agent.model import Network, to_network
+from agent.model import Container, Network, to_network
 from agent.policy import cgroups, paths
 from agent.policy.tables import MAX_PATH_COMPONENTS
 from agent.policy.values import ContainerSelector
@@ -198,6 +198,14 @@ def container(value: object) -> ContainerSelector:
     if not value:
         raise mistake("container: an empty mapping", f"write one of {', '.join(_CONTAINER_KEYS)}")
     return ContainerSelector(**{key: _glob(glob, f"container, {key}") for key, glob in value.items()})
+
+
+def one_container(value: object) -> Container:
+    """One that is asked about: as a selector is written, without globs."""
+    asked = container(value)
+    if wrong := next((each for each in dataclasses.astuple(asked) if re.search(r"[*?\[]", each)), ""):
+        raise mistake(f"container '{wrong}' is a glob, and one container is asked about", "write its name")
+    return Container("asked", "", asked.name, asked.image, asked.pod, asked.namespace, known=True)
 
 
 def _glob(value: object, key: str) -> str:
