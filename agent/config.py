@@ -41,6 +41,21 @@ class Paths(_Section):
     proc: Path = Path("/proc")
 
 
+class Containers(_Section):
+    """Where container runtimes keep their state: names and images come from there. What is not there is left
+    out; an agent in a container of its own has them mounted elsewhere."""
+
+    containerd: Path = Path("/run/containerd/io.containerd.runtime.v2.task")
+    docker: Path = Path("/var/lib/docker/containers")
+    storage: tuple[Path, ...] = (
+        Path("/run/containers/storage/overlay-containers"),
+        Path("/var/lib/containers/storage/overlay-containers"),
+    )
+    """Of CRI-O and podman: the first has the bundles, the second the names."""
+    crun: Path = Path("/run/crun")
+    runc: Path = Path("/run/runc")
+
+
 class Intervals(_Section):
     """Seconds."""
 
@@ -74,6 +89,7 @@ class Settings(_Section):
     paths: Paths = Paths()
     listen: str = "127.0.0.1:9477"
     """host:port of /metrics, /healthz and /readyz; port 0 takes a free one (shown by `licet status`)."""
+    containers: Containers = Containers()
     intervals: Intervals = Intervals()
     events: Events = Events()
     guard: Guard = Guard()

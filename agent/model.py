@@ -131,6 +131,26 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """A container as its runtime knows it. Empty strings stand for "not known"; `known` is False where the
+    runtime's state has not been found (yet)."""
+
+    id: str
+    runtime: str = ""
+    """docker, containerd, cri-o, podman, crun or runc."""
+    name: str = ""
+    image: str = ""
+    pod: str = ""
+    namespace: str = ""
+    known: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name, else the id as short as docker shows it."""
+        return self.name or self.id[:12]
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process, as far as it is known. Empty strings, zeros and empty tuples stand for "not known".
 
@@ -152,7 +172,7 @@ class Process:
     cgroup_id: int = 0
     cgroup: str = ""
     unit: str = ""
-    container: str = ""
+    container: Container | None = None
     netns: int = 0
     exe_untrusted: bool = False
     """The path was seen in a mount namespace made without privilege: it proves nothing."""
@@ -277,6 +297,11 @@ class HostFacts:
     """For each literal exe path of the policy that is or goes through a symbolic link: where it ends."""
     cgroups: Mapping[str, int] = field(default_factory=dict)
     """cgroup2 id by path ("/system.slice/nginx.service"), all that exist."""
+    containers: Mapping[str, Container] = field(default_factory=dict)
+    """By the cgroup2 path that is the container's own; those that somebody without privilege could have made
+    are left out."""
+    container_netns: Mapping[str, int] = field(default_factory=dict)
+    """By the same path: the network namespace of those that a service is at."""
     boot_offset_ns: int = 0
     """wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME."""
     clock_synced: bool = True

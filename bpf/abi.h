@@ -40,7 +40,7 @@ enum reason {
 
 enum origin { LOOPBACK, CONTAINER, REMOTE };
 
-enum dimension { EXE, UID, GID, CGROUP, NETNS, EXE_DIR, CGROUP_PATH };
+enum dimension { EXE, UID, GID, CGROUP, NETNS, EXE_DIR, CGROUP_PATH, CGROUP_NEW };
 
 /* Sets with a fixed number; MISS + dimension, CERTAIN + mask of enum uncertain. */
 enum set_id { SET_EMPTY, SET_MISS, SET_MISS_SOURCE = 6, SET_ALL = 7, SET_CERTAIN = 16 };
@@ -50,10 +50,15 @@ enum uncertain {
 	UNCERTAIN_GID = 2,
 	UNCERTAIN_CGROUP = 4,
 	UNCERTAIN_NETNS = 8,
-	DIMENSIONS_IN_DOUBT = 15,
-	MAYBE_EXCLUDED = 16,
-	MAYBE_GRANTED = 32,
+	UNCERTAIN_CONTAINER = 16,
+	DIMENSIONS_IN_DOUBT = 31,
+	MAYBE_EXCLUDED = 32,
+	MAYBE_GRANTED = 64,
 };
+
+/* In the value of a member, beside the number of its set: a cgroup that is, or may be, a container
+ * whose name is not known yet. */
+#define MEMBER_UNSURE (1U << 31)
 
 /* With the number of a CPU: the cookie of its spare row in flows. No socket's cookie grows so
  * large. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * cgroup_mkdir tracepoint, in the process that makes the cgroup. A restarted unit has a new cgroup
- * id: one whose path the policy names is a member before anything can run in it.
+ * id: one whose path the policy names is a member before anything can run in it. Any other may be a
+ * container's: where the policy speaks of containers, it is unsure until user space has looked.
  */
 
 static __always_inline void join_policy(struct settings *now, u64 id, void *path, int bytes)
@@ -14,6 +15,11 @@ static __always_inline void join_policy(struct settings *now, u64 id, void *path
 		return;
 	key.value = mix_name(now->seed, path, bytes);
 	set = find(tables.members, &key);
+	if (!set) {
+		key.dimension = CGROUP_NEW;
+		key.value = 0;
+		set = find(tables.members, &key);
+	}
 	if (!set)
 		return;
 	key.dimension = CGROUP;

@@ -81,6 +81,18 @@ static __always_inline struct set *member(struct tables *tables, u32 dimension, 
 	return id ? set_at(tables, *id) : 0;
 }
 
+/* As member(); what its value says beside the set is added to flags. */
+static __always_inline struct set *cgroup_member(struct tables *tables, u64 value, u32 *flags)
+{
+	struct member_key key = {.dimension = CGROUP, .value = value};
+	u32 *id = find(tables->members, &key);
+
+	if (!id)
+		return 0;
+	*flags |= *id & MEMBER_UNSURE;
+	return set_at(tables, *id & ~MEMBER_UNSURE);
+}
+
 static __always_inline bool speaks_of(struct target_row *row, u32 dimension)
 {
 	return row->dimensions >> dimension & 1;
@@ -173,6 +185,7 @@ static __always_inline void narrow_by_cgroup(struct tables *tables, struct targe
 					     struct set *any)
 {
 	struct set *found = set_at(tables, SET_MISS + CGROUP);
+	u32 flags = 0;
 
 	if (bpf_get_current_ancestor_cgroup_id(MAX_CGROUPS + 1)) {
 		lose(LOSS_CGROUPS);
@@ -188,10 +201,12 @@ static __always_inline void narrow_by_cgroup(struct tables *tables, struct targe
 
 		if (!id)
 			break;
-		found = member(tables, CGROUP, id);
+		found = cgroup_member(tables, id, &flags);
 		if (found)
 			widen(any, found, row->blocks);
 	}
+	if (flags)
+		doubt(verdict, UNCERTAIN_CONTAINER);
 	narrow(who, any, row->blocks);
 }
 

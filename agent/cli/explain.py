@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from agent.cli import offline
 from agent.cli.running import Config
 from agent.errors import EXIT_NO
-from agent.model import Address, to_address
+from agent.model import Address, Container, to_address
 from agent.observe.proc import ProcReader
 from agent.policy import fields
 from agent.policy.asking import Question
@@ -36,6 +36,8 @@ def explain(
     ] = None,
     unit: Annotated[str, typer.Option(help="A systemd unit, as billing.service.")] = "",
     cgroup: Annotated[str, typer.Option(help="A cgroup2 path.")] = "",
+    container: Annotated[str, typer.Option(help="Name of a container.")] = "",
+    image: Annotated[str, typer.Option(help="Image of a container.")] = "",
     address: Annotated[str, typer.Option("--from", help="A consumer elsewhere, by its address.")] = "",
     at: Annotated[str, typer.Option(help="Time, as 2027-01-01T00:00:00Z; default: now.")] = "",
     policy: Annotated[
@@ -54,9 +56,10 @@ def explain(
         groups=groups,
         unit=_parsed("--unit", fields.unit, unit) if unit else "",
         cgroup=_parsed("--cgroup", fields.cgroup, cgroup) if cgroup else "",
+        container=_container(container, image),
         address=_address(address) if address else None,
     )
-    _refuse_mixtures(question, pid, (user, uid), (unit, cgroup))
+    _refuse_mixtures(question, pid, (user, uid), (unit, cgroup), (unit, container), (cgroup, container))
     loaded = offline.load(config, policy or [])
     try:
         chosen = target_named(loaded, target)
@@ -69,7 +72,7 @@ def explain(
         process = reader.process(pid)
         if process is None:
             raise typer.BadParameter(f"no process {pid}, or it may not be looked at", param_hint="--pid")
-        bench = offline.answer_process(loaded, reader, process)
+        bench = offline.answer_process(loaded, reader, process, offline.named_containers(config))
     found = explain_decision(loaded, bench.compiled, bench.consumers[0], chosen, offline.instant_ns(when))
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
     if found.denied:
@@ -83,11 +86,20 @@ def _refuse_mixtures(question: Question, pid: int | None, *pairs: tuple[object, 
             "a process brings all that is known of it: give nothing beside", param_hint="--pid"
         )
     if pid is None and not described:
-        raise typer.BadParameter("say who: --pid, --from, or --exe, --user, --group, --unit, --cgroup")
+        raise typer.BadParameter(
+            "say who: --pid, --from, or --exe, --user, --group, --unit, --cgroup, --container"
+        )
     if question.address is not None and question != Question(address=question.address):
         raise typer.BadParameter("of a consumer elsewhere only the address is known", param_hint="--from")
     if any(one not in ("", None) and other not in ("", None) for one, other in pairs):
-        raise typer.BadParameter("--user and --uid, --unit and --cgroup: give one of the two")
+        raise typer.BadParameter(
+            "--user and --uid: give one of the two; and one of --unit, --cgroup, --container"
+        )
+
+
+def _container(name: str, image: str) -> Container | None:
+    asked = {key: value for key, value in (("name", name), ("image", image)) if value}
+    return _parsed("--container", fields.one_container, asked) if asked else None
 
 
 def _account(written: str) -> str | int:
@@ -105,7 +117,7 @@ def _address(written: str) -> Address:
         raise typer.BadParameter(str(error), param_hint="--from") from None
 
 
-def _parsed(option: str, parse: Callable[[object], Parsed], written: str) -> Parsed:
+def _parsed(option: str, parse: Callable[[object], Parsed], written: object) -> Parsed:
     try:
         return parse(written)
     except PydanticCustomError as error:

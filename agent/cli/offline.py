@@ -13,9 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 from agent.config import load_settings
-from agent.daemon.host import mentions_of
-from agent.errors import LicetError
+from agent.daemon.host import container_roots, mentions_of
+from agent.errors import KernelError, LicetError
 from agent.model import Consumer, HostFacts, LocalConsumer, Process
+from agent.observe.cgroup import find_mount
+from agent.observe.containers import Containers
 from agent.observe.executables import find_executables
 from agent.observe.hostfacts import gids, uids
 from agent.observe.proc import ProcReader
@@ -88,10 +90,22 @@ def answer_questions(policy: Policy, questions: Sequence[Question]) -> Bench:
     group_names |= mentions_of(policy).groups
     groups = _numbered(group_names, gids(group_names))
     consumers = [consumer_of(question, users, groups, HOST_NETNS) for question in questions]
-    return Bench(policy, compile_policy(policy, _knowing(facts, consumers, users, groups), Ids()), consumers)
+    containers = {each.cgroups[0]: each.container for each in questions if each.container}
+    known = replace(_knowing(facts, consumers, users, groups), containers=containers)
+    return Bench(policy, compile_policy(policy, known, Ids()), consumers)
 
 
-def answer_process(policy: Policy, reader: ProcReader, process: Process) -> Bench:
+def named_containers(config: Path | None) -> Containers | None:
+    """Those of this host; None where cgroups cannot be looked at."""
+    try:
+        return Containers(container_roots(load_settings(config)), find_mount())
+    except KernelError:
+        return None
+
+
+def answer_process(
+    policy: Policy, reader: ProcReader, process: Process, containers: Containers | None = None
+) -> Bench:
     """For a process that runs. One in another network namespace, whose addresses are not looked up here,
     is unresolved where a CIDR matters."""
     here = reader.netns_inode(os.getpid()) == reader.netns_inode(process.pid)
@@ -104,6 +118,9 @@ def answer_process(policy: Policy, reader: ProcReader, process: Process) -> Benc
     )
     facts = host_facts(policy)
     known = _knowing(facts, [consumer], facts.users, facts.groups)
+    if containers:
+        found = {path: one for path in consumer.cgroups if (one := containers.at(path))}
+        known = replace(known, containers=found)
     return Bench(policy, compile_policy(policy, known, Ids()), [consumer])
 
 

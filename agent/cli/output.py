@@ -53,5 +53,8 @@ def print_table(
 
 
 def who(fields: Mapping[str, Any]) -> str:
-    """A process, else the address that stands for it, else nothing."""
-    return process_name(fields) if "pid" in fields else str(fields.get("address", ""))
+    """A process (with its container), else the address that stands for it, else nothing."""
+    if "pid" not in fields:
+        return str(fields.get("address", ""))
+    inside = fields.get("container", "")
+    return f"{process_name(fields)} in {inside}" if inside else process_name(fields)

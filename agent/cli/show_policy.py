@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from agent.model import Target, show_network
 from agent.policy.grants import PlannedGrant, planned_grants
 from agent.policy.listeners import listening_scope
-from agent.policy.values import License, Policy, Port, Principal, Selector, Service
+from agent.policy.values import ContainerSelector, License, Policy, Port, Principal, Selector, Service
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _grants(policy: Policy) -> dict[Target, list[PlannedGrant]]:
 def _service(service: Service) -> dict[str, Any]:
     return {
         "product": service.product,
-        "at": "host" if service.at is None else [show_network(network) for network in service.at],
+        "at": _at(service),
         "owner": [_selector(selector) for selector in service.owner],
         "ports": [_port(port) for port in service.ports],
         "on_end": "cut" if service.cuts else "keep",
@@ -83,6 +84,16 @@ def _service(service: Service) -> dict[str, Any]:
         },
         "place": str(service.place),
     }
+
+
+def _at(service: Service) -> Any:
+    if service.at_containers:
+        return {"container": [_container(selector) for selector in service.at_containers]}
+    return "host" if service.at is None else [show_network(network) for network in service.at]
+
+
+def _container(selector: ContainerSelector) -> dict[str, str]:
+    return {key: value for key, value in asdict(selector).items() if value}
 
 
 def _port(port: Port) -> dict[str, Any]:
@@ -111,6 +122,7 @@ def _selector(selector: Selector) -> dict[str, Any]:
         "gid": selector.gids,
         "unit": selector.units,
         "cgroup": selector.cgroups,
+        "container": tuple(map(_container, selector.containers)),
         "cidr": tuple(show_network(network) for network in selector.networks),
     }
     return {key: list(values) for key, values in keys.items() if values} | {"place": str(selector.place)}

@@ -64,11 +64,19 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     if policy["last_error"]:
         facts.append(("", f"the last reload failed: {policy['last_error']}"))
     facts += [
+        ("containers", _containers(answer["containers"])),
         ("flows", f"{flows['open']:,} open, {flows['opened']:,} opened, {flows['closed']:,} closed"),
         ("losses", ", ".join(losses) or "none"),
         ("memory", f"{answer['memory_mb']} MB"),
     ]
     return facts
+
+
+def _containers(answer: Mapping[str, Any]) -> str:
+    there = [f"{name} ({places})" for name, places in answer["state"].items() if places]
+    text = f"names from {', '.join(there)}" if there else "no runtime's state found: ids only"
+    waiting = answer["unnamed"]
+    return f"{text}; {waiting} without a name follow on_unresolved" if waiting else text
 
 
 def _listed(value: str | list[str]) -> str:

@@ -16,7 +16,7 @@ from agent.daemon.cutting import FlowCutter
 from agent.daemon.flows import FlowTable
 from agent.daemon.following import HostFollower
 from agent.daemon.gating import Gates
-from agent.daemon.host import Host
+from agent.daemon.host import Host, container_roots
 from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import Listening
 from agent.daemon.mode_switch import ModeSwitch
@@ -39,6 +39,7 @@ from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
 from agent.model import Reason, Target
+from agent.observe.containers import Containers
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
 from agent.observe.policy_watch import PolicyWatch
@@ -51,6 +52,10 @@ EDGES_AFTER_S = 5.0
 GATES_S = 0.5
 CUT_S = 0.5
 MODES_S = 0.5
+CONTAINERS_S = 0.2
+CONTAINER_STARTS_S = 10.0
+"""So long after its cgroup appeared, a container's name and network are looked for at once; later, with all
+the rest."""
 
 
 class Daemon:
@@ -65,14 +70,26 @@ class Daemon:
         self._counters = Counters(pins)
         seed = self._maps.ensure_seed()
         user_name = UserNames()
-        reader = ProcReader(settings.paths.proc, cgroup_mount=cgroup_mount, user_name=user_name)
+        self._containers = Containers(container_roots(settings), cgroup_mount)
+        reader = ProcReader(
+            settings.paths.proc,
+            cgroup_mount=cgroup_mount,
+            user_name=user_name,
+            container_of=self._containers.containing,
+        )
         namespaces = Namespaces(reader, settings.scope.namespaces)
         self._names = Names(self._counters.names, seed, reader.exe)
         self._attributor = Attributor(reader, cgroup_mount, user_name)
         host = Host(
-            reader, namespaces, cgroup_mount, seed, self._state.newest_time(), self._names.trusted_paths
+            reader,
+            namespaces,
+            cgroup_mount,
+            seed,
+            self._state.newest_time(),
+            self._names.trusted_paths,
+            self._containers,
         )
-        self._keeper = PolicyKeeper(settings, self._maps, self._state, host.facts)
+        self._keeper = PolicyKeeper(settings, self._maps, self._state, host.facts, self._containers.at)
         named = self._keeper.ids.target_named
         self._usage = Usage(self._counters, self._names, self._attributor.complete, named)
         owners = ListenerOwners(self._counters.owners, self._counters.socket_owners, reader, self._names.note)
@@ -85,7 +102,9 @@ class Daemon:
             self._listening.owner_of,
             reader.names_are_trusted,
         )
-        self._follower = HostFollower(self._keeper, self._listening, flows, self._attributor, namespaces)
+        self._follower = HostFollower(
+            self._keeper, self._listening, flows, self._attributor, namespaces, self._containers
+        )
         self._failsafe = frozenset(settings.guard.failsafe_ports)
         self._cutter = FlowCutter(
             keeper=self._keeper,
@@ -110,6 +129,7 @@ class Daemon:
             flow_table=flows,
             listening=self._listening,
             event_log=self._events,
+            containers=self._containers,
             reload_now=self._reload,
         )
         self._gates = Gates(
@@ -190,6 +210,7 @@ class Daemon:
             asyncio.create_task(self._every(GATES_S, self._gates.follow)),
             asyncio.create_task(self._every(CUT_S, self._cut)),
             asyncio.create_task(self._every(MODES_S, self._switch.follow)),
+            asyncio.create_task(self._every(CONTAINERS_S, self._follow_containers)),
             asyncio.create_task(self._say_edges()),
             asyncio.create_task(self._stand_by()),
             asyncio.create_task(self._every(self._manager.alive_every_s, self._alive)),
@@ -338,7 +359,13 @@ class Daemon:
             self._wake.set()
             return
         self._attributor.learn_cgroup(event.id, path)
+        self._containers.appeared(path)
         self._keeper.cgroup_made(event.id, path)
+
+    async def _follow_containers(self) -> None:
+        self._keeper.name_containers(CONTAINER_STARTS_S)
+        if self._keeper.awaits_home(CONTAINER_STARTS_S):
+            self._wake.set()
 
     def _on_refused_bind(self, event: abi.ListenEvent) -> None:
         seen = process_of(event.owner, self._names)

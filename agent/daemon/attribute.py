@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.model import Process
 from agent.observe.cgroup import list_cgroups
 from agent.observe.proc import ProcReader
-from agent.policy.cgroups import container_of, unit_of
+from agent.policy.cgroups import unit_of
 
 
 class Attributor:
@@ -18,9 +18,13 @@ class Attributor:
         self._mount = cgroup_mount
         self._user_name = user_name
         self._cgroups: dict[int, str] = {}
+        self._before: frozenset[int] = frozenset()
+        """Known when the cgroups were last read: what came after is not gone because it was not listed."""
+        self._gone: frozenset[int] = frozenset()
 
     def read_cgroups(self) -> dict[str, int]:
         """cgroup2 id by path, of all that exist now."""
+        self._before = frozenset(self._cgroups)
         found = dict(list_cgroups(self._mount))
         self._cgroups.update((number, path) for path, number in found.items())
         return found
@@ -28,6 +32,15 @@ class Attributor:
     def learn_cgroup(self, number: int, path: str) -> None:
         """From the kernel, when a cgroup is made: it may be gone before anybody looks."""
         self._cgroups[number] = path
+
+    def forget_cgroups(self, there: Iterable[int]) -> frozenset[int]:
+        """Let go of those that were gone at the last look already; says which are gone now. Those between
+        are kept: what happened in them may still be on its way here."""
+        gone = self._before - frozenset(there)
+        for number in gone & self._gone:
+            self._cgroups.pop(number, None)
+        self._gone = gone - self._gone
+        return self._gone
 
     def cgroup_path(self, number: int) -> str:
         if number and number not in self._cgroups:
@@ -56,5 +69,5 @@ class Attributor:
             gids=tuple(sorted({*gids, *live.gids, *seen.gids})),
             cgroup=cgroup or live.cgroup,
             unit=unit_of(cgroup or live.cgroup),
-            container=container_of(cgroup or live.cgroup),
+            container=self._reader.container_of(cgroup or live.cgroup),
         )

@@ -13,6 +13,7 @@ from agent.daemon.listening import Listening
 from agent.daemon.policies import PolicyKeeper
 from agent.export.view import JudgedListener
 from agent.model import Flow, HostFacts, ListenerState, Namespace
+from agent.observe.containers import Containers
 from agent.observe.netns import NamespaceGone, Namespaces, open_in
 from agent.observe.sockets import SocketDiag
 from agent.policy.tables import Tables, TargetKey
@@ -38,10 +39,11 @@ class HostFollower:
     flows: FlowTable
     attributor: Attributor
     namespaces: Namespaces
+    containers: Containers
     _adopted_for: frozenset[TargetKey] = frozenset()
     """Places whose connections from before have been looked for."""
     _swept_s: float = 0.0
-    _cgroups: set[int] = field(default_factory=set)
+    _cgroups: dict[int, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
     def look(self) -> Findings:
@@ -60,7 +62,12 @@ class HostFollower:
         for path, number in now.items():
             if number not in self._cgroups:
                 self.keeper.cgroup_made(number, path)
-        self._cgroups = set(now.values())
+        gone = {number: path for number, path in self._cgroups.items() if now.get(path) != number}
+        paths = [path for path in gone.values() if path not in now]
+        self.keeper.cgroups_gone([*gone, *self.attributor.forget_cgroups(now.values())], paths)
+        self.containers.forget_all_but(now)
+        self._cgroups = {number: path for path, number in now.items()}
+        self.keeper.name_containers()
 
     def _adopt(self) -> list[Adopted]:
         """Connections from before the agent, or from before the policy declared their port."""

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
+from agent.config import Settings
 from agent.model import HostFacts
+from agent.observe.containers import Containers
+from agent.observe.containers.registry import Roots
 from agent.observe.executables import Executables, find_executables
 from agent.observe.hostfacts import Mentions, gather
 from agent.observe.netns import Namespaces
@@ -32,7 +35,13 @@ def mentions_of(policy: Policy | None) -> Mentions:
         users=frozenset(chain.from_iterable(one.users for one in selectors)),
         groups=frozenset(chain.from_iterable(one.groups for one in selectors)),
         executables=frozenset(chain.from_iterable(one.exe for one in selectors)),
+        homes=frozenset(chain.from_iterable(one.at_containers for one in policy.services.values())),
     )
+
+
+def container_roots(settings: Settings) -> Roots:
+    chosen = settings.containers
+    return Roots(chosen.containerd, chosen.docker, chosen.storage, chosen.crun, chosen.runc)
 
 
 class Host:
@@ -44,6 +53,7 @@ class Host:
         hash_seed: int,
         newest_time: float,
         known_executables: Callable[[], frozenset[str]],
+        containers: Containers | None = None,
     ) -> None:
         self._reader = reader
         self._namespaces = namespaces
@@ -51,6 +61,7 @@ class Host:
         self._hash_seed = hash_seed
         self._newest_time = newest_time
         self._known_executables = known_executables
+        self._containers = containers
         self._on_disk: tuple[Mentions, float, Executables] | None = None
 
     def facts(self, policy: Policy | None) -> HostFacts:
@@ -65,6 +76,7 @@ class Host:
             not_before_unix_s=self._newest_time,
             known_executables=self._known_executables(),
             on_disk=self._executables(mentions),
+            containers=self._containers,
         )
 
     def _executables(self, mentions: Mentions) -> Executables:

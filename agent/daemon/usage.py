@@ -42,7 +42,7 @@ class Denied:
     """Denied attempts of one consumer to one target."""
 
     consumer: str
-    """As people know it: unit, container, executable, or the network of a remote one."""
+    """As people know it: container, unit, executable, or the network of a remote one."""
     target: Target
     reason: Reason
     port: int
@@ -57,8 +57,11 @@ def consumer_name(consumer: Process | None) -> str:
     """The label of licet_violations_by_consumer_total: bounded, and never an address or a path."""
     if consumer is None:
         return REMOTE
+    container = consumer.container
+    if container and container.known:  # its unit, where it has one, is docker-ID.scope
+        return container.label
     executable = consumer.exe.rpartition("/")[2]
-    return consumer.unit or consumer.container or executable or consumer.comm or "unknown"
+    return consumer.unit or (container and container.label) or executable or consumer.comm or "unknown"
 
 
 class Usage:

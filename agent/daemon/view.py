@@ -37,6 +37,7 @@ from agent.kernel.maps import Counters
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names
 from agent.model import Decision, Flow, Mode, Target, show_address
+from agent.observe.containers import Containers
 
 NOT_COVERED = (
     ("unix sockets", "a connection through one is neither judged nor counted"),
@@ -65,6 +66,7 @@ class View:
     flow_table: FlowTable
     listening: Listening
     event_log: EventLog
+    containers: Containers
     reload_now: Callable[[], Awaitable[None]]
     mode_switch: ModeSwitch | None = None
     gates: Gates | None = None
@@ -215,6 +217,10 @@ class View:
                 "warnings": [str(one) for one in self._warnings()],
                 "last_error": self.keeper.last_error,
                 "reload_failures": self.keeper.failures,
+            },
+            "containers": {
+                "state": self.containers.roots.found(),
+                "unnamed": len(self.keeper.unnamed),
             },
             "losses": {**self.counters.losses(), **self.event_log.losses()},
             "maps": {

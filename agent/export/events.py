@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.model import (
     Address,
+    Container,
     Decision,
     Flow,
     Origin,
@@ -42,10 +43,24 @@ def process_fields(process: Process) -> Event:
         "gids": list(process.gids),
         "cgroup": process.cgroup,
         "unit": process.unit,
-        "container": process.container,
+        **_container_fields(process.container),
         "netns": process.netns or None,
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def _container_fields(container: Container | None) -> Event:
+    """The id alone proves nothing, nor does a name: it says what the runtime calls the cgroup."""
+    if container is None:
+        return {}
+    pod = f"{container.namespace}/{container.pod}" if container.pod else ""
+    return {
+        "container": container.label,
+        "container_id": container.id,
+        "runtime": container.runtime,
+        "image": container.image,
+        "pod": pod,
+    }
 
 
 def consumer_fields(consumer: Process | None, address: Address) -> Event:

@@ -100,13 +100,18 @@ def _who(consumer: Fields) -> str:
     return str(consumer["address"]) if consumer["identity"] == "address" else _process(consumer)
 
 
+def _shown_groups(process: Fields) -> tuple[str, ...]:
+    """A container's unit is docker-ID.scope: it says less than the name."""
+    return ("container", "pod") if process.get("container") else ("unit",)
+
+
 def _process(process: Fields) -> str:
     text = f"{process_name(process)} uid={process.get('uid', '?')}"
     if process.get("user"):
         text += f"({process['user']})"
     if process.get("exe_untrusted"):
         text += " under a name of its own making"
-    for name in ("unit", "container"):
+    for name in _shown_groups(process):
         if process.get(name):
             text += f" {name}={process[name]}"
     return text

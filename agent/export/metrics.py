@@ -83,7 +83,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
     yield _refused(snapshot)
     by_consumer = _counter(
         "licet_violations_by_consumer",
-        "Denied attempts by unit, container or executable of the consumer; at most 100, the rest is other.",
+        "Denied attempts by container, unit or executable of the consumer; at most 100, the rest is other.",
         ("service", "consumer"),
     )
     counts: Counter[tuple[str, str]] = Counter()  # summed: two odd names may be written the same

@@ -189,14 +189,21 @@ class PolicyMaps:
     def _put_ports(self, words: list[int]) -> None:
         self._ports.put_all([(abi.U32.pack(i), abi.U64.pack(word)) for i, word in enumerate(words)])
 
-    def add_member(self, dimension: Dimension, value: int, clauses: int, free_set_id: int) -> None:
+    def add_member(
+        self, dimension: Dimension, value: int, clauses: int, free_set_id: int, flags: int = 0
+    ) -> None:
         """Name a member that became known after the tables were installed.
 
         `free_set_id` is one the compiled tables do not use; the caller keeps count of them."""
         if self._members is None or self._sets is None:
             return
         self._sets.put(abi.U32.pack(free_set_id), encode_set(clauses))
-        self._members.put(abi.MEMBER_KEY.pack(dimension, 0, value), abi.U32.pack(free_set_id))
+        self._members.put(abi.MEMBER_KEY.pack(dimension, 0, value), abi.U32.pack(free_set_id | flags))
+
+    def remove_member(self, dimension: Dimension, value: int) -> None:
+        """Fine if it is not there."""
+        if self._members is not None:
+            self._members.remove(abi.MEMBER_KEY.pack(dimension, 0, value))
 
     @property
     def settings(self) -> abi.Settings:

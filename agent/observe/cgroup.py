@@ -67,6 +67,18 @@ def list_cgroups(mount: Path) -> Mapping[str, int]:
     return found
 
 
+def processes_in(mount: Path, path: str) -> list[int]:
+    """pids of the processes in a cgroup and below it."""
+    found: list[int] = []
+    for here, _, _ in os.walk(directory(mount, path)):
+        try:
+            with open(f"{here}/cgroup.procs", "rb") as file:
+                found += map(int, file.read().split())
+        except OSError:
+            continue  # removed meanwhile; EOPNOTSUPP: a threaded cgroup
+    return found
+
+
 def path_of(mount: Path, number: int) -> str | None:
     """Path of the cgroup with this id; None if it is gone. Needs CAP_DAC_READ_SEARCH.
 

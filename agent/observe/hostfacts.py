@@ -5,16 +5,18 @@ from __future__ import annotations
 import grp
 import pwd
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.model import HostFacts
+from agent.model import Container, HostFacts, Namespace
 from agent.observe.addresses import own_addresses
-from agent.observe.cgroup import list_cgroups
+from agent.observe.cgroup import list_cgroups, processes_in
+from agent.observe.containers import Containers
 from agent.observe.executables import Executables, find_executables, running_executables
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
+from agent.policy.values import ContainerSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Mentions:
     groups: frozenset[str] = frozenset()
     executables: frozenset[str] = frozenset()
     """exe selectors: absolute paths and globs."""
+    homes: frozenset[ContainerSelector] = frozenset()
+    """Containers that a service is at."""
 
 
 def gather(
@@ -37,6 +41,7 @@ def gather(
     not_before_unix_s: float,
     known_executables: Iterable[str] = (),
     on_disk: Executables | None = None,
+    containers: Containers | None = None,
 ) -> HostFacts:
     """The facts at this moment. `known_executables` are those the kernel has named so far;
     `not_before_unix_s` is the newest time known to have been (see `clock_synced`). With broad globs, looking
@@ -44,19 +49,44 @@ def gather(
     Raises KernelError."""
     own = namespaces.own()
     on_disk = on_disk or find_executables(mentions.executables)
+    all_namespaces = namespaces.all()
+    cgroups = list_cgroups(cgroup_mount)
+    named = {path: one for path in cgroups if (one := containers.at(path))} if containers else {}
     return HostFacts(
         host_netns=own.cookie,
         addresses=own_addresses(),
-        namespaces=tuple(one for one in namespaces.all() if one.cookie != own.cookie),
+        namespaces=tuple(one for one in all_namespaces if one.cookie != own.cookie),
         users=uids(mentions.users),
         groups=gids(mentions.groups),
         executables=on_disk.found | running_executables(reader) | frozenset(known_executables),
         realpaths=on_disk.realpaths,
-        cgroups=list_cgroups(cgroup_mount),
+        cgroups=cgroups,
+        containers=named,
+        container_netns=_homes(mentions, named, reader, cgroup_mount, (own, *all_namespaces)),
         boot_offset_ns=boot_offset_ns(),
         clock_synced=clock_synced(time.time(), not_before_unix_s),
         hash_seed=hash_seed,
     )
+
+
+def _homes(
+    mentions: Mentions,
+    containers: Mapping[str, Container],
+    reader: ProcReader,
+    cgroup_mount: Path,
+    namespaces: Iterable[Namespace],
+) -> dict[str, int]:
+    """The network namespace of each container that a service is at, by its oldest process; one that has no
+    process yet is left out."""
+    cookies = {one.inode: one.cookie for one in namespaces}
+    found = {}
+    for path, container in containers.items():
+        if any(each.takes(container) for each in mentions.homes):
+            inodes = (reader.netns_inode(pid) for pid in sorted(processes_in(cgroup_mount, path)))
+            inode = next((inode for inode in inodes if inode), 0)
+            if inode in cookies:
+                found[path] = cookies[inode]
+    return found
 
 
 def uids(names: Iterable[str]) -> dict[str, int]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.model import Process
+from agent.model import Container, Process
 from agent.observe.cgroup import cgroup_id
-from agent.policy.cgroups import container_of, unit_of
+from agent.policy.cgroups import container_in, unit_of
 
 NS_PER_S = 1_000_000_000
 MAX_ARGS_BYTES = 4096
@@ -67,8 +67,11 @@ class ProcReader:
         cgroup_mount: Path | None = None,
         user_name: Callable[[int], str] | None = None,
         ticks_per_s: int | None = None,
+        container_of: Callable[[str], Container | None] | None = None,
     ) -> None:
         self.root = root
+        self.container_of = container_of or _unnamed
+        """The container a cgroup path lies in."""
         self._cgroup_mount = cgroup_mount
         self._user_name = user_name or UserNames()
         self._tick_ns = NS_PER_S // (ticks_per_s or os.sysconf("SC_CLK_TCK"))
@@ -118,7 +121,7 @@ class ProcReader:
             cgroup_id=cgroup_id(self._cgroup_mount, cgroup) if self._cgroup_mount and cgroup else 0,
             cgroup=cgroup,
             unit=unit_of(cgroup),
-            container=container_of(cgroup),
+            container=self.container_of(cgroup),
             netns=netns_cookies.get(namespace_inode(_link(place, "ns/net")), 0) if netns_cookies else 0,
         )
 
@@ -183,6 +186,12 @@ class ProcReader:
             return os.readlink(f"{self.root}/{pid}/fd/{fd}") == f"socket:[{inode}]"
         except _GONE:
             return False
+
+
+def _unnamed(cgroup: str) -> Container | None:
+    """What the path alone says."""
+    found = container_in(cgroup)
+    return Container(id=found[1], runtime=found[2]) if found else None
 
 
 def namespace_inode(link: str) -> int:

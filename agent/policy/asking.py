@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from zlib import crc32
 
-from agent.model import Address, Consumer, LocalConsumer, RemoteConsumer
+from agent.model import Address, Consumer, Container, LocalConsumer, RemoteConsumer
 from agent.policy.cgroups import usual_cgroup
 from agent.policy.evaluate import NO_EXECUTABLE
 from agent.policy.owners import lineage
@@ -25,11 +26,15 @@ class Question:
     """Primary and supplementary."""
     unit: str = ""
     cgroup: str = ""
+    container: Container | None = None
     address: Address | None = None
 
     @property
     def cgroups(self) -> tuple[str, ...]:
-        """The cgroup and its ancestors; of a unit, where the system manager usually puts it."""
+        """The cgroup and its ancestors; of a unit, where the system manager usually puts it; of a container,
+        one made up."""
+        if self.container is not None:
+            return (f"/container/{crc32(repr(self.container).encode()):08x}",)
         return tuple(lineage(self.cgroup or (usual_cgroup(self.unit) if self.unit else "")))
 
 

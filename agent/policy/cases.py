@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 from pydantic import PlainValidator, model_validator
 
-from agent.model import Address, Decision, PortClass, Reason, Target, to_address
+from agent.model import Address, Container, Decision, PortClass, Reason, Target, to_address
 from agent.policy.asking import Question
-from agent.policy.fields import account, cgroup, choice, exe, mistake, text, unit
+from agent.policy.fields import account, cgroup, choice, exe, mistake, one_container, text, unit
 from agent.policy.findings import Findings, did_you_mean, policy_errors
 from agent.policy.mistakes import read_item
 from agent.policy.schema import Accounts, Instant, Item, Items
@@ -64,6 +64,7 @@ _Exe = Annotated[str, PlainValidator(_literal_exe)]
 _User = Annotated[str | int, PlainValidator(account)]
 _Unit = Annotated[str, PlainValidator(unit)]
 _Cgroup = Annotated[str, PlainValidator(cgroup)]
+_Container = Annotated[Container, PlainValidator(one_container)]
 _Address = Annotated[Address, PlainValidator(_address)]
 
 
@@ -74,6 +75,7 @@ class ConsumerItem(Item):
     groups: Accounts = ()
     unit: _Unit = ""
     cgroup: _Cgroup = ""
+    container: _Container | None = None
     address: _Address | None = None
 
     @model_validator(mode="after")
@@ -81,7 +83,12 @@ class ConsumerItem(Item):
         given = self.model_fields_set
         if "address" in given and len(given) > 1:
             raise mistake("a consumer with an address is elsewhere: nothing else is known of it", "keep one")
-        for one, other in (("unit", "cgroup"), ("user", "uid")):
+        for one, other in (
+            ("unit", "cgroup"),
+            ("container", "unit"),
+            ("container", "cgroup"),
+            ("user", "uid"),
+        ):
             if one in given and other in given:
                 raise mistake(f"both {one} and {other}", "keep one")
         return self
@@ -149,6 +156,7 @@ def _question(item: ConsumerItem) -> Question:
         groups=item.groups,
         unit=item.unit,
         cgroup=item.cgroup,
+        container=item.container,
         address=item.address,
     )
 

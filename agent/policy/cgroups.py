@@ -8,9 +8,17 @@ UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
 """Units that own a cgroup of their own (systemd.unit(5)); slices only group them."""
 
 _CONTAINER = re.compile(
-    r"(?:(?:docker|cri-containerd|crio|libpod|libpod-payload|nerdctl)-|.*:(?:docker|cri-containerd|crio):)?"
+    r"(?:(docker|cri-containerd|crio|libpod|libpod-payload|nerdctl)-|.*:(docker|cri-containerd|crio|nerdctl):)?"
     r"([0-9a-f]{64})(?:\.scope)?"
 )
+_RUNTIMES = {
+    "docker": "docker",
+    "cri-containerd": "containerd",
+    "nerdctl": "containerd",
+    "crio": "cri-o",
+    "libpod": "podman",
+    "libpod-payload": "podman",
+}
 _CONTROLLERS = frozenset(
     ("cgroup", "cpu", "cpuset", "io", "memory", "pids", "rdma", "hugetlb", "misc", "dmem", "debug")
 )
@@ -38,16 +46,28 @@ def is_unit(unit: str, cgroup: str) -> bool:
     return not any(part.endswith(UNIT_SUFFIXES) or _CONTAINER.fullmatch(part) for part in above)
 
 
-def container_of(path: str) -> str:
-    """The id (64 hex digits) of the container a cgroup path lies in, the outermost; "" if in none.
+def container_in(path: str) -> tuple[str, str, str] | None:
+    """The container a cgroup path lies in, the outermost: (its own cgroup, its id of 64 hex digits, its
+    runtime); None if in none.
 
-    Knows how docker, containerd, CRI-O and podman name cgroups, by their systemd and cgroupfs drivers;
-    conmon's own cgroups (crio-conmon-…) are not the container's. It is a name, not proof: a user can
-    make such a directory in a delegated tree."""
-    for component in path.split("/"):
+    Knows how docker, containerd, CRI-O and podman name cgroups, by their systemd and cgroupfs drivers; the
+    latter often give the id alone, and the runtime is "" then (but for docker's, below /docker). conmon's own
+    cgroups (crio-conmon-…) are not the container's. It is a name, not proof: a user can make such a directory
+    in a delegated tree."""
+    own, above = "", ""
+    for component in path.split("/")[1:]:
+        own += f"/{component}"
         if match := _CONTAINER.fullmatch(component):
-            return match[1]
-    return ""
+            runtime = _RUNTIMES.get(match[1] or match[2] or "", "")
+            return own, match[3], runtime or ("docker" if above == "docker" else "")
+        above = component
+    return None
+
+
+def container_of(path: str) -> str:
+    """The id of the container a cgroup path lies in; "" if in none."""
+    found = container_in(path)
+    return found[1] if found else ""
 
 
 def usual_cgroup(unit: str) -> str:

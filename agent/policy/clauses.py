@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agent.model import HostFacts, Network
 from agent.policy.paths import ExeKind, exe_kind
-from agent.policy.values import ANYONE, Principal, Selector
+from agent.policy.values import ANYONE, ContainerSelector, Principal, Selector
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Clause:
         """Names of units, and paths (which start with a slash)."""
         names = (*self.selectors[0].units, *self.selectors[0].cgroups) if self.selectors else ()
         return names or None
+
+    @property
+    def containers(self) -> tuple[ContainerSelector, ...] | None:
+        """Never beside `cgroups`: a container is a cgroup, too."""
+        return (self.selectors[0].containers or None) if self.selectors else None
 
     def uids(self, facts: HostFacts) -> frozenset[int] | None:
         return self._ids("users", "uids", facts.users)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from agent.model import Network, Protocol, show_network
 from agent.policy.findings import Findings
 from agent.policy.networks import covers
-from agent.policy.values import Place, Port, Service
+from agent.policy.values import ContainerSelector, Place, Port, Service
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
     service: Service
     port: Port
-    network: Network | None
-    """None: this host."""
+    network: Network | ContainerSelector | None
+    """None: this host. Which containers a selector takes is seen when they run: equal ones collide."""
 
 
 def check_collisions(services: Iterable[Service], findings: Findings) -> None:
@@ -24,7 +24,7 @@ def check_collisions(services: Iterable[Service], findings: Findings) -> None:
     spots: dict[tuple[Protocol, int], list[_Claim]] = {}
     for service in services:
         for port in service.ports:
-            claims = [_Claim(service, port, network) for network in service.at or (None,)]
+            claims = [_Claim(service, port, place) for place in _places(service)]
             for number in range(port.first, port.last + 1):
                 spots.setdefault((port.protocol, number), []).extend(claims)
     told: set[tuple[Place, Place]] = set()
@@ -41,9 +41,13 @@ def _nested(claims: list[_Claim]) -> Iterator[tuple[_Claim, _Claim]]:
     """(outer, inner) for each claim and the claims it lies in, equal ones included."""
     if len(claims) < 2:
         return
-    here = [claim for claim in claims if claim.network is None]
-    yield from ((here[0], claim) for claim in here[1:])
-    elsewhere = [(claim.network, claim) for claim in claims if claim.network is not None]
+    unnested: dict[ContainerSelector | None, _Claim] = {}
+    for claim in claims:
+        if not isinstance(claim.network, Network):
+            first = unnested.setdefault(claim.network, claim)
+            if first is not claim:
+                yield first, claim
+    elsewhere = [(claim.network, claim) for claim in claims if isinstance(claim.network, Network)]
     elsewhere.sort(key=lambda each: (int(each[0].network_address), each[0].prefixlen))
     around: list[tuple[Network, _Claim]] = []
     for network, claim in elsewhere:
@@ -51,6 +55,16 @@ def _nested(claims: list[_Claim]) -> Iterator[tuple[_Claim, _Claim]]:
             around.pop()
         yield from ((outer, claim) for larger, outer in around if covers(larger, network))
         around.append((network, claim))
+
+
+def _places(service: Service) -> tuple[Network | ContainerSelector | None, ...]:
+    return (None,) if service.at_host else (service.at or service.at_containers)
+
+
+def _shown(place: Network | ContainerSelector | None) -> str:
+    if place is None:
+        return "of this host"
+    return f"at {show_network(place)}" if isinstance(place, Network) else f"at containers with {place}"
 
 
 def _tell(outer: _Claim, inner: _Claim, number: int, findings: Findings) -> None:
@@ -63,14 +77,13 @@ def _tell(outer: _Claim, inner: _Claim, number: int, findings: Findings) -> None
             "one port has one class: remove one",
         )
     elif outer.network == inner.network:
-        where = "of this host" if inner.network is None else f"at {show_network(inner.network)}"
         findings.error(
             inner.port.place,
             f"services '{inner.service.name}' and '{outer.service.name}' (at {outer.port.place}) "
-            f"both have {spot} {where}",
+            f"both have {spot} {_shown(inner.network)}",
             "give one of them another port or another `at`",
         )
-    elif inner.network and outer.network:
+    elif isinstance(inner.network, Network) and isinstance(outer.network, Network):
         findings.warn(
             inner.port.place,
             f"{spot}: {show_network(inner.network)} lies in {show_network(outer.network)} of service "

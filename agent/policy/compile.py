@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from agent.model import Address, HostFacts, Network, Target, show_network
+from agent.model import Address, Container, HostFacts, Network, Target, show_network
 from agent.policy.clauses import Clause, number_clauses
 from agent.policy.findings import policy_errors
 from agent.policy.grants import PlannedGrant, planned_grants
 from agent.policy.hashing import path_hash, string_hash
+from agent.policy.homes import container_homes
 from agent.policy.hostcheck import host_warnings
 from agent.policy.ids import Ids
 from agent.policy.index import Index, index_clauses
@@ -28,6 +29,7 @@ from agent.policy.paths import components
 from agent.policy.tables import (
     MAX_PATH_COMPONENTS,
     MAX_SETS,
+    MEMBER_UNSURE,
     NO_BOOT_NS,
     Candidate,
     Dimension,
@@ -65,6 +67,8 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
     index = index_clauses(clauses, facts)
     sets = _Sets(index)
     members = {key: sets.id_of(bits) for key, bits in _members(index, facts)}
+    for key, bits, unsure in _cgroups(index, facts):
+        members[key] = sets.id_of(bits) | (MEMBER_UNSURE if unsure else 0)
     sources = {network: sets.id_of(bits | index.anyone) for network, bits in index.sources.items()}
     grants: dict[int, PlannedGrant] = {}
     rows = _rows(policy, facts, ids, index, sets, grants)
@@ -93,9 +97,10 @@ def member_for_executable(compiled: Compiled, path: str) -> int:
     return compiled.index.executable(path)
 
 
-def member_for_cgroup(compiled: Compiled, path: str) -> int:
-    """The set for members[CGROUP, id] of a cgroup made at `path`."""
-    return compiled.index.cgroup(path)
+def member_for_cgroup(compiled: Compiled, path: str, container: Container | None = None) -> tuple[int, int]:
+    """The set for members[CGROUP, id] of a cgroup made at `path`, and MEMBER_UNSURE or 0."""
+    flags = MEMBER_UNSURE if compiled.index.unsure(container) else 0
+    return compiled.index.cgroup(path, container), flags
 
 
 def member_for_netns(compiled: Compiled, addresses: Iterable[Address]) -> int:
@@ -115,7 +120,7 @@ class _Sets:
         fixed[SetId.MISS + Dimension.NETNS] = index.everything
         fixed[SetId.MISS_SOURCE] = index.anyone
         fixed[SetId.ALL] = index.everything
-        for mask in range(16):
+        for mask in range(SetId.FIRST_FREE - SetId.CERTAIN):
             fixed[SetId.CERTAIN + mask] = index.certain(mask)
         self._sets = fixed
         self._ids = {0: int(SetId.EMPTY)}
@@ -151,14 +156,22 @@ def _members(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, 
     for dimension, values in ((Dimension.UID, index.uids), (Dimension.GID, index.gids)):
         for value, bits in sorted(values.items()):
             yield (dimension, value), bits | index.silent[dimension]
-    for path in sorted(index.cgroup_paths(facts.cgroups)):
-        yield (Dimension.CGROUP_PATH, string_hash(path, seed)), index.cgroup(path)
-        if path in facts.cgroups:
-            yield (Dimension.CGROUP, facts.cgroups[path]), index.cgroup(path)
     yield (Dimension.NETNS, facts.host_netns), index.silent[Dimension.NETNS]
     for namespace in facts.namespaces:
         if namespace.cookie != facts.host_netns:
             yield (Dimension.NETNS, namespace.cookie), index.netns(namespace.addresses)
+
+
+def _cgroups(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, int], int, bool]]:
+    """Members of the cgroup dimension; True: unsure."""
+    for path in sorted(index.cgroup_paths(facts.cgroups, facts.containers)):
+        container = facts.containers.get(path)
+        bits, unsure = index.cgroup(path, container), index.unsure(container)
+        yield (Dimension.CGROUP_PATH, string_hash(path, facts.hash_seed)), bits, unsure
+        if path in facts.cgroups:
+            yield (Dimension.CGROUP, facts.cgroups[path]), bits, unsure
+    if index.containers:
+        yield (Dimension.CGROUP_NEW, 0), index.new_cgroup(), True
 
 
 def _rows(
@@ -185,7 +198,7 @@ def _rows(
             clock_synced=facts.clock_synced,
             drops=policy.services[target.service].drops,
             excluded=sets.id_of(_excluded(policy, target, index)),
-            home_netns=facts.host_netns,
+            home_netns=_home(policy.services[target.service], facts),
             candidates=tuple(candidates),
         )
     return rows
@@ -245,7 +258,7 @@ def _targets(policy: Policy, facts: HostFacts, ids: Ids) -> tuple[dict[TargetKey
         number = ids.target(Target(service.name, port.port_class))
         for port_number in range(port.first, port.last + 1):
             key = TargetKey(claim.netns, int(port.protocol), port_number, claim.network)
-            if service.at is None:
+            if service.at_host:
                 of_host.add(key)
             elif key in of_host:
                 reason = f"service '{service.name}' takes {port} from {ids.target_named(targets[key])}"
@@ -266,7 +279,9 @@ class _Claim:
 
 def _claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
     """All that the service's `at` means."""
-    if service.at is None:
+    if service.at_containers:
+        yield from _container_claims(service, facts)
+    if service.at_host:
         for address in facts.addresses:
             netns = facts.host_netns if is_per_namespace(address) else 0
             yield _Claim(-1, netns, Network((int(address), 128)))
@@ -276,6 +291,22 @@ def _claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
         for part in without_mapped(network):
             netns = facts.host_netns if is_network_per_namespace(part) else 0
             yield _Claim(network.prefixlen, netns, part)
+
+
+def _container_claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
+    """The addresses of their namespaces; of one that shares this host's, this host's."""
+    addresses = {one.cookie: one.addresses for one in facts.namespaces} | {facts.host_netns: facts.addresses}
+    for netns in container_homes(service, facts):
+        for address in addresses.get(netns, ()):
+            yield _Claim(128, netns if is_per_namespace(address) else 0, Network((int(address), 128)))
+        for network in (*LOOPBACK, *UNSPECIFIED):
+            yield _Claim(128, netns, network)
+
+
+def _home(service: Service, facts: HostFacts) -> int:
+    """A target has one home: of several containers, the first."""
+    homes = container_homes(service, facts)
+    return homes[0] if homes else facts.host_netns
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

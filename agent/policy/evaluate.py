@@ -4,7 +4,7 @@ in C, in the same order; generated tests hold the two together."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.model import (
     Consumer,
@@ -21,6 +21,7 @@ from agent.policy.networks import is_per_namespace, prefixes_of
 from agent.policy.paths import components, directory_of
 from agent.policy.tables import (
     MAX_PATH_COMPONENTS,
+    MEMBER_UNSURE,
     Candidate,
     Dimension,
     SetId,
@@ -107,7 +108,9 @@ def local_steps(tables: Tables, consumer: LocalConsumer) -> Iterator[Step]:
         yield Step(Dimension.CGROUP, tables.sets[SetId.ALL], Uncertain.CGROUP)
     else:
         paths = [string_hash(path, tables.seed) for path in consumer.cgroups]
-        yield _any(tables, Dimension.CGROUP, Dimension.CGROUP_PATH, paths)
+        step = _any(tables, Dimension.CGROUP, Dimension.CGROUP_PATH, paths)
+        unsure = any(tables.members.get((Dimension.CGROUP_PATH, path), 0) & MEMBER_UNSURE for path in paths)
+        yield replace(step, uncertain=Uncertain.CONTAINER) if unsure else step
     found = _member(tables, Dimension.NETNS, consumer.netns)
     if found is None:
         yield Step(Dimension.NETNS, _missed(tables, Dimension.NETNS), Uncertain.NETNS)
@@ -135,7 +138,7 @@ def _any(tables: Tables, dimension: Dimension, key: Dimension, values: Iterable[
 
 def _member(tables: Tables, dimension: Dimension, value: int) -> int | None:
     number = tables.members.get((dimension, value))
-    return None if number is None else tables.sets[number]
+    return None if number is None else tables.sets[number & ~MEMBER_UNSURE]
 
 
 def _missed(tables: Tables, dimension: Dimension) -> int:

@@ -140,7 +140,9 @@ def _found(policy: Policy, row: TargetRow, asked: Target | Destination) -> str:
     if isinstance(asked, Destination):
         ports = [port for port in ports if port.first <= asked.port <= port.last] or ports
     listed = ", ".join(str(port) for port in ports)
-    place = "this host" if service.at is None else "its own addresses"
+    place = "this host" if service.at_host else "its own addresses"
+    if service.at_containers:
+        place = f"containers with {' or '.join(map(str, service.at_containers))}"
     return f"target {row.target} is port {listed} at {place} ({ports[0].place}), product {service.product}"
 
 

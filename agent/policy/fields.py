@@ -3,6 +3,7 @@ the mistake with its remedy. Shared by the models in `schema`, the test files an
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from datetime import date, datetime
 
 from pydantic_core import PydanticCustomError
 
-from agent.model import Network, to_network
+from agent.model import Container, Network, to_network
 from agent.policy import cgroups, paths
 from agent.policy.tables import MAX_PATH_COMPONENTS
+from agent.policy.values import ContainerSelector
 
 MISTAKE = "licet"
 """Type of the pydantic errors raised here; `ctx` holds reason and remedy."""
@@ -97,17 +99,21 @@ def network(value: object) -> Network:
         raise mistake(f"'{chosen}' is no CIDR", "write 10.2.0.0/16, 10.2.0.7 or fd00::/8") from error
 
 
-def place(value: object) -> tuple[Network, ...] | None:
+def place(value: object) -> tuple[Network, ...] | tuple[ContainerSelector, ...] | None:
     """`at`: None is this host."""
     if value == "host":
         return None
     if isinstance(value, dict):
-        for key in ("container", "pod"):
-            if key in value:
-                raise mistake(
-                    f"a service at a {key} is not supported by this version yet", "give its addresses"
-                )
-        raise mistake("expected host or a list of CIDRs, found a mapping", "write `at: host`")
+        if "pod" in value:
+            raise mistake(
+                "a service at a pod is not supported by this version yet",
+                "write container: {namespace: …, pod: …}",
+            )
+        if set(value) != {"container"}:
+            raise mistake(
+                "expected host, a list of CIDRs or {container: …}, found another mapping", "write `at: host`"
+            )
+        return tuple(container(each) for each in listed(value["container"]))
     return tuple(network(each) for each in listed(value))
 
 
@@ -177,6 +183,38 @@ def cgroup(value: object) -> str:
             f"cgroup '{path}' is no path below /", "write it as in /proc/PID/cgroup: /system.slice/x.service"
         )
     return path.rstrip("/")
+
+
+_CONTAINER_KEYS = tuple(each.name for each in dataclasses.fields(ContainerSelector))
+
+
+def container(value: object) -> ContainerSelector:
+    """A glob of names, or a mapping with globs of what a runtime knows of a container."""
+    if not isinstance(value, dict):
+        return ContainerSelector(name=_glob(value, "container"))
+    for key in value:
+        if key not in _CONTAINER_KEYS:
+            raise mistake(f"container: no such key: {key}", f"write one of {', '.join(_CONTAINER_KEYS)}")
+    if not value:
+        raise mistake("container: an empty mapping", f"write one of {', '.join(_CONTAINER_KEYS)}")
+    return ContainerSelector(**{key: _glob(glob, f"container, {key}") for key, glob in value.items()})
+
+
+def one_container(value: object) -> Container:
+    """One that is asked about: as a selector is written, without globs."""
+    asked = container(value)
+    if wrong := next((each for each in dataclasses.astuple(asked) if re.search(r"[*?\[]", each)), ""):
+        raise mistake(f"container '{wrong}' is a glob, and one container is asked about", "write its name")
+    return Container("asked", "", asked.name, asked.image, asked.pod, asked.namespace, known=True)
+
+
+def _glob(value: object, key: str) -> str:
+    chosen = text(value)
+    if chosen != chosen.strip() or any(character.isspace() for character in chosen):
+        raise mistake(f"{key} '{chosen}' has blanks, which no such name has", "leave them out")
+    if chosen.startswith("/"):
+        raise mistake(f"{key} '{chosen}' starts with a slash, which no such name does", f"write {chosen[1:]}")
+    return chosen
 
 
 def _without_globs(chosen: str, key: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.model import Address, HostFacts, Network
+from agent.model import Address, Container, HostFacts, Network
 from agent.policy.cgroups import is_unit, usual_cgroup
 from agent.policy.clauses import Clause
 from agent.policy.flatten import flatten
@@ -15,7 +15,7 @@ from agent.policy.links import linked, spellings
 from agent.policy.networks import prefixes_of
 from agent.policy.paths import ExeKind, directory_of, exe_kind, exe_matches
 from agent.policy.tables import Dimension, Uncertain
-from agent.policy.values import ANYONE
+from agent.policy.values import ANYONE, ContainerSelector
 
 SPOKEN = (Dimension.EXE, Dimension.UID, Dimension.GID, Dimension.CGROUP, Dimension.NETNS)
 
@@ -36,6 +36,7 @@ class Index:
     gids: Mapping[int, int]
     cgroups: Mapping[str, int]
     """By unit name, or by path (which starts with a slash)."""
+    containers: Mapping[ContainerSelector, int]
     networks: Mapping[Network, int]
     """Longest prefix decides: sets of containing networks are included."""
     sources: Mapping[Network, int]
@@ -61,11 +62,32 @@ class Index:
         """What could hold for a file of unknown name in this directory."""
         return self.silent[Dimension.EXE] | self.directories.get(path, 0) | self.open
 
-    def cgroup(self, path: str) -> int:
-        """Of exactly this cgroup; what is below it is found through its ancestors."""
+    @property
+    def of_containers(self) -> int:
+        """Clauses that could hold for a container whose name is not known."""
+        return _union(self.containers.values())
+
+    def cgroup(self, path: str, container: Container | None = None) -> int:
+        """Of exactly this cgroup, and the container it is; what is below it is found through its ancestors.
+        Of a container whose name is not known: what could hold (see `unsure`)."""
         unit = path.rpartition("/")[2]
         found = self.cgroups.get(unit, 0) if is_unit(unit, path) else 0
-        return self.silent[Dimension.CGROUP] | found | self.cgroups.get(path, 0)
+        return self.silent[Dimension.CGROUP] | found | self.cgroups.get(path, 0) | self._container(container)
+
+    def _container(self, container: Container | None) -> int:
+        if container is None:
+            return 0
+        if not container.known:
+            return self.of_containers
+        return _union(bits for selector, bits in self.containers.items() if selector.takes(container))
+
+    def unsure(self, container: Container | None) -> bool:
+        """Does the answer of `cgroup` depend on a name that is not known?"""
+        return container is not None and not container.known and bool(self.containers)
+
+    def new_cgroup(self) -> int:
+        """What could hold in a cgroup that nobody has looked at."""
+        return self.silent[Dimension.CGROUP] | self.of_containers
 
     def netns(self, addresses: Iterable[Address]) -> int:
         """Of a namespace of this host with these addresses; the host's own has none that count."""
@@ -84,6 +106,8 @@ class Index:
         ):
             if uncertain & flag:
                 bits &= self.silent[dimension]
+        if uncertain & Uncertain.CONTAINER:
+            bits &= ~self.of_containers
         return bits
 
     def _network(self, address: Address) -> int:
@@ -91,12 +115,13 @@ class Index:
             return 0
         return next((self.networks[each] for each in prefixes_of(address) if each in self.networks), 0)
 
-    def cgroup_paths(self, existing: Iterable[str]) -> set[str]:
+    def cgroup_paths(self, existing: Iterable[str], containers: Mapping[str, Container]) -> set[str]:
         """Every path whose set is known beforehand: named ones, where units usually are, and where those
         are that exist."""
         paths = {name if name.startswith("/") else usual_cgroup(name) for name in self.cgroups}
         silent = self.silent[Dimension.CGROUP]
-        return paths | {path for path in existing if self.cgroup(path) != silent}
+        named = {path for path in existing if self.cgroup(path, containers.get(path)) != silent}
+        return paths | named
 
 
 def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
@@ -105,6 +130,8 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
     uids, no_uid = _by_value(clauses, lambda clause: clause.uids(facts))
     gids, no_gid = _by_value(clauses, lambda clause: clause.gids(facts))
     cgroups, no_cgroup = _by_value(clauses, lambda clause: clause.cgroups)
+    containers, no_container = _by_value(clauses, lambda clause: clause.containers)
+    no_cgroup &= no_container
     networks, no_network = _by_value(clauses, lambda clause: clause.networks)
     principals, _ = _by_value(clauses, lambda clause: (clause.principal,))
     patterns = _spelled_out(patterns, facts.realpaths)
@@ -125,6 +152,7 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
         uids=uids,
         gids=gids,
         cgroups=cgroups,
+        containers=containers,
         networks=flat,
         sources=alone,
         principals=principals,

@@ -18,6 +18,7 @@ from agent.model import (
     show_network,
 )
 from agent.policy import networks
+from agent.policy.homes import container_homes
 from agent.policy.owners import could_be_owner
 from agent.policy.values import Policy, Port, Service, UndeclaredListeners
 
@@ -59,7 +60,9 @@ def declaration_of(policy: Policy, listener: Listener, facts: HostFacts) -> tupl
             if port.protocol is listener.protocol and port.first <= listener.port <= port.last:
                 if service.at is not None and _is_at(service.at, listener, facts):
                     return service, port
-                if service.at is None and listener.netns == facts.host_netns:
+                if listener.netns in container_homes(service, facts):
+                    return service, port
+                if service.at_host and listener.netns == facts.host_netns:
                     found = (service, port)
     return found
 
@@ -155,11 +158,16 @@ def _undeclared(policy: Policy, listener: Listener) -> str:
 
 
 def _wrong_owner(service: Service, port: Port, owners: Iterable[Process]) -> str:
-    who = ", ".join(dict.fromkeys(process.unit or process.exe or process.comm for process in owners))
+    who = ", ".join(dict.fromkeys(_name(process) for process in owners))
     return (
         f"{service.name} ({port}) is served by {who}, none of its owners ({service.owner[0].place}): "
         "stop it, or add it to `owner`"
     )
+
+
+def _name(process: Process) -> str:
+    container = process.container.label if process.container else ""
+    return process.unit or container or process.exe or process.comm
 
 
 def _too_wide(service: Service, port: Port, listener: Listener, scope: tuple[Network, ...]) -> str:

@@ -13,8 +13,8 @@ from agent.policy.clauses import Clause
 from agent.policy.compile import Compiled
 from agent.policy.evaluate import Step, local_steps, source_set
 from agent.policy.networks import holds
-from agent.policy.tables import Dimension, SetId
-from agent.policy.values import Place
+from agent.policy.tables import Dimension, SetId, Uncertain
+from agent.policy.values import Place, Selector
 
 _SHOWN = 4
 """Values of a key that a sentence lists."""
@@ -90,6 +90,8 @@ def _failed(clause: Clause, step: Step, consumer: LocalConsumer) -> str:
         held = _listed(str(gid) for gid in sorted(consumer.gids))
         return f"gid {held} is not {_named('group', selector.groups, 'gid', selector.gids)}"
     if step.dimension is Dimension.CGROUP:
+        if selector.containers:
+            return f"cgroup {_cgroup(consumer)} is in no container with {_containers(selector)}"
         return f"cgroup {_cgroup(consumer)} is not in {_listed((*selector.units, *selector.cgroups))}"
     return f"no address that counts for it is in {_networks(clause)} (those of the host itself never do)"
 
@@ -99,6 +101,8 @@ def _doubt(clause: Clause, step: Step, consumer: LocalConsumer) -> str:
         return f"whether exe {_exe(consumer)} is {_listed(clause.exe or ())} is not known yet"
     if step.dimension is Dimension.GID:
         return "more groups than the kernel part looks at"
+    if step.uncertain is Uncertain.CONTAINER:
+        return f"the name of the container in cgroup {_cgroup(consumer)} is not known"
     if step.dimension is Dimension.CGROUP:
         return "more cgroup levels than the kernel part looks at"
     return f"network namespace {consumer.netns} is not known yet"
@@ -114,6 +118,7 @@ def _spoken(clause: Clause) -> str:
         ("gid", tuple(map(str, selector.gids))),
         ("unit", selector.units),
         ("cgroup", selector.cgroups),
+        ("container", tuple(map(str, selector.containers))),
         ("cidr", tuple(map(show_network, islice(clause.networks or (), _SHOWN + 1)))),
     )
     return ", ".join(f"{key} {_listed(values)}" for key, values in parts if values)
@@ -125,6 +130,10 @@ def _named(name: str, names: Iterable[str], number: str, numbers: Iterable[int])
 
 def _networks(clause: Clause) -> str:
     return _listed(show_network(network) for network in clause.networks or ())
+
+
+def _containers(selector: Selector) -> str:
+    return _listed(map(str, selector.containers))
 
 
 def _cgroup(consumer: LocalConsumer) -> str:

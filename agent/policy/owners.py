@@ -38,6 +38,8 @@ def _answers(selector: Selector, process: Process, facts: HostFacts) -> Iterator
         paths = list(lineage(process.cgroup))
         in_unit = any(is_unit(unit, path) for unit in selector.units for path in paths)
         yield (in_unit or any(each in paths for each in selector.cgroups)) if process.cgroup else None
+    if selector.containers:
+        yield _is_container(selector, process)
     if selector.networks:
         yield _holds_any(selector, process, facts)
 
@@ -49,6 +51,14 @@ def _holds_any(selector: Selector, process: Process, facts: HostFacts) -> bool |
         if namespace.cookie == process.netns:
             return any(holds(selector.networks, address) for address in namespace.addresses)
     return None
+
+
+def _is_container(selector: Selector, process: Process) -> bool | None:
+    if process.container is None:
+        return False if process.cgroup else None
+    if not process.container.known:
+        return None
+    return any(each.takes(process.container) for each in selector.containers)
 
 
 def _known(names: Iterable[str], ids: Mapping[str, int]) -> Iterator[int]:

@@ -20,6 +20,7 @@ from agent.policy.schema import (
 )
 from agent.policy.values import (
     ANYONE,
+    ContainerSelector,
     Entitlement,
     Exclusion,
     License,
@@ -49,12 +50,15 @@ class PartReader:
         owner = tuple(self._selectors(raw.get("owner"), f"{what}, owner", (*location, "owner")))
         if item is None or not named:
             return None
+        containers = tuple(each for each in item.at or () if isinstance(each, ContainerSelector))
+        networks = tuple(each for each in item.at or () if not isinstance(each, ContainerSelector))
         return Service(
             name=name,
             place=self.text.place(location),
             product=item.product,
             ports=ports,
-            at=item.at,
+            at=networks or None,
+            at_containers=containers,
             owner=owner,
             on_unresolved=None if item.on_unresolved is None else item.on_unresolved == "allow",
             cuts=item.on_end == "cut",
@@ -110,6 +114,7 @@ class PartReader:
                     gids=(*item.gid, *(each for each in item.group if isinstance(each, int))),
                     units=item.unit,
                     cgroups=item.cgroup,
+                    containers=item.container,
                     networks=item.cidr,
                 )
 

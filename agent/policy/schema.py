@@ -16,6 +16,7 @@ from agent.policy.fields import (
     account,
     cgroup,
     choice,
+    container,
     exe,
     instant,
     items,
@@ -29,6 +30,7 @@ from agent.policy.fields import (
     text,
     unit,
 )
+from agent.policy.values import ContainerSelector
 
 Name = Annotated[str, PlainValidator(name)]
 Instant = Annotated[datetime, PlainValidator(instant)]
@@ -43,6 +45,9 @@ Numbers = Annotated[tuple[Annotated[int, PlainValidator(number)], ...], BeforeVa
 Exes = Annotated[tuple[Annotated[str, PlainValidator(exe)], ...], BeforeValidator(listed)]
 Units = Annotated[tuple[Annotated[str, PlainValidator(unit)], ...], BeforeValidator(listed)]
 Cgroups = Annotated[tuple[Annotated[str, PlainValidator(cgroup)], ...], BeforeValidator(listed)]
+Containers = Annotated[
+    tuple[Annotated[ContainerSelector, PlainValidator(container)], ...], BeforeValidator(listed)
+]
 
 
 class Item(BaseModel):
@@ -51,7 +56,7 @@ class Item(BaseModel):
 
 class ServiceItem(Item):
     product: Name
-    at: Annotated[tuple[Network, ...] | None, PlainValidator(place)] = None
+    at: Annotated[tuple[Network, ...] | tuple[ContainerSelector, ...] | None, PlainValidator(place)] = None
     owner: Items = Field(default_factory=list)
     ports: Items
     on_unresolved: Annotated[str | None, PlainValidator(choice("allow", "deny"))] = None
@@ -74,6 +79,7 @@ class SelectorItem(Item):
     gid: Numbers = ()
     unit: Units = ()
     cgroup: Cgroups = ()
+    container: Containers = ()
     cidr: CIDRs = ()
 
     @model_validator(mode="after")
@@ -82,7 +88,13 @@ class SelectorItem(Item):
             raise mistake(
                 "a selector without a key matches nothing", "use the principal `anyone` for everybody"
             )
-        for one, other in (("unit", "cgroup"), ("user", "uid"), ("group", "gid")):
+        for one, other in (
+            ("unit", "cgroup"),
+            ("container", "unit"),
+            ("container", "cgroup"),
+            ("user", "uid"),
+            ("group", "gid"),
+        ):
             if getattr(self, one) and getattr(self, other):
                 raise mistake(
                     f"a selector with both {one} and {other}", "keep one, or make two entries of it"
@@ -136,7 +148,7 @@ def check_window(starts_at: datetime | None, expires_at: datetime | None) -> Non
 
 
 NOT_YET: dict[type[Item], dict[str, str]] = {
-    SelectorItem: {"container": "use unit or cgroup", "pod": "use cidr"},
+    SelectorItem: {"pod": "use container: {namespace: …, pod: …}"},
     LicenseItem: dict.fromkeys(
         ("file", "signature", "signed", "payload", "key", "keys", "node", "seats"),
         "write the license itself into the policy",

@@ -11,7 +11,8 @@ For a local consumer, one set is looked up in each dimension and all are ANDed:
             mount namespace looks up members[EXE, 1]; a task without an executable, members[EXE, 0]
     uid     members[UID, effective uid], else sets[MISS + UID]
     gid     sets[MISS + GID] ORed with members[GID, g] of every effective or supplementary gid
-    cgroup  sets[MISS + CGROUP] ORed with members[CGROUP, id] of the cgroup and all its ancestors
+    cgroup  sets[MISS + CGROUP] ORed with members[CGROUP, id] of the cgroup and all its ancestors; the
+            container is not certain if any of them has MEMBER_UNSURE
     netns   members[NETNS, cookie], else sets[MISS + NETNS] and the namespace is not certain
 
 A set in members already contains the clauses that do not speak of its dimension; so does each MISS set.
@@ -49,6 +50,14 @@ class Dimension(IntEnum):
     EXE_DIR = 5
     CGROUP_PATH = 6
     """string_hash of a cgroup's path: the set a cgroup made there gets as members[CGROUP, id]."""
+    CGROUP_NEW = 7
+    """Of value 0: the set a cgroup made anywhere else gets. There only if the policy speaks of containers:
+    whether it is one, and which, is unsure until user space has looked."""
+
+
+MEMBER_UNSURE = 1 << 31
+"""In a value of `Tables.members`, beside the number of the set: a cgroup that is, or may be, a container
+whose name is not known yet."""
 
 
 class SetId:
@@ -61,7 +70,7 @@ class SetId:
     ALL = 7
     CERTAIN = 16
     """CERTAIN + mask of uncertain dimensions; bits are those of `Uncertain`."""
-    FIRST_FREE = 32
+    FIRST_FREE = 48
 
 
 class Uncertain:
@@ -73,6 +82,7 @@ class Uncertain:
     CGROUP = 4
     """Deeper than 12 cgroup levels."""
     NETNS = 8
+    CONTAINER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,7 @@ class Tables:
     targets: Mapping[TargetKey, int]
     rows: Mapping[int, TargetRow]
     members: Mapping[tuple[Dimension, int], int]
+    """Set ids, in CGROUP and CGROUP_PATH perhaps with MEMBER_UNSURE."""
     sources: Mapping[Network, int]
     sets: tuple[int, ...]
     grants: Mapping[int, Grant] = field(default_factory=dict)

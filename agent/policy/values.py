@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
-from agent.model import Mode, Network, PortClass, Protocol, Target
+from agent.model import Container, Mode, Network, PortClass, Protocol, Target
 
 ANYONE = "anyone"
 """The built-in principal that includes every consumer."""
@@ -39,6 +40,36 @@ class Finding:
         return f"{self.place}: {self.reason}" + (f" ({self.remedy})" if self.remedy else "")
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ContainerSelector:
+    """Globs (fnmatch: * also takes a slash); an empty one is not spoken of."""
+
+    name: str = ""
+    image: str = ""
+    """Of the image as the runtime has it, or without docker.io/library/ in front."""
+    pod: str = ""
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        parts = ((key, getattr(self, key)) for key in ("name", "image", "pod", "namespace"))
+        return " and ".join(f"{key} {value}" for key, value in parts if value)
+
+    def takes(self, container: Container) -> bool:
+        """Of a container whose name is known."""
+        images = (container.image, _familiar(container.image))
+        return (
+            (not self.name or fnmatchcase(container.name, self.name))
+            and (not self.image or any(fnmatchcase(image, self.image) for image in images))
+            and (not self.pod or fnmatchcase(container.pod, self.pod))
+            and (not self.namespace or fnmatchcase(container.namespace, self.namespace))
+        )
+
+
+def _familiar(image: str) -> str:
+    """nginx:1.25 of docker.io/library/nginx:1.25, as docker itself shows it."""
+    return image.removeprefix("docker.io/").removeprefix("library/")
+
+
 @dataclass(frozen=True, slots=True)
 class Selector:
     """One entry of a principal or an owner list. Its keys are AND, the values of a key OR.
@@ -53,13 +84,21 @@ class Selector:
     gids: tuple[int, ...] = ()
     units: tuple[str, ...] = ()
     cgroups: tuple[str, ...] = ()
+    containers: tuple[ContainerSelector, ...] = ()
     networks: tuple[Network, ...] = ()
 
     @property
     def only_networks(self) -> bool:
         """True for an entry that an address alone can satisfy."""
         return bool(self.networks) and not (
-            self.exe or self.users or self.uids or self.groups or self.gids or self.units or self.cgroups
+            self.exe
+            or self.users
+            or self.uids
+            or self.groups
+            or self.gids
+            or self.units
+            or self.cgroups
+            or self.containers
         )
 
 
@@ -94,7 +133,8 @@ class Service:
     product: str
     ports: tuple[Port, ...]
     at: tuple[Network, ...] | None = None
-    """None: this host."""
+    """None: this host, or the containers of `at_containers`."""
+    at_containers: tuple[ContainerSelector, ...] = ()
     owner: tuple[Selector, ...] = ()
     """Who may serve it; empty: anybody."""
     on_unresolved: bool | None = None
@@ -103,6 +143,10 @@ class Service:
     """End established flows whose right has ended, where this is enforced."""
     drops: bool = False
     """Leave a refused SYN without an answer, where the packet gate sees it, instead of resetting it."""
+
+    @property
+    def at_host(self) -> bool:
+        return self.at is None and not self.at_containers
 
     @property
     def classes(self) -> tuple[PortClass, ...]:

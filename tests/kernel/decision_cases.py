@@ -141,6 +141,7 @@ class Translation:
                 for each in facts.namespaces
             ),
             cgroups=existing,
+            containers={self.path(path): container for path, container in facts.containers.items()},
             boot_offset_ns=facts.boot_offset_ns + hour * policies.HOUR_NS + HALF_AN_HOUR_NS - now_ns,
             hash_seed=self._world.seed,
         )

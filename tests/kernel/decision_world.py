@@ -26,7 +26,8 @@ from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.model import Decision, Destination, LocalConsumer, Origin, Protocol, Reason, Verdict, show_address
 from agent.observe.netns import own_cookie
-from agent.policy.tables import Tables
+from agent.policy.hashing import string_hash
+from agent.policy.tables import Dimension, Tables
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, remove_pins
@@ -223,6 +224,13 @@ class World:
         for path in wanted:
             cgroups.make(path)
         return {path: cgroups.directory(path).stat().st_ino for path in {self.lab.scope, *wanted}}
+
+    def settle(self, made: Mapping[str, int], tables: Tables | None = None) -> None:
+        """What user space does with cgroups it has heard of that are nothing to the policy."""
+        for path, number in made.items():
+            place = (Dimension.CGROUP_PATH, string_hash(path, self.seed))
+            if tables is None or place not in tables.members:
+                self._maps.remove_member(Dimension.CGROUP, number)
 
 
 def client_of(consumer: LocalConsumer, scope: str) -> Client:

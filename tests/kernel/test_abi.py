@@ -57,6 +57,8 @@ NUMBERS = {
     "UNCERTAIN_GID": tables.Uncertain.GID,
     "UNCERTAIN_CGROUP": tables.Uncertain.CGROUP,
     "UNCERTAIN_NETNS": tables.Uncertain.NETNS,
+    "UNCERTAIN_CONTAINER": tables.Uncertain.CONTAINER,
+    "MEMBER_UNSURE": tables.MEMBER_UNSURE,
 }
 
 

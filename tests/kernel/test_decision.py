@@ -57,7 +57,8 @@ def test_the_kernel_decides_what_the_tables_and_the_policy_say(world: World, cas
     tables = compile_policy(policy, facts, ids).tables
     world.install(tables)
     # these are made under the policy in force: it takes in those that it names
-    world.only_cgroups(map(to.path, KNOWN_CGROUPS), known=())
+    made = world.only_cgroups(map(to.path, KNOWN_CGROUPS), known=())
+    world.settle(made, tables)
     for attempt in case.attempts:
         consumer = to.consumer(attempt.consumer)
         destination = replace(attempt.destination, netns=consumer.netns)

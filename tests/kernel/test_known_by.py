@@ -260,3 +260,26 @@ def test_a_license_ends_at_its_instant(judge: Judge) -> None:
         assert answer == LICENSED or after >= ends
         assert answer != LICENSED or before < ends
     assert answer == (Decision.DENIED, Reason.EXPIRED)
+
+
+def test_a_cgroup_that_nobody_has_looked_at_may_be_any_container(world: World, judge: Judge) -> None:
+    path = f"{world.lab.scope}/new"
+    for outcome, unresolved in ((LET_IN, "allow"), (KEPT_OUT, "deny")):
+        judge.install({"container": "web"}, on_unresolved=unresolved)
+        cgroups.remove(path)
+        made = {path: cgroups.directory(cgroups.make(path)).stat().st_ino}
+        assert judge(cgroup=path) == outcome
+        world.settle(made)
+        assert judge(cgroup=path) == UNLICENSED
+
+
+def test_a_new_cgroup_takes_nothing_from_who_is_known_otherwise(world: World, judge: Judge) -> None:
+    path = f"{world.lab.scope}/new"
+    judge.install({"container": "web"}, {"uid": 1234}, on_unresolved="deny")
+    cgroups.remove(path)
+    cgroups.make(path)
+    assert judge(cgroup=path, uid=1234) == LICENSED
+    judge.install({"uid": 1235})
+    cgroups.remove(path)
+    cgroups.make(path)
+    assert judge(cgroup=path, uid=1234) == UNLICENSED, "the policy speaks of no container"

@@ -12,10 +12,10 @@ from agent.config import Paths, Settings
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.state import State
 from agent.errors import KernelError, PolicyErrors
-from agent.model import HostFacts, Namespace, PortClass, Target, to_address
-from agent.policy.hashing import path_hash
+from agent.model import Container, HostFacts, Namespace, PortClass, Target, to_address
+from agent.policy.hashing import path_hash, string_hash
 from agent.policy.ids import Ids
-from agent.policy.tables import Dimension, Tables
+from agent.policy.tables import MEMBER_UNSURE, Dimension, Tables
 from agent.policy.values import Policy
 from tests.unit.daemon.worlds import DB, HERE, SEED
 
@@ -48,10 +48,15 @@ class KernelTables:
         self.installed.append(tables)
         return self.generation
 
-    def add_member(self, dimension: Dimension, value: int, clauses: int, free_set_id: int) -> None:
+    def add_member(
+        self, dimension: Dimension, value: int, clauses: int, free_set_id: int, flags: int = 0
+    ) -> None:
         if self.full:
             raise OSError(errno.E2BIG, "update members")
-        self.members.append((dimension, value, clauses, free_set_id))
+        self.members.append((dimension, value, clauses, free_set_id | flags))
+
+    def remove_member(self, dimension: Dimension, value: int) -> None:
+        self.members = [each for each in self.members if each[:2] != (dimension, value)]
 
 
 class World:
@@ -61,12 +66,14 @@ class World:
         self.settings = Settings(paths=paths)
         self.kernel = KernelTables()
         self.facts = FACTS
+        self.containers: dict[str, Container] = {}
         self.keeper = self.daemon()
 
     def daemon(self) -> PolicyKeeper:
         gather: Callable[[Policy | None], HostFacts] = lambda policy: self.facts  # noqa: E731
         state = State(self.settings.paths.state)
-        return PolicyKeeper(self.settings, self.kernel, state, gather)  # type: ignore[arg-type]
+        container_at: Callable[[str], Container | None] = lambda path: self.containers.get(path)  # noqa: E731
+        return PolicyKeeper(self.settings, self.kernel, state, gather, container_at)  # type: ignore[arg-type]
 
     def load(self, text: str) -> None:
         self.policy.write_text(text)
@@ -303,3 +310,70 @@ def test_no_room_for_another_name_is_a_warning_and_not_the_end(
     world.kernel.full = True
     world.keeper.executable_known("/opt/billing/bin/invoice")
     assert "no room for another name" in caplog.text
+
+
+WEB = """
+version: 1
+services:
+  db: {product: acme, ports: [{port: 5432, class: internal}]}
+  own: {product: acme, at: {container: db}, ports: [{port: 80, class: internal}]}
+principals: {web: [{container: web-*}]}
+licenses: [{id: l, product: acme, entitlements: [{id: e, principals: [web]}]}]
+"""
+PATH = "/docker/" + "a" * 64
+
+
+def in_force(world: World, number: int, path: str) -> tuple[int, int] | None:
+    """(members[CGROUP, number] of the kernel, what user space takes the path for), by the set's clauses."""
+    tables = world.keeper.tables
+    assert tables
+    kernel = [each for each in world.kernel.members if each[:2] == (Dimension.CGROUP, number)]
+    place = tables.members.get((Dimension.CGROUP_PATH, string_hash(path, SEED)))
+    if not kernel:
+        assert place is None
+        return None
+    assert place == kernel[-1][3]
+    return kernel[-1][2], kernel[-1][3] & MEMBER_UNSURE
+
+
+def test_a_container_is_unsure_until_it_has_a_name(world: World) -> None:
+    named = Container("a" * 64, "docker", "web-1", known=True)
+    of_path = {PATH: Container("a" * 64, "docker")}
+    world.containers = of_path
+    world.load(WEB)
+    world.keeper.cgroup_made(7, PATH)
+    assert in_force(world, 7, PATH) == (0b11, MEMBER_UNSURE)
+    assert world.keeper.unnamed
+    of_path[PATH] = named
+    world.keeper.name_containers()
+    assert in_force(world, 7, PATH) == (0b11, 0)
+    assert not world.keeper.unnamed
+    of_path[PATH] = dataclasses.replace(named, name="cache")
+    world.keeper.cgroup_made(8, PATH)
+    assert in_force(world, 8, PATH) is None
+    world.keeper.cgroups_gone([7], [PATH])
+    assert in_force(world, 7, PATH) is None
+
+
+def test_a_cgroup_that_is_no_container_leaves_nothing_behind(world: World) -> None:
+    world.load(WEB)
+    world.keeper.cgroup_made(7, "/system.slice/nginx.service")
+    assert in_force(world, 7, "/system.slice/nginx.service") is None
+
+
+def test_a_service_follows_its_container(world: World) -> None:
+    world.load(WEB)
+    db = Container("b" * 64, "docker", "db", known=True)
+    world.containers = {PATH: db}
+    world.keeper.cgroup_made(7, PATH)
+    assert world.keeper.awaits_home(10)
+    there = Namespace(cookie=9, inode=2, path="/run/netns/c", addresses=(to_address("10.1.0.2"),))
+    namespaces = dataclasses.replace(world.facts, namespaces=(there,))
+    world.facts = dataclasses.replace(namespaces, containers={PATH: db}, container_netns={PATH: 9})
+    assert world.keeper.follow_host()
+    assert not world.keeper.awaits_home(10)
+    keys = {(key.netns, str(key.network)) for key in world.kernel.installed[-1].targets if key.port == 80}
+    assert {(9, "::1/128"), (0, "::ffff:a01:2/128")} <= keys
+    world.facts = namespaces
+    assert world.keeper.follow_host()
+    assert not [key for key in world.kernel.installed[-1].targets if key.port == 80]

@@ -13,7 +13,7 @@ from agent.daemon.usage import (
 )
 from agent.kernel import abi
 from agent.kernel.records import Names
-from agent.model import Decision, Origin, Process, Protocol, Reason, to_address
+from agent.model import Container, Decision, Origin, Process, Protocol, Reason, to_address
 from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
 
 NOW_NS = 5_000_000_000
@@ -309,8 +309,9 @@ def test_a_flood_of_consumers_is_remembered_only_so_far(world: World) -> None:
         (Process(), "unknown"),
         (Process(comm="sh"), "sh"),
         (Process(comm="thread-1", exe="/bin/sh"), "sh"),
-        (Process(exe="/bin/sh", container="0123456789ab"), "0123456789ab"),
-        (Process(exe="/bin/sh", container="0123456789ab", unit="app.service"), "app.service"),
+        (Process(exe="/bin/sh", container=Container("0123456789abcdef")), "0123456789ab"),
+        (Process(exe="/bin/sh", container=Container("0123456789ab"), unit="app.service"), "app.service"),
+        (Process(container=Container("1", name="web", known=True), unit="docker-1.scope"), "web"),
     ],
 )
 def test_a_consumer_is_labelled_by_the_steadiest_name_it_has(consumer: Process | None, name: str) -> None:

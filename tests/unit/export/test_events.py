@@ -7,7 +7,7 @@ from agent.export.events import (
     process_fields,
     tuple_fields,
 )
-from agent.model import Decision, Origin, Process, Protocol, to_address
+from agent.model import Container, Decision, Origin, Process, Protocol, to_address
 from tests.unit.export.fake_agent import CURL, DENIED, INTERNAL, POSTGRES, flow
 
 LOOPBACK = to_address("127.0.0.1")
@@ -98,3 +98,16 @@ def test_a_flow_names_both_ends_and_who_accepted() -> None:
 
 def test_times_are_utc_to_the_microsecond() -> None:
     assert now_text(1_767_225_600.25) == "2026-01-01T00:00:00.250000Z"
+
+
+def test_a_process_in_a_container_tells_its_name_image_and_pod() -> None:
+    inside = Container("0123456789abcdef", "cri-o", "server", "shop:1", "cart-0", "shop", known=True)
+    assert process_fields(Process(container=inside)) == {
+        "container": "server",
+        "container_id": "0123456789abcdef",
+        "runtime": "cri-o",
+        "image": "shop:1",
+        "pod": "shop/cart-0",
+    }
+    nameless = process_fields(Process(container=Container("0123456789abcdef")))
+    assert nameless == {"container": "0123456789ab", "container_id": "0123456789abcdef"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.model import Process
+from agent.model import Container, Process
 from agent.observe.proc import MAX_ARGS_BYTES, ProcReader, UserNames
 from tests.unit.observe.proc_tree import add_process, hold, remove_process
 
@@ -109,7 +109,8 @@ def test_a_command_line_of_megabytes_is_cut(reader: ProcReader, tmp_path: Path) 
 def test_a_container_is_named_by_its_cgroup(reader: ProcReader, tmp_path: Path) -> None:
     add_process(tmp_path, 7, cgroup=f"/system.slice/docker-{CONTAINER}.scope")
     process = read(reader)
-    assert (process.container, process.unit) == (CONTAINER, f"docker-{CONTAINER}.scope")
+    assert process.container == Container(CONTAINER, "docker")
+    assert process.unit == f"docker-{CONTAINER}.scope"
 
 
 def test_a_process_in_a_removed_cgroup_keeps_its_name(reader: ProcReader, tmp_path: Path) -> None:

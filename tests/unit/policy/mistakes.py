@@ -71,8 +71,15 @@ MISTAKES = {
     "bad bind": (service(PORT % "{port: 1, class: admin, bind: [lo]}"), "'lo' is no CIDR", "10.2.0.0/16"),
     "bad on_unresolved": (service("{product: acme, on_unresolved: maybe, ports: [{port: 1, class: admin}]}"), "'maybe' is none of", "allow, deny"),
     "bad at": (service("{product: acme, at: [nowhere], ports: [{port: 1, class: admin}]}"), "at: 'nowhere' is no CIDR", "write"),
-    "at a container": (service("{product: acme, at: {container: x}, ports: [{port: 1, class: admin}]}"), "not supported by this version yet", "addresses"),
-    "at a pod": (service("{product: acme, at: {pod: {}}, ports: [{port: 1, class: admin}]}"), "not supported by this version yet", "addresses"),
+    "at something else": (service("{product: acme, at: {unit: x}, ports: [{port: 1, class: admin}]}"), "or {container: …}", "at: host"),
+    "one port at one container": (
+        service("{product: acme, at: {container: db-*}, ports: [{port: 7, class: admin}]}").replace(
+            "  web:", "  y: {product: acme, at: {container: db-*}, ports: [{port: 7, class: internal}]}\n  web:"
+        ),
+        "both have port 7/tcp at containers with name db-*",
+        "another",
+    ),
+    "at a pod": (service("{product: acme, at: {pod: {}}, ports: [{port: 1, class: admin}]}"), "not supported by this version yet", "container: {namespace"),
     "two services on one port": (service(PORT % "{port: 80, class: admin}"), "'x' and 'web'", "another port"),
     "two services at one address": (
         service("{product: acme, at: [10.0.0.1/32], ports: [{port: 7, class: admin}]}").replace(
@@ -90,8 +97,12 @@ MISTAKES = {
     "relay": (principal("{relay: true, match: [{unit: a.service}]}"), "a relay is not supported by this version yet", "selectors"),
     "selector without keys": (principal("[{}]"), "a selector without a key", "anyone"),
     "unknown selector": (principal("[{units: a.service}]"), "unknown key 'units'", "did you mean 'unit'?"),
-    "container selector": (principal("[{container: x}]"), "'container' is not supported by this version yet", "unit"),
-    "pod selector": (principal("[{pod: {namespace: x}}]"), "'pod' is not supported by this version yet", "cidr"),
+    "container key": (principal("[{container: {id: x}}]"), "container: no such key: id", "name, image, pod, namespace"),
+    "empty container": (principal("[{container: {}}]"), "an empty mapping", "write one of"),
+    "container with a slash": (principal("[{container: /web}]"), "starts with a slash", "write web"),
+    "container with a blank": (principal("[{container: 'a b'}]"), "has blanks", "leave them out"),
+    "container and unit": (principal("[{container: x, unit: a.service}]"), "both container and unit", "two entries"),
+    "pod selector": (principal("[{pod: {namespace: x}}]"), "'pod' is not supported by this version yet", "container: {namespace"),
     "unit and cgroup": (principal("[{unit: a.service, cgroup: /a}]"), "both unit and cgroup", "two entries"),
     "user and uid": (principal("[{user: a, uid: 1}]"), "both user and uid", "two entries"),
     "unit glob": (principal("[{unit: web@*.service}]"), "globs are not supported by this version yet", "list each unit"),

@@ -192,3 +192,29 @@ def test_explain_takes_a_running_process(policy: Path) -> None:
 def test_a_question_that_makes_no_sense_is_a_usage_error(policy: Path, arguments: tuple[str, ...]) -> None:
     result = licet("explain", "--target", "web", "--policy", policy, *arguments)
     assert (result.exit_code, "Traceback" in result.output) == (2, False)
+
+
+CONTAINERS = """
+version: 1
+services: {web: {product: acme, ports: [{port: 80, class: internal}]}}
+principals:
+  front: [{container: {name: web-*, image: "nginx:*"}}]
+licenses: [{id: l, product: acme, entitlements: [{id: e, principals: [front]}]}]
+"""
+
+
+def test_a_container_can_be_asked_about_and_tested(policy: Path, tmp_path: Path) -> None:
+    policy.write_text(CONTAINERS)
+    asked = ("explain", "--target", "web", "--policy", policy, "--container")
+    allowed = licet(*asked, "web-1", "--image", "docker.io/library/nginx:1.25")
+    assert (allowed.exit_code, "name web-* and image nginx:*" in allowed.output) == (0, True)
+    denied = licet(*asked, "web-1", "--image", "redis:7")
+    assert (denied.exit_code, "no container with name web-*" in denied.output) == (3, True)
+    assert licet(*asked, "web-*").exit_code == 2
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(
+        f"policy: {policy.name}\ncases:\n"
+        "  - {target: web, consumer: {container: {name: web-2, image: nginx:1}}, expect: allowed}\n"
+        "  - {target: web, consumer: {container: web-2}, expect: denied}\n"
+    )
+    assert licet("policy", "test", cases).exit_code == 0

@@ -258,7 +258,7 @@ def test_names_that_arrive_later_get_the_sets_they_would_have_had() -> None:
     assert member_for_executable(made, "/opt/x/run") == member(
         known, Dimension.EXE, path_hash("/opt/x/run", 42)
     )
-    assert member_for_cgroup(made, "/own.slice/late.service") == member(known, Dimension.CGROUP, 5)
+    assert member_for_cgroup(made, "/own.slice/late.service") == (member(known, Dimension.CGROUP, 5), 0)
     assert member_for_netns(made, [to_address("10.9.1.1")]) == member(known, Dimension.NETNS, 9)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 
 import pytest
 
 from agent.model import (
+    Container,
     HostFacts,
     Listener,
     ListenerState,
@@ -222,3 +224,24 @@ def test_a_single_address_to_bind_to_says_which_side_peers_come_from(
         f"version: 1\nservices: {{x: {{product: p, ports: [{{port: 1, class: admin, bind: ['{bind}']}}]}}}}\n"
     )
     assert in_scope(policy, Target("x", PortClass.ADMIN), to_address(peer)) is inside
+
+
+def test_a_service_at_a_container_is_judged_where_it_is_and_by_its_owner() -> None:
+    policy = parse_policy(
+        "version: 1\nservices:\n  inside:\n    product: acme\n    at: {container: db-*}\n"
+        '    owner: [{container: {name: db-*, image: "postgres:*"}}]\n'
+        "    ports: [{port: 6000, class: internal}]\n"
+    )
+    right = Container("1", "docker", "db-1", "docker.io/library/postgres:16", known=True)
+    wrong = dataclasses.replace(right, image="socat:1")
+    facts = dataclasses.replace(FACTS, containers={"/docker/1": right}, container_netns={"/docker/1": 9})
+
+    def judged(container: Container | None, netns: int = 9) -> tuple[ListenerState, ...]:
+        process = Process(pid=2, comm="postgres", cgroup="/docker/1", container=container)
+        return judge_listener(policy, listener("127.0.0.1", 6000, process, netns=netns), facts).states
+
+    assert judged(right) == (ListenerState.DECLARED,)
+    assert judged(wrong) == judged(None) == (ListenerState.OWNER_MISMATCH,)
+    assert judged(Container("2")) == (ListenerState.DECLARED,), "whose it is, is not known"
+    assert judged(right, netns=8) == (), "another namespace"
+    assert judged(right, netns=7) == (ListenerState.UNDECLARED,), "the host"

@@ -1,0 +1,18 @@
+"""Where services that live at containers are at the moment."""
+
+from __future__ import annotations
+
+from agent.model import HostFacts
+from agent.policy.values import Service
+
+
+def container_homes(service: Service, facts: HostFacts) -> list[int]:
+    """The network namespaces of the containers that a service is at."""
+    found = {
+        facts.container_netns[path]
+        for path, container in facts.containers.items()
+        if path in facts.container_netns
+        and container.known
+        and any(selector.takes(container) for selector in service.at_containers)
+    }
+    return sorted(found)
