@@ -21,7 +21,9 @@ from tests.fixtures.waiting import wait_for
 
 LICENSED_PORT, CLOSED_PORT, UNDECLARED_PORT, BULK_PORT = 7501, 7502, 7503, 7504
 CONNECTIONS, ROUNDS = 3_000, 9
-BULK_BYTES = 2 << 30
+BULK_BYTES, BULK_ROUNDS = 2 << 30, 15
+SETTLED_S = 0.7
+"""What the daemon does when the mode changes is done by then."""
 VETHS = 50
 FOLLOWED_S = 5.0
 POLICY = {
@@ -87,6 +89,7 @@ def measure_gates() -> dict[str, Any]:
             veths = _many_interfaces(lab, agent)
     return {
         "ratio_bulk": bulk["ratio"]["median"],
+        "ratio_bulk_off_again": bulk["ratio_off_again"]["median"],
         "refusal_us_tc": refusals["tc"]["us"]["median"],
         "mode_to_first_refusal_s": switch,
         **{f"ns_{gate}_{kind}": of[gate]["ns_each"] for kind, of in packets.items() for gate in GATES},
@@ -125,16 +128,19 @@ def _first_refusal_s(lab: Lab, agent: RunningAgent) -> float:
 
 
 def _bulk(lab: Lab, agent: RunningAgent) -> dict[str, Any]:
-    """One established transfer from another host, with the gates attached and without, in turns."""
-    rates: dict[str, list[float]] = {"observe": [], "enforce": []}
-    for _ in range(ROUNDS):
-        for mode, found in rates.items():
+    """One established transfer from another host: without the gates, with them, and without, in turns."""
+    modes = {"off": "observe", "on": "enforce", "off_again": "observe"}
+    rates: dict[str, list[float]] = {name: [] for name in modes}
+    for _ in range(BULK_ROUNDS):
+        for name, mode in modes.items():
             _enforce(agent, mode)
+            time.sleep(SETTLED_S)
             argv = [PYTHON, "-Ic", SENDER, lab.host.v4, str(BULK_PORT), str(BULK_BYTES)]
-            found.append(BULK_BYTES / float(lab.call(lab.remote, argv).stdout) / 1e9)
+            rates[name].append(BULK_BYTES / float(lab.call(lab.remote, argv).stdout) / 1e9)
     return {
-        "gigabytes_per_s": {mode: spread(found).to_json(3) for mode, found in rates.items()},
-        "ratio": paired_ratio(rates["enforce"], rates["observe"]).to_json(3),
+        "gigabytes_per_s": {name: spread(found).to_json(3) for name, found in rates.items()},
+        "ratio": paired_ratio(rates["on"], rates["off"]).to_json(3),
+        "ratio_off_again": paired_ratio(rates["off_again"], rates["off"]).to_json(3),
     }
 
 
