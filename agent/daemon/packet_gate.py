@@ -30,7 +30,8 @@ def packet_gate(settings: Settings) -> TcGate:
     except FileNotFoundError:
         program = _NO_PROGRAM
     name = f"licet-{zlib.crc32(str(pins.root).encode()):08x}"
-    return TcGate(program, pins.open_map("tc_netns"), name, settings.scope.interfaces, open_in, LinkWatch)
+    numbers, interfaces = pins.open_map("tc_netns"), settings.scope.interfaces
+    return TcGate(program, numbers, name, interfaces, open_in, LinkWatch, libbpf.tcx_programs)
 
 
 def let_go(settings: Settings) -> None:

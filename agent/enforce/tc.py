@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pyroute2 import IPRoute
@@ -84,9 +85,9 @@ class _Found:
 
 
 class TcGate:
-    """`name` is that of the filters, unique to the agent; `interfaces` are shell patterns, of names. A tcx
-    program, which runs before all filters, is not seen. attached(), hidden() and failed() say what the last
-    sync() has found, and may be asked in another thread."""
+    """`name` is that of the filters, unique to the agent; `interfaces` are shell patterns, of names.
+    attached() and failed() say what the last sync() has found; they and hidden() may be asked in another
+    thread."""
 
     def __init__(
         self,
@@ -96,13 +97,16 @@ class TcGate:
         interfaces: Sequence[str],
         run_in: RunIn,
         watch: Callable[[], Watch],
+        tcx_programs: Callable[[int], int],
     ) -> None:
+        """`tcx_programs`: how many are at ingress of an interface, by its index in the thread's namespace."""
         self._program_fd = program_fd
         self._numbers = _Numbers(numbers)
         self._name = name
         self._patterns = tuple(interfaces)
         self._run_in = run_in
         self._watch = watch
+        self._tcx_programs = tcx_programs
         self._namespaces: dict[int, Namespace] = {}
         self._found: dict[int, _Found] = {}
         self._watches: dict[int, Watch] = {}
@@ -127,8 +131,21 @@ class TcGate:
         return [place for found in tuple(self._found.values()) for place in found.attached]
 
     def hidden(self) -> list[Place]:
-        """Where a filter of others runs before ours: what it accepts, ours never sees."""
-        return [place for found in tuple(self._found.values()) for place in found.hidden]
+        """Where a filter of others, or a tcx program, runs before ours: what it accepts, ours never sees.
+
+        Nothing tells of a tcx program that comes or goes, so those are looked for now."""
+        behind_filters = [place for found in tuple(self._found.values()) for place in found.hidden]
+        return list(dict.fromkeys([*behind_filters, *self._behind_tcx()]))
+
+    def _behind_tcx(self) -> Iterator[Place]:
+        for cookie, namespace in tuple(self._namespaces.items()):
+            attached = self._found.get(cookie, _Found()).attached
+            work = partial(self._with_tcx, attached)
+            with contextlib.suppress(KernelError):  # it is gone
+                yield from self._run_in(namespace, work)
+
+    def _with_tcx(self, places: Sequence[Place]) -> list[Place]:
+        return [place for place in places if self._tcx_programs(place.index)]
 
     def failed(self) -> dict[Place, str]:
         """Where attaching failed, and what the kernel said."""

@@ -22,6 +22,7 @@ BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_NO_PREALLOC = 1
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 _BPF_STATS_RUN_TIME = 0
+TCX_INGRESS = 46  # enum bpf_attach_type
 _BATCH = 4096
 _PERF_FLAG_FD_CLOEXEC = 8
 # the C library has no function for it; by machine: asm/unistd.h
@@ -191,6 +192,14 @@ _lib.bpf_obj_get.argtypes = [ct.c_char_p]
 _lib.bpf_obj_get_info_by_fd.argtypes = [ct.c_int, ct.c_void_p, ct.POINTER(ct.c_uint32)]
 _lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
 _lib.bpf_enable_stats.argtypes = [ct.c_int]
+_lib.bpf_prog_query.argtypes = [
+    ct.c_int,
+    ct.c_int,
+    ct.c_uint32,
+    ct.c_void_p,
+    ct.c_void_p,
+    ct.POINTER(ct.c_uint32),
+]
 _lib.bpf_prog_get_next_id.argtypes = [ct.c_uint32, ct.POINTER(ct.c_uint32)]
 _lib.bpf_prog_get_fd_by_id.argtypes = [ct.c_uint32]
 
@@ -286,6 +295,14 @@ def program_info(fd: int) -> ProgramInfo:
     size = ct.c_uint32(ct.sizeof(info))
     _check(_lib.bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "program info")
     return info
+
+
+def tcx_programs(interface: int) -> int:
+    """How many tcx programs (Linux 6.6) are attached at ingress of an interface of the calling thread's
+    network namespace; 0 where the kernel has none."""
+    count = ct.c_uint32(0)
+    result = _lib.bpf_prog_query(interface, TCX_INGRESS, 0, None, None, ct.byref(count))
+    return count.value if result == 0 else 0
 
 
 def all_programs() -> Iterator[int]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from agent.kernel import libbpf
 from tests.fixtures import namespaces, processes
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Link, Namespace
@@ -95,6 +97,30 @@ def test_where_another_filter_hides_ours_status_says_so_and_the_socket_gate_refu
     assert "u32" in left, "the other tool's filter is untouched"
     assert "licet-" not in left
     shared_lab.call(host, ["tc", "qdisc", "del", "dev", "to-remote", "clsact"])
+
+
+def test_where_a_tcx_program_hides_ours_status_says_so_and_the_socket_gate_refuses(
+    shared_lab: Lab, agent: RunningAgent
+) -> None:
+    """It accepts everything, and tells nobody that it is there."""
+    host = shared_lab.host
+    passes = bytes.fromhex("b7000000000000009500000000000000")  # return TCX_PASS
+    program = libbpf.load_program("passes", 3, passes, libbpf.TCX_INGRESS)
+    assert "to-remote" not in gate(agent, "tc")["note"]
+    with namespaces.entered(host):
+        try:
+            link = libbpf.link_create(program, socket.if_nametoindex("to-remote"), libbpf.TCX_INGRESS)
+        except OSError:
+            pytest.skip("this kernel has no tcx (Linux 6.6)")
+    try:
+        assert "to-remote" in gate(agent, "tc")["note"]
+        tried = shared_lab.load(shared_lab.remote, host.v4, 7361, connections=2)
+        assert tried["errors"] == {"ECONNREFUSED": 2}
+        assert agent.total("licet_refused_total", service="db", gate="socket") == 2
+    finally:
+        os.close(link)
+        os.close(program)
+    assert "to-remote" not in gate(agent, "tc")["note"]
 
 
 def test_letting_go_leaves_no_filter(shared_lab: Lab, agent: RunningAgent) -> None:

@@ -113,7 +113,8 @@ class TcWorld:
 
     def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = open_in) -> TcGate:
         numbers = self.pins.open_map("tc_netns")
-        return TcGate(self.program, numbers, self.filter_name, interfaces, run_in, LinkWatch)
+        made = (self.program, numbers, self.filter_name, interfaces)
+        return TcGate(*made, run_in, LinkWatch, libbpf.tcx_programs)
 
     @contextmanager
     def attached(self, mode: str = "enforce", places: Sequence[Namespace] = ()) -> Iterator[TcGate]:
