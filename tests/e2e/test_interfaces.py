@@ -74,7 +74,7 @@ def test_status_has_its_keys(shared_lab: Lab, agent: RunningAgent) -> None:
     assert all({"hook", "rung", "attached_to", "note"} == set(hook) for hook in status["hooks"])
     assert status["policy"]["files"] == [str(agent.files.policy)]
     assert status["not_covered"]
-    assert 0 < status["memory_mb"] < 60  # the budget of the agent
+    assert 0 < status["memory_mb"] < 70  # a leak shows; the budget is held by make bench
 
 
 def test_doctor_says_what_this_kernel_has(agent: RunningAgent) -> None:
