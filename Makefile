@@ -13,14 +13,14 @@ READY_VM := $(VENV)/.ready-vm-$(SETUP_HASH)
 C_SOURCES = $(wildcard bpf/*.c bpf/*.h tests/fixtures/*.c tests/bench/*.c)
 VM = packaging/vm
 SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh) \
-	$(VM)/initrd-init $(VM)/guest-init $(VM)/guest-tests $(wildcard packaging/host/scripts/*)
+	$(VM)/initrd-init $(filter-out %.txt %.service,$(wildcard $(VM)/guest-*)) $(wildcard packaging/host/scripts/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit test-vm test-packages packages lint format bench manifests clean \
-	need-root bpffs
+.PHONY: help setup setup-dev run demo test test-unit test-vm test-vm-host test-vm-kernel test-packages packages lint \
+	format bench manifests clean need-root bpffs
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## install what licet needs to run (apt packages, .venv)
 
@@ -52,12 +52,18 @@ demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespace
 	$(BIN)/python -m tests.e2e.demo
 
 test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages: unit, kernel, e2e
-	$(BIN)/python -m pytest -q tests --ignore tests/installed
+	$(BIN)/python -m pytest -q tests --ignore tests/installed --ignore tests/host
 
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
 
-test-vm: need-root $(READY_VM) ## tests and the demo on Debian's own kernel, in an emulated machine (docs/kernels.md)
+test-vm: test-vm-host test-vm-kernel ## what needs another kernel than this one: Debian's own, emulated (docs/kernels.md)
+
+test-vm-host: need-root $(READY_VM) ## the package under systemd: install, hang, upgrade, reboot, purge; then the demo
+	debs=$$($(BIN)/python -m tests.installed.packages) && \
+		$(BIN)/python $(VM)/run.py --systemd $$(printf -- '--file %s ' $$debs)
+
+test-vm-kernel: need-root $(READY_VM) ## tests whose outcome depends on the kernel, and the demo
 	$(BIN)/python $(VM)/run.py
 
 packages: setup-dev ## a .deb or .rpm for each line of packaging/releases.txt (or RELEASES=...), in build/packages/
@@ -73,7 +79,7 @@ lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/mypy $(wildcard $(VM)/*.py)
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
-	shellcheck $(SHELL_SCRIPTS)
+	shellcheck -x $(SHELL_SCRIPTS)
 
 format: setup-dev ## let ruff and clang-format put the source in order
 	$(BIN)/ruff check --fix-only .

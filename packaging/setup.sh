@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what licet needs: Debian packages from packaging/apt.txt (only those that are missing) and a
-# virtual environment. Safe to run again.
+# Installs what licet needs: the distribution's packages from packaging/apt.txt or packaging/dnf.txt (only those
+# that are missing) and a virtual environment. Safe to run again.
 #
 #   packaging/setup.sh VENV [run|test|dev|vm]
 #   packaging/setup.sh --list [run|test|dev|vm]    names the packages, installs nothing
@@ -15,6 +15,7 @@ kind=${2:-run}
 python=${PYTHON:-/usr/bin/python3}
 root=$(cd "$(dirname "$0")/.." && pwd)
 policy_rc=/usr/sbin/policy-rc.d
+if command -v apt-get >/dev/null; then packager=apt; else packager=dnf; fi
 
 fail() {
 	echo "setup: $*" >&2
@@ -29,18 +30,29 @@ wanted_packages() {
 	vm) others='^#' ;;
 	*) fail "no such kind: $kind" ;;
 	esac
-	grep -v -E "$others" "$root/packaging/apt.txt" | sed -e 's/#.*//' | tr -d ' \t' | grep .
+	grep -v -E "$others" "$root/packaging/$packager.txt" | sed -e 's/#.*//' | tr -d ' \t' | grep .
 }
 
 missing_packages() {
 	for package in $(wanted_packages); do
-		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+		is_installed "$package" || echo "$package"
 	done
+}
+
+is_installed() {
+	case $packager in
+	apt) dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
+	dnf) rpm --quiet -q --whatprovides "$1" ;;
+	esac
 }
 
 # prometheus is here for promtool: a package's daemon must not start on somebody's host because they ran
 # the tests. policy-rc.d is Debian's way to say so; one that exists already is left alone.
 install_packages() {
+	if [ "$packager" = dnf ]; then
+		dnf install -q -y --setopt=install_weak_deps=False "$@"
+		return
+	fi
 	if [ ! -e "$policy_rc" ]; then
 		trap 'rm -f "$policy_rc"' EXIT
 		printf '#!/bin/sh\nexit 101\n' >"$policy_rc"
@@ -62,8 +74,8 @@ if [ -n "$missing" ]; then
 	# shellcheck disable=SC2086
 	set -- $missing
 	echo "setup: installing $*"
-	command -v apt-get >/dev/null || fail "no apt-get here; install the equivalents of: $*"
-	[ "$(id -u)" = 0 ] || fail "not root; run: apt-get install $*"
+	command -v "$packager" >/dev/null || fail "neither apt-get nor dnf here; install the equivalents of: $*"
+	[ "$(id -u)" = 0 ] || fail "not root; run: $packager install $*"
 	install_packages "$@"
 fi
 

@@ -7,7 +7,6 @@
 set -eu
 
 checkout=$(cd "$(dirname "$0")/.." && pwd)
-venv=${LICET_VENV:-/opt/licet/venv}
+venv=${LICET_VENV:-/opt/licet-venv}
 
-mkdir -p "$(dirname "$venv")"
 "$checkout/packaging/setup.sh" "$venv" test

@@ -379,7 +379,8 @@ def answer(run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
         print(json.dumps({"error": str(error), "kind": type(error).__name__}))
         return 1
     except OSError as error:
-        print(json.dumps({"error": f"{error.strerror or error}", "kind": "KernelError"}))
+        place = f"{error.filename}: " if error.filename else ""
+        print(json.dumps({"error": f"{place}{error.strerror or error}", "kind": "KernelError"}))
         return 1
     return 0
 

@@ -1,7 +1,7 @@
 """Boots the guest, under software emulation (which works wherever qemu does), with a job.
 
 Three disks: the root file system (never written), the job (a tar archive of the checkout), the result (a tar
-archive of what the job left in /result).
+archive of what the job left in /result). A fourth where the guest may reboot: what it wrote.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from image import ROOT, Image
 
 TIMED_OUT, NEVER_REPORTED = 124, 125
 RESULT_BYTES = 64 << 20
+LAYER_BYTES = 4 << 30
 LEFT_BEHIND = frozenset({".git", ".venv", "build", "__pycache__", ".hypothesis"})
 # /dev/urandom is waited for at boot where there is no source of entropy
 HARDWARE = (
     *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G", "-nodefaults", "-no-user-config"),
-    *("-display", "none", "-serial", "stdio", "-no-reboot", "-device", "virtio-rng-pci"),
+    *("-display", "none", "-serial", "stdio", "-device", "virtio-rng-pci"),
 )
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off"
+SYSTEMD = "licet.init=systemd systemd.firstboot=no systemd.getty_auto=no systemd.show_status=no"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class Job:
     """For sh, in the copy of the checkout, as root."""
     results: Path
     """The folder that gets what the job left in /result; emptied first."""
+    systemd: bool = False
+    """It is the first process, and the guest may reboot: the job then runs again, with what it wrote."""
+    files: tuple[Path, ...] = ()
+    """Are found in .vm-files in the copy of the checkout."""
     kernel_arguments: str = ""
     timeout_s: float = 1200.0
 
@@ -59,15 +65,22 @@ def _pack_job(job: Job, work: Path) -> None:
     with tarfile.open(work / "job", "w") as archive:
         archive.add(ROOT, ".", filter=lambda entry: None if Path(entry.name).name in LEFT_BEHIND else entry)
         archive.add(script, ".vm-job")
+        for file in job.files:
+            archive.add(file, f".vm-files/{file.name}")
 
 
 def _run_qemu(image: Image, job: Job, work: Path) -> bool:
     """True: it ran out of time."""
     argv: list[str | Path] = ["qemu-system-x86_64", *HARDWARE]
     argv += ["-kernel", image.kernel, "-initrd", image.initrd]
-    argv += ["-append", f"{COMMAND_LINE} {job.kernel_arguments}"]
-    # in the order of guest-init's /dev/vda, vdb, vdc
-    for disk, readonly in ((image.root, "on"), (work / "job", "on"), (work / "result", "off")):
+    # /dev/vda, vdb, vdc and vdd of the guest
+    disks = [(image.root, "on"), (work / "job", "on"), (work / "result", "off")]
+    if job.systemd:
+        disks.append((_layer(work / "layer"), "off"))
+        argv += ["-append", f"{COMMAND_LINE} {SYSTEMD} {job.kernel_arguments}"]
+    else:
+        argv += ["-no-reboot", "-append", f"{COMMAND_LINE} {job.kernel_arguments}"]
+    for disk, readonly in disks:
         argv += ["-drive", f"file={disk},if=virtio,format=raw,readonly={readonly},cache=unsafe"]
     started = time.monotonic()
     try:
@@ -77,6 +90,13 @@ def _run_qemu(image: Image, job: Job, work: Path) -> bool:
         late = True
     print(f"vm: the guest ran for {time.monotonic() - started:.0f} s", flush=True)
     return late
+
+
+def _layer(disk: Path) -> Path:
+    with disk.open("wb") as empty:
+        empty.truncate(LAYER_BYTES)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", disk], stdin=subprocess.DEVNULL, check=True)
+    return disk
 
 
 def _unpack_result(disk: Path, folder: Path) -> int | None:

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 # beside packaging/apt.txt: what the guest's own start and the tests' Makefile call need
-GUEST_PACKAGES = ("kmod", "procps", "make", "bpftool")
+GUEST_PACKAGES = ("kmod", "procps", "make", "bpftool", "systemd-sysv", "dbus")
 _BUILT_WITH = ("setuptools>=68", "wheel")
 NOT_NEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 MADE_OF = (
@@ -33,6 +33,8 @@ MADE_OF = (
     "packaging/vm/initrd.py",
     "packaging/vm/initrd-init",
     "packaging/vm/guest-init",
+    "packaging/vm/guest-job",
+    "packaging/vm/guest-job.service",
     "packaging/setup.sh",
     "vagrant/provision.sh",
 )
@@ -110,7 +112,9 @@ def _make_root(tree: Path, work: Path) -> None:
         f'cp -r {checkout} "$1/licet" && cp -r {wheels} "$1/tmp/wheels"',
         f'chroot "$1" env {offline} sh /licet/vagrant/provision.sh',
         'rm -r "$1/licet" "$1/tmp/wheels"',
-        f'install -D {HERE}/guest-init "$1/usr/lib/licet-vm/guest-init"',
+        f'install -D -t "$1/usr/lib/licet-vm" {HERE}/guest-init {HERE}/guest-job',
+        f'install -D -m 644 -t "$1/etc/systemd/system" {HERE}/guest-job.service',
+        'chroot "$1" systemctl enable guest-job.service',
     )
     _run(
         *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_packages())}"),

@@ -116,3 +116,8 @@ def build(root: Path, out: Path, release: str) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(f"packaging/build.sh {release}: {done.stdout}{done.stderr}")
+
+
+if __name__ == "__main__":
+    for made in (package(tested_release()), next_package(tested_release())):
+        print(made)

@@ -268,7 +268,7 @@ def test_confined_as_by_the_unit_it_does_all_it_does(lab: Lab, bare: BareSystem,
     processes.end(server)
 
 
-# ProtectSystem=strict, ProtectKernelTunables, ProtectControlGroups, MemoryDenyWriteExecute (prctl(2), from
+# ProtectSystem=strict, ReadOnlyPaths, ProtectControlGroups, MemoryDenyWriteExecute (prctl(2), from
 # Linux 6.3 on; systemd adds a system call filter that says the same on older kernels)
 CONFINE = """\
 mkdir -p /run/licet /var/lib/licet

@@ -1,7 +1,8 @@
-"""A real Prometheus scrapes a real agent: the violation is there by name, and its alert fires."""
+"""A real Prometheus scrapes a real agent: a container's violation is there by name, and its alert fires."""
 
 from __future__ import annotations
 
+from tests.fixtures.crun import Runtime
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_prometheus import RunningPrometheus
 from tests.fixtures.waiting import wait_for
@@ -21,9 +22,10 @@ licenses:
 
 def test_a_violation_reaches_prometheus_and_its_alert_fires(lab: Lab) -> None:
     lab.serve(lab.host, "0.0.0.0", 7301)
-    agent = lab.agent(POLICY, {"intervals": {"summary": 1, "reconcile": 1}})
+    runtime, number = Runtime(lab), "c" * 64
+    runtime.write_docker(number, "intruder", "nginx:1.27")
+    agent = lab.agent(POLICY, {"intervals": {"summary": 1, "reconcile": 1}, "containers": runtime.settings})
     prometheus = RunningPrometheus(lab, [agent])
-    intruder = lab.executable("intruder")
     try:
         scraped = 'licet_violations_total{service="db",reason="unlicensed_principal"}'
         wait_for(lambda: len(prometheus.query(scraped)) == 1, "the agent is scraped", timeout_s=20)
@@ -32,7 +34,9 @@ def test_a_violation_reaches_prometheus_and_its_alert_fires(lab: Lab) -> None:
             lambda: set(prometheus.firing()) == {"LicetExposure"}, "the open port is noticed", timeout_s=20
         )
 
-        assert lab.load(lab.host, "127.0.0.1", 7301, connections=3, program=intruder, uid=1002)["ok"] == 3
+        load = ["/load", lab.host.v4, "7301", "--connections", "3"]
+        made = runtime.call(number, load, cgroup=f"docker-{number}.scope", by_hand=False)
+        assert made["ok"] == 3
         found = wait_for(
             lambda: prometheus.query('licet_violations_by_consumer_total{consumer="intruder"} == 3'),
             "the violation is scraped",
