@@ -40,7 +40,7 @@ class Job:
     files: tuple[Path, ...] = ()
     """Are found in .vm-files in the copy of the checkout."""
     kernel_arguments: str = ""
-    timeout_s: float = 1200.0
+    timeout_s: float = 2400.0
 
 
 def boot(image: Image, job: Job) -> int:

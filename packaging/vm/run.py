@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--systemd", action="store_true", help="with systemd as first process")
     parser.add_argument("--file", type=Path, action="append", default=[], help="goes into .vm-files there")
     parser.add_argument("--append", default="", help="more arguments for the guest's kernel")
-    parser.add_argument("--timeout", type=float, default=1200.0, help="seconds until the guest is ended")
+    parser.add_argument("--timeout", type=float, default=2400.0, help="seconds until the guest is ended")
     parser.add_argument("command", nargs="*", help="default: the tests")
     given = parser.parse_args()
     job = Job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_a_daemon_that_hangs_is_replaced_and_the_kernel_judges_on(enforcing: Non
     wait_for(lambda: machine.unit("MainPID") not in ("0", str(pid)), "systemd starts another", timeout_s=30)
     machine.wait_until_ready()
     assert machine.unit("NRestarts") == "1"
+    shutil.rmtree(folder)
+    machine.run("systemctl", "daemon-reload")
     assert total(machine.metrics(), "licet_connections_total", service="orders") == before + 2
 
 
