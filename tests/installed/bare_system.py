@@ -138,7 +138,7 @@ class BareSystem:
             inside = self.path(f"/root/{what.name}")
             shutil.copy(what, inside)
             what = f"/root/{what.name}"
-        # its data base knows nothing of Debian's packages, and the rpm of Debian 12 wants to hear that this is so
+        # its data base knows nothing of Debian's packages: the rpm of Debian 12 wants to hear that this is so
         force = ["--force-debian"] if "--force-debian" in self.run("rpm", "--help").stdout else []
         done = self.run("rpm", *force, "--nodeps", "--dbpath", "/var/lib/rpm", action, what)
         complaints = [line for line in done.stderr.splitlines() if not line.endswith(".rpmsave")]
