@@ -15,7 +15,7 @@ from tests.fixtures import cgroups
 from tests.fixtures.crun import Runtime
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import connections, told
+from tests.fixtures.saying import connections, since, told
 from tests.fixtures.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not shutil.which("crun"), reason="crun is not installed")
@@ -69,8 +69,7 @@ def connect(runtime: Runtime, port: int, count: int = 1) -> list[str]:
 
 
 def verdicts(agent: RunningAgent, service: str, before: dict[tuple[str, str], float]) -> dict[str, float]:
-    now = connections(agent, service)
-    return {key[1]: count - before.get(key, 0) for key, count in now.items() if count != before.get(key, 0)}
+    return {decision: count for (_, decision), count in since(before, agent, service).items()}
 
 
 def run(agent: RunningAgent, runtime: Runtime, service: str, port: int, number: str, **how: Any) -> Any:

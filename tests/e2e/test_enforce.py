@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures import namespaces, processes
+from tests.fixtures import processes
 from tests.fixtures.lab import Lab
-from tests.fixtures.leftovers import pins_in
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import connections, told
+from tests.fixtures.saying import connections, since, told
 from tests.fixtures.waiting import wait_for
 
 LICENSED, UNLICENSED = 1001, 1002
@@ -30,13 +28,12 @@ enforcement: {default: enforce, api: observe}
 NOBODY = POLICY.replace(", {cidr: 10.77.2.0/24}", "")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
-    servers = [shared_lab.serve(shared_lab.host, "::", port) for port in (7301, 7302)]
+    for port in (7301, 7302):
+        shared_lab.serve(shared_lab.host, "::", port)
     with shared_lab.agent(POLICY) as running:
         yield running
-    for server in servers:
-        processes.end(server)
 
 
 def refusing_programs(agent: RunningAgent) -> set[str]:
@@ -52,46 +49,51 @@ def attempt(lab: Lab, place: Namespace, address: str, port: int, uid: int | None
 
 def test_a_local_consumer_gets_eperm(shared_lab: Lab, agent: RunningAgent) -> None:
     host = shared_lab.host
+    before, opened = connections(agent, "db"), agent.status()["flows"]["opened"]
     for address in ("127.0.0.1", "::1", host.v4, host.v6):
         assert attempt(shared_lab, host, address, 7301, UNLICENSED) == {"EPERM": 5}, address
         assert attempt(shared_lab, host, address, 7301, LICENSED) == {}, address
         assert attempt(shared_lab, host, address, 7302, UNLICENSED) == {}, "observed only"
-    assert connections(agent, "db") == {("loopback", "allowed"): 20, ("loopback", "denied"): 20}
-    violation = told(agent, {"type": "violation", "service": "db"})
+    assert since(before, agent, "db") == {("loopback", "allowed"): 20, ("loopback", "denied"): 20}
+    violation = told(agent, {"type": "violation", "service": "db", "origin": "loopback"})
     assert violation["enforced"] is True
     assert violation["consumer"]["uid"] == UNLICENSED
     assert told(agent, {"type": "violation", "service": "api"})["enforced"] is False
-    assert agent.status()["flows"]["opened"] == 40
+    assert agent.status()["flows"]["opened"] == opened + 40
     assert agent.flows() == []
 
 
 def test_a_container_gets_eperm(shared_lab: Lab, agent: RunningAgent) -> None:
     container = shared_lab.container
+    before = connections(agent, "db")
     for address in (shared_lab.host.v4, shared_lab.host.v6):
         assert attempt(shared_lab, container, address, 7301, UNLICENSED) == {"EPERM": 5}, address
         assert attempt(shared_lab, container, address, 7301, LICENSED) == {}, address
-    assert connections(agent, "db") == {("container", "allowed"): 10, ("container", "denied"): 10}
+    assert since(before, agent, "db") == {("container", "allowed"): 10, ("container", "denied"): 10}
 
 
 def test_a_containers_own_loopback_is_its_own(shared_lab: Lab, agent: RunningAgent) -> None:
     container = shared_lab.container
+    before = connections(agent, "db")
     for address in ("127.0.0.1", "::1"):
         server = shared_lab.serve(container, address, 7301)
         assert attempt(shared_lab, container, address, 7301, UNLICENSED) == {}
         processes.end(server)
-    assert connections(agent, "db") == {}
+    assert since(before, agent, "db") == {}
 
 
 def test_a_remote_consumer_is_reset(shared_lab: Lab, agent: RunningAgent) -> None:
     remote, host = shared_lab.remote, shared_lab.host
+    before = connections(agent, "db")
     assert attempt(shared_lab, remote, host.v4, 7301) == {}
     assert attempt(shared_lab, remote, host.v6, 7301) == {"ECONNREFUSED": 5}
     agent.set_policy(NOBODY)
     assert attempt(shared_lab, remote, host.v4, 7301) == {"ECONNREFUSED": 5}
     assert attempt(shared_lab, remote, host.v4, 7302) == {}, "observed only"
-    assert connections(agent, "db") == {("remote", "allowed"): 5, ("remote", "denied"): 10}
+    assert since(before, agent, "db") == {("remote", "allowed"): 5, ("remote", "denied"): 10}
     violation = told(agent, {"type": "violation", "service": "db", "consumer.address": remote.v4})
     assert violation["enforced"] is True
+    agent.set_policy(POLICY)
 
 
 def test_in_observe_nothing_is_attached_that_could_refuse(shared_lab: Lab, agent: RunningAgent) -> None:
@@ -101,34 +103,3 @@ def test_in_observe_nothing_is_attached_that_could_refuse(shared_lab: Lab, agent
     assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {}
     agent.set_policy(POLICY)
     assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {"EPERM": 5}
-
-
-def test_a_failsafe_port_is_never_refused(shared_lab: Lab) -> None:
-    server = shared_lab.serve(shared_lab.host, "::", 7301)
-    settings = {"guard": {"failsafe_ports": [22, 7301]}}
-    with shared_lab.agent(POLICY, settings) as agent:
-        assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {}
-        assert attempt(shared_lab, shared_lab.remote, shared_lab.host.v6, 7301) == {}
-        assert connections(agent, "db") == {("loopback", "denied"): 5, ("remote", "denied"): 5}
-        assert told(agent, {"type": "violation", "origin": "loopback"})["enforced"] is False
-    processes.end(server)
-
-
-@pytest.mark.parametrize("interfaces", [[], ["lo", "to-*"]], ids=["without tc", "with tc"])
-@pytest.mark.parametrize("first", ["terminate", "kill9", ""], ids=["ended", "killed", "running"])
-def test_unloading_while_enforcing_lets_go_at_once(
-    shared_lab: Lab, agent: RunningAgent, interfaces: list[str], first: str
-) -> None:
-    agent.stop()
-    agent = shared_lab.agent(POLICY, {"scope": {"interfaces": interfaces}})
-    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {"EPERM": 5}
-    assert attempt(shared_lab, shared_lab.remote, shared_lab.host.v6, 7301) == {"ECONNREFUSED": 5}
-    if first:
-        getattr(agent, first)()
-    agent.licet("unload")
-    with namespaces.entered(shared_lab.host):
-        filters = subprocess.run(["tc", "filter", "show", "dev", "to-remote", "ingress"], capture_output=True)
-    assert filters.stdout == b""
-    assert pins_in(agent.files.pins) == []
-    assert attempt(shared_lab, shared_lab.host, "127.0.0.1", 7301, UNLICENSED) == {}
-    assert attempt(shared_lab, shared_lab.remote, shared_lab.host.v6, 7301) == {}

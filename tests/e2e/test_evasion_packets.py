@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 
 import pytest
 
 from tests.fixtures import processes
-from tests.fixtures.balancer import balancing
 from tests.fixtures.clients import Client, dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import all_closed, connections, told
+from tests.fixtures.saying import all_closed, connections, since, told
 from tests.kernel.tc_world import ACK, RST_ACK, SYN, PacketClient, RawClient, Segment, link_address
 
 LICENSED, UNLICENSED = 1001, 1002
@@ -38,14 +36,16 @@ table ip licet_test {
 """
 
 
-@pytest.fixture(params=[[], ["lo", "to-*"]], ids=["socket gate alone", "with the packet gate"])
+@pytest.fixture(
+    scope="module", params=[[], ["lo", "to-*"]], ids=["socket gate alone", "with the packet gate"]
+)
 def interfaces(request: pytest.FixtureRequest) -> list[str]:
     """scope.interfaces."""
     chosen: list[str] = request.param
     return chosen
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def agent(shared_lab: Lab, interfaces: list[str]) -> Iterator[RunningAgent]:
     """On a host where the undeclared port 7379 leads to the declared one."""
     host = shared_lab.host
@@ -61,10 +61,11 @@ def agent(shared_lab: Lab, interfaces: list[str]) -> Iterator[RunningAgent]:
 
 def test_a_redirected_connection_is_refused_where_it_arrives(shared_lab: Lab, agent: RunningAgent) -> None:
     host = shared_lab.host
+    before = connections(agent, "db")
     assert dial(shared_lab, host, "plain", host.v4, 7379, uid=UNLICENSED)["error"] == "ECONNREFUSED"
     assert shared_lab.load(shared_lab.remote, host.v4, 7379)["errors"] == {"ECONNREFUSED": 1}
     assert dial(shared_lab, host, "plain", "127.0.0.1", 7379, uid=UNLICENSED)["error"] == "ECONNREFUSED"
-    assert connections(agent, "db") == {("remote", "denied"): 3}
+    assert since(before, agent, "db") == {("remote", "denied"): 3}
     assert told(agent, {"type": "violation", "consumer.address": shared_lab.remote.v4})["enforced"] is True
 
 
@@ -78,10 +79,11 @@ def test_who_is_licensed_connects_to_what_is_declared(shared_lab: Lab, agent: Ru
 def test_a_packet_that_no_socket_sent_is_refused_by_its_address(shared_lab: Lab, agent: RunningAgent) -> None:
     """AF_PACKET in a container, by who has CAP_NET_RAW there."""
     host, container = shared_lab.host, shared_lab.container
+    before = connections(agent, "db")
     injected = Segment(container.v4, "10.77.1.1", 40003, 7371, 5, SYN)
     with PacketClient(container, "eth0", link_address(host, "to-container")) as packets:
         assert packets.ask(injected).flags == RST_ACK
-    assert connections(agent, "db") == {("remote", "denied"): 1}
+    assert since(before, agent, "db") == {("remote", "denied"): 1}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,7 @@ def test_a_packet_that_comes_late_is_no_attempt(
 ) -> None:
     """An acknowledgement that was sent again finds only the listener once the server's socket is gone."""
     consumer = getattr(shared_lab, place)
+    before, refused = connections(agent, "db"), agent.total("licet_refused_total", service="db")
     client = Client(shared_lab, consumer, "plain", address, 7371, uid=LICENSED)
     client.connect()
     (flow,) = agent.flows()
@@ -105,55 +108,5 @@ def test_a_packet_that_comes_late_is_no_attempt(
     all_closed(agent, "db")
     with RawClient(consumer) as raw:
         raw.send(Segment(source, address, source_port, 7371, 1, ACK))
-    assert connections(agent, "db") == {("loopback" if place == "host" else place, "allowed"): 1}
-    assert agent.total("licet_refused_total", service="db") == 0
-
-
-@pytest.fixture
-def balanced(shared_lab: Lab, interfaces: list[str]) -> Iterator[Callable[[str, str], RunningAgent]]:
-    """Starts an agent in a mode; behind its observers, connects to the undeclared port 7379 are sent to the
-    declared one."""
-    with ExitStack() as cleanup:
-        server = shared_lab.serve(shared_lab.host, "0.0.0.0", 7371)
-        cleanup.callback(processes.end, server)
-
-        def start(mode: str, to: str) -> RunningAgent:
-            policy = POLICY.replace("enforce}", f"{mode}}}")
-            agent = cleanup.enter_context(shared_lab.agent(policy, {"scope": {"interfaces": interfaces}}))
-            agent.wait_until_it_stands_by()
-            cleanup.enter_context(balancing(shared_lab.scope, 7379, (to, 7371)))
-            return agent
-
-        yield start
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "10.77.1.1"])
-def test_a_connect_that_a_load_balancer_changes_is_judged_by_where_it_goes(
-    shared_lab: Lab, balanced: Callable[[str, str], RunningAgent], address: str
-) -> None:
-    agent = balanced("enforce", address)
-    host, elsewhere = shared_lab.host, "192.0.2.7"
-    assert dial(shared_lab, host, "plain", elsewhere, 7379, uid=UNLICENSED)["error"] == "ECONNREFUSED"
-    assert dial(shared_lab, host, "plain", elsewhere, 7379, uid=LICENSED)["error"] == ""
-    assert (
-        dial(shared_lab, shared_lab.container, "plain", "10.77.1.1", 7371, uid=UNLICENSED)["error"] == "EPERM"
-    )
-    assert connections(agent, "db") == {
-        ("loopback", "denied"): 1,
-        ("loopback", "allowed"): 1,
-        ("container", "denied"): 1,
-    }
-    event = told(agent, {"type": "violation", "consumer.uid": UNLICENSED, "origin": "loopback"})
-    assert event["enforced"] is True
-    assert all_closed(agent, "db") == 1
-
-
-def test_and_reported_where_nothing_is_enforced(
-    shared_lab: Lab, balanced: Callable[[str, str], RunningAgent]
-) -> None:
-    agent = balanced("observe", "127.0.0.1")
-    assert dial(shared_lab, shared_lab.host, "plain", "192.0.2.7", 7379, uid=UNLICENSED)["error"] == ""
-    event = told(agent, {"type": "violation", "consumer.uid": UNLICENSED})
-    assert (event["reason"], event["enforced"]) == ("unlicensed_principal", False)
-    assert connections(agent, "db") == {("loopback", "denied"): 1}
-    assert all_closed(agent, "db") == 1
+    assert since(before, agent, "db") == {("loopback" if place == "host" else place, "allowed"): 1}
+    assert agent.total("licet_refused_total", service="db") == refused
