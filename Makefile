@@ -16,7 +16,7 @@ SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh)
 	$(VM)/initrd-init $(filter-out %.txt %.service,$(wildcard $(VM)/guest-*)) $(wildcard packaging/host/scripts/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit test-vm test-vm-host test-vm-kernel test-packages packages lint \
+.PHONY: help setup setup-dev run demo test test-unit test-vm test-vm-host test-vm-kernel test-packages packages image test-image lint \
 	format bench manifests clean need-root bpffs
 
 help: ## list the targets
@@ -51,8 +51,8 @@ run: need-root setup bpffs ## watch this host (observe: nothing is ever refused)
 demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespaces and check every step
 	$(BIN)/python -m tests.e2e.demo
 
-test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages: unit, kernel, e2e
-	$(BIN)/python -m pytest -q tests --ignore tests/installed --ignore tests/host
+test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages and the image: unit, kernel, e2e
+	$(BIN)/python -m pytest -q tests --ignore tests/installed --ignore tests/host --ignore tests/image
 
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
@@ -71,6 +71,12 @@ packages: setup-dev ## a .deb or .rpm for each line of packaging/releases.txt (o
 
 test-packages: need-root setup-dev bpffs $(LOAD) ## install, upgrade, remove and purge the .deb in a bare system
 	RELEASE=$(RELEASE) $(BIN)/python -m pytest -q tests/installed
+
+image: need-root setup-dev ## build the container image: build/licet-image.tar (docs/kubernetes.md)
+	packaging/container/build.sh $(VENV) build/licet-image.tar
+
+test-image: image bpffs $(LOAD) ## run the image in a real runtime, as the chart's pod
+	$(BIN)/python -m pytest -q tests/image
 
 lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/ruff check .

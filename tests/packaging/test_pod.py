@@ -1,18 +1,18 @@
 """The agent as its pod runs it: command, capabilities and read-only root are the chart's, the namespaces are
 those a container has, and the policy comes from a ConfigMap that kubelet swaps.
 
-Not a container runtime's doing: its seccomp and AppArmor profiles are not applied here."""
+Not a container runtime's doing; that is tests/image. AppArmor's profile is not applied in either."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.config_map import ConfigMap
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import pins_in
 from tests.fixtures.running_agent import LICET, RunningAgent
@@ -38,35 +38,6 @@ caps=$1
 shift
 exec setpriv --bounding-set="$caps" --inh-caps=-all "$@"
 """
-
-
-class ConfigMap:
-    """A directory that changes as kubelet changes a mounted ConfigMap (pkg/volume/util/atomic_writer.go):
-    files are links through ..data, and ..data is renamed over."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._version = 0
-        directory.mkdir(parents=True)
-
-    def put(self, files: Mapping[str, str]) -> None:
-        data = self.directory / "..data"
-        before = data.resolve() if data.exists() else None
-        self._version += 1
-        fresh = self.directory / f"..2026_01_01_00_00_00.{self._version}"
-        fresh.mkdir()
-        for name, text in files.items():
-            (fresh / name).write_text(text)
-        (self.directory / "..data_tmp").symlink_to(fresh.name)
-        (self.directory / "..data_tmp").rename(data)
-        for name in files:
-            if not (self.directory / name).is_symlink():
-                (self.directory / name).symlink_to(f"..data/{name}")
-        for link in self.directory.iterdir():
-            if link.name[:2] != ".." and link.name not in files:
-                link.unlink()
-        if before is not None:
-            shutil.rmtree(before)
 
 
 def policy(mode: str, services: str = SERVICES) -> Mapping[str, str]:
