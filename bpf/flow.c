@@ -37,7 +37,21 @@ static __always_inline void on_active(struct bpf_sock_ops *ctx)
 		return;
 	flow->state = FLOW_OPEN;
 	count_opened(flow->verdict.target);
+	ask_again(ctx);
 	tell_flow(cookie, flow, EVENT_OPEN);
+}
+
+/* Callbacks that only another program has asked for. If it did so by overwriting what we asked for,
+ * this is the first chance to say so. */
+static __always_inline void on_others_callback(struct bpf_sock_ops *ctx)
+{
+	u64 cookie;
+
+	if (asked(ctx) || !(declared(ctx->local_port) || declared(bpf_ntohl(ctx->remote_port))))
+		return;
+	cookie = bpf_get_socket_cookie(ctx);
+	if (flows.lookup(&cookie))
+		want_close(ctx);
 }
 
 #ifdef ACCEPTOR
@@ -344,6 +358,11 @@ int track_flows(struct bpf_sock_ops *ctx)
 		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		on_listen(ctx);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+	case BPF_SOCK_OPS_RTO_CB:
+	case BPF_SOCK_OPS_RETRANS_CB:
+		on_others_callback(ctx);
 		break;
 	}
 	return PASS;

@@ -27,6 +27,18 @@ static __always_inline void want_close(struct bpf_sock_ops *ctx)
 		lose(LOSS_STATE_CB);
 }
 
+static __always_inline bool asked(struct bpf_sock_ops *ctx)
+{
+	return ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_STATE_CB_FLAG;
+}
+
+/* Another program may have overwritten what was asked for when the SYN left. */
+static __always_inline void ask_again(struct bpf_sock_ops *ctx)
+{
+	if (!asked(ctx))
+		want_close(ctx);
+}
+
 static __always_inline void *kernel_socket_of(struct bpf_sock_ops *ctx)
 {
 	void *sk = 0;

@@ -29,6 +29,8 @@ BPF_ARRAY(settings, struct settings, 1);
 /* Counters: written by the programs, read by user space. counts full: LOSS_COUNTS_FULL. */
 BPF_PERCPU_HASH(counts, struct count_key, u64, 16384);
 BPF_PERCPU_ARRAY(flow_counts, struct flow_count, MAX_TARGETS + 1);
+/* The same of flows whose opening, or close, no program saw: written by user space. */
+BPF_ARRAY(found_flows, struct flow_count, MAX_TARGETS + 1);
 BPF_PERCPU_ARRAY(unprotected, u64, DIRECTIONS);
 BPF_PERCPU_ARRAY(losses, u64, LOSSES);
 

@@ -30,8 +30,8 @@ from agent.policy.networks import is_loopback, is_per_namespace
 from agent.policy.owners import lineage
 from agent.policy.tables import Tables
 
-SETTLE_NS = 60 * 1_000_000_000
-"""Younger rows are left alone: their sockets may not be in sock_diag yet, or just gone from it."""
+SETTLE_NS = 5 * 1_000_000_000
+"""Younger rows are left alone: their sockets may not have been in sock_diag when it was read."""
 _EEXIST = 17
 
 
@@ -70,7 +70,6 @@ class FlowTable:
         self._target_named = target_named
         self._owner_of = owner_of
         self._name_is_trusted = name_is_trusted
-        self.closed_by_reconciliation = 0
 
     def rows(self) -> list[Flow]:
         return list(flows_in(self._counters.flows, self._names))
@@ -156,6 +155,7 @@ class FlowTable:
         if not self._insert(flow):
             return None
         self._counters.count_found(verdict, origin)
+        self._counters.count_found_flows(verdict.target, opened=1)
         return Adopted(target, flow)
 
     def _consumer_of(self, connection: Connection) -> Consumer:
@@ -189,8 +189,8 @@ class FlowTable:
                 continue
             self._counters.tuples.remove(tuple_key(flow))
             if self._counters.flows.remove(abi.U64.pack(flow.cookie)) and flow.established:
+                self._counters.count_found_flows(flow.target, closed=1)
                 closed.append(flow)
-        self.closed_by_reconciliation += len(closed)
         return closed
 
 

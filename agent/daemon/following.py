@@ -20,6 +20,9 @@ from agent.policy.tables import Tables, TargetKey
 
 log = logging.getLogger(__name__)
 SWEEP_S = 30.0
+OVERWRITTEN_SWEEP_S = 5.0
+"""While closes stay unseen, because another program overwrites what we ask for: rows of flows that have ended
+would fill the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class HostFollower:
     _adopted_for: frozenset[TargetKey] = frozenset()
     """Places whose connections from before have been looked for."""
     _swept_s: float = 0.0
+    _sweep_s: float = SWEEP_S
     _cgroups: dict[int, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
@@ -92,7 +96,7 @@ class HostFollower:
         return self.flows.adopt(alive, tables, now_boot_ns)
 
     def _sweep(self) -> list[Flow]:
-        if self.clock() - self._swept_s < SWEEP_S:
+        if self.clock() - self._swept_s < self._sweep_s:
             return []
         self._swept_s = self.clock()
         before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -100,7 +104,9 @@ class HostFollower:
         if not ports:
             return []
         live, looked_at = self._live_sockets(ports)
-        return self.flows.sweep(live, looked_at, before_ns)
+        closed = self.flows.sweep(live, looked_at, before_ns)
+        self._sweep_s = OVERWRITTEN_SWEEP_S if closed else SWEEP_S
+        return closed
 
     def _live_sockets(self, ports: set[int]) -> tuple[frozenset[int], frozenset[int]]:
         """(cookies of the connected sockets of these ports, cookies of the namespaces looked at)."""

@@ -30,7 +30,7 @@ from agent.export.view import (
     ProgramCost,
     Snapshot,
 )
-from agent.kernel import abi, libbpf
+from agent.kernel import abi, libbpf, neighbours
 from agent.kernel.gates import REWRITTEN
 from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters
@@ -51,6 +51,11 @@ CHANGED_ON_ITS_WAY = (
     "a connect() that a load balancer's program changes",
     "sockops programs know the process from Linux 6.10 on: here it is judged by address where it arrives",
 )
+BEHIND = {
+    "connect": "a destination that is changed there is judged by where it leads",
+    "flow": "where it overwrites the callbacks that licet asks for, a close may be found by reconciliation only",
+}
+"""By hook: what follows from another tool's program behind ours."""
 _COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")
 
 
@@ -190,6 +195,7 @@ class View:
         policy = self.keeper.policy
         named = self.keeper.ids.targets
         flows = self.counters.opened_closed(named).values()
+        unseen = self.counters.closed_unseen(named)
         return {
             "version": agent.__version__,
             "ready": self.is_ready,
@@ -230,7 +236,7 @@ class View:
                 "open": sum(self._active().values()),
                 "opened": sum(opened for opened, _ in flows),
                 "closed": sum(closed for _, closed in flows),
-                "closed_by_reconciliation": self.flow_table.closed_by_reconciliation,
+                "closed_by_reconciliation": unseen,
             },
             "memory_mb": round(memory_mb(), 1),
         }
@@ -240,7 +246,7 @@ class View:
 
     def _hooks(self) -> list[dict[str, str]]:
         refused = "; ".join(f"{rung}: {why}" for rung, why in self.manifest.refused_rungs.items())
-        notes = {"accept": refused}
+        notes = {"accept": refused, **self._neighbours()}
         if self.manifest.hooks.get("accept") == "none":
             notes["accept"] += "; the process that accepts is not named (the owner of the port is)"
         return [
@@ -252,6 +258,13 @@ class View:
             }
             for hook, rung in self.manifest.hooks.items()
         ]
+
+    def _neighbours(self) -> dict[str, str]:
+        cgroup, notes = Path(self.manifest.cgroup), {}
+        for hook, follows in BEHIND.items():
+            if others := neighbours.behind(self.pins, cgroup, hook):
+                notes[hook] = f"runs behind: {', '.join(others)}; {follows}"
+        return notes
 
     def flows(self) -> Sequence[tuple[Target, Flow]]:
         return self.flow_table.listed()

@@ -23,6 +23,8 @@ BPF_F_NO_PREALLOC = 1
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 _BPF_STATS_RUN_TIME = 0
 TCX_INGRESS = 46  # enum bpf_attach_type
+_BPF_F_QUERY_EFFECTIVE = 1
+_MAX_CGROUP_PROGRAMS = 512
 _BATCH = 4096
 _PERF_FLAG_FD_CLOEXEC = 8
 # the C library has no function for it; by machine: asm/unistd.h
@@ -303,6 +305,24 @@ def tcx_programs(interface: int) -> int:
     count = ct.c_uint32(0)
     result = _lib.bpf_prog_query(interface, TCX_INGRESS, 0, None, None, ct.byref(count))
     return count.value if result == 0 else 0
+
+
+def cgroup_programs(cgroup: Path, attach_type: int) -> list[int]:
+    """Ids of the programs that run at a hook for the processes of a cgroup, in their order: its own, then
+    those of the cgroups above."""
+    fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ids, count = (ct.c_uint32 * _MAX_CGROUP_PROGRAMS)(), ct.c_uint32(_MAX_CGROUP_PROGRAMS)
+        result = _lib.bpf_prog_query(fd, attach_type, _BPF_F_QUERY_EFFECTIVE, None, ids, ct.byref(count))
+    finally:
+        os.close(fd)
+    _check(result, f"programs of {cgroup}")
+    return list(ids[: count.value])
+
+
+def open_program(number: int) -> int:
+    """A new fd of the program with this id."""
+    return _check(_lib.bpf_prog_get_fd_by_id(number), f"open program {number}")
 
 
 def all_programs() -> Iterator[int]:

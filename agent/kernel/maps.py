@@ -260,6 +260,7 @@ class Counters:
     def __init__(self, pins: Pins) -> None:
         self._counts = pins.open_map("counts")
         self._flow_counts = pins.open_map("flow_counts")
+        self._found_flows = pins.open_map("found_flows")
         self._unprotected = pins.open_map("unprotected")
         self._losses = pins.open_map("losses")
         self._refused = pins.open_map("refused")
@@ -298,14 +299,30 @@ class Counters:
         values = [before + 1] + [0] * (self._counts.cpus - 1)
         self._counts.put(key, b"".join(abi.U64.pack(value) for value in values))
 
+    def count_found_flows(self, target: int, *, opened: int = 0, closed: int = 0) -> None:
+        """Count flows of a target whose opening, or close, no program saw."""
+        before = self._found(target)
+        self._found_flows.put(
+            abi.U32.pack(target), abi.FLOW_COUNT.pack(before[0] + opened, before[1] + closed)
+        )
+
+    def _found(self, target: int) -> tuple[int, int]:
+        value = self._found_flows.get(abi.U32.pack(target))
+        opened, closed = abi.FLOW_COUNT.unpack(value) if value else (0, 0)
+        return opened, closed
+
     def opened_closed(self, targets: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """(opened, closed) flows by target id."""
+        """(opened, closed) flows by target id, whoever saw it."""
         found = {}
         for target in targets:
             value = self._flow_counts.get(abi.U32.pack(target)) or b""
-            pairs = list(abi.FLOW_COUNT.iter_unpack(value))
+            pairs = [*abi.FLOW_COUNT.iter_unpack(value), self._found(target)]
             found[target] = (sum(opened for opened, _ in pairs), sum(closed for _, closed in pairs))
         return found
+
+    def closed_unseen(self, targets: Iterable[int]) -> int:
+        """Flows of these targets whose close only reconciliation found."""
+        return sum(self._found(target)[1] for target in targets)
 
     def refusals(self, targets: Iterable[int]) -> dict[tuple[int, str], int]:
         """By target id and gate; all gates of each target, zeros included."""

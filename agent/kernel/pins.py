@@ -24,6 +24,7 @@ PINNED_MAPS = (
     "settings",
     "counts",
     "flow_counts",
+    "found_flows",
     "unprotected",
     "modes",
     "failsafe",

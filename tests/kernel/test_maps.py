@@ -208,6 +208,11 @@ def test_opened_and_closed_are_summed_per_target(loading: Loading, counters: Cou
     flow_counts.put(abi.U32.pack(3), abi.FLOW_COUNT.pack(5, 2) * cpus)
     flow_counts.close()
     assert counters.opened_closed([3, 4]) == {3: (5 * cpus, 2 * cpus), 4: (0, 0)}
+    for _ in range(2):
+        counters.count_found_flows(3, closed=1)
+    counters.count_found_flows(4, opened=1)
+    assert counters.opened_closed([3, 4]) == {3: (5 * cpus, 2 * cpus + 2), 4: (1, 0)}
+    assert counters.closed_unseen([3, 4]) == 2
 
 
 def test_every_loss_and_direction_is_there_from_the_start(counters: Counters) -> None:

@@ -162,6 +162,7 @@ def test_a_connection_from_before_is_judged_counted_and_followed(world: World) -
     assert (flow.consumer_address, flow.consumer_port, flow.address, flow.port) == (HERE, 40001, HERE, 5432)
     assert flow.pre_existing
     assert world.counters.found == [(flow.verdict, Origin.LOOPBACK)]
+    assert world.counters.opened_closed([1]) == {1: (1, 0)}
     assert world.cookies() == {40001}
 
 
@@ -229,7 +230,8 @@ def test_only_rows_whose_socket_is_gone_are_swept(world: World) -> None:
     closed = world.table.sweep(frozenset({1}), frozenset({HOST}), NOW_NS)
     assert [flow.cookie for flow in closed] == [2]
     assert world.cookies() == {1}
-    assert world.table.closed_by_reconciliation == 1
+    assert world.counters.opened_closed([1]) == {1: (0, 1)}
+    assert world.counters.closed_unseen([1]) == 1
 
 
 def test_a_young_row_is_given_time(world: World) -> None:
@@ -249,7 +251,7 @@ def test_an_attempt_that_never_opened_is_swept_and_is_no_close(world: World, sta
     world.row(1, state=state)
     assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS) == []
     assert world.cookies() == set()
-    assert world.table.closed_by_reconciliation == 0
+    assert world.counters.closed_unseen([1]) == 0
 
 
 def test_flows_are_listed_oldest_first_and_only_those_of_a_named_target(world: World) -> None:

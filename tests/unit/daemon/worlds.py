@@ -26,6 +26,8 @@ class MemoryCounters(Counters):
     flows: Any = field(default_factory=lambda: MemoryMap("flows"))
     tuples: Any = field(default_factory=lambda: MemoryMap("tuples"))
     found: list[tuple[Verdict, Origin]] = field(default_factory=list)
+    _found_flows: Any = field(default_factory=lambda: MemoryMap("found_flows"))
+    _flow_counts: Any = field(default_factory=lambda: MemoryMap("flow_counts"))
 
     def count_found(self, verdict: Verdict, origin: Origin) -> None:
         self.found.append((verdict, origin))
