@@ -53,7 +53,7 @@ CHANGED_ON_ITS_WAY = (
 )
 BEHIND = {
     "connect": "a destination that is changed there is judged by where it leads",
-    "flow": "where it overwrites the callbacks that licet asks for, a close may be found by reconciliation only",
+    "flow": "where it overwrites the callbacks licet asks for, a close may be found by reconciliation only",
 }
 """By hook: what follows from another tool's program behind ours."""
 _COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")

@@ -1,6 +1,6 @@
 """Beside other tools' programs at the same hooks: neither is harmed, and what follows for us is said.
 
-What hides or changes a connection on purpose is in test_gates_follow.py and test_evasion_packets.py."""
+What hides or changes a connection on purpose is in test_gates_follow.py and test_load_balancer.py."""
 
 from __future__ import annotations
 
@@ -104,9 +104,7 @@ def test_a_tc_filter_from_before_us_goes_on(shared_lab: Lab, agent: RunningAgent
 
 
 @pytest.mark.parametrize("priority", [1, 50], ids=["before", "behind"])
-def test_a_tc_filter_that_comes_later_is_no_harm(
-    shared_lab: Lab, agent: RunningAgent, priority: int
-) -> None:
+def test_a_tc_filter_that_comes_later_is_no_harm(shared_lab: Lab, agent: RunningAgent, priority: int) -> None:
     """Of one priority the newest runs first; ours stays where it is."""
     with neighbours.filtering(shared_lab.host, "to-container", priority) as counted:
         container = Client(shared_lab, shared_lab.container, "plain", shared_lab.host.v4, PORT, uid=LICENSED)
@@ -136,8 +134,11 @@ def test_where_a_balancer_before_us_leads_is_what_is_judged(shared_lab: Lab, age
     lab, host = shared_lab, shared_lab.host
     since = Since(agent)
     with balancing(lab.cgroup("pod"), ELSEWHERE, (host.v4, PORT)) as counted:
-        assert dial(lab, host, "plain", "192.0.2.7", ELSEWHERE, uid=STRANGER, cgroup="pod")["error"] == "EPERM"
-        assert dial(lab, host, "plain", "192.0.2.7", ELSEWHERE, uid=LICENSED, cgroup="pod")["error"] == ""
+        errors = [
+            dial(lab, host, "plain", "192.0.2.7", ELSEWHERE, uid=uid, cgroup="pod")["error"]
+            for uid in (STRANGER, LICENSED)
+        ]
+        assert errors == ["EPERM", ""]
         assert counted[0] == 2
         assert note(agent, "connect") == ""
     assert since["connections"] == 2
@@ -180,7 +181,7 @@ def test_a_close_is_counted_once_though_others_ask_as_if_alone(
         for client in (local, remote):
             assert client.close()["error"] == ""
         all_closed(agent, "db", timeout_s=60)
-        assert counted[0] == (1 if when == AT_CONNECT else 3), "the consumer's socket; and two of the server's"
+        assert counted[0] == (1 if when == AT_CONNECT else 3), "the consumer's socket; and the server's two"
         assert (counted[1] > 0) == (flags == RTT_FLAG), "it gets what it asked for"
     assert (since["connections"], since["flows_opened"], since["flows_closed"]) == (2, 2, 2)
     hidden = order == "behind" and when == ESTABLISHED and flags == 0
