@@ -76,6 +76,22 @@ def test_a_namespace_that_appears_gets_its_gates(enforcing: None) -> None:
     machine.run("ip", "netns", "del", "box")
 
 
+def test_an_interface_that_networkd_makes_again_has_its_filter(enforcing: None) -> None:
+    folder = Path("/etc/systemd/network")
+    (folder / "50-shop.netdev").write_text("[NetDev]\nName=shop\nKind=veth\n[Peer]\nName=to-shop\n")
+    (folder / "50-shop.network").write_text("[Match]\nName=shop\n[Network]\nAddress=10.99.0.1/24\n")
+    filters = ("tc", "filter", "show", "dev", "shop", "ingress")
+    for _ in range(2):
+        machine.run("systemctl", "restart", "systemd-networkd")
+        wait_for(lambda: Path("/sys/class/net/shop").exists(), "networkd makes the interface")
+        wait_for(lambda: "licet" in machine.run(*filters, check=False), "its filter", timeout_s=1)
+        machine.run("ip", "link", "del", "shop")
+    for file in folder.glob("50-shop.*"):
+        file.unlink()
+    machine.run("systemctl", "stop", "systemd-networkd.socket", "systemd-networkd")
+    assert machine.complaints() == []
+
+
 def test_a_daemon_that_hangs_is_replaced_and_the_kernel_judges_on(enforcing: None) -> None:
     before = total(machine.metrics(), "licet_connections_total", service="orders")
     folder = Path("/etc/systemd/system/licet.service.d")

@@ -86,10 +86,11 @@ def test_without_any_policy_there_is_nothing_to_check(tmp_path: Path) -> None:
     assert f"no policy file at {tmp_path}/a.yaml or {tmp_path}/b" in str(result.exception)
 
 
-def test_the_examples_are_fine_and_decide_what_they_say() -> None:
-    assert licet("policy", "check", EXAMPLES / "policy.yaml").exit_code == 0
-    result = licet("policy", "test", EXAMPLES / "policy-tests.yaml")
-    assert (result.exit_code, result.output) == (0, "8 of 8 cases hold\n")
+@pytest.mark.parametrize(("name", "count"), [("policy", 8), ("probes", 7)])
+def test_the_examples_are_fine_and_decide_what_they_say(name: str, count: int) -> None:
+    assert licet("policy", "check", EXAMPLES / f"{name}.yaml").exit_code == 0
+    result = licet("policy", "test", EXAMPLES / f"{name}-tests.yaml")
+    assert (result.exit_code, result.output) == (0, f"{count} of {count} cases hold\n")
 
 
 def cases(policy: Path, *lines: str) -> Path:
