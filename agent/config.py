@@ -54,6 +54,16 @@ class Containers(_Section):
     """Of CRI-O and podman: the first has the bundles, the second the names."""
     crun: Path = Path("/run/crun")
     runc: Path = Path("/run/runc")
+    cri: str = "auto"
+    """The socket of Kubernetes' container runtime interface, asked where none of the above knows a name.
+    auto: the first that is there of containerd's, CRI-O's and cri-dockerd's; never: none."""
+
+    @field_validator("cri")
+    @classmethod
+    def _is_a_socket_or_a_choice(cls, cri: str) -> str:
+        if cri not in ("auto", "never") and not cri.startswith("/"):
+            raise ValueError(f"{cri!r} is not auto, never or the path of a socket")
+        return cri
 
 
 class Intervals(_Section):

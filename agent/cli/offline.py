@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from agent.config import load_settings
-from agent.daemon.host import container_roots, mentions_of
+from agent.daemon.host import containers_of, mentions_of
 from agent.errors import KernelError, LicetError
 from agent.model import Consumer, HostFacts, LocalConsumer, Process
 from agent.observe.cgroup import find_mount
@@ -98,7 +98,7 @@ def answer_questions(policy: Policy, questions: Sequence[Question]) -> Bench:
 def named_containers(config: Path | None) -> Containers | None:
     """Those of this host; None where cgroups cannot be looked at."""
     try:
-        return Containers(container_roots(load_settings(config)), find_mount())
+        return containers_of(load_settings(config), find_mount())
     except KernelError:
         return None
 

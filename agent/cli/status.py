@@ -74,7 +74,12 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _containers(answer: Mapping[str, Any]) -> str:
     there = [f"{name} ({places})" for name, places in answer["state"].items() if places]
+    cri = answer["cri"]
+    if cri["runtime"]:
+        there.append(f"CRI: {cri['runtime']} ({cri['socket']})")
     text = f"names from {', '.join(there)}" if there else "no runtime's state found: ids only"
+    if cri["error"]:
+        text += f"; {cri['socket']} does not speak CRI: {cri['error']}"
     waiting = answer["unnamed"]
     return f"{text}; {waiting} without a name follow on_unresolved" if waiting else text
 

@@ -16,7 +16,7 @@ from agent.daemon.cutting import FlowCutter
 from agent.daemon.flows import FlowTable
 from agent.daemon.following import HostFollower
 from agent.daemon.gating import Gates
-from agent.daemon.host import Host, container_roots
+from agent.daemon.host import Host, containers_of
 from agent.daemon.listener_owners import ListenerOwners
 from agent.daemon.listening import Listening
 from agent.daemon.mode_switch import ModeSwitch
@@ -39,7 +39,6 @@ from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names, process_of
 from agent.model import Reason, Target
-from agent.observe.containers import Containers
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces, own_cookie
 from agent.observe.policy_watch import PolicyWatch
@@ -70,7 +69,7 @@ class Daemon:
         self._counters = Counters(pins)
         seed = self._maps.ensure_seed()
         user_name = UserNames()
-        self._containers = Containers(container_roots(settings), cgroup_mount)
+        self._containers = containers_of(settings, cgroup_mount)
         reader = ProcReader(
             settings.paths.proc,
             cgroup_mount=cgroup_mount,

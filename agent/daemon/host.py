@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.config import Settings
 from agent.model import HostFacts
 from agent.observe.containers import Containers
+from agent.observe.containers.cri import Cri
 from agent.observe.containers.registry import Roots
 from agent.observe.executables import Executables, find_executables
 from agent.observe.hostfacts import Mentions, gather
@@ -39,9 +40,10 @@ def mentions_of(policy: Policy | None) -> Mentions:
     )
 
 
-def container_roots(settings: Settings) -> Roots:
+def containers_of(settings: Settings, cgroup_mount: Path) -> Containers:
     chosen = settings.containers
-    return Roots(chosen.containerd, chosen.docker, chosen.storage, chosen.crun, chosen.runc)
+    roots = Roots(chosen.containerd, chosen.docker, chosen.storage, chosen.crun, chosen.runc)
+    return Containers(roots, cgroup_mount, cri=Cri(chosen.cri))
 
 
 class Host:

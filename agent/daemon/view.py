@@ -226,6 +226,7 @@ class View:
             },
             "containers": {
                 "state": self.containers.roots.found(),
+                "cri": self.containers.cri.about(),
                 "unnamed": len(self.keeper.unnamed),
             },
             "losses": {**self.counters.losses(), **self.event_log.losses()},

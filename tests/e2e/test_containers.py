@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures import cgroups
+from tests.fixtures.cri.recorded import crio
+from tests.fixtures.cri.server import Runtime as Cri
 from tests.fixtures.crun import Runtime
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
@@ -128,6 +130,24 @@ def test_pods_are_named_and_selected_by_what_containerd_keeps(agent: RunningAgen
 def test_an_exclusion_speaks_of_containers_too(agent: RunningAgent, runtime: Runtime) -> None:
     assert run(agent, runtime, "banned", BANNED, "cache", cgroup="cache") == {"allowed": 1}
     assert run(agent, runtime, "banned", BANNED, "web-9", cgroup="web-9") == {"denied": 1}
+
+
+def test_names_of_which_there_is_no_state_come_over_cri(shared_lab: Lab, runtime: Runtime) -> None:
+    """From the first connect on: the runtime knows who it is before there is a cgroup."""
+    lab, socket = shared_lab, shared_lab.directory / "cri.sock"
+    answers = crio(number_of("cart"), "server", "cart-0", "shop", "registry.example/shop:1")
+    answers = {**answers, **crio(number_of("mail"), "server", "mail-0", "shop", "registry.example/mail:1")}
+    settings = {"containers": {**runtime.settings, "cri": str(socket)}}
+    with Cri(socket, answers), lab.agent(POLICY, settings) as agent:
+        for pod, expected in (("cart", "allowed"), ("mail", "denied")):
+            number = number_of(pod)
+            how = {"cgroup": f"kubepods/pod1/crio-{number}.scope", "by_hand": False}
+            assert run(agent, runtime, "by-pod", BY_POD, number, **how) == {expected: 1}
+            told(
+                agent, {"service": "by-pod", "consumer.pod": f"shop/{pod}-0", "consumer.container": "server"}
+            )
+        assert agent.status()["containers"]["cri"]["runtime"] == "cri-o 1.31.0"
+        assert f"CRI: cri-o 1.31.0 ({socket})" in " ".join(agent.licet("status").stdout.split())
 
 
 def test_a_container_without_a_name_follows_on_unresolved_until_it_has_one(

@@ -13,6 +13,7 @@ from agent.model import Container
 from agent.observe.cgroup import directory
 from agent.observe.containers import bare
 from agent.observe.containers.containerd import read_containerd
+from agent.observe.containers.cri import NEVER, Cri
 from agent.observe.containers.docker import read_docker
 from agent.observe.containers.storage import Storage
 from agent.policy.cgroups import container_in
@@ -54,8 +55,15 @@ class Containers:
     A cgroup gives a name away only if nobody without privilege could have made it: in a tree that was
     delegated to a user, any directory may have any name."""
 
-    def __init__(self, roots: Roots, cgroup_mount: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        roots: Roots,
+        cgroup_mount: Path,
+        clock: Callable[[], float] = time.monotonic,
+        cri: Cri | None = None,
+    ) -> None:
         self.roots = roots
+        self.cri = cri or Cri(NEVER)
         self._mount = cgroup_mount
         self._clock = clock
         storage = Storage(roots.storage)
@@ -135,7 +143,7 @@ class Containers:
         # the one that the path names first; containers of the cgroupfs driver do not say whose they are
         order = sorted(self._readers, key=lambda name: name != runtime)
         found = next((one for name in order if (one := self._readers[name](number))), None)
-        return found or Container(number, runtime)
+        return found or self.cri.read(number) or Container(number, runtime)
 
     def _only_root_makes(self, path: str) -> bool:
         """True if every directory above belongs to root, and nobody else may write there."""

@@ -161,7 +161,11 @@ STATUS: Mapping[str, Any] = {
         "last_error": "policy.yaml:3: unknown key 'servces'",
         "reload_failures": 1,
     },
-    "containers": {"state": {"docker": "/var/lib/docker/containers", "crun": ""}, "unnamed": 2},
+    "containers": {
+        "state": {"docker": "/var/lib/docker/containers", "crun": ""},
+        "cri": {"socket": "/run/crio/crio.sock", "runtime": "", "error": "Version: timed out"},
+        "unnamed": 2,
+    },
     "losses": {"ring_full": 0, "event_sink": 5},
     "maps": {"flows": {"entries": 4, "capacity": 65536}},
     "flows": {"open": 4, "opened": 12, "closed": 8, "closed_by_reconciliation": 0},
