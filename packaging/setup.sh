@@ -68,6 +68,14 @@ if [ "$venv" = --list ]; then
 	exit
 fi
 
+is_new_enough() {
+	"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+}
+
+# before anything is installed: an older distribution has not all of the packages, either
+[ ! -x "$python" ] || is_new_enough ||
+	fail "$python is older than Python 3.11; licet runs on Debian 12, Ubuntu 24.04, RHEL 10 and newer"
+
 missing=$(missing_packages)
 if [ -n "$missing" ]; then
 	# one word each from here on
@@ -80,7 +88,6 @@ if [ -n "$missing" ]; then
 fi
 
 [ -x "$python" ] || fail "$python is missing; install python3"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than Python 3.11"
 if [ ! -x "$venv/bin/python" ]; then
 	echo "setup: making $venv"
 	"$python" -m venv --system-site-packages "$venv"

@@ -17,6 +17,8 @@ from agent.export.client import ControlClient
 from agent.export.text import printable
 from agent.model import Mode
 
+SWITCHED_WITHIN_S = 300.0
+"""A switch that comes soon after the start waits until the gates are loaded."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -52,7 +54,7 @@ def mode(
     if for_ is not None and not wanted:
         raise typer.BadParameter("--for needs a mode: licet mode observe --for 10m")
     body = {"mode": wanted, "target": target, "for_s": None if for_ is None else seconds(for_)}
-    control = client(config)
+    control = client(config, timeout_s=SWITCHED_WITHIN_S)
     if not wanted and not reset:
         if target is not None:
             raise typer.BadParameter("--target needs a mode or --reset; `licet mode` shows all targets")

@@ -82,6 +82,11 @@ class ControlClient:
             raise ControlError(f"what answers at {self._path} is no licet daemon: {error}") from error
 
     def _unreachable(self, error: Exception) -> DaemonUnreachable:
+        if isinstance(error, TimeoutError):
+            return DaemonUnreachable(
+                f"the daemon at {self._path} has not answered within {self._timeout_s:g} s; its log says "
+                "what it does"
+            )
         if isinstance(error, PermissionError):
             return DaemonUnreachable(f"{self._path}: only root and the group licet may ask the daemon")
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer"

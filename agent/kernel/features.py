@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from pathlib import Path
 
 from agent.errors import KernelError
 from agent.kernel import libbpf, load, loader
+from agent.kernel.gate_loader import SCHED_CLS
+from agent.kernel.trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
+
+_ANCESTOR_CGROUP_ID = 123  # enum bpf_func_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ def _root() -> str:
 
 def _btf() -> str:
     libbpf.Btf().close()
-    return "/sys/kernel/btf/vmlinux"
+    usual = Path("/sys/kernel/btf/vmlinux")
+    return str(usual) if usual.exists() else "in a file of the kernel's package"
 
 
 def _bcc() -> str:
@@ -69,6 +75,14 @@ def _program(kind: int, attach_type: int = 0) -> Callable[[], str]:
         return "loads"
 
     return attempt
+
+
+def _task_in_sockops() -> str:
+    # r1 = 0; call; r0 = 1; exit
+    code = ((0xB7, 1, 0), (0x85, 0, _ANCESTOR_CGROUP_ID), (0xB7, 0, 1), (0x95, 0, 0))
+    instructions = b"".join(struct.pack("<BBhi", kind, to, 0, value) for kind, to, value in code)
+    os.close(libbpf.load_program("licet_task", loader.SOCK_OPS, instructions, loader.CGROUP_SOCK_OPS))
+    return "allowed"
 
 
 def _fexit() -> str:
@@ -110,8 +124,16 @@ def probe() -> list[Feature]:
         ),
         _try(
             "raw tracepoints",
-            "cgroups made later are found by reconciliation",
+            "nothing: cgroups made later are told of there",
             _program(loader.RAW_TRACEPOINT),
+            required=True,
+        ),
+        _try("sk_lookup", "packets are refused by tc filters alone", _program(SK_LOOKUP, ATTACH_SK_LOOKUP)),
+        _try("tc filter", "packets are refused by the socket gate alone", _program(SCHED_CLS)),
+        _try(
+            "current task in sockops",
+            "who listens is read from the task itself; what another program redirects is judged on arrival",
+            _task_in_sockops,
         ),
         _try("fexit", "kretprobe, else the first send or receive names the acceptor", _fexit),
         _try("kprobes", "the first send or receive names the acceptor (acceptor: always)", _kprobes),

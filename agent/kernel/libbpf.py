@@ -144,6 +144,7 @@ _lib.ring_buffer__new.argtypes = [ct.c_int, _RING_CALLBACK, ct.c_void_p, ct.c_vo
 _lib.ring_buffer__consume.argtypes = [ct.c_void_p]
 _lib.ring_buffer__epoll_fd.argtypes = [ct.c_void_p]
 _lib.ring_buffer__free.argtypes = [ct.c_void_p]
+_lib.libbpf_set_print(None)  # what went wrong is raised, not written to stderr
 _lib.btf__load_vmlinux_btf.restype = ct.c_void_p
 _lib.btf__find_by_name_kind.argtypes = [ct.c_void_p, ct.c_char_p, ct.c_uint32]
 _lib.btf__type_by_id.restype = ct.c_void_p
