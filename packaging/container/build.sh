@@ -13,6 +13,7 @@ out=$(realpath -m "$2")
 cd "$(dirname "$0")/../.."
 release=debian13
 suite=trixie
+mirror=${MIRROR:-http://deb.debian.org/debian}
 folder=$PWD/build/containers
 
 store() {
@@ -35,10 +36,12 @@ minimal_system() {
 	if ! store inspect --type image "$tag" >/dev/null 2>&1; then
 		mkdir -p "$context"
 		set --
-		for left_out in doc man locale; do
+		for left_out in doc info locale man; do
 			set -- "$@" "--dpkgopt=path-exclude=/usr/share/$left_out/*"
 		done
-		mmdebstrap --quiet --variant=minbase "$@" "$suite" "$context/root.tar" "${MIRROR:-http://deb.debian.org/debian}"
+		mmdebstrap --quiet --variant=minbase "$@" --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+			"$suite" "$context/root.tar" "deb $mirror $suite main" "deb $mirror $suite-updates main" \
+			"deb $mirror-security $suite-security main"
 		printf 'FROM scratch\nADD root.tar /\n' >"$context/Containerfile"
 		build "$tag" "$context"
 		rm -r "$context"
@@ -62,10 +65,11 @@ packaging/build.sh "$venv" "$packages" "$release"
 package=$(basename "$packages"/licet_*.deb)
 version=${package#licet_}
 version=${version%%-*}
+depends=$(dpkg-deb --field "$packages/$package" Depends | tr ',' '\n' | sed 's/ *(.*//; s/ *|.*//' | sort -u | tr '\n' ' ')
 base=${BASE:-$(minimal_system)}
 
-build "licet:$version" --build-arg "BASE=$base" --build-arg "PACKAGE=$package" --build-arg "VERSION=$version" \
-	--build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+build "licet:$version" --build-arg "BASE=$base" --build-arg "DEPENDS=$depends" --build-arg "PACKAGE=$package" \
+	--build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
 	--file packaging/container/Containerfile "$packages"
 mkdir -p "$(dirname "$out")"
 rm -f "$out"

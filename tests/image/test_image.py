@@ -7,16 +7,19 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent import __version__
+from tests.fixtures import processes
 from tests.fixtures.config_map import ConfigMap
 from tests.fixtures.crun import Runtime
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import pins_in
+from tests.fixtures.pinned import pinned, still_there
 from tests.fixtures.running_agent import AgentFiles, RunningAgent
 from tests.fixtures.saying import connections, told
 from tests.fixtures.waiting import wait_for
@@ -24,8 +27,10 @@ from tests.image.oci import Unpacked
 from tests.image.pod import runtime_config
 from tests.packaging.chart import Object, container_of, one, pod_of, render
 
-POD = "agent"
+POD, NEXT_POD = "licet-x7f2c", "licet-q9d4m"
 DOCKER = "/var/lib/docker/containers"
+CAPABILITIES = {"DAC_READ_SEARCH": 2, "NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
+"""linux/capability.h"""
 SIBLINGS = {"web-1": "a" * 64, "intruder": "b" * 64}
 SERVICES = """\
 version: 1
@@ -37,9 +42,9 @@ licenses:
 """
 
 
-def values(lab: Lab, mode: str) -> Object:
+def values(lab: Lab, mode: str, *, unload_on_stop: bool = False) -> Object:
     return {
-        "unloadOnStop": True,
+        "unloadOnStop": unload_on_stop,
         "metrics": {"address": "127.0.0.1"},
         "containerState": [DOCKER],
         "policy": {"10-policy.yaml": SERVICES},
@@ -84,39 +89,60 @@ def bpffs(shared_lab: Lab) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What of it the agent's pods share."""
+
+    runtime: Runtime
+    policy: ConfigMap
+    bpffs: Path
+    image: Unpacked
+    agent: RunningAgent
+
+    def start(self, pod: str, *, unload_on_stop: bool) -> None:
+        lab, files = self.runtime.lab, self.agent.files
+        objects = render(values(lab, "observe", unload_on_stop=unload_on_stop))
+        settings = ConfigMap(lab.directory / f"mounted-in-{pod}")
+        settings.put(one(objects, "ConfigMap")["data"])
+        container = container_of(objects)
+        # where tests run, even root may not look into process 1: this process stands for it
+        own = [part.replace("/proc/1/", f"/proc/{os.getpid()}/") for part in container["command"]]
+        config = runtime_config(
+            pod_of(objects),
+            self.image,
+            cgroup=lab.outside_cgroup("kubepods") + f"/{pod}",
+            host_paths={
+                "/run/licet": files.control.parent,
+                "/var/lib/licet": files.directory,
+                "/sys/fs/bpf": self.bpffs,
+                DOCKER: Path(self.runtime.settings["docker"]),
+            },
+            config_maps={"licet": settings.directory, "licet-policy": self.policy.directory},
+            command=[*own, *container["args"]],
+        )
+        self.agent.start(command=self.runtime.command(pod, config))
+
+
 @pytest.fixture(scope="module")
-def agent(
+def node(
     shared_lab: Lab, runtime: Runtime, policy: ConfigMap, bpffs: Path, image: Unpacked
-) -> Iterator[RunningAgent]:
-    shared_lab.serve(shared_lab.host, "::", 7301, uid=1001)
-    objects = render(values(shared_lab, "observe"))
-    settings = ConfigMap(shared_lab.directory / "mounted-settings")
-    settings.put(one(objects, "ConfigMap")["data"])
+) -> Iterator[Node]:
+    """With a server, and the agent's first pod."""
+    server = shared_lab.serve(shared_lab.host, "::", 7301, uid=1001)
     files = AgentFiles(shared_lab.directory / "node", pins=bpffs / "licet")
-    (files.directory / "run").mkdir(parents=True)
-    container = container_of(objects)
-    # where tests run, even root may not look into process 1: this process stands for it
-    own = [part.replace("/proc/1/", f"/proc/{os.getpid()}/") for part in container["command"]]
-    node = {
-        "/run/licet": files.directory / "run",
-        "/var/lib/licet": files.directory,
-        "/sys/fs/bpf": bpffs,
-        DOCKER: Path(runtime.settings["docker"]),
-    }
-    config = runtime_config(
-        pod_of(objects),
-        image,
-        cgroup=shared_lab.outside_cgroup("kubepods") + f"/{POD}",
-        host_paths=node,
-        config_maps={"licet": settings.directory, "licet-policy": policy.directory},
-        command=[*own, *container["args"]],
-    )
-    running = RunningAgent(shared_lab, files)
+    files.control.parent.mkdir(parents=True)
+    made = Node(runtime, policy, bpffs, image, RunningAgent(shared_lab, files))
     try:
-        running.start(command=runtime.command(POD, config))
-        yield running
+        made.start(POD, unload_on_stop=False)
+        yield made
     finally:
         shutil.rmtree(bpffs / "licet", ignore_errors=True)
+        processes.end(server)
+
+
+@pytest.fixture(scope="module")
+def agent(node: Node) -> RunningAgent:
+    return node.agent
 
 
 def refused(lab: Lab, uid: int) -> bool:
@@ -140,6 +166,17 @@ def test_a_command_runs_in_it(runtime: Runtime, agent: RunningAgent) -> None:
     assert status["policy"]["targets"] == 1
     doctor = json.loads(runtime.call_inside(POD, "licet", "doctor", "--json"))
     assert [row["feature"] for row in doctor if row["required"] and not row["found"]] == []
+
+
+def test_it_may_what_the_chart_says_and_no_more(shared_lab: Lab, agent: RunningAgent) -> None:
+    process = Path(f"/proc/{agent.status()['pid']}")
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    wanted = container_of(render(values(shared_lab, "observe")))["securityContext"]["capabilities"]["add"]
+    assert int(status["CapBnd"], 16) == sum(1 << CAPABILITIES[name] for name in wanted)
+    assert status["CapEff"] == status["CapBnd"]
+    assert status["Seccomp"] == "2", "a filter is in force"
+    (root,) = (line for line in (process / "mountinfo").read_text().splitlines() if line.split()[4] == "/")
+    assert "ro" in root.split()[5].split(",")
 
 
 def test_it_sees_and_names_processes_of_the_host_and_containers_beside_it(
@@ -174,21 +211,44 @@ def test_the_fleets_toggle_is_followed(
     assert {"connect", "socket", "tc"} <= attached
 
 
+def test_a_pod_that_ends_lets_nothing_through_and_the_next_one_counts_on(
+    shared_lab: Lab, node: Node, agent: RunningAgent
+) -> None:
+    counted = sum(connections(agent, "db").values())
+    assert agent.terminate() == 0
+    assert refused(shared_lab, 1002)
+    assert not refused(shared_lab, 1001)
+    assert shared_lab.load(shared_lab.remote, shared_lab.host.v4, 7301)["errors"] == {"ECONNREFUSED": 1}
+    node.start(NEXT_POD, unload_on_stop=True)
+    assert sum(connections(agent, "db").values()) == counted + 3
+    assert refused(shared_lab, 1002)
+
+
 def test_a_pod_that_is_told_to_let_go_leaves_nothing(
     shared_lab: Lab, runtime: Runtime, agent: RunningAgent
 ) -> None:
-    assert refused(shared_lab, 1002)
-    agent.terminate()
+    programs, maps = pinned(agent.files.pins)
+    assert agent.terminate() == 0
     assert pins_in(agent.files.pins) == []
+    wait_for(lambda: not still_there(programs, maps), "the kernel has freed programs and maps")
     shown = shared_lab.call(shared_lab.host, ["tc", "filter", "show", "dev", "to-remote", "ingress"])
     assert shown.stdout == ""
     assert not refused(shared_lab, 1002)
     assert sibling(runtime, "intruder") == {}
 
 
-def test_it_is_one_layer_with_no_compiler_beside_bccs(image: Unpacked) -> None:
-    assert image.layers == 1
+def test_it_has_no_compiler_beside_bccs_and_an_upgrade_moves_little(image: Unpacked) -> None:
+    system, dependencies, licet = image.layers
+    assert licet < 15e6 < 25e6 < system < dependencies
     assert image.config["Labels"]["org.opencontainers.image.version"] == __version__
     found = {path.name for folder in ("usr/bin", "usr/local/bin") for path in (image.root / folder).iterdir()}
     assert not {"gcc", "cc", "clang", "ld", "make", "pip", "pip3"} & found
     assert not list((image.root / "var/lib/apt/lists").glob("*_Packages"))
+    assert not (image.root / "tmp/licet.deb").exists()
+
+
+def test_it_has_debians_security_updates_and_copyrights(image: Unpacked) -> None:
+    sources = (image.root / "etc/apt/sources.list").read_text()
+    assert "trixie-security" in sources
+    assert (image.root / "usr/share/doc/python3-bpfcc/copyright").exists()
+    assert (image.root / "usr/share/doc/licet/copyright").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -17,11 +16,11 @@ import pytest
 import yaml
 
 from agent import __version__
-from agent.kernel import libbpf
 from tests.fixtures import processes
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.metrics_text import total
 from tests.fixtures.namespaces import Namespace
+from tests.fixtures.pinned import pinned, still_there
 from tests.installed import packages
 from tests.installed.bare_system import BareSystem
 from tests.installed.packages import NEXT_VERSION
@@ -30,6 +29,7 @@ LICENSED, UNLICENSED = 1001, 1002
 PORT = 7321
 A_SECOND = 500
 """Connections."""
+PINS = "/sys/fs/bpf/licet"
 GATES = ["connect", "bind", "socket", "tc"]
 POLICY = f"""\
 version: 1
@@ -41,7 +41,6 @@ licenses:
   - {{id: acme, product: acme, entitlements: [{{id: use, classes: [internal], principals: [licensed]}}]}}
 enforcement: {{default: enforce}}
 """
-_libbpf = ctypes.CDLL("libbpf.so.1")
 # dpkg's own memory of a package, and logs of what was done, are no part of it
 KEPT_BY_OTHERS = (
     "/var/log/",
@@ -100,33 +99,6 @@ def files_in(archive: Path) -> dict[str, str]:
         return {name: file.read().decode() for name, file in files.items() if file}
 
 
-def in_kernel(bare: BareSystem) -> tuple[set[int], set[int]]:
-    """Ids of the programs and of the maps that are pinned."""
-    pins = bare.path("/sys/fs/bpf/licet/1")
-    found: tuple[set[int], set[int]] = (set(), set())
-    for folder, info, ids in (
-        ("programs", libbpf.program_info, found[0]),
-        ("maps", libbpf.map_info, found[1]),
-    ):
-        for name in os.listdir(pins / folder):
-            fd = libbpf.open_pin(pins / folder / name)
-            ids.add(info(fd).id)
-            os.close(fd)
-    return found
-
-
-def still_there(programs: set[int], maps: set[int]) -> list[str]:
-    """Those that the kernel still has, pinned or not."""
-    found = []
-    for kind, ids in (("prog", programs), ("map", maps)):
-        for one in sorted(ids):
-            fd = getattr(_libbpf, f"bpf_{kind}_get_fd_by_id")(one)
-            if fd >= 0:
-                os.close(fd)
-                found.append(f"{kind} {one}")
-    return found
-
-
 def test_installed_it_works_from_any_folder_and_observes(lab: Lab, bare: BareSystem, deb: Path) -> None:
     bare.install(deb)
     assert bare.run("licet", "version").stdout.strip() == __version__
@@ -175,7 +147,7 @@ def test_an_upgrade_under_traffic_lets_nothing_through_and_counts_on(
         start_load(lab, host, UNLICENSED, host.v4, going),
         start_load(lab, remote, UNLICENSED, host.v6, going),
     ]
-    before = in_kernel(enforcing)
+    before = pinned(enforcing.path(PINS))
     enforcing.install(next_deb)
     at_upgrade = enforcing.metrics()
     # what systemd does then
@@ -196,12 +168,12 @@ def test_an_upgrade_under_traffic_lets_nothing_through_and_counts_on(
     assert enforcing.run("licet", "version").stdout.strip() == NEXT_VERSION
     old = still_there(before[0], set())
     assert old == [], "programs of the version before are still in the kernel"
-    assert sorted(before[1]) == sorted(in_kernel(enforcing)[1]), "maps were not taken over"
+    assert pinned(enforcing.path(PINS))[1] == before[1], "maps were not taken over"
 
 
 def test_removal_while_it_enforces_lets_go_and_purge_leaves_nothing(lab: Lab, enforcing: BareSystem) -> None:
     assert attempt(lab, UNLICENSED) == {"EPERM": 10}
-    ours = in_kernel(enforcing)
+    ours = pinned(enforcing.path(PINS))
     assert still_there(*ours)
     enforcing.dpkg("--remove", "licet")
     assert enforcing.agent.wait(1) == 0
@@ -226,9 +198,9 @@ def test_the_rpm_installs_upgrades_and_goes_by_the_same_scripts(lab: Lab, bare: 
     server = lab.serve(lab.host, "::", PORT, workers=2)
     bare.start_agent()
     # rpm calls the scripts of the new version first, then those of the one before
-    before = in_kernel(bare)
+    before = pinned(bare.path(PINS))
     bare.rpm("--upgrade", next_rpm)
-    assert in_kernel(bare) == before
+    assert pinned(bare.path(PINS)) == before
     assert attempt(lab, UNLICENSED) == {"EPERM": 10}
     assert bare.run("licet", "version").stdout.strip() == NEXT_VERSION
     bare.rpm("--erase", "licet")
