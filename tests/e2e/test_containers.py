@@ -14,7 +14,7 @@ import pytest
 from tests.fixtures import cgroups
 from tests.fixtures.cri.recorded import crio
 from tests.fixtures.cri.server import Runtime as Cri
-from tests.fixtures.crun import Runtime
+from tests.fixtures.crun import Runtime, client
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections, since, told
@@ -66,17 +66,13 @@ def agent(shared_lab: Lab, runtime: Runtime) -> Iterator[RunningAgent]:
         yield running
 
 
-def connect(runtime: Runtime, port: int, count: int = 1) -> list[str]:
-    return ["/load", runtime.lab.host.v4, str(port), "--connections", str(count)]
-
-
 def verdicts(agent: RunningAgent, service: str, before: dict[tuple[str, str], float]) -> dict[str, float]:
     return {decision: count for (_, decision), count in since(before, agent, service).items()}
 
 
 def run(agent: RunningAgent, runtime: Runtime, service: str, port: int, number: str, **how: Any) -> Any:
     before = connections(agent, service)
-    made = runtime.call(number, connect(runtime, port), **how)
+    made = runtime.call(number, client(runtime.lab.host.v4, port), **how)
     assert made["ok"] == 1
     return verdicts(agent, service, before)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures.crun import Runtime
+from tests.fixtures.crun import Runtime, client
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections
@@ -42,7 +42,7 @@ def probe(lab: Lab, port: int, unit: str) -> dict[str, int]:
 
 
 def scrape(runtime: Runtime, number: str) -> dict[str, int]:
-    load = ["/load", runtime.lab.host.v4, str(METRICS)]
+    load = client(runtime.lab.host.v4, METRICS)
     errors: dict[str, int] = runtime.call(
         number, load, cgroup=f"kubepods/cri-containerd-{number}.scope", by_hand=False
     )["errors"]

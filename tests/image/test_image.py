@@ -16,7 +16,7 @@ import pytest
 from agent import __version__
 from tests.fixtures import processes
 from tests.fixtures.config_map import ConfigMap
-from tests.fixtures.crun import Runtime
+from tests.fixtures.crun import Runtime, client
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import pins_in
 from tests.fixtures.pinned import pinned, still_there
@@ -151,7 +151,7 @@ def refused(lab: Lab, uid: int) -> bool:
 
 def sibling(runtime: Runtime, name: str) -> dict[str, int]:
     """Errors of one connection from a container of that name."""
-    load = ["/load", runtime.lab.host.v4, "7301"]
+    load = client(runtime.lab.host.v4, 7301)
     number = SIBLINGS[name]
     errors: dict[str, int] = runtime.call(number, load, cgroup=f"docker-{number}.scope", by_hand=False)[
         "errors"

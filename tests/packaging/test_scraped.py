@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fixtures.crun import Runtime
+from tests.fixtures.crun import Runtime, client
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_prometheus import RunningPrometheus
 from tests.fixtures.waiting import wait_for
@@ -34,7 +34,7 @@ def test_a_violation_reaches_prometheus_and_its_alert_fires(lab: Lab) -> None:
             lambda: set(prometheus.firing()) == {"LicetExposure"}, "the open port is noticed", timeout_s=20
         )
 
-        load = ["/load", lab.host.v4, "7301", "--connections", "3"]
+        load = client(lab.host.v4, 7301, connections=3)
         made = runtime.call(number, load, cgroup=f"docker-{number}.scope", by_hand=False)
         assert made["ok"] == 3
         found = wait_for(
