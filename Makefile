@@ -59,7 +59,7 @@ test-unit: setup-dev ## the tests that need no root
 
 test-vm: test-vm-host test-vm-kernel ## what needs another kernel than this one: Debian's own, emulated (docs/kernels.md)
 
-test-vm-host: need-root $(READY_VM) ## the package under systemd: install, hang, upgrade, reboot, purge; then the demo
+test-vm-host: need-root $(READY_VM) ## the package under systemd: install, hang, upgrade, reboot, purge
 	debs=$$($(BIN)/python -m tests.installed.packages) && \
 		$(BIN)/python $(VM)/run.py --systemd $$(printf -- '--file %s ' $$debs)
 
