@@ -244,7 +244,8 @@ def test_it_has_no_compiler_beside_bccs_and_an_upgrade_moves_little(image: Unpac
     found = {path.name for folder in ("usr/bin", "usr/local/bin") for path in (image.root / folder).iterdir()}
     assert not {"gcc", "cc", "clang", "ld", "make", "pip", "pip3"} & found
     assert not list((image.root / "var/lib/apt/lists").glob("*_Packages"))
-    assert not (image.root / "tmp/licet.deb").exists()
+    assert not (image.root / "package").exists()
+    assert (image.root / "mnt").is_dir()
 
 
 def test_it_has_debians_security_updates_and_copyrights(image: Unpacked) -> None:
