@@ -38,6 +38,8 @@ class Paths(_Section):
     run: Path = Path("/run/licet")
     state: Path = Path("/var/lib/licet")
     pins: Path = Path("/sys/fs/bpf/licet")
+    programs: Path = Path("/var/lib/licet/programs")
+    """What bcc has compiled, for the next start."""
     proc: Path = Path("/proc")
 
 

@@ -1,35 +1,31 @@
-"""The one file that imports bcc: compiles programs, and loads them one by one. Standard library only."""
+"""The one file that imports bcc: compiles programs. Standard library only."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes as ct
 import os
-import socket
+import struct
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from agent.errors import KernelError, PinError
+from agent.errors import KernelError
 from agent.kernel import libbpf
-from agent.kernel.pins import PINNED_MAPS, Pins
+from agent.kernel.code import Code, Function, MapSpec
 from agent.kernel.source import fields_read
 
 # linux/sched.h, linux/mount.h
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 
-Program = tuple[str, int, int, str]
-"""C function, program type, attach type, name."""
-
+# struct bpf_insn: code, registers, offset, value
+_INSTRUCTION = struct.Struct("<BBhi")
+_VALUE_AT = 4
+_LOAD_64, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
 
 OPTIONAL_STRUCTS = frozenset({"mptcp_sock", "mptcp_subflow_context"})
 """Of kernels with CONFIG_MPTCP; the source asks with #ifdef."""
-
-
-class RungRefused(KernelError):
-    """This kernel does not take a rung; the next one is tried."""
 
 
 def open_btf() -> libbpf.Btf:
@@ -45,13 +41,13 @@ def open_btf() -> libbpf.Btf:
 def offset_flags(source: str, btf: libbpf.Btf) -> list[str]:
     """A compiler flag for the offset of each kernel struct field that the source reads."""
     flags = []
-    for struct, name in fields_read(source):
-        offset = btf.offset_of(struct, name)
-        if offset is None and struct in OPTIONAL_STRUCTS:
+    for owner, name in fields_read(source):
+        offset = btf.offset_of(owner, name)
+        if offset is None and owner in OPTIONAL_STRUCTS:
             continue
         if offset is None:
-            raise KernelError(f"this kernel's BTF has no field {struct}.{name}, which licet reads")
-        flags.append(f"-DOFF_{struct}__{name}={offset}")
+            raise KernelError(f"this kernel's BTF has no field {owner}.{name}, which licet reads")
+        flags.append(f"-DOFF_{owner}__{name}={offset}")
     return flags
 
 
@@ -66,120 +62,67 @@ def stand_in_for_kallsyms(folder: Path) -> None:
         libc.mount(os.fsencode(folder / "include/kallsyms"), b"/proc/kallsyms", None, _MS_BIND, None)
 
 
-class Compiled:
-    """One compilation by bcc, with maps of its own until it takes over those that are pinned."""
-
-    def __init__(self, source: str, flags: list[str], folder: Path) -> None:
-        os.environ["BCC_KERNEL_SOURCE"] = str(folder)
-        try:
-            import bcc  # the one place
-        except ImportError as error:
-            raise KernelError(
-                f"this Python ({sys.executable}) cannot import bcc: {error}; install python3-bpfcc "
-                "(PyPI's bcc is another package)"
-            ) from error
-        try:
-            self._bpf = bcc.BPF(text=source.encode(), cflags=[f"-I{folder}/include", *flags])
-        except Exception as error:  # bcc raises bare Exception
-            raise KernelError(f"bcc cannot compile the programs: {error}") from error
-        self._lib = bcc.lib
-        self.version = getattr(bcc, "__version__", "unknown")
-
-    def map_fd(self, name: str) -> int:
-        return int(self._lib.bpf_table_fd(self._bpf.module, name.encode()))
-
-    def take_over_maps(self, pins: Pins) -> list[str]:
-        """Names of those that were not pinned yet. Raises PinError where one has another shape."""
-        left = []
-        for name in PINNED_MAPS:
-            fresh = self.map_fd(name)
-            try:
-                pinned = libbpf.open_pin(pins.map(name))
-            except FileNotFoundError:
-                left.append(name)
-                continue
-            have, want = libbpf.map_info(pinned), libbpf.map_info(fresh)
-            shape = ("type", "key_size", "value_size", "max_entries")
-            for attribute in shape:
-                if getattr(have, attribute) != getattr(want, attribute):
-                    raise PinError(
-                        f"{pins.map(name)}: pinned by another version of licet: its {attribute} is "
-                        f"{getattr(have, attribute)}, this one's is {getattr(want, attribute)}; "
-                        "run `licet unload` first (counters start anew)"
-                    )
-            os.dup2(pinned, fresh)
-            os.close(pinned)
-        return left
-
-    def load(self, function: str, program_type: int, attach_type: int = -1, name: str = "") -> int:
-        """The program's fd. Raises KernelError with what the kernel said.
-
-        Not bcc's own load_func: it attaches by itself what has a well-known name, and takes the target
-        of a tracing program from its name ("kretfunc__FUNCTION")."""
-        lib, module, symbol = self._lib, self._bpf.module, function.encode()
-        fd = lib.bcc_func_load(
-            module,
-            program_type,
-            (name or function).encode(),
-            lib.bpf_function_start(module, symbol),
-            lib.bpf_function_size(module, symbol),
-            lib.bpf_module_license(module),
-            lib.bpf_module_kern_version(module),
-            0,
-            None,
-            0,
-            None,
-            attach_type,
-        )
-        if fd < 0:
-            raise KernelError(f"the kernel refused program {function}: {os.strerror(ct.get_errno())}")
-        return int(fd)
-
-
-class Aside:
-    """Programs compiled and loaded by a child of this process meanwhile: clang takes one CPU, and is not safe
-    in two threads. The child waits for `maps_are_pinned` before it loads."""
-
-    def __init__(self, compile_: Callable[[], Compiled], pins: Pins, programs: Sequence[Program]) -> None:
-        self._programs = programs
-        self._here, there = socket.socketpair()
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._here.close()
-            _load_for(there, compile_, pins, programs)
-            os._exit(0)
-        there.close()
-
-    def maps_are_pinned(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the child has failed: result() says how
-            self._here.sendall(b"!")
-
-    def result(self) -> list[int]:
-        """The fds of the programs, in their order. Raises KernelError with what the child said."""
-        said, fds, _, _ = socket.recv_fds(self._here, 65536, len(self._programs))
-        self.close()
-        if not fds:
-            raise KernelError(said.decode() or "the compiling child died")
-        return list(fds)
-
-    def close(self) -> None:
-        """Ends the child, if it has not ended; may be called twice."""
-        self._here.close()
-        if self._pid:
-            os.waitpid(self._pid, 0)
-            self._pid = 0
-
-
-def _load_for(
-    parent: socket.socket, compile_: Callable[[], Compiled], pins: Pins, programs: Sequence[Program]
-) -> None:
+def compile_code(source: str, flags: Sequence[str], folder: Path) -> Code:
+    """Raises KernelError with what bcc or the compiler says, which is on stderr, too."""
+    os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     try:
-        compiled = compile_()
-        if not parent.recv(1):
-            return  # the parent has failed
-        compiled.take_over_maps(pins)
-        with ThreadPoolExecutor(len(programs)) as pool:  # most of the time is the verifier's
-            fds = list(pool.map(lambda program: compiled.load(*program), programs))
-        socket.send_fds(parent, [b"!"], fds)
-    except (KernelError, OSError) as error:
-        parent.sendall(str(error).encode())
+        import bcc  # the one place
+    except ImportError as error:
+        raise KernelError(
+            f"this Python ({sys.executable}) cannot import bcc: {error}; install python3-bpfcc "
+            "(PyPI's bcc is another package)"
+        ) from error
+    try:
+        bpf = bcc.BPF(text=source.encode(), cflags=[f"-I{folder}/include", *flags])
+    except Exception as error:  # bcc raises bare Exception
+        raise KernelError(f"bcc cannot compile the programs: {error}") from error
+    try:
+        return _taken_from(bcc.lib, bpf.module, getattr(bcc, "__version__", "unknown"))
+    finally:
+        bpf.cleanup()  # bcc has made each map, and written its descriptor into the code
+
+
+def _taken_from(lib: Any, module: Any, compiler: str) -> Code:
+    # these two bcc's Python does not use itself
+    lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ct.c_void_p], ct.c_size_t
+    lib.bpf_table_name.argtypes, lib.bpf_table_name.restype = [ct.c_void_p, ct.c_size_t], ct.c_char_p
+    fds = {
+        name.decode(): int(lib.bpf_table_fd(module, name))
+        for name in (lib.bpf_table_name(module, number) for number in range(lib.bpf_num_tables(module)))
+    }
+    infos = {name: libbpf.map_info(fd) for name, fd in fds.items()}
+    names = {fd: name for name, fd in fds.items()}
+    functions = (lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module)))
+    types = next((info.btf_id for info in infos.values() if info.btf_id), 0)
+    return Code(
+        compiler,
+        {name: _spec_of(info) for name, info in infos.items()},
+        {
+            name.decode(): _function(
+                ct.string_at(lib.bpf_function_start(module, name), lib.bpf_function_size(module, name)), names
+            )
+            for name in functions
+        },
+        libbpf.read_btf(types) if types else b"",
+    )
+
+
+def _spec_of(info: libbpf.MapInfo) -> MapSpec:
+    return MapSpec(
+        info.type,
+        info.key_size,
+        info.value_size,
+        info.max_entries,
+        info.map_flags,
+        info.btf_key_type_id,
+        info.btf_value_type_id,
+    )
+
+
+def _function(instructions: bytes, names: Mapping[int, str]) -> Function:
+    references = tuple(
+        (place * _INSTRUCTION.size + _VALUE_AT, names[value])
+        for place, (code, registers, _, value) in enumerate(_INSTRUCTION.iter_unpack(instructions))
+        if code == _LOAD_64 and registers >> 4 == _MAP_FD
+    )
+    return Function(Function(instructions, references).naming(0 for _ in references), references)

@@ -16,10 +16,12 @@ from typing import Any
 from agent.errors import KernelError, PinError
 from agent.kernel import libbpf
 from agent.kernel.abi import U32
-from agent.kernel.compiler import Compiled, Program, offset_flags, open_btf
+from agent.kernel.compiler import offset_flags, open_btf
 from agent.kernel.gates import BIND, CONNECT, LOOKUP, REWRITTEN
+from agent.kernel.kept import compiled
 from agent.kernel.loader import CGROUP_SOCK_ADDR, CGROUP_SOCK_OPS, SOCK_OPS, answer
 from agent.kernel.pins import Pins
+from agent.kernel.programs import Program
 from agent.kernel.source import GATES, HEADERS, joined
 from agent.kernel.trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
 
@@ -28,7 +30,7 @@ SCHED_CLS = 3
 PROGRAMS: tuple[Program, ...] = (
     *(("refuse_connect", CGROUP_SOCK_ADDR, kind, name) for name, kind in CONNECT.items()),
     *(("refuse_bind", CGROUP_SOCK_ADDR, kind, name) for name, kind in BIND.items()),
-    ("refuse_packet", SCHED_CLS, -1, "refuse_packet"),
+    ("refuse_packet", SCHED_CLS, 0, "refuse_packet"),
     ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, LOOKUP),
     ("judge_rewritten", SOCK_OPS, CGROUP_SOCK_OPS, REWRITTEN),
 )
@@ -41,21 +43,21 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     pins, folder = Pins(Path(job["pins"])), Path(job["bpf"])
     source = joined(folder, (*HEADERS, *GATES))
     with contextlib.closing(open_btf()) as btf:
-        compiled = Compiled(source, offset_flags(source, btf), folder)
-    missing = compiled.take_over_maps(pins)
+        programs = compiled(source, offset_flags(source, btf), folder, Path(job["programs"]))
+    missing = programs.take_over_maps(pins)
     if missing:
         raise PinError(f"{pins.base}: {', '.join(missing)} not pinned; run `licet load`")
     refused = {}
     for program in PROGRAMS:
         name = program[-1]
         try:
-            fd = compiled.load(*program)
+            fd = programs.load(*program)
         except KernelError as error:
             refused[name] = str(error)
             continue
         _replace_pin(pins.program(name), fd)
         if name in CALLED_BY:
-            calls = libbpf.Map.from_fd(compiled.map_fd(CALLED_BY[name]), CALLED_BY[name])
+            calls = libbpf.Map.from_fd(programs.map_fd(CALLED_BY[name]), CALLED_BY[name])
             calls.put(U32.pack(0), U32.pack(fd))
         os.close(fd)
     return {"refused": refused}

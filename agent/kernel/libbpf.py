@@ -21,6 +21,8 @@ _libc = ct.CDLL(None, use_errno=True)
 BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_NO_PREALLOC = 1
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
+TYPES_OF_MAPS = (BPF_MAP_TYPE_ARRAY_OF_MAPS, 13)
+_LOG_BYTES = 64 << 20
 _BPF_STATS_RUN_TIME = 0
 TCX_INGRESS = 46  # enum bpf_attach_type
 _BPF_F_QUERY_EFFECTIVE = 1
@@ -42,7 +44,21 @@ class MapInfo(ct.Structure):
         ("max_entries", ct.c_uint32),
         ("map_flags", ct.c_uint32),
         ("name", ct.c_char * 16),
+        ("ifindex", ct.c_uint32),
+        ("btf_vmlinux_value_type_id", ct.c_uint32),
+        ("netns_dev", ct.c_uint64),
+        ("netns_ino", ct.c_uint64),
+        ("btf_id", ct.c_uint32),
+        ("btf_key_type_id", ct.c_uint32),
+        ("btf_value_type_id", ct.c_uint32),
+        ("pad", ct.c_uint32),
     ]
+
+
+class _BtfInfo(ct.Structure):
+    """struct bpf_btf_info of linux/bpf.h, up to the size."""
+
+    _fields_ = [("btf", ct.c_uint64), ("btf_size", ct.c_uint32), ("id", ct.c_uint32)]
 
 
 class ProgramInfo(ct.Structure):
@@ -100,6 +116,16 @@ class _ProgramLoadOpts(ct.Structure):
         ("attach_btf_id", ct.c_uint32),
         ("attach_prog_fd", ct.c_uint32),
         ("attach_btf_obj_fd", ct.c_uint32),
+        ("fd_array", ct.c_void_p),
+        ("func_info", ct.c_void_p),
+        ("func_info_cnt", ct.c_uint32),
+        ("func_info_rec_size", ct.c_uint32),
+        ("line_info", ct.c_void_p),
+        ("line_info_cnt", ct.c_uint32),
+        ("line_info_rec_size", ct.c_uint32),
+        ("log_level", ct.c_uint32),
+        ("log_size", ct.c_uint32),
+        ("log_buf", ct.c_void_p),
     ]
 
 
@@ -188,6 +214,8 @@ _lib.bpf_prog_load.argtypes = [
     ct.c_size_t,
     ct.POINTER(_ProgramLoadOpts),
 ]
+_lib.bpf_btf_load.argtypes = [ct.c_char_p, ct.c_size_t, ct.c_void_p]
+_lib.bpf_btf_get_fd_by_id.argtypes = [ct.c_uint32]
 _lib.bpf_link_create.argtypes = [ct.c_int, ct.c_int, ct.c_int, ct.c_void_p]
 _lib.bpf_link_update.argtypes = [ct.c_int, ct.c_int, ct.c_void_p]
 _lib.bpf_obj_pin.argtypes = [ct.c_int, ct.c_char_p]
@@ -247,11 +275,26 @@ def load_program(
     name: str, program_type: int, code: bytes, attach_type: int = 0, attach_btf_id: int = 0
 ) -> int:
     """The fd of a program given as instructions, 8 bytes each."""
-    opts = _ProgramLoadOpts(
-        sz=ct.sizeof(_ProgramLoadOpts), expected_attach_type=attach_type, attach_btf_id=attach_btf_id
-    )
+    opts = _load_opts(attach_type, attach_btf_id)
     result = _lib.bpf_prog_load(program_type, name.encode(), b"GPL", code, len(code) // 8, ct.byref(opts))
     return _check(result, f"load {name}")
+
+
+def verifier_log(program_type: int, code: bytes, attach_type: int = 0, attach_btf_id: int = 0) -> str:
+    """What the verifier says of a program."""
+    buffer = ct.create_string_buffer(_LOG_BYTES)
+    opts = _load_opts(attach_type, attach_btf_id)
+    opts.log_level, opts.log_size, opts.log_buf = 1, _LOG_BYTES, ct.addressof(buffer)
+    result = _lib.bpf_prog_load(program_type, b"licet_log", b"GPL", code, len(code) // 8, ct.byref(opts))
+    if result >= 0:
+        os.close(result)
+    return buffer.value.decode(errors="replace")
+
+
+def _load_opts(attach_type: int, attach_btf_id: int) -> _ProgramLoadOpts:
+    return _ProgramLoadOpts(
+        sz=ct.sizeof(_ProgramLoadOpts), expected_attach_type=attach_type, attach_btf_id=attach_btf_id
+    )
 
 
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
@@ -336,13 +379,48 @@ def all_programs() -> Iterator[int]:
 
 
 def map_create(
-    map_type: int, name: str, key_size: int, value_size: int, max_entries: int, flags: int = 0
+    map_type: int,
+    name: str,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    *,
+    inner: int = 0,
+    btf: tuple[int, int, int] = (0, 0, 0),
 ) -> int:
-    opts = _MapCreateOpts(sz=ct.sizeof(_MapCreateOpts), map_flags=flags)
+    """The fd of a new map. `inner`: of a map like those that go into it; `btf`: of the types, and the ids of
+    key and value there."""
+    opts = _MapCreateOpts(sz=ct.sizeof(_MapCreateOpts), map_flags=flags, inner_map_fd=inner)
+    opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf
     result = _lib.bpf_map_create(
         map_type, name.encode()[:15], key_size, value_size, max_entries, ct.byref(opts)
     )
     return _check(result, f"create map {name}")
+
+
+def load_btf(types: bytes) -> int:
+    """The fd of type information for maps."""
+    return _check(_lib.bpf_btf_load(types, len(types), None), "load BTF")
+
+
+def read_btf(number: int) -> bytes:
+    """The type information of this id."""
+    fd = _check(_lib.bpf_btf_get_fd_by_id(number), f"open BTF {number}")
+    try:
+        size = _btf_info(fd).btf_size
+        content = ct.create_string_buffer(size)
+        _btf_info(fd, ct.addressof(content), size)
+        return content.raw
+    finally:
+        os.close(fd)
+
+
+def _btf_info(fd: int, to: int = 0, room: int = 0) -> _BtfInfo:
+    info = _BtfInfo(btf=to, btf_size=room)
+    size = ct.c_uint32(ct.sizeof(info))
+    _check(_lib.bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "BTF info")
+    return info
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from agent.kernel.source import GATES, HEADERS, bpf_folder, joined, source_hash
 SYSTEM_PYTHON = "/usr/bin/python3"
 BPFFS = Path("/sys/fs/bpf")
 _BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
-_LOADER_TIMEOUT_S = 120
+_LOADER_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ def load(settings: Settings, cgroup: Path) -> Manifest:
         "acceptor": settings.acceptor,
         "moved": before is not None and before.cgroup_id != cgroup.stat().st_ino,
         "bpf": str(bpf_folder()),
+        "programs": str(settings.paths.programs),
     }
     manifest = Manifest(**_run_loader(job))
     manifest_path(settings).write_text(json.dumps(_as_json(manifest), indent=1), encoding="utf-8")
@@ -137,7 +138,11 @@ def load_gates(settings: Settings) -> dict[str, str]:
         known = json.loads(gates_path(settings).read_text(encoding="utf-8"))
         if known["source"] == wanted and programs >= set(known["programs"]):
             return dict(known["refused"])
-    job = {"pins": str(settings.paths.pins), "bpf": str(bpf_folder())}
+    job = {
+        "pins": str(settings.paths.pins),
+        "bpf": str(bpf_folder()),
+        "programs": str(settings.paths.programs),
+    }
     refused: dict[str, str] = _run_loader(job, "agent.kernel.gate_loader")["refused"]
     pinned = [name for name in Pins(settings.paths.pins).programs() if name.startswith("refuse_")]
     text = json.dumps({"source": wanted, "programs": pinned, "refused": refused})

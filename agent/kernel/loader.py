@@ -1,11 +1,11 @@
-"""Has the programs compiled, loads, attaches and pins them, then exits: the only process that imports bcc.
+"""Has the programs compiled, if they are not kept from before, loads, attaches and pins them, then exits: the
+only process that imports bcc.
 
 Run as `python -m agent.kernel.loader` with a job as JSON on stdin; prints a manifest as JSON, or
 {"error": …} and exit code 1. Standard library only: it may run with the distribution's own Python.
 
 Maps that are pinned already are taken over, if their sizes are those of this version: flows and counters
-outlive an upgrade of the programs. bcc puts map fds into the code it generates, so a pinned map takes the
-place of the fresh one with dup2, before anything is loaded.
+outlive an upgrade of the programs.
 """
 
 from __future__ import annotations
@@ -24,17 +24,12 @@ from typing import Any
 from agent.errors import KernelError, LicetError
 from agent.kernel import libbpf
 from agent.kernel.abi import SPARE_FLOW, U64
-from agent.kernel.compiler import (
-    Aside,
-    Compiled,
-    Program,
-    RungRefused,
-    offset_flags,
-    open_btf,
-    stand_in_for_kallsyms,
-)
+from agent.kernel.aside import Aside
+from agent.kernel.compiler import offset_flags, open_btf, stand_in_for_kallsyms
 from agent.kernel.gates import BIND, CONNECT
+from agent.kernel.kept import compiled
 from agent.kernel.pins import ABI_VERSION, Pins
+from agent.kernel.programs import Program, Programs
 from agent.kernel.source import HEADERS, joined, source_hash
 
 # linux/bpf.h: enum bpf_prog_type, enum bpf_attach_type
@@ -57,6 +52,10 @@ FREE_RUNGS = ("fexit", "kretprobe")
 AT_RETURN = ("-DACCEPTOR", "-DACCEPTOR_AT_RETURN")
 # where struct pt_regs keeps a return value: x86-64's ax, arm64's x0
 RETURN_REGISTER = {"x86_64": 80, "aarch64": 0}
+
+
+class RungRefused(KernelError):
+    """This kernel does not take a rung; the next one is tried."""
 
 
 @dataclass(slots=True)
@@ -89,6 +88,7 @@ class Loader:
         """The links that are pinned belong to another cgroup; a link can't move."""
         self._acceptor: str = job["acceptor"]
         self._folder = Path(job["bpf"])
+        self._keep = Path(job["programs"])
         self._source = joined(self._folder)
         self._offsets = self._read_offsets()
         self._fresh_maps: list[str] = []
@@ -105,21 +105,21 @@ class Loader:
         self._pins.refuse_other_versions()
         aside = Aside(lambda: self._compile(CONNECT_SIDE), self._pins, CONNECT_PROGRAMS)
         try:
-            compiled, acceptor = self._climb()
+            programs, acceptor = self._climb()
             self._pins.make_folders()
             for name in self._fresh_maps:
-                self._pin(compiled.map_fd(name), self._pins.map(name))
-            make_spare_flows(compiled.map_fd("flows"))
+                self._pin(programs.map_fd(name), self._pins.map(name))
+            make_spare_flows(programs.map_fd("flows"))
             aside.maps_are_pinned()
-            flow_program = compiled.load(*FLOW_PROGRAM)
-            cgroup_mkdir = compiled.load("on_cgroup_mkdir", RAW_TRACEPOINT)
-            acceptor_programs = acceptor.load(compiled)
-            programs = [flow_program, *aside.result()]
+            flow_program = programs.load(*FLOW_PROGRAM)
+            cgroup_mkdir = programs.load("on_cgroup_mkdir", RAW_TRACEPOINT)
+            acceptor_programs = acceptor.load(programs)
+            of_cgroup = [flow_program, *aside.result()]
             if self._moved:  # gates of the old place: behind the new observers is where they belong
                 for name in (*CONNECT, *BIND):
                     self._unpin(self._pins.link(name))
             cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
-            for program, (_, _, attach, name) in zip(programs, CGROUP_PROGRAMS, strict=True):
+            for program, (_, _, attach, name) in zip(of_cgroup, CGROUP_PROGRAMS, strict=True):
                 self._attach_cgroup(name, program, cgroup_fd, attach)
             os.close(cgroup_fd)
             self._attach_tracepoint("cgroup_mkdir", cgroup_mkdir)
@@ -135,7 +135,7 @@ class Loader:
             "cgroup": str(self._cgroup),
             "cgroup_id": self._cgroup.stat().st_ino,
             "kernel": platform.release(),
-            "bcc": compiled.version,
+            "bcc": programs.compiler,
             "hooks": {
                 "connect": "cgroup-link",
                 "flow": "sockops-link",
@@ -148,24 +148,24 @@ class Loader:
             "load_s": round(time.monotonic() - started, 3),
         }
 
-    def _compile(self, programs: tuple[str, ...], flags: tuple[str, ...] = ()) -> Compiled:
-        source = joined(self._folder, (*HEADERS, *programs))
-        return Compiled(source, [*self._offsets, *flags], self._folder)
+    def _compile(self, files: tuple[str, ...], flags: tuple[str, ...] = ()) -> Programs:
+        source = joined(self._folder, (*HEADERS, *files))
+        return compiled(source, [*self._offsets, *flags], self._folder, self._keep)
 
-    def _climb(self) -> tuple[Compiled, Acceptor]:
+    def _climb(self) -> tuple[Programs, Acceptor]:
         """Compile with the best rung for accept() that this kernel takes, found by trying."""
         refused: dict[str, str] = {}
         for acceptor in self._rungs:
             try:
                 acceptor.probe()
-                compiled = self._compile(FLOW_SIDE, acceptor.flags)
-                self._fresh_maps = compiled.take_over_maps(self._pins)
-                acceptor.prepare(compiled)
+                programs = self._compile(FLOW_SIDE, acceptor.flags)
+                self._fresh_maps = programs.take_over_maps(self._pins)
+                acceptor.prepare(programs)
             except (RungRefused, OSError) as error:
                 refused[acceptor.rung] = _reason(error)
                 continue
             acceptor.refused = refused
-            return compiled, acceptor
+            return programs, acceptor
         raise KernelError(f"no rung for accept() works: {refused}")
 
     def _pin(self, fd: int, path: Path) -> None:
@@ -240,10 +240,10 @@ class Acceptor:
     def probe(self) -> None:
         """Raises OSError or RungRefused where it is plain, before compiling, that a rung won't work."""
 
-    def prepare(self, compiled: Compiled) -> None:
+    def prepare(self, programs: Programs) -> None:
         """Raises OSError or RungRefused where the rung turns out not to work."""
 
-    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
+    def load(self, programs: Programs) -> list[tuple[str, int]]:
         """(name, program fd) of each program of the rung."""
         return []
 
@@ -268,8 +268,8 @@ class SocketIo(Acceptor):
         finally:
             os.close(program)
 
-    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
-        return [(name, compiled.load(function, RAW_TRACEPOINT)) for name, function in SOCKET_IO.items()]
+    def load(self, programs: Programs) -> list[tuple[str, int]]:
+        return [(name, programs.load(function, RAW_TRACEPOINT)) for name, function in SOCKET_IO.items()]
 
     def attach(self, name: str, program: int) -> int:
         return libbpf.raw_tracepoint_open(name, program)
@@ -292,9 +292,9 @@ class Fexit(Acceptor):
         finally:
             os.close(program)
 
-    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
-        # bcc takes the function to attach to from the program's name
-        return [("accept", compiled.load("fexit_accept", TRACING, name="kretfunc__inet_csk_accept"))]
+    def load(self, programs: Programs) -> list[tuple[str, int]]:
+        program = programs.load("fexit_accept", TRACING, TRACE_FEXIT, attach_btf_id=self._function_id)
+        return [("accept", program)]
 
     def attach(self, name: str, program: int) -> int:
         return libbpf.raw_tracepoint_open(None, program)
@@ -315,11 +315,11 @@ class Kretprobe(Acceptor):
             raise RungRefused("this kernel is built without kprobes")
         os.close(kretprobe_event("inet_csk_accept"))
 
-    def prepare(self, compiled: Compiled) -> None:
-        self._program = compiled.load("kretprobe_accept", KPROBE)
+    def prepare(self, programs: Programs) -> None:
+        self._program = programs.load("kretprobe_accept", KPROBE)
         self._event = kretprobe_event("inet_csk_accept")
 
-    def load(self, compiled: Compiled) -> list[tuple[str, int]]:
+    def load(self, programs: Programs) -> list[tuple[str, int]]:
         return [("accept", self._program)]
 
     def attach(self, name: str, program: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from tests.bench.conditions import Condition, Traffic
 from tests.bench.spread import Spread, spread
 from tests.fixtures.lab import Lab
+from tests.fixtures.leftovers import KEPT
 from tests.fixtures.running_agent import RunningAgent
 
 RATE = 10_000
@@ -44,10 +46,15 @@ def cpu_percent_under_load(agent: RunningAgent, traffic: Traffic, condition: Con
     }
 
 
-def start_to_protected_s(lab: Lab, policy: str, *, rounds: int) -> Spread:
+def start_to_protected_s(lab: Lab, policy: str, *, rounds: int, compile_: bool) -> Spread:
     """From `licet run` on a host with nothing loaded until programs are attached and the policy is in
-    force: interpreter, compiler and verifier included."""
-    return spread([_timed(lambda: lab.agent(policy), lambda agent: agent.stop()) for _ in range(rounds)])
+    force: interpreter and verifier included, and the compiler, unless what it made is kept."""
+    taken = []
+    for _ in range(rounds):
+        if compile_:
+            shutil.rmtree(KEPT, ignore_errors=True)
+        taken.append(_timed(lambda: lab.agent(policy), lambda agent: agent.stop()))
+    return spread(taken)
 
 
 def _timed(do: Callable[[], RunningAgent], undo: Callable[[RunningAgent], None]) -> float:

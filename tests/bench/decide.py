@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.kernel import abi, libbpf
-from agent.kernel.compiler import Compiled
+from agent.kernel.kept import compiled
 from agent.kernel.maps import PolicyMaps
 from agent.kernel.pins import PINNED_MAPS, Pins
+from agent.kernel.programs import Programs
 from agent.kernel.source import bpf_folder, fields_read, joined
 from agent.model import HostFacts, to_address
 from agent.policy.compile import compile_policy
@@ -53,11 +54,11 @@ class _Question(ct.Structure):
 class Judge:
     """decide.c, loaded, with maps of its own."""
 
-    def __init__(self, compiled: Compiled, pins: Pins) -> None:
+    def __init__(self, programs: Programs, pins: Pins) -> None:
         self._maps = PolicyMaps(pins)
-        self._question = libbpf.Map.from_fd(compiled.map_fd("question"), "question")
-        self._decide = compiled.load("bench_decide", SCHED_CLS)
-        self._empty = compiled.load("bench_empty", SCHED_CLS)
+        self._question = libbpf.Map.from_fd(programs.map_fd("question"), "question")
+        self._decide = programs.load("bench_decide", SCHED_CLS)
+        self._empty = programs.load("bench_empty", SCHED_CLS)
 
     def install(self, grants: int, port: int, consumer: Path) -> None:
         policy = parse_policy(policy_of_grants(grants, port=port, consumer=consumer))
@@ -103,10 +104,10 @@ def _judge() -> Iterator[Judge]:
     pins.make_folders()
     try:
         source = joined(bpf_folder()) + "\n" + (Path(__file__).parent / "decide.c").read_text()
-        compiled = Compiled(source, _offsets(source), bpf_folder())
+        programs = compiled(source, _offsets(source), bpf_folder(), keep=None)
         for name in PINNED_MAPS:
-            libbpf.pin(os.dup(compiled.map_fd(name)), pins.map(name))
-        yield Judge(compiled, pins)
+            libbpf.pin(os.dup(programs.map_fd(name)), pins.map(name))
+        yield Judge(programs, pins)
     finally:
         remove_pins(root)
 

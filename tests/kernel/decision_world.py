@@ -30,7 +30,7 @@ from agent.policy.hashing import string_hash
 from agent.policy.tables import Dimension, Tables
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
-from tests.fixtures.leftovers import BPFFS, remove_pins
+from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins
 from tests.fixtures.names import new_name
 from tests.fixtures.namespaces import Namespace
 
@@ -108,7 +108,9 @@ class World:
         self._cleanup.callback(remove_pins, root)
         settings = Settings(
             scope=Scope(cgroup=self.lab.scope),
-            paths=Paths(run=self.lab.directory / "run", state=self.lab.directory / "state", pins=root),
+            paths=Paths(
+                run=self.lab.directory / "run", state=self.lab.directory / "state", pins=root, programs=KEPT
+            ),
         )
         load(settings, cgroups.directory(self.lab.scope))
         pins = Pins(root)

@@ -16,7 +16,7 @@ from agent.kernel.maps import Counters
 from agent.kernel.pins import Pins
 from tests.fixtures import cgroups
 from tests.fixtures.lab import Lab
-from tests.fixtures.leftovers import BPFFS, pins_in, remove_pins
+from tests.fixtures.leftovers import BPFFS, KEPT, pins_in, remove_pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Loading:
 @contextmanager
 def loading_in(lab: Lab) -> Iterator[Loading]:
     pins = BPFFS / lab.scope.strip("/")
-    paths = Paths(pins=pins, run=lab.directory / "run", state=lab.directory / "state")
+    paths = Paths(pins=pins, run=lab.directory / "run", state=lab.directory / "state", programs=KEPT)
     try:
         yield Loading(lab, Settings(paths=paths, acceptor="never"), cgroups.directory(lab.scope))
     finally:

@@ -17,7 +17,8 @@ from typing import Self
 from agent.config import Paths, Scope, Settings
 from agent.enforce.tc import RunIn, TcGate
 from agent.kernel import abi, libbpf
-from agent.kernel.compiler import Compiled, offset_flags, open_btf
+from agent.kernel.compiler import offset_flags, open_btf
+from agent.kernel.kept import compiled
 from agent.kernel.load import load
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
@@ -30,7 +31,7 @@ from agent.policy.document import parse_policy
 from agent.policy.ids import Ids
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
-from tests.fixtures.leftovers import BPFFS, remove_pins
+from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins
 from tests.fixtures.names import new_name
 
 SCHED_CLS = 3
@@ -90,7 +91,9 @@ class TcWorld:
     def _load(self) -> None:
         root = BPFFS / new_name()
         self._cleanup.callback(remove_pins, root)
-        paths = Paths(run=self.lab.directory / "run", state=self.lab.directory / "state", pins=root)
+        paths = Paths(
+            run=self.lab.directory / "run", state=self.lab.directory / "state", pins=root, programs=KEPT
+        )
         settings = Settings(scope=Scope(cgroup=self.lab.scope), paths=paths)
         load(settings, cgroups.directory(self.lab.scope))
         self.pins = Pins(root)
@@ -107,9 +110,9 @@ class TcWorld:
     def _compile(self) -> int:
         source = joined(bpf_folder(), (*HEADERS, *GATES))
         with closing(open_btf()) as btf:
-            compiled = Compiled(source, offset_flags(source, btf), bpf_folder())
-        assert compiled.take_over_maps(self.pins) == []
-        return compiled.load("refuse_packet", SCHED_CLS)
+            programs = compiled(source, offset_flags(source, btf), bpf_folder(), KEPT)
+        assert programs.take_over_maps(self.pins) == []
+        return programs.load("refuse_packet", SCHED_CLS)
 
     def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = open_in) -> TcGate:
         numbers = self.pins.open_map("tc_netns")

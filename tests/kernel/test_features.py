@@ -18,6 +18,7 @@ from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET
 from tests.kernel.loading import Loading, loading_in
 
+OWN = ("pins", "run", "state", "programs")
 WITHOUT_BTF = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
 
 
@@ -29,7 +30,7 @@ def loading(lab: Lab) -> Iterator[Loading]:
 
 @pytest.fixture
 def config(loading: Loading) -> Path:
-    paths = {name: str(path) for name, path in loading.settings.paths if name in ("pins", "run", "state")}
+    paths = {name: str(path) for name, path in loading.settings.paths if name in OWN}
     written = loading.lab.directory / "config.yaml"
     written.write_text(yaml.safe_dump({"scope": {"cgroup": loading.lab.scope}, "paths": paths}))
     return written

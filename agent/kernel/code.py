@@ -1,0 +1,80 @@
+"""Compiled programs before they are in the kernel: instructions in which maps have names, and what the maps
+are like. Standard library only."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """What BPF_MAP_CREATE is told."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    key_type: int
+    value_type: int
+    """Ids in the BTF of the compilation; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    instructions: bytes
+    """8 bytes each."""
+    references: tuple[tuple[int, str], ...]
+    """(byte offset, map's name): where the descriptor of a map belongs, 4 bytes."""
+
+    def naming(self, fd_of: Iterable[int]) -> bytes:
+        """The instructions with a descriptor at each reference, in their order."""
+        code = bytearray(self.instructions)
+        for (offset, _), fd in zip(self.references, fd_of, strict=True):
+            code[offset : offset + 4] = fd.to_bytes(4, "little")
+        return bytes(code)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One compilation."""
+
+    compiler: str
+    """Version of bcc."""
+    maps: dict[str, MapSpec]
+    functions: dict[str, Function]
+    btf: bytes
+    """Types of keys and values, as BPF_BTF_LOAD takes them; empty: none."""
+
+    def to_json(self) -> str:
+        functions = {
+            name: {"instructions": _text(one.instructions), "references": one.references}
+            for name, one in self.functions.items()
+        }
+        fields = {"compiler": self.compiler, "btf": _text(self.btf), "functions": functions}
+        return json.dumps({**fields, "maps": {name: asdict(one) for name, one in self.maps.items()}})
+
+    @classmethod
+    def from_json(cls, text: str) -> Code:
+        """Raises ValueError, KeyError or TypeError where this is no text of to_json()."""
+        fields: dict[str, Any] = json.loads(text)
+        return cls(
+            compiler=fields["compiler"],
+            maps={name: MapSpec(**one) for name, one in fields["maps"].items()},
+            functions={
+                name: Function(
+                    base64.b64decode(one["instructions"]),
+                    tuple((offset, of) for offset, of in one["references"]),
+                )
+                for name, one in fields["functions"].items()
+            },
+            btf=base64.b64decode(fields["btf"]),
+        )
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()

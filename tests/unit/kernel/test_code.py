@@ -1,0 +1,49 @@
+"""Compiled programs as they are kept."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.kernel import kept
+from agent.kernel.code import Code, Function, MapSpec
+
+CODE = Code(
+    compiler="0.26.0",
+    maps={"flows": MapSpec(1, 8, 400, 65536, 0, 7, 9)},
+    functions={"track": Function(bytes(range(24)), ((4, "flows"), (20, "flows")))},
+    btf=b"\x9f\xeb\x01\x00",
+)
+
+
+def test_it_is_the_same_when_read_again() -> None:
+    assert Code.from_json(CODE.to_json()) == CODE
+
+
+def test_descriptors_go_where_maps_are_named() -> None:
+    code = CODE.functions["track"].naming([0x01020304, 5])
+    assert code[4:8] == b"\x04\x03\x02\x01"
+    assert code[20:24] == b"\x05\0\0\0"
+    assert (code[:4], code[8:20]) == (bytes(range(4)), bytes(range(8, 20)))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"compiler": 1, "maps": {"a": {}}}'])
+def test_what_is_no_code_is_refused(text: str) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Code.from_json(text)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for number in range(kept.MOST + 3):
+        path = tmp_path / f"{number:02}"
+        kept.write(path, CODE)
+        os.utime(path, (number, number))
+    kept.write(tmp_path / "newest", CODE)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == kept.MOST
+    assert (names[0], names[-1]) == ("04", "newest")
+    assert kept.read(tmp_path / "newest") == CODE
+
+
+def test_what_nobody_wrote_is_nothing(tmp_path: Path) -> None:
+    assert kept.read(tmp_path / "none") is None
