@@ -15,6 +15,7 @@ from agent.kernel.pins import PINNED_MAPS, Pins
 Program = tuple[str, int, int, str]
 """C function, program type, attach type, name."""
 
+_END_OF_LOG = 4096
 _SHAPE = ("type", "key_size", "value_size", "max_entries")
 
 
@@ -68,7 +69,8 @@ class Programs:
             return libbpf.load_program(name or function, program_type, code, attach_type, attach_btf_id)
         except OSError as error:
             with contextlib.suppress(OSError):
-                print(libbpf.verifier_log(program_type, code, attach_type, attach_btf_id), file=sys.stderr)
+                said = libbpf.verifier_log(program_type, code, attach_type, attach_btf_id)
+                print(said[-_END_OF_LOG:], file=sys.stderr)
             raise KernelError(
                 f"the kernel refused program {function}: {os.strerror(error.errno or 0)}"
             ) from error

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agent.errors import KernelError
 from agent.kernel import libbpf
+from agent.kernel.code import Code, Function
+from agent.kernel.loader import SOCK_OPS
 from agent.kernel.pins import PINNED_MAPS
+from agent.kernel.programs import Programs
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET
 from tests.kernel.loading import Loading, loading_in
@@ -110,3 +114,11 @@ def test_nobody_else_can_write_what_is_loaded(loading: Loading) -> None:
     folder = loading.settings.paths.programs
     assert folder.stat().st_mode & 0o077 == 0
     assert [path.stat().st_mode & 0o077 for path in folder.iterdir()] == [0, 0]
+
+
+def test_what_the_verifier_says_of_a_refused_program_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    leaves_r0 = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])  # exit
+    programs = Programs(Code("", {}, {"broken": Function(leaves_r0, ())}, b""))
+    with pytest.raises(KernelError, match="the kernel refused program broken: "):
+        programs.load("broken", SOCK_OPS)
+    assert "R0 !read_ok" in capfd.readouterr().err
