@@ -18,7 +18,7 @@ from agent.export.text import printable
 from agent.model import Mode
 
 SWITCHED_WITHIN_S = 300.0
-"""A switch that comes soon after the start waits until the gates are loaded."""
+"""Soon after the start it waits until the gates are loaded: the loader has two minutes, and a second try."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -54,14 +54,14 @@ def mode(
     if for_ is not None and not wanted:
         raise typer.BadParameter("--for needs a mode: licet mode observe --for 10m")
     body = {"mode": wanted, "target": target, "for_s": None if for_ is None else seconds(for_)}
-    control = client(config, timeout_s=SWITCHED_WITHIN_S)
+    control = client(config)
     if not wanted and not reset:
         if target is not None:
             raise typer.BadParameter("--target needs a mode or --reset; `licet mode` shows all targets")
         _show(control.get("/v1/mode"), as_json)
         return
     _ask_first(control, body, yes)
-    answer = control.post("/v1/mode", body)
+    answer = client(config, timeout_s=SWITCHED_WITHIN_S).post("/v1/mode", body)
     if as_json:
         print_json(answer)
     else:

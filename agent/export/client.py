@@ -84,8 +84,8 @@ class ControlClient:
     def _unreachable(self, error: Exception) -> DaemonUnreachable:
         if isinstance(error, TimeoutError):
             return DaemonUnreachable(
-                f"the daemon at {self._path} has not answered within {self._timeout_s:g} s; its log says "
-                "what it does"
+                f"the daemon at {self._path} has not answered within {self._timeout_s:g} s, and may still do "
+                "what it was asked for; its log says what it does"
             )
         if isinstance(error, PermissionError):
             return DaemonUnreachable(f"{self._path}: only root and the group licet may ask the daemon")

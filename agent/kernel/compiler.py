@@ -67,7 +67,7 @@ def compile_code(source: str, flags: Sequence[str], folder: Path) -> Code:
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     try:
         import bcc  # the one place
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # no such module, or a library of it
         raise KernelError(
             f"this Python ({sys.executable}) cannot import bcc: {error}; install python3-bpfcc "
             "(PyPI's bcc is another package)"

@@ -21,7 +21,7 @@ from agent.kernel.source import GATES, HEADERS, bpf_folder, joined, source_hash
 SYSTEM_PYTHON = "/usr/bin/python3"
 BPFFS = Path("/sys/fs/bpf")
 _BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
-_LOADER_TIMEOUT_S = 300
+_LOADER_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ depends=$(dpkg-deb --field "$packages/$package" Depends | tr ',' '\n' | sed 's/ 
 base=${BASE:-$(minimal_system)}
 
 build "licet:$version" --build-arg "BASE=$base" --build-arg "DEPENDS=$depends" --build-arg "PACKAGE=$package" \
+	--build-arg "PACKAGE_SHA256=$(sha256sum "$packages/$package" | cut -c1-64)" \
 	--build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
 	--file packaging/container/Containerfile "$packages"
 mkdir -p "$(dirname "$out")"

@@ -62,6 +62,7 @@ def test_units_are_judged_named_and_refused(enforcing: None) -> None:
     status = machine.licet("status")
     gates = [gate["gate"] for gate in status["gates"] if gate["attached_to"]]
     assert gates == ["connect", "bind", "socket", "tc"]
+    assert len(list(Path("/var/lib/licet/programs").iterdir())) == 3, "as its unit may write"
     # this kernel's sockops programs know no process
     assert CHANGED_ON_ITS_WAY[0] in [one["what"] for one in status["not_covered"]]
     assert machine.complaints() == []

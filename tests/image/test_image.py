@@ -17,7 +17,7 @@ from agent import __version__
 from tests.fixtures import processes
 from tests.fixtures.config_map import ConfigMap
 from tests.fixtures.crun import Runtime, client
-from tests.fixtures.lab import Lab
+from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.leftovers import pins_in
 from tests.fixtures.pinned import pinned, still_there
 from tests.fixtures.running_agent import AgentFiles, RunningAgent
@@ -209,6 +209,7 @@ def test_the_fleets_toggle_is_followed(
     wait_for(lambda: lab.load(lab.remote, lab.host.v4, 7301)["errors"], "another host is refused, too")
     attached = {gate["gate"] for gate in agent.status()["gates"] if gate["attached_to"]}
     assert {"connect", "socket", "tc"} <= attached
+    assert list((agent.files.directory / "programs").iterdir()), "the node keeps what a pod has compiled"
 
 
 def test_a_pod_that_ends_lets_nothing_through_and_the_next_one_counts_on(
@@ -246,6 +247,13 @@ def test_it_has_no_compiler_beside_bccs_and_an_upgrade_moves_little(image: Unpac
     assert not list((image.root / "var/lib/apt/lists").glob("*_Packages"))
     assert not (image.root / "package").exists()
     assert (image.root / "mnt").is_dir()
+
+
+def test_what_runs_in_it_is_this_checkout(image: Unpacked) -> None:
+    sources = [path.relative_to(ROOT) for path in (ROOT / "agent").rglob("*.py")]
+    assert len(sources) > 100
+    for path in sources:
+        assert (image.root / "opt/licet" / path).read_bytes() == (ROOT / path).read_bytes(), path
 
 
 def test_it_has_debians_security_updates_and_copyrights(image: Unpacked) -> None:

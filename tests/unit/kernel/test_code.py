@@ -47,3 +47,51 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 def test_what_nobody_wrote_is_nothing(tmp_path: Path) -> None:
     assert kept.read(tmp_path / "none") is None
+
+
+@pytest.fixture
+def headers(tmp_path: Path) -> Path:
+    (tmp_path / "bpf" / "include").mkdir(parents=True)
+    (tmp_path / "bpf" / "include" / "types.h").write_text("typedef int s32;\n")
+    return tmp_path / "bpf"
+
+
+def test_a_name_is_of_all_that_it_depends_on(headers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(source: str = "int x;", flags: tuple[str, ...] = ("-DA=1",)) -> str:
+        return kept.name_of(source, flags, headers)
+
+    seen = [name(), name("int y;"), name(flags=("-DA=2",))]
+    assert name() == seen[0]
+    for what in ("machine", "release", "version"):
+        with monkeypatch.context() as changed:
+            changed.setattr(f"platform.{what}", lambda: "another")
+            seen.append(name())
+    with monkeypatch.context() as changed:
+        changed.setattr(kept, "LIBRARIES", (headers,))
+        (headers / "libbcc.so.0").write_bytes(b"another")
+        seen.append(name())
+    (headers / "include" / "types.h").write_text("typedef long s32;\n")
+    seen.append(name())
+    assert len(set(seen)) == len(seen)
+
+
+def test_what_somebody_else_could_have_written_is_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "programs"
+    kept.write(folder / "one", CODE)
+    assert kept.read(folder / "one") == CODE
+    for place in (folder, folder / "one"):
+        mode = place.stat().st_mode
+        place.chmod(mode | 0o002)
+        assert kept.read(folder / "one") is None
+        place.chmod(mode)
+    assert kept.read(folder / "one") == CODE
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object, __: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        kept.write(tmp_path / "one", CODE)
+    assert list(tmp_path.iterdir()) == []
