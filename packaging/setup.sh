@@ -68,13 +68,13 @@ if [ "$venv" = --list ]; then
 	exit
 fi
 
-is_new_enough() {
-	"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+refuse_old_python() {
+	"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+		fail "$python is older than Python 3.11; licet runs on Debian 12, Ubuntu 24.04, RHEL 10 and newer"
 }
 
 # before anything is installed: an older distribution has not all of the packages, either
-[ ! -x "$python" ] || is_new_enough ||
-	fail "$python is older than Python 3.11; licet runs on Debian 12, Ubuntu 24.04, RHEL 10 and newer"
+[ ! -x "$python" ] || refuse_old_python
 
 missing=$(missing_packages)
 if [ -n "$missing" ]; then
@@ -88,6 +88,7 @@ if [ -n "$missing" ]; then
 fi
 
 [ -x "$python" ] || fail "$python is missing; install python3"
+refuse_old_python
 if [ ! -x "$venv/bin/python" ]; then
 	echo "setup: making $venv"
 	"$python" -m venv --system-site-packages "$venv"

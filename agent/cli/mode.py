@@ -61,7 +61,7 @@ def mode(
         _show(control.get("/v1/mode"), as_json)
         return
     _ask_first(control, body, yes)
-    answer = client(config, timeout_s=SWITCHED_WITHIN_S).post("/v1/mode", body)
+    answer = control.within(SWITCHED_WITHIN_S).post("/v1/mode", body)
     if as_json:
         print_json(answer)
     else:

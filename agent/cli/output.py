@@ -11,7 +11,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from agent.config import load_settings
-from agent.export.client import TIMEOUT_S, ControlClient
+from agent.export.client import ControlClient
 from agent.export.human import process_name
 from agent.export.text import printable
 
@@ -19,8 +19,8 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 UNBOUNDED = 100_000
 
 
-def client(config: Path | None, *, timeout_s: float = TIMEOUT_S) -> ControlClient:
-    return ControlClient(load_settings(config).control_socket, timeout_s=timeout_s)
+def client(config: Path | None) -> ControlClient:
+    return ControlClient(load_settings(config).control_socket)
 
 
 def print_json(value: object) -> None:

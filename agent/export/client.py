@@ -35,6 +35,10 @@ class ControlClient:
         self._path = control_socket
         self._timeout_s = timeout_s
 
+    def within(self, timeout_s: float) -> ControlClient:
+        """The same, for what takes longer to be answered."""
+        return ControlClient(self._path, timeout_s=timeout_s)
+
     def get(self, path: str) -> Any:
         return self._value("GET", path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,11 +31,11 @@ class Function:
     references: tuple[tuple[int, str], ...]
     """(byte offset, map's name): where the descriptor of a map belongs, 4 bytes."""
 
-    def naming(self, fd_of: Iterable[int]) -> bytes:
-        """The instructions with a descriptor at each reference, in their order."""
+    def naming(self, fd_of: Callable[[str], int]) -> bytes:
+        """The instructions with the descriptor of a map at each reference to it."""
         code = bytearray(self.instructions)
-        for (offset, _), fd in zip(self.references, fd_of, strict=True):
-            code[offset : offset + 4] = fd.to_bytes(4, "little")
+        for offset, name in self.references:
+            code[offset : offset + 4] = fd_of(name).to_bytes(4, "little")
         return bytes(code)
 
 

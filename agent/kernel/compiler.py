@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes as ct
 import os
-import struct
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,7 @@ from agent.kernel.source import fields_read
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 
-# struct bpf_insn: code, registers, offset, value
-_INSTRUCTION = struct.Struct("<BBhi")
-_VALUE_AT = 4
+_VALUE_AT = 4  # of struct bpf_insn
 _LOAD_64, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
 
 OPTIONAL_STRUCTS = frozenset({"mptcp_sock", "mptcp_subflow_context"})
@@ -121,8 +118,8 @@ def _spec_of(info: libbpf.MapInfo) -> MapSpec:
 
 def _function(instructions: bytes, names: Mapping[int, str]) -> Function:
     references = tuple(
-        (place * _INSTRUCTION.size + _VALUE_AT, names[value])
-        for place, (code, registers, _, value) in enumerate(_INSTRUCTION.iter_unpack(instructions))
+        (place * libbpf.INSTRUCTION.size + _VALUE_AT, names[value])
+        for place, (code, registers, _, value) in enumerate(libbpf.INSTRUCTION.iter_unpack(instructions))
         if code == _LOAD_64 and registers >> 4 == _MAP_FD
     )
-    return Function(Function(instructions, references).naming(0 for _ in references), references)
+    return Function(Function(instructions, references).naming(lambda _: 0), references)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,10 +77,13 @@ def _program(kind: int, attach_type: int = 0) -> Callable[[], str]:
 
 
 def _task_in_sockops() -> str:
-    # r1 = 0; call; r0 = 1; exit
-    code = ((0xB7, 1, 0), (0x85, 0, _ANCESTOR_CGROUP_ID), (0xB7, 0, 1), (0x95, 0, 0))
-    instructions = b"".join(struct.pack("<BBhi", kind, to, 0, value) for kind, to, value in code)
-    os.close(libbpf.load_program("licet_task", loader.SOCK_OPS, instructions, loader.CGROUP_SOCK_OPS))
+    code = (
+        libbpf.instruction(0xB7, to=1),  # r1 = 0
+        libbpf.instruction(0x85, value=_ANCESTOR_CGROUP_ID),
+        libbpf.instruction(0xB7, value=1),  # r0 = 1
+        libbpf.instruction(0x95),
+    )
+    os.close(libbpf.load_program("licet_task", loader.SOCK_OPS, b"".join(code), loader.CGROUP_SOCK_OPS))
     return "allowed"
 
 

@@ -22,6 +22,8 @@ BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_NO_PREALLOC = 1
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 TYPES_OF_MAPS = (BPF_MAP_TYPE_ARRAY_OF_MAPS, 13)
+INSTRUCTION = struct.Struct("<BBhi")
+"""struct bpf_insn: code, registers (source in the upper half), offset, value."""
 _LOG_BYTES = 64 << 20
 _BPF_STATS_RUN_TIME = 0
 TCX_INGRESS = 46  # enum bpf_attach_type
@@ -266,9 +268,13 @@ def load_empty_program(program_type: int, attach_type: int = 0, attach_btf_id: i
     """The fd of a program that does nothing and returns 1: to find out by trying what a kernel takes, and
     to measure what a hook costs by itself."""
     # r0 = 1; exit (a tracing program must return 0)
-    value = 0 if attach_btf_id else 1
-    code = struct.pack("<BBhi", 0xB7, 0, 0, value) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    code = instruction(0xB7, value=0 if attach_btf_id else 1) + instruction(0x95)
     return load_program("licet_empty", program_type, code, attach_type, attach_btf_id)
+
+
+def instruction(code: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    """struct bpf_insn of linux/bpf.h."""
+    return INSTRUCTION.pack(code, source << 4 | to, offset, value)
 
 
 def load_program(

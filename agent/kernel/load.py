@@ -111,13 +111,10 @@ def load(settings: Settings, cgroup: Path) -> Manifest:
     ensure_bpffs(settings.paths.pins)
     settings.paths.run.mkdir(parents=True, exist_ok=True)
     before = Manifest.read(manifest_path(settings))
-    job = {
-        "pins": str(settings.paths.pins),
+    job = _job(settings) | {
         "cgroup": str(cgroup),
         "acceptor": settings.acceptor,
         "moved": before is not None and before.cgroup_id != cgroup.stat().st_ino,
-        "bpf": str(bpf_folder()),
-        "programs": str(settings.paths.programs),
     }
     manifest = Manifest(**_run_loader(job))
     manifest_path(settings).write_text(json.dumps(_as_json(manifest), indent=1), encoding="utf-8")
@@ -138,12 +135,7 @@ def load_gates(settings: Settings) -> dict[str, str]:
         known = json.loads(gates_path(settings).read_text(encoding="utf-8"))
         if known["source"] == wanted and programs >= set(known["programs"]):
             return dict(known["refused"])
-    job = {
-        "pins": str(settings.paths.pins),
-        "bpf": str(bpf_folder()),
-        "programs": str(settings.paths.programs),
-    }
-    refused: dict[str, str] = _run_loader(job, "agent.kernel.gate_loader")["refused"]
+    refused: dict[str, str] = _run_loader(_job(settings), "agent.kernel.gate_loader")["refused"]
     pinned = [name for name in Pins(settings.paths.pins).programs() if name.startswith("refuse_")]
     text = json.dumps({"source": wanted, "programs": pinned, "refused": refused})
     gates_path(settings).write_text(text, encoding="utf-8")
@@ -152,6 +144,15 @@ def load_gates(settings: Settings) -> dict[str, str]:
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:
     return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+
+
+def _job(settings: Settings) -> dict[str, Any]:
+    """What both loaders are told."""
+    return {
+        "pins": str(settings.paths.pins),
+        "bpf": str(bpf_folder()),
+        "programs": str(settings.paths.programs),
+    }
 
 
 def _run_loader(job: dict[str, Any], module: str = "agent.kernel.loader") -> dict[str, Any]:

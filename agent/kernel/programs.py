@@ -64,7 +64,7 @@ class Programs:
     ) -> int:
         """The program's fd. Raises KernelError; what the verifier says is on stderr."""
         found = self._code.functions[function]
-        code = found.naming(self.map_fd(of) for _, of in found.references)
+        code = found.naming(self.map_fd)
         try:
             return libbpf.load_program(name or function, program_type, code, attach_type, attach_btf_id)
         except OSError as error:

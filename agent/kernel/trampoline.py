@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 
 from agent.kernel import libbpf
+from agent.kernel.libbpf import instruction
 
 SK_LOOKUP, ATTACH_SK_LOOKUP = 30, 36
 """enum bpf_prog_type, enum bpf_attach_type"""
@@ -23,30 +24,26 @@ _MAP_FD = 1  # BPF_PSEUDO_MAP_FD
 def load_trampoline(cookie: int, note: int, calls: int) -> int:
     """The program's fd; `note` and `calls` are of maps lookup_netns and lookup_calls. Raises OSError."""
     code = [
-        _instruction(0xBF, _R6, _R1),  # r6 = context
-        _instruction(0x62, _R10, offset=-4),  # key 0, on the stack
+        instruction(0xBF, _R6, _R1),  # r6 = context
+        instruction(0x62, _R10, offset=-4),  # key 0, on the stack
         *_wide(_R1, note, _MAP_FD),
-        _instruction(0xBF, _R2, _R10),
-        _instruction(0x07, _R2, value=-4),
-        _instruction(0x85, value=_LOOK_UP),
-        _instruction(0x15, _R0, offset=8),  # no cell: to the end
+        instruction(0xBF, _R2, _R10),
+        instruction(0x07, _R2, value=-4),
+        instruction(0x85, value=_LOOK_UP),
+        instruction(0x15, _R0, offset=8),  # no cell: to the end
         *_wide(_R1, cookie),
-        _instruction(0x7B, _R0, _R1),  # *cell = cookie
-        _instruction(0xBF, _R1, _R6),
+        instruction(0x7B, _R0, _R1),  # *cell = cookie
+        instruction(0xBF, _R1, _R6),
         *_wide(_R2, calls, _MAP_FD),
-        _instruction(0xB7, _R3),
-        _instruction(0x85, value=_TAIL_CALL),
-        _instruction(0xB7, _R0, value=_PASS),  # where the gate is not loaded
-        _instruction(0x95),
+        instruction(0xB7, _R3),
+        instruction(0x85, value=_TAIL_CALL),
+        instruction(0xB7, _R0, value=_PASS),  # where the gate is not loaded
+        instruction(0x95),
     ]
     return libbpf.load_program("licet_lookup", SK_LOOKUP, b"".join(code), ATTACH_SK_LOOKUP)
-
-
-def _instruction(code: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, source << 4 | to, offset, value)
 
 
 def _wide(to: int, value: int, source: int = 0) -> tuple[bytes, bytes]:
     """A constant of 64 bits, or what it stands for."""
     low, high = struct.unpack("<ii", struct.pack("<Q", value))
-    return _instruction(0x18, to, source, value=low), _instruction(0, value=high)
+    return instruction(0x18, to, source, value=low), instruction(0, value=high)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from agent.config import Paths, Settings
 from agent.kernel import libbpf, load
@@ -39,6 +42,18 @@ class Loading:
         changed = self.settings.model_copy(update={"acceptor": acceptor} if acceptor else {})
         return load.load(changed, self.cgroup)
 
+    def config(self) -> Path:
+        """The same as a file for commands."""
+        settings = self.settings
+        fields = {
+            "scope": {"cgroup": self.lab.scope},
+            "paths": {name: str(path) for name, path in settings.paths},
+            "acceptor": settings.acceptor,
+        }
+        written = self.lab.directory / "config.yaml"
+        written.write_text(yaml.safe_dump(fields))
+        return written
+
     def unload(self) -> None:
         load.unload(self.settings)
 
@@ -57,6 +72,13 @@ class Loading:
     def left(self) -> list[Path]:
         root = self.settings.paths.pins
         return pins_in(root) if root.exists() else []
+
+
+def call_hiding(hide: str, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """What came of a command in a mount namespace of its own, where the shell's `hide` was done before."""
+    script = f'{hide} && exec "$@"'
+    own = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    return subprocess.run([*own, *argv], capture_output=True, text=True, check=False, timeout=60)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from agent.daemon.packet_gate import PROGRAM as PACKET
 from agent.kernel import load
@@ -16,10 +15,7 @@ from agent.kernel.features import probe
 from agent.kernel.gates import LOOKUP, REWRITTEN
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET
-from tests.kernel.loading import Loading, loading_in
-
-OWN = ("pins", "run", "state", "programs")
-WITHOUT_BTF = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
+from tests.kernel.loading import Loading, call_hiding, loading_in
 
 
 @pytest.fixture
@@ -28,23 +24,13 @@ def loading(lab: Lab) -> Iterator[Loading]:
         yield one
 
 
-@pytest.fixture
-def config(loading: Loading) -> Path:
-    paths = {name: str(path) for name, path in loading.settings.paths if name in OWN}
-    written = loading.lab.directory / "config.yaml"
-    written.write_text(yaml.safe_dump({"scope": {"cgroup": loading.lab.scope}, "paths": paths}))
-    return written
-
-
 def licet_without_btf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """In a mount namespace of its own, where the kernel's BTF is hidden."""
-    argv = ["unshare", "--mount", "sh", "-c", WITHOUT_BTF, "sh", LICET, *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    return call_hiding("mount -t tmpfs none /sys/kernel/btf", LICET, *arguments)
 
 
 @pytest.mark.parametrize("command", ["load", "run"])
-def test_a_kernel_without_btf_is_refused_in_a_sentence(loading: Loading, config: Path, command: str) -> None:
-    done = licet_without_btf(command, "--config", config)
+def test_a_kernel_without_btf_is_refused_in_a_sentence(loading: Loading, command: str) -> None:
+    done = licet_without_btf(command, "--config", loading.config())
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "licet: the kernel has no BTF (/sys/kernel/btf/vmlinux): licet needs a kernel built with "

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from agent.errors import KernelError
 from agent.kernel import libbpf
@@ -18,9 +17,7 @@ from agent.kernel.pins import PINNED_MAPS
 from agent.kernel.programs import Programs
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET
-from tests.kernel.loading import Loading, loading_in
-
-WITHOUT_COMPILER = 'mount --bind /dev/null "$1" && shift && exec "$@"'
+from tests.kernel.loading import Loading, call_hiding, loading_in
 
 
 @pytest.fixture
@@ -48,13 +45,7 @@ def library(name: str) -> list[str]:
 
 def load_without_compiler(one: Loading) -> subprocess.CompletedProcess[str]:
     """`licet load` where LLVM is an empty file."""
-    paths = {name: str(path) for name, path in one.settings.paths}
-    config = one.lab.directory / "config.yaml"
-    settings = {"scope": {"cgroup": one.lab.scope}, "paths": paths, "acceptor": one.settings.acceptor}
-    config.write_text(yaml.safe_dump(settings))
-    hidden = ["unshare", "--mount", "sh", "-c", WITHOUT_COMPILER, "sh", llvm()]
-    argv = [*hidden, LICET, "load", "--config", config]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    return call_hiding(f"mount --bind /dev/null {llvm()}", LICET, "load", "--config", one.config())
 
 
 def maps_of(one: Loading) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from agent.kernel.code import Code, Function, MapSpec
 CODE = Code(
     compiler="0.26.0",
     maps={"flows": MapSpec(1, 8, 400, 65536, 0, 7, 9)},
-    functions={"track": Function(bytes(range(24)), ((4, "flows"), (20, "flows")))},
+    functions={"track": Function(bytes(range(24)), ((4, "flows"), (20, "uses")))},
     btf=b"\x9f\xeb\x01\x00",
 )
 
@@ -21,7 +21,7 @@ def test_it_is_the_same_when_read_again() -> None:
 
 
 def test_descriptors_go_where_maps_are_named() -> None:
-    code = CODE.functions["track"].naming([0x01020304, 5])
+    code = CODE.functions["track"].naming({"flows": 0x01020304, "uses": 5}.__getitem__)
     assert code[4:8] == b"\x04\x03\x02\x01"
     assert code[20:24] == b"\x05\0\0\0"
     assert (code[:4], code[8:20]) == (bytes(range(4)), bytes(range(8, 20)))
