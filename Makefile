@@ -16,8 +16,8 @@ SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh)
 	$(VM)/initrd-init $(filter-out %.txt %.service,$(wildcard $(VM)/guest-*)) $(wildcard packaging/host/scripts/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run demo test test-unit test-vm test-vm-host test-vm-kernel test-packages packages image test-image lint \
-	format bench manifests clean need-root bpffs
+.PHONY: help setup setup-dev run demo test test-unit test-tree test-vm test-vm-host test-vm-kernel test-packages packages image test-image lint \
+	format bench lock manifests clean need-root bpffs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -52,10 +52,13 @@ demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespace
 	$(BIN)/python -m tests.e2e.demo
 
 test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages and the image: unit, kernel, e2e
-	$(BIN)/python -m pytest -q tests --ignore tests/installed --ignore tests/host --ignore tests/image
+	$(BIN)/python -m pytest -q $(if $(HOST_AGENT),--host-agent) tests --ignore tests/installed --ignore tests/host --ignore tests/image
 
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
+
+test-tree: need-root setup-dev bpffs ## unit and kernel tests with another release's Python, bcc and LLVM, on this kernel
+	packaging/tree.sh $(VENV) $(or $(RELEASE),debian13) -q tests/unit tests/kernel
 
 test-vm: test-vm-host test-vm-kernel ## what needs another kernel than this one: Debian's own, emulated (docs/kernels.md)
 
@@ -94,6 +97,10 @@ format: setup-dev ## let ruff and clang-format put the source in order
 
 bench: need-root setup-dev bpffs $(LOAD) ## measure, and write build/bench.json
 	$(BIN)/python -m tests.bench --output build/bench.json
+
+lock: setup-dev ## resolve anew what packages and image bundle: packaging/requirements.txt, with hashes
+	$(BIN)/uv pip compile --quiet --no-config --upgrade --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make lock" --output-file packaging/requirements.txt pyproject.toml
 
 manifests: setup-dev ## write packaging/kubernetes/licet.yaml from the chart
 	$(BIN)/python packaging/kubernetes/generate.py >packaging/kubernetes/licet.yaml.new

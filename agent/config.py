@@ -4,13 +4,15 @@ agents (tests, a demo, the host's) live side by side."""
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, shown
+from agent.policy.yamltext import Text, Unreadable, read_yaml
+from agent.wording import what_is_wrong
 
 DEFAULT_PATH = Path("/etc/licet/config.yaml")
 
@@ -41,14 +43,24 @@ class Paths(_Section):
     programs: Path = Path("/var/lib/licet/programs")
     """What bcc has compiled, for the next start."""
     proc: Path = Path("/proc")
+    etc: Path = Path("/etc")
+    """Of the host's passwd, group and subuid: members of excluded groups, and subordinate ids."""
 
 
 class Containers(_Section):
     """Where container runtimes keep their state: names and images come from there. What is not there is left
     out; an agent in a container of its own has them mounted elsewhere."""
 
-    containerd: Path = Path("/run/containerd/io.containerd.runtime.v2.task")
-    docker: Path = Path("/var/lib/docker/containers")
+    containerd: tuple[Path, ...] = (
+        Path("/run/containerd/io.containerd.runtime.v2.task"),
+        Path("/run/k3s/containerd/io.containerd.runtime.v2.task"),  # RKE2's, too
+        Path("/run/k0s/containerd/io.containerd.runtime.v2.task"),
+        Path("/var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task"),
+    )
+    docker: tuple[Path, ...] = (
+        Path("/var/lib/docker/containers"),
+        Path("/var/snap/docker/common/var-lib-docker/containers"),
+    )
     storage: tuple[Path, ...] = (
         Path("/run/containers/storage/overlay-containers"),
         Path("/var/lib/containers/storage/overlay-containers"),
@@ -56,9 +68,18 @@ class Containers(_Section):
     """Of CRI-O and podman: the first has the bundles, the second the names."""
     crun: Path = Path("/run/crun")
     runc: Path = Path("/run/runc")
+    cni: Path = Path("/var/lib/cni/results")
+    netavark: Path = Path("/run/containers/networks/firewall/ports")
+    """Of published ports."""
     cri: str = "auto"
     """The socket of Kubernetes' container runtime interface, asked where none of the above knows a name.
-    auto: the first that is there of containerd's, CRI-O's and cri-dockerd's; never: none."""
+    auto: the first that is there of containerd's (also that of k3s, RKE2, k0s and MicroK8s), CRI-O's and
+    cri-dockerd's; never: none."""
+
+    @field_validator("containerd", "docker", mode="before")
+    @classmethod
+    def _may_be_one_folder(cls, folders: object) -> object:
+        return [folders] if isinstance(folders, str) else folders
 
     @field_validator("cri")
     @classmethod
@@ -83,6 +104,8 @@ class Events(_Section):
     service), none otherwise (readable lines on stderr)."""
     flows: bool = False
     """Also an event for every flow that opens or closes (not meant for busy targets)."""
+    args: bool = True
+    """Whether events have the arguments of processes, which may hold secrets."""
     keep: Annotated[int, Field(ge=0, le=100_000)] = 2000
     """How many recent events `licet events` can show."""
 
@@ -101,6 +124,12 @@ class Settings(_Section):
     paths: Paths = Paths()
     listen: str = "127.0.0.1:9477"
     """host:port of /metrics, /healthz and /readyz; port 0 takes a free one (shown by `licet status`)."""
+    health_listen: str = ""
+    """host:port of /healthz and /readyz alone, for probes: a loopback address where strangers reach `listen`,
+    which has both, too. Answered beside the daemon's loop, with 503 once that hangs. Absent: none."""
+    hosts: tuple[str, ...] = ()
+    """Names that /metrics answers to, beside addresses, localhost and this node's name; ["*"]: any, also one
+    that a page in a browser makes up."""
     containers: Containers = Containers()
     intervals: Intervals = Intervals()
     events: Events = Events()
@@ -113,9 +142,11 @@ class Settings(_Section):
     costs: bool = False
     """Hold a BPF_ENABLE_STATS fd, so that licet_bpf_program_* metrics appear."""
 
-    @field_validator("listen")
+    @field_validator("listen", "health_listen")
     @classmethod
-    def _is_host_and_port(cls, listen: str) -> str:
+    def _is_host_and_port(cls, listen: str, info: ValidationInfo) -> str:
+        if not listen and info.field_name == "health_listen":
+            return listen
         host, _, port = listen.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65535:
             raise ValueError(f"{listen!r} is not HOST:PORT, such as 127.0.0.1:9477")
@@ -131,61 +162,34 @@ def load_settings(path: Path | None) -> Settings:
 
     Raises ConfigError naming file, key and cause."""
     chosen = path or DEFAULT_PATH
-    try:
-        text = chosen.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not os.path.lexists(chosen):
         if path is None:
             return Settings()
-        raise ConfigError(f"{chosen}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{chosen}: cannot be read: {error}") from error
+        raise ConfigError(f"{chosen}: no such file")
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw: Any = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{chosen}:{line}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{chosen}: not YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, LookupError, AttributeError) as error:  # from PyYAML
-        raise ConfigError(f"{chosen}: a value that does not fit its tag (as !!int): {error}") from error
-    if raw is None:
-        raw = {}
+        text = read_yaml(chosen)
+    except Unreadable as error:
+        raise ConfigError("\n".join(shown(error.findings))) from error
+    raw = {} if text.data is None else text.data
     if not isinstance(raw, dict):
         raise ConfigError(f"{chosen}:1: expected a mapping of settings, found {type(raw).__name__}")
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as error:
-        details = sorted(error.errors(), key=lambda detail: _line_of(tree, detail["loc"]))
-        mistakes = (_told(chosen, tree, detail) for detail in details)
-        raise ConfigError("\n".join(mistakes)) from error
+        details = sorted(error.errors(), key=lambda detail: text.place(detail["loc"]).line or 0)
+        mistakes = [_told(text, detail) for detail in details]
+        raise ConfigError("\n".join(shown(mistakes))) from error
     return settings
 
 
-def _told(path: Path, tree: yaml.Node | None, detail: Any) -> str:
+def _told(text: Text, detail: Any) -> str:
     key = ".".join(str(part) for part in detail["loc"])
-    return f"{path}:{_line_of(tree, detail['loc'])}: {key}: {_why(detail)}"
-
-
-def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """The line of a setting, or of what stands nearest around it."""
-    line = 1
-    for step in location:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {key.value: (key, value) for key, value in node.value}
-            if step not in pairs:
-                return line
-            key, node = pairs[step]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-    return line
+    return f"{text.place(detail['loc'])}: {key}: {_why(detail)}"
 
 
 def _why(detail: Any) -> str:
     if detail["type"] != "extra_forbidden":
-        return str(detail["msg"]).removeprefix("Value error, ")
+        return what_is_wrong(detail)
     section: type[BaseModel] = Settings
     for step in detail["loc"][:-1]:
         inner = section.model_fields[step].annotation

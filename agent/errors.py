@@ -3,6 +3,10 @@
 Exit codes: 0 fine, 1 failed, 2 usage, 3 the answer is no (a check or a test that did not hold).
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 EXIT_FINE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -38,14 +42,26 @@ class PolicyError(LicetError):
         return f"{where}: {self.reason}" + (f" ({self.remedy})" if self.remedy else "")
 
 
+MOST_SHOWN = 50
+MOST_CHARACTERS = 500
+
+
+def shown(messages: Sequence[object]) -> list[str]:
+    """As many lines as anybody reads: a policy of some kilobytes can be wrong in megabytes."""
+    lines = [str(message) for message in messages[:MOST_SHOWN]]
+    lines = [line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}…" for line in lines]
+    more = len(messages) - len(lines)
+    return [*lines, f"… and {more:,} more: mend these first"] if more else lines
+
+
 class PolicyErrors(LicetError):
-    """Everything wrong with a policy, found in one pass, in file and line order."""
+    """Everything wrong with a policy, in file and line order; the message has the first 50."""
 
     exit_code = EXIT_NO
 
     def __init__(self, errors: list[PolicyError]) -> None:
         self.errors = errors
-        super().__init__("\n".join(str(error) for error in errors))
+        super().__init__("\n".join(shown(errors)))
 
 
 class KernelError(LicetError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 
 Address = ipaddress.IPv6Address
@@ -35,9 +36,21 @@ def to_network(text: str | ipaddress.IPv4Network | ipaddress.IPv6Network) -> Net
     return network
 
 
+def show_time(moment: datetime, timespec: str = "auto") -> str:
+    """RFC 3339, in UTC: 2027-01-01T00:00:00Z. `timespec` as of datetime.isoformat()."""
+    return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 def show_address(address: Address) -> str:
     """The form people write: 10.0.0.1 rather than ::ffff:10.0.0.1."""
     return str(address.ipv4_mapped or address)
+
+
+def show_endpoint(address: Address, port: int, protocol: Protocol) -> str:
+    """10.0.0.1:80/tcp or [::1]:80/tcp."""
+    shown = show_address(address)
+    where = f"[{shown}]" if ":" in shown else shown
+    return f"{where}:{port}/{protocol.name.lower()}"
 
 
 def show_network(network: Network) -> str:
@@ -101,6 +114,8 @@ class ListenerState(StrEnum):
     """What a listener is, judged against the policy. The last three are reasons of a violation."""
 
     DECLARED = "declared"
+    OWNER_UNKNOWN = "owner_unknown"
+    """The policy says who may serve it, and who does is not known (well enough)."""
     UNDECLARED = "undeclared_listener"
     OWNER_MISMATCH = "owner_mismatch"
     EXPOSED = "exposed_port"
@@ -137,7 +152,7 @@ class Container:
 
     id: str
     runtime: str = ""
-    """docker, containerd, cri-o, podman, crun or runc."""
+    """docker, containerd, cri-o, podman, crun, runc, lxc, systemd-nspawn, libvirt-lxc, garden or buildkit."""
     name: str = ""
     image: str = ""
     pod: str = ""
@@ -176,6 +191,15 @@ class Process:
     netns: int = 0
     exe_untrusted: bool = False
     """The path was seen in a mount namespace made without privilege: it proves nothing."""
+    in_pid_namespace: bool = False
+    """In a pid namespace of root's that is not the host's. This and the next two are known of processes that
+    /proc was asked about."""
+    exe_elsewhere: bool = False
+    """The path of its executable does not begin at the host's root directory."""
+    user_owners: tuple[int, ...] = ()
+    """Who owns its user namespace, and each around it, without the host's."""
+    is_whole: bool = False
+    """/proc was asked while it ran this program: nothing that it is judged by is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +215,12 @@ class LocalConsumer:
     """The cgroup2 path of the process and of each ancestor but the root, deepest first."""
     netns: int
     """Network namespace cookie."""
+    in_pid_namespace: bool = False
+    """In a pid namespace that only root could have made and that is not the host's: in a container."""
+    exe_elsewhere: bool = False
+    """The path of its executable does not begin at the host's root directory."""
+    owners: tuple[tuple[int, int], ...] = ()
+    """(uid, gid) of who owns its user namespace, and each around it, without the host's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +241,9 @@ class Destination:
     address: Address
     port: int
     netns: int
+    delivered_in: int = 0
+    """Cookie of the namespace where it is known to arrive, to a socket that takes what is addressed to it; 0:
+    not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +288,8 @@ class Socket:
     uid: int
     netns: int
     v6only: bool = False
+    transparent: bool = False
+    """IP_TRANSPARENT: it takes connections to addresses of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +306,61 @@ class Listener:
     v6only: bool
     owners: tuple[Process, ...] = ()
     """Who holds the socket, first the one that called listen() where that is known."""
+    transparent: bool = False
+
+    uid: int = -1
+    """Of who made the socket; -1: not known."""
+    activated: bool = False
+    """pid 1, or a system .socket unit, called listen() on it for somebody else."""
+    strange: bool = False
+    """No owner of what is served here called listen(), or held it at the last look."""
+    opener: Process | None = None
+    """Who called listen(), as the kernel told it; only where nobody is known to hold the socket."""
 
     @property
     def wildcard(self) -> bool:
         return self.address in (Address(0), Address(MAPPED_PREFIX))
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A port of this host that leads into a container."""
+
+    protocol: Protocol
+    address: Address
+    """On this host."""
+    port: int
+    to: tuple[Address, ...]
+    """The container's."""
+    to_port: int
+    by: str
+    """Who says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A program that is a script: what runs is its interpreter."""
+
+    path: str
+    interpreter: str
+    """Real path."""
+    starts: tuple[str, ...] = ()
+    """Real paths of programs that it runs in its own place, as far as it says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class EphemeralPorts:
+    """What the kernel gives to a socket that asks for no port; without arguments: nothing is known."""
+
+    first: int = 1
+    last: int = 0
+    reserved: tuple[tuple[int, int], ...] = ()
+    """Ranges, both ends included, that it gives to nobody."""
+
+    def gives(self, port: int) -> bool:
+        return self.first <= port <= self.last and not any(
+            first <= port <= last for first, last in self.reserved
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,13 +372,23 @@ class HostFacts:
     addresses: tuple[Address, ...]
     """Addresses of this host's interfaces in that namespace, link-local ones included, without
     loopback (127.0.0.0/8, ::1) and without those on kube-ipvs0."""
+    local_routes: tuple[Network, ...] = ()
+    """What else is delivered to this host: routes of type local, in table local and those of VRFs."""
+    elsewhere: tuple[Address, ...] = ()
+    """What has a local route and is not this host: ClusterIPs on kube-ipvs0."""
     namespaces: tuple[Namespace, ...] = ()
     """The other namespaces."""
     users: Mapping[str, int] = field(default_factory=dict)
     """uid by user name, for every name the policy mentions and the host knows."""
     groups: Mapping[str, int] = field(default_factory=dict)
+    members: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """By gid of a group that is excluded: uids of its members, those whose primary group it is included."""
+    subordinates: Mapping[int, tuple[range, ...]] = field(default_factory=dict)
+    """By uid of a user who is excluded, or such a member: his subordinate uids (subuid(5))."""
     executables: frozenset[str] = frozenset()
     """Real paths of executables known so far (running, named by the kernel, or found by a glob)."""
+    for_anybody: frozenset[str] = frozenset()
+    """Of the executables that selectors mean, those that any user of this host may execute."""
     realpaths: Mapping[str, str] = field(default_factory=dict)
     """For each literal exe path of the policy that is or goes through a symbolic link: where it ends."""
     cgroups: Mapping[str, int] = field(default_factory=dict)
@@ -300,13 +396,23 @@ class HostFacts:
     containers: Mapping[str, Container] = field(default_factory=dict)
     """By the cgroup2 path that is the container's own; those that somebody without privilege could have made
     are left out."""
+    delegated: frozenset[str] = frozenset()
+    """Paths of cgroups in which others than root can make some, or could when some were made."""
     container_netns: Mapping[str, int] = field(default_factory=dict)
     """By the same path: the network namespace of those that a service is at."""
+    published: tuple[Publication, ...] = ()
+    """Ports of this host that lead into containers."""
+    ephemeral: EphemeralPorts = EphemeralPorts()
+    """Of this host's network namespace."""
     boot_offset_ns: int = 0
     """wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME."""
     clock_synced: bool = True
     hash_seed: int = 0
-    """Key of the path and name hashes (agent/kernel/abi.py: name_hash)."""
+    """Key of the path and name hashes (agent/policy/hashing.py)."""
+    scripts: Mapping[str, Script] = field(default_factory=dict)
+    """By exe selector: a script that it finds, where it finds nothing else."""
+    units_at_rest: Mapping[str, str] = field(default_factory=dict)
+    """By unit that the policy names: why no process is in it, if none is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@
 /* The row of unserved that this socket has, if its PASSIVE_ESTABLISHED has been. */
 static __always_inline struct served *unserved_of(void *sk, u64 *cookie)
 {
-	*cookie = 0; /* until somebody asks the kernel for it */
+	/* 0 until somebody asks the kernel for it; one that can't be read is of no flow here */
+	*cookie = 0;
 	READ(*cookie, sk, OFF_sock_common__skc_cookie);
 	return *cookie ? unserved.lookup(cookie) : 0;
 }
@@ -17,7 +18,7 @@ static __always_inline void name_current(struct settings *now, struct identity *
 {
 	struct exe_name name = {};
 
-	read_exe(now, bpf_ktime_get_boot_ns(), &name);
+	read_exe(now, policy_in_force(), bpf_ktime_get_boot_ns(), &name);
 	identify(who, name.path);
 }
 
@@ -66,7 +67,8 @@ static __always_inline int note_accepted(void *sk)
 	name_current(now, &early.who);
 	if (!served) {
 		early.at_ns = bpf_ktime_get_boot_ns();
-		early_acceptors.update(&key, &early);
+		if (early_acceptors.update(&key, &early))
+			lose(LOSS_STORAGE);
 		served = unserved_of(sk, &cookie);
 		if (!served || !take_early(key, &who))
 			return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Connect observer: cgroup/connect4 and connect6, in the context of the process that calls
- * connect(). Judges and counts every attempt of a local consumer; always allows.
+ * connect(). Judges and counts every attempt of a local consumer by TCP; always allows. UDP to a
+ * target is the send observer's.
  */
 
 static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protocol,
@@ -16,19 +17,29 @@ static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protoco
 		.protocol = protocol,
 	};
 
-	READ(cred, task, OFF_task_struct__cred);
-	READ(key.uid, cred, OFF_cred__euid);
+	if (READ(cred, task, OFF_task_struct__cred) || READ(key.uid, cred, OFF_cred__euid))
+		lose(LOSS_IDENTITY);
 	count_edge(&key);
 }
 
-/* Of the connect gate, which runs right behind this program in the same thread. */
-static __always_inline void ask_refusal(u64 cookie, u32 target)
+/* Each connect() is judged for itself. One that failed before its SYN has left its row; who calls
+ * the next one may be somebody else, and go where only the SYN will show that it is a target. A
+ * socket that nobody has asked for its cookie has no row. */
+static __always_inline void forget_earlier(void *sk)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct refusal refusal = {.cookie = cookie, .target = target};
+	struct flow *flow;
+	u64 cookie = 0;
 
-	if (refusals.update(&thread, &refusal))
-		lose(LOSS_REFUSALS);
+	READ(cookie, sk, OFF_sock_common__skc_cookie);
+	if (!cookie)
+		return;
+	rowless.delete(&cookie);
+	flow = flows.lookup(&cookie);
+	if (!flow)
+		return;
+	if (flow->state == FLOW_OPEN) /* its close was hidden by another program */
+		count_closed(flow->verdict.target);
+	flows.delete(&cookie);
 }
 
 static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protocol,
@@ -41,54 +52,51 @@ static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protoc
 
 	if (!flow)
 		return;
-	if (judge_local(flow, slot, target, name, GATE_CONNECT))
-		ask_refusal(cookie, target);
-	else if (flow->state == FLOW_SPARE)
-		rowless.update(&cookie, &now);
-	if (protocol == IPPROTO_UDP)
-		flows.delete(&cookie);
-}
-
-static __always_inline void *kernel_socket(struct bpf_sock_addr *ctx)
-{
-	void *sk = 0;
-
-	READ(sk, ctx, OFF_bpf_sock_addr_kern__sk);
-	return sk;
+	if (judge_local(flow, slot, target, name, GATE_CONNECT, 0))
+		ask_refusal(cookie, target, false);
+	else if (flow->state == FLOW_SPARE && rowless.update(&cookie, &now))
+		lose(LOSS_TUPLES);
+	KEEP(protocol); /* to the end, or LLVM makes code that the verifier follows for a third
+			   longer */
 }
 
 /* Loaded twice, for connect4 and for connect6. */
 int observe_connect(struct bpf_sock_addr *ctx)
 {
 	u16 port = bpf_ntohs(ctx->user_port);
-	u16 protocol = ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol;
+	u64 protocol = ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol;
 	struct settings *now = get_settings();
 	struct exe_name name = {};
 	struct address remote;
 	bool known = declared(port);
-	u32 slot, target = 0;
-	u64 now_ns;
+	u32 slot;
+	u64 policy, now_ns, first, target = 0;
 
 	if (!now || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return PASS;
+	if (ctx->user_family != family_of_hook()) /* EAFNOSUPPORT: nothing is attempted */
+		return PASS;
+	forget_earlier(kernel_socket(ctx));
 	if (!known && !now->edges) {
 		count_unprotected(OUTBOUND);
 		return PASS;
 	}
 	if (!read_sockaddr(ctx, &remote))
 		lose(LOSS_IDENTITY);
-	slot = slot_in_force();
+	policy = policy_in_force();
+	slot = policy & 1;
 	if (known)
 		target = target_of(slot, protocol, port, &remote, bpf_get_netns_cookie(ctx));
+	KEEP(target); /* else LLVM asks twice, and the verifier follows an eighth more */
 	if (!target) {
 		count_unprotected(OUTBOUND);
 		if (!now->edges)
 			return PASS;
 	}
-	if (target && joined_by(kernel_socket(ctx)))
+	if (target && (protocol == IPPROTO_UDP || joins(kernel_socket(ctx), &first)))
 		return PASS;
 	now_ns = bpf_ktime_get_boot_ns();
-	read_exe(now, now_ns, &name);
+	read_exe(now, policy, now_ns, &name);
 	if (target)
 		observe_target(ctx, protocol, &remote, slot, target, &name, now_ns);
 	else

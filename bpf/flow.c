@@ -10,22 +10,31 @@ static __always_inline bool goes_to(struct flow *flow, struct tuple *tuple)
 	return same(&flow->remote, &tuple->remote) && flow->remote_port == tuple->remote_port;
 }
 
+static __always_inline void note_rowless(struct bpf_sock_ops *ctx, struct tuple *tuple)
+{
+	void *sk = kernel_socket_of(ctx);
+
+	note_late(tuple, ROWLESS, is_made_by_user(sk, bpf_get_netns_cookie(ctx)),
+		  sequence_of_syn(sk));
+}
+
 static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 {
-	u64 cookie = bpf_get_socket_cookie(ctx), no_row = ROWLESS;
+	u64 cookie = bpf_get_socket_cookie(ctx), *let_through = 0;
 	struct flow *flow = flows.lookup(&cookie);
 	struct tuple tuple = {};
 
 	read_tuple(ctx, &tuple);
-	if (!flow && rowless.lookup(&cookie)) {
-		late_tuples.update(&tuple, &no_row);
-		return;
-	}
+	if (!flow)
+		let_through = rowless.lookup(&cookie);
 	/* judge_rewritten(), once it is loaded; does not come back */
-	if (!flow || !goes_to(flow, &tuple))
+	if (flow ? !goes_to(flow, &tuple) || is_old(flow->opened_ns)
+		 : !let_through || is_old(*let_through))
 		sockops_calls.call(ctx, 0);
 	if (flow)
 		follow_syn(ctx, cookie, flow, &tuple);
+	else if (let_through)
+		note_rowless(ctx, &tuple);
 }
 
 static __always_inline void on_active(struct bpf_sock_ops *ctx)
@@ -36,6 +45,8 @@ static __always_inline void on_active(struct bpf_sock_ops *ctx)
 	if (!flow || flow->state == FLOW_OPEN)
 		return;
 	flow->state = FLOW_OPEN;
+	if (flow->verdict.enforced) /* it went where no gate is */
+		lose(LOSS_REFUSALS);
 	count_opened(flow->verdict.target);
 	ask_again(ctx);
 	tell_flow(cookie, flow, EVENT_OPEN);
@@ -66,7 +77,7 @@ static __always_inline void count_acceptor(struct served *served, struct identit
 	struct flow *flow = flows.lookup(&served->flow_cookie);
 	u64 zero = 0, *count;
 
-	acceptors.insert(&key, &zero);
+	acceptors.insert(&key, &zero); /* where it is there already: that one */
 	count = acceptors.lookup(&key);
 	if (count)
 		__sync_fetch_and_add(count, 1);
@@ -183,19 +194,36 @@ static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
 	count_edge(&key);
 }
 
-/* The cookie of the flow that a connection arriving here belongs to, if it was made on this host;
- * 0: it came from elsewhere. */
-static __always_inline u64 take_tuple(struct tuple *tuple)
+/* The cookie, or mark, of the attempt that a connection arriving here belongs to, if it was made on
+ * this host; 0: it came from elsewhere. */
+static __always_inline u64 take_tuple(struct bpf_sock_ops *ctx, struct tuple *tuple)
 {
 	u64 *found = tuples.lookup(tuple), cookie;
+	struct flow *flow;
+	u32 next = 0;
 
-	if (!found) {
-		found = late_tuples.lookup(tuple);
-		return found ? *found : 0;
+	READ(next, kernel_socket_of(ctx), OFF_tcp_sock__rcv_nxt);
+	if (found) {
+		cookie = *found;
+		flow = flows.lookup(&cookie);
+		if (flow && flow->sequenced && flow->sequence != next - 1)
+			return 0;
+		if (flow) {
+			tuples.delete(tuple);
+			return cookie;
+		}
 	}
-	cookie = *found;
-	tuples.delete(tuple);
-	return cookie;
+	/* a further subflow is known by itself: see joins() */
+	found = late_tuples.lookup(tuple);
+	return found && *found & ROWLESS && (u32)*found == next - 1 ? *found : 0;
+}
+
+static __always_inline void forget_tuple(struct tuple *tuple, u64 cookie)
+{
+	u64 *found = tuples.lookup(tuple);
+
+	if (found && *found == cookie)
+		tuples.delete(tuple);
 }
 
 /* A consumer closes. Of a connection that the passive side has not met (yet) the tuple is kept for
@@ -208,10 +236,10 @@ static __always_inline void release_tuple(struct bpf_sock_ops *ctx, u64 cookie, 
 	if (flow->verdict.origin == REMOTE || (met && !gate))
 		return;
 	read_tuple(ctx, &tuple);
-	if (!met)
-		tuples.delete(&tuple);
 	if (gate || flow->state == FLOW_OPEN)
-		late_tuples.update(&tuple, &cookie);
+		note_late(&tuple, CLOSED, flow->foreign, flow->sequence);
+	if (!met)
+		forget_tuple(&tuple, cookie);
 }
 
 static __always_inline void on_passive(struct bpf_sock_ops *ctx)
@@ -229,7 +257,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	/* what was connected to there is what is local here */
 	here.netns = is_per_namespace(&here.local) ? bpf_get_netns_cookie(ctx) : 0;
 	turn_round(&here, &there);
-	consumer = take_tuple(&there);
+	consumer = take_tuple(ctx, &there);
 	if (consumer) {
 		on_same_host(ctx, &here, consumer);
 		return;
@@ -237,11 +265,13 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	slot = slot_in_force();
 	netns = bpf_get_netns_cookie(ctx);
 	target = target_of(slot, IPPROTO_TCP, here.local_port, &here.local, netns);
+	if (!target && !is_transparent(kernel_socket_of(ctx)))
+		target = target_delivered(slot, IPPROTO_TCP, here.local_port, netns);
 	if (!target) {
 		note_inbound(ctx);
 		return;
 	}
-	if (joined_by(kernel_socket_of(ctx)))
+	if (joins(kernel_socket_of(ctx), &consumer))
 		return;
 	cookie = bpf_get_socket_cookie(ctx);
 	flow = new_flow(cookie);
@@ -256,7 +286,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 	flow->state = FLOW_OPEN;
 	copy_owner(ctx, &here, flow);
 	if (judge_remote(flow, slot, target))
-		record_attempt(flow, 0);
+		record_remote(flow);
 	count_opened(target);
 	await_acceptor(ctx, cookie, cookie, target);
 	want_close(ctx);
@@ -270,6 +300,10 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 
 	if (ctx->args[1] != BPF_TCP_CLOSE)
 		return;
+	if (ctx->args[0] == BPF_TCP_LISTEN) {
+		forget_listener(ctx);
+		return;
+	}
 	cookie = bpf_get_socket_cookie(ctx);
 	flow = flows.lookup(&cookie);
 	if (!flow)
@@ -282,61 +316,27 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 	flows.delete(&cookie);
 }
 
-/* Can another socket listen at the same place? Where the kernel can't say (before 6.1): yes. */
-static __always_inline bool shares_place(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
-{
-	int reuse_port = 0;
-
-	return sk->bound_dev_if ||
-	       bpf_getsockopt(ctx, SOL_SOCKET, SO_REUSEPORT, &reuse_port, sizeof(reuse_port)) ||
-	       reuse_port;
-}
-
-/* Only for a declared port: the others' connections shall not pay for a name. A port that is
- * declared later gets its owner from user space. */
-static __always_inline void store_owner(struct bpf_sock_ops *ctx, struct tuple *here,
-					struct identity *owner, u64 now)
-{
-	struct owner_key key = {
-		.netns = owner->netns,
-		.address = here->local,
-		.port = here->local_port,
-	};
-	struct listener_owner row = {.since_ns = now, .process = *owner};
-	struct bpf_sock *sk = ctx->sk;
-	struct identity *stored;
-
-	if (!sk || !declared(here->local_port))
-		return;
-	if (owners.update(&key, &row))
-		lose(LOSS_STORAGE);
-	if (!shares_place(ctx, sk))
-		return;
-	stored = socket_owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (stored)
-		*stored = *owner;
-	else
-		lose(LOSS_STORAGE);
-}
-
 static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 {
 	struct settings *now = get_settings();
+	struct owner_key place = {};
 	struct identity owner = {};
 	struct exe_name name = {};
-	struct tuple tuple = {};
 	u64 now_ns;
 
 	if (!now)
 		return;
 	now_ns = bpf_ktime_get_boot_ns();
-	read_exe(now, now_ns, &name);
+	read_exe(now, policy_in_force(), now_ns, &name);
 	identify_unaided(&owner, name.path);
 	owner.netns = bpf_get_netns_cookie(ctx);
-	read_tuple(ctx, &tuple);
-	store_owner(ctx, &tuple, &owner, now_ns);
-	tell_listener(EVENT_LISTEN, &owner, bpf_get_socket_cookie(ctx), &tuple.local,
-		      tuple.local_port, now_ns);
+	if (read_place(ctx, &place))
+		note_listener(ctx, &place, &owner, now_ns);
+	tell_listener(EVENT_LISTEN, 0, &owner, bpf_get_socket_cookie(ctx), &place.address,
+		      IPPROTO_TCP, place.port, now_ns);
+	if (declared(place.port))
+		listen_calls.call(ctx,
+				  0); /* judge_listener(), once it is loaded; does not come back */
 }
 
 int track_flows(struct bpf_sock_ops *ctx)

@@ -20,6 +20,16 @@ static __always_inline void read_tuple(struct bpf_sock_ops *ctx, struct tuple *t
 		tuple->netns = bpf_get_netns_cookie(ctx);
 }
 
+/* connect() and its SYN are microseconds apart. */
+#define SYN_FOLLOWS_NS 10000000ULL
+
+/* Was this said so long before the SYN that it may not hold any more? With TCP_FASTOPEN_CONNECT,
+ * connect() sends nothing before the first write. */
+static __always_inline bool is_old(u64 said_ns)
+{
+	return bpf_ktime_get_boot_ns() - said_ns > SYN_FOLLOWS_NS;
+}
+
 /* Ask for the close of this socket, keeping what other programs have asked for. */
 static __always_inline void want_close(struct bpf_sock_ops *ctx)
 {
@@ -47,13 +57,29 @@ static __always_inline void *kernel_socket_of(struct bpf_sock_ops *ctx)
 	return sk;
 }
 
+/* The initial sequence number of the SYN that is about to leave. */
+static __always_inline u32 sequence_of_syn(void *sk)
+{
+	u32 sequence = 0;
+
+	READ(sequence, sk, OFF_tcp_sock__write_seq);
+	return sequence;
+}
+
 static __always_inline void follow_syn(struct bpf_sock_ops *ctx, u64 cookie, struct flow *flow,
 				       struct tuple *tuple)
 {
+	void *sk = kernel_socket_of(ctx);
+
 	flow->local = tuple->local;
 	flow->local_port = tuple->local_port;
+	flow->remote = tuple->remote; /* 0.0.0.0 and what a load balancer changed: where it goes */
+	flow->remote_port = tuple->remote_port;
+	flow->sequence = sequence_of_syn(sk);
+	flow->sequenced = true;
+	flow->foreign = is_made_by_user(sk, flow->consumer.netns);
 	flow->state = FLOW_SYN;
-	if (tuples.update(tuple, &cookie))
+	if (flow->foreign ? tuples.insert(tuple, &cookie) : tuples.update(tuple, &cookie))
 		lose(LOSS_TUPLES);
 	want_close(ctx);
 }

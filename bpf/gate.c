@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Connect gate: cgroup/connect4 and connect6, attached behind the observer and only while something
- * enforces. It decides nothing: it carries out what the observer has decided for this very attempt.
+ * Connect gate: cgroup/connect4 and connect6, and sendmsg4 and sendmsg6 of UDP, attached behind the
+ * observers and only while something enforces. It decides nothing: it carries out what the observer
+ * has decided for this very attempt.
  */
 
-/* Loaded twice, for connect4 and for connect6. */
+/* Loaded for each of these hooks. */
 int refuse_connect(struct bpf_sock_addr *ctx)
 {
 	u64 thread = bpf_get_current_pid_tgid(), cookie = bpf_get_socket_cookie(ctx);
 	struct refusal *refusal = refusals.lookup(&thread);
 	struct flow *flow;
-	u32 target;
+	u32 target, again;
 
 	if (!refusal)
 		return PASS;
 	target = refusal->cookie == cookie ? refusal->target : 0;
+	again = refusal->again;
 	refusals.delete(&thread);
 	if (!target) /* left by an attempt that no gate was behind */
 		return PASS;
 	flow = flows.lookup(&cookie);
 	if (flow && flow->state == FLOW_ATTEMPT)
 		flows.delete(&cookie);
-	count_refused(target, GATE_CONNECT);
+	if (!again)
+		count_refused(target, GATE_CONNECT);
 	return REFUSE;
 }

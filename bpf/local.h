@@ -2,9 +2,10 @@
 /* Judging a consumer on this host: the current task. */
 
 /* Its executable; told before any event that speaks of it. */
-static __always_inline void read_exe(struct settings *settings, u64 now, struct exe_name *name)
+static __always_inline void read_exe(struct settings *settings, u64 policy, u64 now,
+				     struct exe_name *name)
 {
-	if (exe_of_current(settings->seed, now, name))
+	if (exe_of_current(settings->seed, policy, now, name))
 		tell_name(name->path);
 }
 
@@ -24,26 +25,45 @@ static __always_inline struct flow *new_local_flow(u64 cookie, u64 now, struct a
 	return flow;
 }
 
-/* Judges and counts; true: `gate` is to refuse it. */
-static __always_inline bool judge_local(struct flow *flow, u32 slot, u32 target,
-					struct exe_name *name, u32 gate)
+/* What a verdict says, in a word, for there is no room for it on the stack; 0: nothing. */
+static __always_inline u32 said_in(struct verdict *verdict)
+{
+	return 1U << 16 | (u32)verdict->decision << 8 | verdict->reason;
+}
+
+/* Judges, and says whether `gate` is to refuse it (verdict.enforced). False: tables are
+ * inconsistent. `groups`: the task's, which an event of it tells. */
+static __always_inline bool decide_local(struct flow *flow, u32 slot, u32 target,
+					 struct exe_name *name, u32 gate, void **groups,
+					 bool *refused)
 {
 	struct verdict *verdict = &flow->verdict;
 	struct tables tables;
 	struct target_row *row;
-	void *groups;
-	bool refused;
 
 	verdict->target = target;
-	groups = identify(&flow->consumer, name->path);
+	*groups = identify(&flow->consumer, name->path);
 	if (!open_tables(slot, &tables) || !(row = find(tables.rows, &target))) {
 		lose(LOSS_NO_ROW);
 		return false;
 	}
 	verdict->origin = flow->consumer.netns == row->home_netns ? LOOPBACK : CONTAINER;
-	local_set(&tables, row, &flow->consumer, name, groups, verdict, &flow->clauses);
+	local_set(&tables, row, &flow->consumer, name, *groups, true, verdict, &flow->clauses);
 	decide(&tables, row, &flow->clauses, verdict, flow->opened_ns);
-	refused = refuses(row, verdict, gate, flow->remote_port, flow->opened_ns);
-	record_attempt(flow, groups);
+	*refused = refuses(row, verdict, gate, flow->remote_port, flow->opened_ns);
+	return true;
+}
+
+/* Judges, and counts what is not as was said `before`, or 0; true: `gate` is to refuse it. */
+static __always_inline bool judge_local(struct flow *flow, u32 slot, u32 target,
+					struct exe_name *name, u32 gate, u32 before)
+{
+	void *groups;
+	bool refused;
+
+	if (!decide_local(flow, slot, target, name, gate, &groups, &refused))
+		return false;
+	if (said_in(&flow->verdict) != before)
+		record_local(flow, groups);
 	return refused;
 }

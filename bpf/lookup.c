@@ -6,38 +6,20 @@
  * It is not told in which namespace it runs; the small program that calls it there is
  * (agent/kernel/trampoline.py), and notes it.
  *
- * It may run more than once for one connection: what the tc gate has said of the SYN stands, and
- * a refusal of this gate is noted under the tuple, with no namespace and the time for a sequence,
- * so that it counts once.
+ * It may run more than once for one connection: for a SYN that the tc gate has let by, which is not
+ * judged again if it comes at once; for a SYN and, where cookies are sent for it (SYN flood), for
+ * the ACK one round trip later, which looks the same; for stray segments. So each run must come to
+ * the same result: by the attempt it comes from, or by its address. A refusal is noted under the
+ * tuple, so that it counts once.
  */
 
-#define MS_SHIFT 20
-#define SAME_SYN                                                                                   \
-	3 /* ms: runs for one packet are microseconds apart, a SYN sent again comes later */
-
-static __always_inline void read_lookup(struct bpf_sk_lookup *ctx, struct tuple *here)
+/* Would the listener that this goes to take what is addressed to others? There is no socket yet. */
+static __always_inline bool goes_to_transparent(struct tuple *here, u64 netns)
 {
-	if (ctx->family == AF_INET) {
-		here->local.w[2] = here->remote.w[2] = bpf_htonl(0xffff);
-		here->local.w[3] = ctx->local_ip4;
-		here->remote.w[3] = ctx->remote_ip4;
-	} else {
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			here->local.w[i] = *(volatile u32 *)&ctx->local_ip6[i];
-			here->remote.w[i] = *(volatile u32 *)&ctx->remote_ip6[i];
-		}
-	}
-	here->local_port = ctx->local_port;
-	here->remote_port = bpf_ntohs(ctx->remote_port);
-}
+	struct taker listener = {};
 
-static __always_inline u64 noted_netns(void)
-{
-	u32 zero = 0;
-	u64 *netns = lookup_netns.lookup(&zero);
-
-	return netns ? *netns : 0;
+	find_taker(here, netns, &listener);
+	return listener.flags & LISTENER_TRANSPARENT;
 }
 
 /* `known`: a packet of a connection that was an attempt of its own, and comes after it is closed.
@@ -45,7 +27,6 @@ static __always_inline u64 noted_netns(void)
 static __always_inline bool refuses_remote(struct tuple *here, u64 netns, u32 slot, u32 target,
 					   bool known, struct judged_syn *said)
 {
-	struct judged_syn now = {.refused = true};
 	struct target_row *row;
 	struct flow *flow = packet_row(here, netns);
 
@@ -54,13 +35,32 @@ static __always_inline bool refuses_remote(struct tuple *here, u64 netns, u32 sl
 	row = judge_remote(flow, slot, target);
 	if (!row || !refuses(row, &flow->verdict, GATE_SOCKET, here->local_port, flow->opened_ns))
 		return false;
-	now.sequence = flow->opened_ns >> MS_SHIFT;
-	if (known || (said && now.sequence - said->sequence < SAME_SYN))
+	if (known || !is_fresh_syn(here, netns, said, flow->opened_ns))
 		return true;
-	judged_syns.update(here, &now);
 	count_refused(target, GATE_SOCKET);
-	record_attempt(flow, 0);
+	record_remote(flow);
 	return true;
+}
+
+/* By the consumer's own right. */
+static __always_inline bool refuses_consumer(struct tuple *here, u64 netns, u32 slot, u32 target,
+					     struct judged_syn *said)
+{
+	struct flow *flow;
+	u64 cookie;
+
+	if (said && speaks_in(said, netns) && has_passed(said, bpf_ktime_get_boot_ns()) &&
+	    has_gate(GATE_TC)) {
+		said->time_ns = 0; /* of this SYN, not of the next one */
+		return false;
+	}
+	cookie = cookie_of_tuple(here);
+	if (is_mark(cookie, ROWLESS))
+		return false;
+	flow = flows.lookup(&cookie);
+	if (flow && speaks_for(flow, here, target, netns, said))
+		return refuses_local(flow, slot, here->local_port, true, GATE_SOCKET);
+	return refuses_remote(here, netns, slot, target, is_mark(cookie, CLOSED), said);
 }
 
 int refuse_lookup(struct bpf_sk_lookup *ctx)
@@ -68,32 +68,25 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 	struct judged_syn *said;
 	struct tuple here = {};
 	u32 slot, target;
-	struct flow *flow;
-	u64 netns, cookie;
+	u64 netns;
 
+	if (ctx->protocol == IPPROTO_UDP)
+		arrival_calls.call(ctx, REFUSE_ARRIVAL); /* back here where it is not loaded */
 	if (ctx->protocol != IPPROTO_TCP || !declared(ctx->local_port))
 		return SK_PASS;
 	netns = noted_netns();
 	read_lookup(ctx, &here);
 	slot = slot_in_force();
 	target = target_of(slot, IPPROTO_TCP, here.local_port, &here.local, netns);
+	if (!target && !goes_to_transparent(&here, netns))
+		target = target_delivered(slot, IPPROTO_TCP, here.local_port, netns);
 	if (!target)
 		return SK_PASS;
 	if (is_per_namespace(&here.local))
 		here.netns = netns;
 	said = judged_syns.lookup(&here);
-	if (said && said->netns) {
-		if (said->refused)
-			return SK_DROP;
-		judged_syns.delete(&here); /* of this SYN, not of the next one */
-		return SK_PASS;
-	}
-	cookie = cookie_of_tuple(&here);
-	if (cookie == ROWLESS)
-		return SK_PASS;
-	flow = flows.lookup(&cookie);
-	if (flow)
-		return refuses_local(flow, slot, here.local_port, true, GATE_SOCKET) ? SK_DROP
-										     : SK_PASS;
-	return refuses_remote(&here, netns, slot, target, cookie, said) ? SK_DROP : SK_PASS;
+	if (refuses_consumer(&here, netns, slot, target, said) ||
+	    refuses_misled(&here, netns, slot, target, said))
+		return SK_DROP;
+	return SK_PASS;
 }

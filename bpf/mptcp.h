@@ -4,27 +4,28 @@
  * judged. They are no attempts of their own, and go where the first one may go.
  */
 
-/* The cookie of the first subflow of the connection that this one joins, or 0. `sk` is the kernel's
- * struct sock. */
-static __always_inline u64 joined_by(void *sk)
+/* Is this a further subflow? Where that can't be read it is judged for itself. first_cookie is that
+ * of the connection's first subflow, or 0 where nobody has asked for it: no attempt, since it goes
+ * to no service. `sk` is the kernel's struct sock. */
+static __always_inline bool joins(void *sk, u64 *first_cookie)
 {
-	u64 cookie = 0;
+	*first_cookie = 0;
 #ifdef OFF_mptcp_sock__first /* a kernel with MPTCP */
 	void *ops = 0, *subflow = 0, *connection = 0, *first = 0;
 	u64 name = 0, mptcp;
 
 	READ(ops, sk, OFF_inet_connection_sock__icsk_ulp_ops);
 	if (!ops)
-		return 0;
+		return false;
 	__builtin_memcpy(&mptcp, "mptcp\0\0", sizeof(mptcp));
 	READ(name, ops, OFF_tcp_ulp_ops__name);
 	if (name != mptcp)
-		return 0;
+		return false;
 	READ(subflow, sk, OFF_inet_connection_sock__icsk_ulp_data);
 	READ(connection, subflow, OFF_mptcp_subflow_context__conn);
 	READ(first, connection, OFF_mptcp_sock__first);
-	if (first && first != sk)
-		READ(cookie, first, OFF_sock_common__skc_cookie);
+	return first && first != sk && !READ(*first_cookie, first, OFF_sock_common__skc_cookie);
+#else
+	return false;
 #endif
-	return cookie;
 }

@@ -16,23 +16,6 @@ static __always_inline bool has_gate(u32 gate)
 	return now && (now->gates >> gate & 1);
 }
 
-/* The override of modes[index], or OVERRIDE_NONE. */
-static __always_inline u32 override_of(u32 index, u64 now)
-{
-	struct mode *mode = modes.lookup(&index);
-
-	return mode && now < mode->until_ns ? mode->override : OVERRIDE_NONE;
-}
-
-static __always_inline bool enforces(struct target_row *row, u32 target, u64 now)
-{
-	u32 override = override_of(target, now);
-
-	if (override == OVERRIDE_NONE)
-		override = override_of(0, now);
-	return override == OVERRIDE_NONE ? row->enforce : override == OVERRIDE_ENFORCE;
-}
-
 /* Sets verdict->enforced: is this attempt refused at `gate`? */
 static __always_inline bool refuses(struct target_row *row, struct verdict *verdict, u32 gate,
 				    u16 port, u64 now)
@@ -42,6 +25,17 @@ static __always_inline bool refuses(struct target_row *row, struct verdict *verd
 		return false;
 	verdict->enforced = true;
 	return true;
+}
+
+/* Of the connect gate, which runs right behind this program in the same thread. `again`: of an
+ * attempt that was counted before. */
+static __always_inline void ask_refusal(u64 cookie, u32 target, bool again)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct refusal refusal = {.cookie = cookie, .target = target, .again = again};
+
+	if (refusals.update(&thread, &refusal))
+		lose(LOSS_REFUSALS);
 }
 
 static __always_inline void count_refused(u32 target, u32 gate)

@@ -1,6 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* Judging a packet: by the attempt it comes from, or by its address alone. */
 
+#define PASSING_NS 10000000ULL /* from one gate to the next: microseconds, where nothing queues */
+
+/* Does what was said in one network namespace count in another? Not where a user owns the one: he
+ * can send any packet there. */
+static __always_inline bool speaks_in(struct judged_syn *said, u64 netns)
+{
+	return said->netns == netns || !said->foreign;
+}
+
+/* Has the tc gate let this SYN by just now? */
+static __always_inline bool has_passed(struct judged_syn *said, u64 now)
+{
+	return said->gate == GATE_TC && !said->refused && now - said->time_ns < PASSING_NS;
+}
+
 /* A row to judge a packet in, in softirq. */
 static __always_inline struct flow *packet_row(struct tuple *here, u64 netns)
 {
@@ -44,31 +59,6 @@ static __always_inline struct target_row *judge_remote(struct flow *flow, u32 sl
 	}
 	decide(&tables, row, who, &flow->verdict, flow->opened_ns);
 	return row;
-}
-
-/* As the socket at the other end has it: the key of tuples, which read_tuple() made at connect().
- */
-static __always_inline void turn_round(struct tuple *here, struct tuple *there)
-{
-	there->netns = here->netns;
-	there->local = here->remote;
-	there->remote = here->local;
-	there->local_port = here->remote_port;
-	there->remote_port = here->local_port;
-}
-
-/* What speaks for a packet: the cookie of the flow of an attempt that was made on this host,
- * ROWLESS, or 0. */
-static __always_inline u64 cookie_of_tuple(struct tuple *here)
-{
-	struct tuple there = {};
-	u64 *cookie;
-
-	turn_round(here, &there);
-	cookie = tuples.lookup(&there);
-	if (!cookie)
-		cookie = late_tuples.lookup(&there);
-	return cookie ? *cookie : 0;
 }
 
 /* The row that refuses it, or 0: judged, and counted as an attempt, at connect(). `fresh`: not a

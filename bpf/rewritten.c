@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A connect() whose destination another program has changed after the connect observer (a load
- * balancer between sockets and services does): sockops, called by track_flows, in the context of
- * the process that connects, with the address the SYN will go to. What leads to a target is an
- * attempt on that target. It can't be refused here; the packet and the socket gate do.
+ * A connect() that the connect observer's verdict does not hold for: sockops, called by
+ * track_flows, in the context of the process that makes the SYN leave, with the address it will go
+ * to. Another program has changed the destination (a load balancer between sockets and services
+ * does); or it has a local route that the table does not know of, and before connect() has looked
+ * for it there is none. What leads to a target is an attempt on that target. Or the SYN leaves long
+ * after connect(), at the first write; judged again, it counts again where that says something
+ * else. It can't be refused here; the packet and the socket gate do.
  *
  * A subflow that joins an MPTCP connection comes here too, since it has no row of its own.
  */
 
-static __always_inline struct flow *judge_again(struct bpf_sock_ops *ctx, u64 cookie, u32 slot,
+static __always_inline struct flow *judge_again(struct bpf_sock_ops *ctx, u64 cookie, u64 policy,
 						u32 target, struct tuple *tuple)
 {
 	struct settings *settings = get_settings();
 	u64 now = bpf_ktime_get_boot_ns();
+	struct flow *flow = flows.lookup(&cookie);
+	u32 before = flow && flow->verdict.target == target ? said_in(&flow->verdict) : 0;
 	struct exe_name name = {};
-	struct flow *flow;
 
 	if (!settings)
 		return 0;
@@ -22,8 +26,9 @@ static __always_inline struct flow *judge_again(struct bpf_sock_ops *ctx, u64 co
 			      bpf_get_netns_cookie(ctx), IPPROTO_TCP);
 	if (!flow)
 		return 0;
-	read_exe(settings, now, &name);
-	judge_local(flow, slot, target, &name, GATE_SOCKET);
+	read_exe(settings, policy, now, &name);
+	/* who refuses it asks the row */
+	judge_local(flow, policy & 1, target, &name, GATE_SOCKET, before);
 	return flow;
 }
 
@@ -31,21 +36,33 @@ int judge_rewritten(struct bpf_sock_ops *ctx)
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct flow *flow = flows.lookup(&cookie);
-	u32 slot = slot_in_force(), target;
-	u64 first = joined_by(kernel_socket_of(ctx));
+	u64 policy = policy_in_force();
+	u32 slot = policy & 1, target;
+	void *sk = kernel_socket_of(ctx);
 	struct tuple tuple = {};
+	u64 first, netns;
 
 	read_tuple(ctx, &tuple);
-	if (first) {
-		subflows.update(&cookie, &first);
-		late_tuples.update(&tuple, &first);
+	if (joins(sk, &first)) {
+		if (!first)
+			note_late(&tuple, CLOSED, is_made_by_user(sk, bpf_get_netns_cookie(ctx)),
+				  sequence_of_syn(sk));
+		else if (subflows.update(&cookie, &first) | late_tuples.update(&tuple, &first))
+			lose(LOSS_TUPLES);
 		return PASS;
 	}
-	target = target_of(slot, IPPROTO_TCP, tuple.remote_port, &tuple.remote,
-			   bpf_get_netns_cookie(ctx));
-	if (target && (!flow || flow->verdict.target != target))
-		flow = judge_again(ctx, cookie, slot, target, &tuple);
-	if (flow)
+	netns = bpf_get_netns_cookie(ctx);
+	target = target_of(slot, IPPROTO_TCP, tuple.remote_port, &tuple.remote, netns);
+	if (!target && has_local_route(sk) && !is_elsewhere(slot, &tuple.remote, netns))
+		target = target_delivered(slot, IPPROTO_TCP, tuple.remote_port, netns);
+	if (target && !flow && rowless.delete(&cookie)) /* it was not let through as an attempt */
+		uncount_unprotected(OUTBOUND);
+	if (target && (!flow || flow->verdict.target != target || is_old(flow->opened_ns)))
+		flow = judge_again(ctx, cookie, policy, target, &tuple);
+	if (flow && flow->state == FLOW_SPARE)
+		note_late(&tuple, flow->verdict.enforced ? CLOSED : ROWLESS,
+			  is_made_by_user(sk, netns), sequence_of_syn(sk));
+	else if (flow)
 		follow_syn(ctx, cookie, flow, &tuple);
 	return PASS;
 }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What is connected to: a port bitmap answers most connections, one LPM lookup the rest. */
+/* What is connected to: a port bitmap answers most connections, the number of its port and one LPM
+ * lookup the rest. */
 
 /* linux/in.h and linux/socket.h, which the stand-in for the kernel's headers leaves out */
+#define AF_UNSPEC     0
 #define AF_INET	      2
+#define AF_INET6      10
 #define SOL_SOCKET    1
 #define SO_REUSEPORT  15
 #define IPPROTO_TCP   6
@@ -31,6 +34,15 @@ static __always_inline bool same(struct address *a, struct address *b)
 		 (a->w[3] ^ b->w[3]));
 }
 
+/* The unspecified address of the family that `like` is of. */
+static __always_inline struct address any_of_family(struct address *like)
+{
+	struct address any = {};
+
+	any.w[2] = is_mapped(like) ? bpf_htonl(0xffff) : 0;
+	return any;
+}
+
 /* The /24 or /64 that a remote peer is told by. */
 static __always_inline void keep_network(struct address *a)
 {
@@ -51,15 +63,30 @@ static __always_inline bool is_per_namespace(struct address *a)
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
-/* What is connected or bound to, from the kernel's own sockaddr: a program may read ctx->user_ip4
- * only where it is attached to connect4, ctx->user_ip6 only at connect6, and compiling all of this
- * once for each takes a second of every start. */
+/* Which hook this program is loaded for, one of enum bpf_attach_type: known to the verifier, not to
+ * the compiler, so that what is compiled once is loaded for both families, each without the other's
+ * code. */
+#define ATTACH_TYPE ((u32)bpf_pseudo_fd(0, ATTACH_TYPE_MARK))
+
+/* What the hook reads an address as. Neither the socket's family says so (connect4 runs for an IPv6
+ * UDP socket, too) nor the address's own, which the kernel has not looked at yet. */
+static __always_inline u16 family_of_hook(void)
+{
+	u32 type = ATTACH_TYPE;
+
+	return type == BPF_CGROUP_INET4_CONNECT || type == BPF_CGROUP_INET4_BIND ||
+			       type == BPF_CGROUP_UDP4_SENDMSG
+		       ? AF_INET
+		       : AF_INET6;
+}
+
+/* What is connected or bound to, from the kernel's own sockaddr. False: it could not be read. */
 static __always_inline bool read_sockaddr(struct bpf_sock_addr *ctx, struct address *address)
 {
 	void *sockaddr = 0;
 
 	READ(sockaddr, ctx, OFF_bpf_sock_addr_kern__uaddr);
-	if (ctx->user_family == AF_INET) {
+	if (family_of_hook() == AF_INET) {
 		address->w[0] = address->w[1] = 0;
 		address->w[2] = bpf_htonl(0xffff);
 		return !READ(address->w[3], sockaddr, OFF_sockaddr_in__sin_addr);
@@ -67,33 +94,76 @@ static __always_inline bool read_sockaddr(struct bpf_sock_addr *ctx, struct addr
 	return !READ(*address, sockaddr, OFF_sockaddr_in6__sin6_addr);
 }
 
-static __always_inline u32 slot_in_force(void)
+static __always_inline void *kernel_socket(struct bpf_sock_addr *ctx)
+{
+	void *sk = 0;
+
+	READ(sk, ctx, OFF_bpf_sock_addr_kern__sk);
+	return sk;
+}
+
+static __always_inline u16 port_of(void *sk)
+{
+	u16 port = 0;
+
+	READ(port, sk, OFF_sock_common__skc_num);
+	return port;
+}
+
+/* The policy in force, by number; its tables are in slot & 1. */
+static __always_inline u64 policy_in_force(void)
 {
 	u32 zero = 0;
 	u64 *now = generation.lookup(&zero);
 
-	return now ? *now & 1 : 0;
+	return now ? *now : 0;
+}
+
+static __always_inline u32 slot_in_force(void)
+{
+	return policy_in_force() & 1;
+}
+
+/* What ports are called in the keys of this slot's targets, or 0. */
+static __always_inline struct port_numbers *numbers_in(u32 slot)
+{
+	u32 zero = 0;
+
+	return find(port_numbers.lookup(&slot), &zero);
+}
+
+static __always_inline u16 number_of(struct port_numbers *numbers, u16 port)
+{
+	u64 index = port;
+
+	KEEP(index); /* else LLVM leaves out the bound, which the verifier doesn't see by itself */
+	return numbers->of[index & (PORTS - 1)];
 }
 
 /* The target of a destination, or 0. */
 static __always_inline u32 target_of(u32 slot, u16 protocol, u16 port, struct address *address,
 				     u64 netns)
 {
+	struct port_numbers *numbers = numbers_in(slot);
 	struct target_key key = {
 		.prefixlen = 8 * (sizeof(key) - sizeof(key.prefixlen)),
 		.protocol = protocol,
-		.port_net = bpf_htons(port),
-		.netns = is_per_namespace(address) ? netns : 0,
-		.address = *address,
 	};
-	u32 *target = find(targets.lookup(&slot), &key);
+	u32 *target;
 
+	if (!numbers)
+		return 0;
+	key.ports = number_of(numbers, port);
+	key.netns = is_per_namespace(address) ? netns : 0;
+	key.address = *address;
+	target = find(targets.lookup(&slot), &key);
 	return target ? *target : 0;
 }
 
 /* False: no row for the target, which can only mean that tables are inconsistent. */
 static __always_inline bool open_tables(u32 slot, struct tables *tables)
 {
+	tables->slot = slot;
 	tables->rows = rows.lookup(&slot);
 	tables->members = members.lookup(&slot);
 	tables->sets = sets.lookup(&slot);
@@ -120,6 +190,8 @@ static __always_inline struct flow *new_flow(u64 cookie)
 	if (flow) {
 		*flow = *blank;
 		flow->state = FLOW_SPARE;
+	} else {
+		lose(LOSS_COUNTS_FULL);
 	}
 	return flow;
 }

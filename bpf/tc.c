@@ -24,8 +24,10 @@ static __always_inline u64 netns_of(struct __sk_buff *skb)
 }
 
 /* The flow of a consumer on this host, or 0. A cookie is that of the sending socket, so only a
- * consumer's own packets speak for it. */
-static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb)
+ * consumer's own packets speak for it, and only where it was judged for: NAT in its own namespace
+ * leads them elsewhere. A further subflow may go to another address of the server. */
+static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb, struct tuple *here,
+						   u32 target)
 {
 	u64 cookie = bpf_get_socket_cookie(skb), *first;
 	struct flow *flow;
@@ -34,17 +36,32 @@ static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb)
 		return 0;
 	first = subflows.lookup(&cookie);
 	flow = flows.lookup(first ? first : &cookie);
-	return flow && flow->verdict.origin != REMOTE ? flow : 0;
+	if (!flow || flow->verdict.origin == REMOTE)
+		return 0;
+	if (first)
+		return flow->verdict.target == target ? flow : 0;
+	return leads_to(flow, here) ? flow : 0;
 }
 
 /* Who has a namespace of his own can connect there with any tuple: it speaks for no other
  * namespace. */
-static __always_inline struct flow *flow_of_tuple(struct tuple *here, u64 netns)
+static __always_inline struct flow *flow_of_tuple(u64 cookie, struct tuple *here, u32 target,
+						  u64 netns)
 {
-	u64 cookie = cookie_of_tuple(here);
 	struct flow *flow = flows.lookup(&cookie);
 
-	return flow && flow->consumer.netns == netns ? flow : 0;
+	return flow && flow->consumer.netns == netns && is_judged_for(flow, here, target) ? flow
+											  : 0;
+}
+
+/* Does the interface it came in by belong to a user's own namespace? */
+static __always_inline bool is_among_users(struct __sk_buff *skb)
+{
+	void *device = 0, *net = 0;
+
+	READ(device, skb, OFF_sk_buff__dev);
+	READ(net, device, OFF_net_device__nd_net);
+	return is_of_user(net);
 }
 
 /* The same by address; an attempt that is admitted is counted when it is established. */
@@ -61,14 +78,14 @@ static __always_inline struct target_row *refuses_source(struct tuple *here, u64
 		return 0;
 	if (fresh) {
 		count_refused(target, GATE_TC);
-		record_attempt(flow, 0);
+		record_remote(flow);
 	}
 	return row;
 }
 
 /* On its way through a second namespace nothing tells which socket a SYN came from: what was said
- * in the first stands. In the first it is judged again each time, or one that was admitted once
- * could be sent for ever.
+ * in the first stands, for the moment it takes to get there. In the first it is judged again each
+ * time, or one that was admitted once could be sent for ever.
  *
  * Over lo, a SYN that no tuple speaks for was rewritten (NAT) after connect(). It carries its
  * conntrack entry, and an answer made of it would not be translated back: the socket gate, whose
@@ -79,23 +96,37 @@ static __always_inline struct target_row *refuses_syn(struct __sk_buff *skb, str
 						      u64 netns, u32 slot, u32 target)
 {
 	struct judged_syn *before = judged_syns.lookup(&syn->here);
-	struct judged_syn now = {.netns = netns, .sequence = syn->sequence_net};
-	bool again = before && before->netns && before->sequence == now.sequence;
-	struct flow *flow = flow_of_sender(skb);
+	struct judged_syn now = {
+		.netns = netns,
+		.time_ns = bpf_ktime_get_boot_ns(),
+		.sequence = syn->sequence_net,
+		.gate = GATE_TC,
+		.foreign = is_among_users(skb),
+	};
+	bool again = before && speaks_in(before, netns) && before->gate == GATE_TC &&
+		     before->sequence == now.sequence;
+	struct flow *flow = flow_of_sender(skb, &syn->here, target);
 	struct target_row *row;
+	u64 cookie = 0;
 
-	if (!flow)
-		flow = flow_of_tuple(&syn->here, netns);
+	now.vouched = flow != 0;
+	if (!flow) {
+		cookie = cookie_of_tuple(&syn->here);
+		flow = flow_of_tuple(cookie, &syn->here, target, netns);
+	}
 	if (flow)
 		row = refuses_local(flow, slot, syn->here.local_port, !again, GATE_TC);
-	else if (again && before->netns != netns && !before->refused)
+	else if (again && before->netns != netns && has_passed(before, now.time_ns))
+		return 0;
+	else if (is_mark(cookie, ROWLESS))
 		return 0;
 	else if (skb->ifindex == LOOPBACK_IFINDEX && has_gate(GATE_SOCKET))
 		return 0;
 	else
 		row = refuses_source(&syn->here, netns, slot, target, !again);
 	now.refused = row != 0;
-	judged_syns.update(&syn->here, &now);
+	if (judged_syns.update(&syn->here, &now))
+		lose(LOSS_TUPLES);
 	return row;
 }
 

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Counting and telling: counters are exact whatever happens to the events. */
-
-static __always_inline struct settings *get_settings(void)
-{
-	u32 zero = 0;
-
-	return settings.lookup(&zero);
-}
+/*
+ * Counting and telling: counters are exact whatever happens to the events. What can't be read of a
+ * process (name, arguments, groups) is told as empty.
+ */
 
 static __always_inline void count_attempt(struct verdict *verdict)
 {
@@ -84,7 +80,7 @@ static __always_inline void tell_name(u64 exe)
 			bpf_probe_read_kernel_str(event->part[i], COMPONENT_BYTES, walk.name);
 	}
 	ring.ringbuf_submit(event, 0);
-	names.insert(&exe, blank);
+	names.insert(&exe, blank); /* where it fails, the name is told once more */
 }
 
 static __always_inline void copy_args(struct use_event *event)
@@ -111,7 +107,23 @@ static __always_inline void copy_groups(struct use_event *event, void *group_inf
 	bpf_probe_read_kernel(event->gids, sizeof(event->gids), group_info + OFF_group_info__gid);
 }
 
-static __always_inline void tell_use(struct use_key *key, struct use *use, void *group_info)
+/* Of this attempt alone: another one may be writing to their row. */
+static __always_inline void fill_use_event(struct use_event *event, struct use_key *key,
+					   struct flow *flow)
+{
+	event->header.type = EVENT_USE;
+	event->header.bytes = sizeof(*event);
+	event->header.time_ns = flow->opened_ns;
+	event->key = *key;
+	event->consumer = flow->consumer;
+	event->verdict = flow->verdict;
+	event->groups = 0;
+	event->args_bytes = 0;
+	event->pad = 0;
+}
+
+static __always_inline void tell_local_use(struct use_key *key, struct use *use, struct flow *flow,
+					   void *group_info)
 {
 	struct use_event *event = ring.ringbuf_reserve(sizeof(*event));
 
@@ -119,32 +131,38 @@ static __always_inline void tell_use(struct use_key *key, struct use *use, void 
 		lose(LOSS_RING_FULL);
 		return;
 	}
-	event->header.type = EVENT_USE;
-	event->header.bytes = sizeof(*event);
-	event->header.time_ns = use->last_ns;
-	event->key = *key;
-	event->consumer = use->first;
-	event->verdict = use->verdict;
-	event->source = use->source;
-	event->destination = use->destination;
-	event->source_port = use->source_port;
-	event->port = use->port;
-	event->groups = 0;
-	event->args_bytes = 0;
-	event->pad = 0;
-	__builtin_memcpy(event->comm, use->comm, sizeof(event->comm));
-	if (key->origin != REMOTE) {
-		copy_groups(event, group_info);
-		copy_args(event);
-	}
+	fill_use_event(event, key, flow);
+	event->source = (struct address){};
+	event->source_port = 0;
+	event->destination = flow->remote;
+	event->port = flow->remote_port;
+	copy_groups(event, group_info);
+	copy_comm(event->comm);
+	copy_args(event);
 	ring.ringbuf_submit(event, 0);
 	use->told = 1;
 }
 
-/* Both ways of an attempt end here: `flow` is filled in but for what only the verdict says. */
-static __always_inline void record_attempt(struct flow *flow, void *group_info)
+static __always_inline void tell_remote_use(struct use_key *key, struct use *use, struct flow *flow)
 {
-	struct verdict *verdict = &flow->verdict;
+	struct use_event *event = bulk.ringbuf_reserve(sizeof(*event));
+
+	if (!event) {
+		lose(LOSS_RING_FULL);
+		return;
+	}
+	fill_use_event(event, key, flow);
+	event->source = flow->remote;
+	event->source_port = flow->remote_port;
+	event->destination = flow->local;
+	event->port = flow->local_port;
+	__builtin_memset(event->comm, 0, sizeof(event->comm));
+	bulk.ringbuf_submit(event, 0);
+	use->told = 1;
+}
+
+static __always_inline struct use_key key_of(struct verdict *verdict)
+{
 	struct use_key key = {
 		.target = verdict->target,
 		.decision = verdict->decision,
@@ -153,48 +171,59 @@ static __always_inline void record_attempt(struct flow *flow, void *group_info)
 		.protocol = verdict->protocol,
 		.enforced = verdict->enforced,
 	};
-	struct use *use, *blank;
-	u32 zero = 0;
 
-	count_attempt(verdict);
-	if (verdict->origin == REMOTE) {
-		key.source = flow->remote;
-		keep_network(&key.source);
-	} else {
-		key.exe = flow->consumer.exe;
-		key.cgroup = flow->consumer.cgroup;
-		key.uid = flow->consumer.uid;
-	}
-	use = uses.lookup(&key);
-	if (!use) {
-		blank = blank_use.lookup(&zero);
-		if (!blank)
-			return;
-		uses.insert(&key, blank);
-		use = uses.lookup(&key);
-		if (!use) {
-			lose(LOSS_USES_FULL);
-			return;
-		}
-	}
+	return key;
+}
+
+/* Counts this attempt in its row; true: it is to be told. */
+static __always_inline bool is_to_be_told(struct use *use, struct flow *flow)
+{
 	__sync_fetch_and_add(&use->attempts, 1);
 	use->last_ns = flow->opened_ns;
 	if (use->told)
-		return;
+		return false;
 	use->first_ns = flow->opened_ns;
 	use->first = flow->consumer;
-	use->verdict = *verdict;
-	if (verdict->origin == REMOTE) {
-		use->source = flow->remote;
-		use->source_port = flow->remote_port;
-		use->destination = flow->local;
-		use->port = flow->local_port;
-	} else {
-		use->destination = flow->remote;
-		use->port = flow->remote_port;
-		copy_comm(use->comm);
-	}
-	tell_use(&key, use, group_info);
+	use->verdict = flow->verdict;
+	return true;
+}
+
+/* Both ways of an attempt end here or in record_remote(): `flow` is filled in but for what only the
+ * verdict says. */
+static __always_inline void record_local(struct flow *flow, void *group_info)
+{
+	struct use_key key = key_of(&flow->verdict);
+	struct use *use;
+
+	count_attempt(&flow->verdict);
+	key.exe = flow->consumer.exe;
+	key.cgroup = flow->consumer.cgroup;
+	key.uid = flow->consumer.uid;
+	use = use_for(&key, USE_LOCAL);
+	if (!use || !is_to_be_told(use, flow))
+		return;
+	use->destination = flow->remote;
+	use->port = flow->remote_port;
+	copy_comm(use->comm);
+	tell_local_use(&key, use, flow, group_info);
+}
+
+static __always_inline void record_remote(struct flow *flow)
+{
+	struct use_key key = key_of(&flow->verdict);
+	struct use *use;
+
+	count_attempt(&flow->verdict);
+	key.source = flow->remote;
+	keep_network(&key.source);
+	use = use_for(&key, USE_REMOTE);
+	if (!use || !is_to_be_told(use, flow))
+		return;
+	use->source = flow->remote;
+	use->source_port = flow->remote_port;
+	use->destination = flow->local;
+	use->port = flow->local_port;
+	tell_remote_use(&key, use, flow);
 }
 
 static __always_inline void tell_flow(u64 cookie, struct flow *flow, u32 type)
@@ -204,7 +233,7 @@ static __always_inline void tell_flow(u64 cookie, struct flow *flow, u32 type)
 
 	if (!now || !now->flow_events)
 		return;
-	event = ring.ringbuf_reserve(sizeof(*event));
+	event = bulk.ringbuf_reserve(sizeof(*event));
 	if (!event) {
 		lose(LOSS_RING_FULL);
 		return;
@@ -214,12 +243,12 @@ static __always_inline void tell_flow(u64 cookie, struct flow *flow, u32 type)
 	event->header.time_ns = bpf_ktime_get_boot_ns();
 	event->cookie = cookie;
 	event->flow = *flow;
-	ring.ringbuf_submit(event, 0);
+	bulk.ringbuf_submit(event, 0);
 }
 
 /* In the process that listens or, EVENT_BIND, was kept from it. */
-static __always_inline void tell_listener(u32 type, struct identity *owner, u64 cookie,
-					  struct address *address, u16 port, u64 now)
+static __always_inline void tell_listener(u32 type, u32 target, struct identity *owner, u64 cookie,
+					  struct address *address, u16 protocol, u16 port, u64 now)
 {
 	struct listen_event *event = ring.ringbuf_reserve(sizeof(*event));
 
@@ -234,7 +263,8 @@ static __always_inline void tell_listener(u32 type, struct identity *owner, u64 
 	event->cookie = cookie;
 	event->address = *address;
 	event->port = port;
-	event->pad[0] = event->pad[1] = event->pad[2] = 0;
+	event->protocol = protocol;
+	event->target = target;
 	copy_comm(event->comm);
 	ring.ringbuf_submit(event, 0);
 }
@@ -247,6 +277,15 @@ static __always_inline void count_unprotected(u32 direction)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* It turned out to be an attempt. */
+static __always_inline void uncount_unprotected(u32 direction)
+{
+	u64 *count = unprotected.lookup(&direction);
+
+	if (count)
+		__sync_fetch_and_add(count, -1ULL);
+}
+
 static __always_inline void count_edge(struct edge_key *key)
 {
 	u64 *count = edges.lookup(key), one = 1;
@@ -254,5 +293,5 @@ static __always_inline void count_edge(struct edge_key *key)
 	if (count)
 		__sync_fetch_and_add(count, 1);
 	else
-		edges.update(key, &one);
+		edges.update(key, &one); /* of the busiest edges, not all: an LRU map */
 }

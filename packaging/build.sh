@@ -5,7 +5,7 @@
 #
 # VENV is a development environment (make setup-dev). Nothing of another release is needed: a virtual
 # environment is a link to the distribution's Python, two text files and the libraries, which pip picks for
-# any version of Python. They are kept in OUT/.libraries, by the content of what was asked for.
+# any version of Python: those of requirements.txt, by hash. They are kept in OUT/.libraries.
 set -eu
 
 venv=$(realpath "$1")
@@ -31,15 +31,14 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export ARCH VERSION SOURCE_DATE_EPOCH
 
 libraries() { # PYTHON_VERSION -> the folder that has them
-	wanted=$("$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")')
-	folder=$out/.libraries/$1-$(echo "$1 $machine $wanted" | sha256sum | cut -c1-12)
+	locked=packaging/requirements.txt
+	folder=$out/.libraries/$1-$( (echo "$1 $machine" && cat "$locked") | sha256sum | cut -c1-12)
 	if [ ! -d "$folder" ]; then
 		rm -rf "$folder.new"
-		echo "$wanted" >"$out/.requirements"
 		"$python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-warn-conflicts \
 			--target "$folder.new" --python-version "$1" --implementation cp --only-binary=:all: \
 			--platform "manylinux2014_$machine" --platform "manylinux_2_28_$machine" \
-			--requirement "$out/.requirements" >&2
+			--require-hashes --requirement "$locked" >&2
 		# commands and C sources of libraries are no part of licet
 		rm -rf "$folder.new/bin"
 		find "$folder.new" -name '*.pyx' -delete

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from tests.fixtures.lab import Lab
+from tests.fixtures.host_agent import watching_the_host
+from tests.fixtures.lab import ROOT, Lab
 
 settings.register_profile("licet", deadline=None)  # a busy machine is no failure
 settings.load_profile("licet")
+
+
+def pytest_sessionstart() -> None:
+    """With PYTHONDONTWRITEBYTECODE each agent that a test starts would compile anew what has changed."""
+    compileall.compile_dir(ROOT / "agent", quiet=2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--host-agent", action="store_true", help="beside a licet that watches the whole host")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def host_agent(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a host in use there is one already: whatever tests attach is below it."""
+    if not request.config.getoption("--host-agent"):
+        yield
+        return
+    with watching_the_host():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

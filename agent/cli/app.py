@@ -50,6 +50,7 @@ def options(
 
 def main() -> None:
     """Entry point `licet`. What goes wrong is a line on stderr, never a traceback."""
+    _open_what_is_closed()
     try:
         try:
             app()
@@ -68,6 +69,13 @@ def main() -> None:
             raise
         _say(f"{type(error).__name__}: {error} ({DEBUG}=1 shows where)")
         sys.exit(EXIT_FAILED)
+
+
+def _open_what_is_closed() -> None:
+    """`licet listeners >&-`: Python has no stream there, and what is opened next would get its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _say(message: str) -> None:

@@ -8,10 +8,13 @@ from urllib.parse import urlencode
 
 import typer
 
+from agent.cli import completion
 from agent.cli.output import Json, client
 from agent.cli.running import Config
+from agent.export.events import TYPES
 from agent.export.human import human_line
 from agent.export.text import to_json
+from agent.policy.findings import did_you_mean
 
 MAX_EVENTS = 100_000
 
@@ -23,9 +26,19 @@ def events(
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=0, max=MAX_EVENTS, help="At most so many of the past.")
     ] = 50,
-    kind: Annotated[str, typer.Option("--type", help="Only this type: violation, summary, listener, …")] = "",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--type",
+            help="Only this type: violation, summary, listener, …",
+            autocompletion=completion.event_types,
+        ),
+    ] = "",
 ) -> None:
     """The newest events, oldest first, one a line."""
+    if kind and kind not in TYPES:
+        remedy = did_you_mean(kind, TYPES, f"types are {', '.join(TYPES)}")
+        raise typer.BadParameter(f"no type '{kind}': {remedy}", param_hint="--type")
     color = sys.stdout.isatty()
     query = urlencode({"limit": limit, "type": kind, "follow": int(follow)})
     control = client(config)

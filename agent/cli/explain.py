@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 from pydantic_core import PydanticCustomError
 
-from agent.cli import offline
+from agent.cli import completion, offline
 from agent.cli.running import Config
 from agent.errors import EXIT_NO
 from agent.model import Address, Container, to_address
@@ -25,7 +25,12 @@ Parsed = TypeVar("Parsed")
 
 def explain(
     target: Annotated[
-        str, typer.Option("--target", help="service/class, or service where it has one class.")
+        str,
+        typer.Option(
+            "--target",
+            help="service/class, or service where it has one class.",
+            autocompletion=completion.targets,
+        ),
     ],
     pid: Annotated[int | None, typer.Option(help="A running process.")] = None,
     exe: Annotated[str, typer.Option(help="Path of a program.")] = "",
@@ -54,7 +59,7 @@ def explain(
         exe=_parsed("--exe", fields.exe, exe) if exe else "",
         user=account,
         groups=groups,
-        unit=_parsed("--unit", fields.unit, unit) if unit else "",
+        unit=_parsed("--unit", fields.one_unit, unit) if unit else "",
         cgroup=_parsed("--cgroup", fields.cgroup, cgroup) if cgroup else "",
         container=_container(container, image),
         address=_address(address) if address else None,

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import typer
 
-from agent.cli.output import Json, client, print_json, print_table, who
+from agent.cli import completion
+from agent.cli.output import (
+    Json,
+    client,
+    lives_in,
+    print_json,
+    print_table,
+    program,
+    target_name,
+    target_names,
+    who,
+)
 from agent.cli.running import Config
-from agent.export.human import place
+from agent.cli.status import span
+from agent.policy.findings import did_you_mean
+
+COLUMNS = ("VERDICT", "REASON", "PID", "CONSUMER", "SOURCE", "TARGET", "PORT", "SERVED BY", "AGE")
+WHOLE = ("VERDICT", "PID", "PORT", "AGE")
 
 
 def flows(
     config: Config = None,
     as_json: Json = False,
-    target: Annotated[str, typer.Option(help="Only SERVICE or SERVICE/CLASS.")] = "",
+    target: Annotated[
+        str, typer.Option(help="Only SERVICE or SERVICE/CLASS.", autocompletion=completion.targets)
+    ] = "",
 ) -> None:
     """Flows to declared ports that are open now, with the processes at both ends."""
-    found = [
-        one
-        for one in client(config).get("/v1/flows")
-        if target in ("", one["service"], f"{one['service']}/{one['class']}")
-    ]
+    control = client(config)
+    if target:
+        refuse_unknown_target(target, control.get("/v1/policy")["targets"])
+    found = [one for one in control.get("/v1/flows") if target in ("", one["service"], target_name(one))]
     if as_json:
         print_json(found)
         return
+    now = datetime.now(UTC)
     print_table(
-        ("TARGET", "DECISION", "CONSUMER", "ORIGIN", "OWNER", "ACCEPTED BY", "ADDRESS"),
-        (
-            (
-                f"{one['service']}/{one['class']}",
-                f"{one['decision']} ({one['reason']})",
-                who(one["consumer"]),
-                one["origin"],
-                who(one["owner"]),
-                who(one["acceptor"]),
-                place(one["tuple"]["dst"], one["tuple"]["dport"]),
-            )
-            for one in found
-        ),
+        COLUMNS,
+        (_row(one, now) for one in found),
         nothing=f"no open flow to {target or 'a declared port'}",
+        whole=WHOLE,
     )
+
+
+def _row(flow: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
+    consumer = flow["consumer"]
+    age_s = (now - datetime.fromisoformat(flow["opened_at"])).total_seconds()
+    return (
+        flow["decision"],
+        flow["reason"],
+        consumer.get("pid", "-"),
+        " ".join(filter(None, (program(consumer), lives_in(consumer)))) or "-",
+        flow["tuple"].get("src", flow["origin"]),
+        target_name(flow),
+        flow["tuple"]["dport"],
+        who(flow["acceptor"] or flow["owner"]),
+        span(max(age_s, 0), units=1),
+    )
+
+
+def refuse_unknown_target(target: str, declared: Sequence[Mapping[str, str]]) -> None:
+    """Raises BadParameter for a name that the policy does not have: an empty table would hide the mistake."""
+    known = target_names(declared)
+    if target not in known:
+        remedy = did_you_mean(target, known, f"targets are {', '.join(sorted(known)) or 'none'}")
+        raise typer.BadParameter(f"no target '{target}': {remedy}", param_hint="--target")

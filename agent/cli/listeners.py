@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from agent.cli.output import Json, client, print_json, print_table, who
+from agent.cli.output import (
+    Json,
+    client,
+    is_terminal,
+    lives_in,
+    print_json,
+    print_table,
+    program,
+    target_name,
+)
 from agent.cli.running import Config
 from agent.export.human import place
+from agent.export.text import printable
 
-OWNERS_SHOWN = 3
+COLUMNS = ("STATE", "PORT", "ADDRESS", "PID", "OWNER", "OF", "SERVICE", "LOOKS LIKE")
+WHOLE = ("PORT", "PID")
+MOST_ALIKE = 20
+FEW = 3
 
 
 def listeners(
@@ -28,24 +42,55 @@ def listeners(
     if as_json:
         print_json(found)
         return
-    print_table(
-        ("PROTO", "ADDRESS", "BIND", "OWNER", "SERVICE", "STATE", "WHY"),
-        (
-            (
-                one["protocol"],
-                place(one["address"], one["port"]),
-                one["bind"],
-                _owners(one["owners"]),
-                f"{one['service']}/{one['class']}" if one["service"] else one["catalog"].partition(":")[0],
-                ", ".join(one["states"]),
-                one["explanation"],
-            )
-            for one in found
-        ),
-        nothing="nothing listens" if show_all else "no listener that should not be there",
+    nothing = "nothing listens" if show_all else "no listener that should not be there"
+    if not is_terminal():
+        print_table((*COLUMNS, "WHY"), ((*_row(one), one["explanation"]) for one in found), nothing=nothing)
+        return
+    shown, rows = _readable(found)
+    print_table(COLUMNS, rows, nothing=nothing, whole=WHOLE)
+    for one in shown:
+        if one["explanation"]:
+            print(f"{printable(place(one['address'], one['port']))}: {printable(one['explanation'])}")
+
+
+def _readable(
+    found: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[tuple[object, ...]]]:
+    """(those that are shown, rows). Of very many that one process has, a few stand for all."""
+    counts, met = Counter(map(_likeness, found)), Counter[_Likeness]()
+    shown: list[Mapping[str, Any]] = []
+    rows: list[tuple[object, ...]] = []
+    for one in found:
+        like = _likeness(one)
+        met[like] += 1
+        if counts[like] <= MOST_ALIKE or met[like] <= FEW:
+            shown.append(one)
+            rows.append(_row(one))
+        elif met[like] == FEW + 1:
+            state, bind, *rest = like
+            rows.append((state, "", f"{counts[like] - FEW:,} more ({bind})", *rest))
+    return shown, rows
+
+
+_Likeness = tuple[object, ...]
+
+
+def _likeness(one: Mapping[str, Any]) -> _Likeness:
+    state, _, _, *rest = _row(one)
+    return state, one["bind"], *rest
+
+
+def _row(listener: Mapping[str, Any]) -> tuple[object, ...]:
+    owners = listener["owners"] or ([listener["opener"]] if "opener" in listener else [])
+    first = owners[0] if owners else {}
+    others = f" and {len(owners) - 1} more" if len(owners) > 1 else ""
+    return (
+        ", ".join(listener["states"]),
+        f"{listener['port']}/{listener['protocol']}",
+        f"{listener['address']} ({listener['bind']})",
+        first.get("pid", "-"),
+        program(first) + others,
+        lives_in(first),
+        target_name(listener) if listener["service"] else "",
+        listener["catalog"].partition(":")[0],
     )
-
-
-def _owners(owners: list[Mapping[str, Any]]) -> str:
-    more = len(owners) - OWNERS_SHOWN
-    return ", ".join(map(who, owners[:OWNERS_SHOWN])) + (f" and {more} more" if more > 0 else "")

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from agent.cli.output import Json, client, print_json, print_table
+from agent.cli import completion
+from agent.cli.alone import asked, tell
+from agent.cli.output import Json, client, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.cli.status import span
-from agent.errors import EXIT_FAILED, EXIT_USAGE
+from agent.config import load_settings
+from agent.errors import EXIT_FAILED, EXIT_USAGE, DaemonUnreachable
 from agent.export.client import ControlClient
+from agent.export.human import place
 from agent.export.text import printable
+from agent.export.view import LONGEST_S
 from agent.model import Mode
 
 SWITCHED_WITHIN_S = 300.0
 """Soon after the start it waits until the gates are loaded: the loader has two minutes, and a second try."""
+PREVIEWED_WITHIN_S = 60.0
+"""Where many thousands have used what turns."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -27,7 +34,12 @@ def seconds(text: str) -> float:
     found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip(), flags=re.ASCII)
     if not found or not int(found[1]):
         raise typer.BadParameter(f"{text!r} is no duration: write 90s, 10m, 2h or 1d")
-    return float(int(found[1]) * _UNITS[found[2]])
+    asked = float(int(found[1]) * _UNITS[found[2]])
+    if asked > LONGEST_S:
+        raise typer.BadParameter(
+            f"{text}: at most {LONGEST_S // 86400}d; without --for it does not end by itself"
+        )
+    return asked
 
 
 def mode(
@@ -36,7 +48,13 @@ def mode(
     ] = None,
     config: Config = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="SERVICE or SERVICE/CLASS; default: the whole host.")
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="SERVICE or SERVICE/CLASS; default: the whole host.",
+            autocompletion=completion.targets,
+        ),
     ] = None,
     for_: Annotated[
         str | None, typer.Option("--for", help="It ends by itself after 90s, 10m, 2h, 1d.")
@@ -58,10 +76,14 @@ def mode(
     if not wanted and not reset:
         if target is not None:
             raise typer.BadParameter("--target needs a mode or --reset; `licet mode` shows all targets")
-        _show(control.get("/v1/mode"), as_json)
+        _show(asked(config, "/v1/mode", as_json), as_json)
         return
-    _ask_first(control, body, yes)
-    answer = control.within(SWITCHED_WITHIN_S).post("/v1/mode", body)
+    try:
+        _ask_first(control, body, yes)
+        answer = control.within(SWITCHED_WITHIN_S).post("/v1/mode", body)
+    except DaemonUnreachable as error:
+        tell(load_settings(config), error, as_json=as_json)
+        raise typer.Exit(EXIT_FAILED) from error
     if as_json:
         print_json(answer)
     else:
@@ -70,7 +92,7 @@ def mode(
 
 def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> None:
     """Before anything turns to enforce: whom it would have met. On stderr, so that --json stays JSON."""
-    preview = control.post("/v1/mode/preview", body)
+    preview = control.within(PREVIEWED_WITHIN_S).post("/v1/mode/preview", body)
     if body["mode"] is not Mode.ENFORCE and not preview["turns_to_enforce"]:
         return
     _say_preview(preview)
@@ -79,33 +101,87 @@ def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> No
     if not sys.stdin.isatty():
         print("licet: nothing is changed without a terminal to ask at: say --yes to go on", file=sys.stderr)
         raise typer.Exit(EXIT_USAGE)
-    if not typer.confirm("Refuse these from now on?" if preview["refused"] else "Go on?", err=True):
+    if not typer.confirm(
+        "Refuse these from now on?" if preview["refused"] or preview.get("strangers") else "Go on?", err=True
+    ):
         print("licet: nothing has changed", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED)
 
 
 def _say_preview(preview: Mapping[str, Any]) -> None:
     hours = f"the last {span(preview['seconds'])}"
-    turning = ", ".join(preview["turns_to_enforce"]) or "nothing that does not enforce already"
+    turning = (
+        ", ".join(map(target_name, preview["turns_to_enforce"])) or "nothing that does not enforce already"
+    )
     print(f"turns to enforce: {printable(turning)}", file=sys.stderr)
-    if not preview["refused"]:
-        print(f"no attempt of {hours} would have been refused", file=sys.stderr)
-        return
-    print(f"of {hours}, these would have been refused:", file=sys.stderr)
+    for finding in preview.get("confined", ()):  # a daemon from before says nothing of it
+        print(f"warning: {printable(finding)}", file=sys.stderr)
+    _say_strangers(preview, hours)
+    if preview.get("known_since"):
+        print(f"what was used is known since {_clock(preview['known_since'])}", file=sys.stderr)
+    unknown = preview.get("unknown", ())
+    if preview["refused"]:
+        print(f"of {hours}, these would have been refused:", file=sys.stderr)
+        _say_uses(preview["refused"], "REASON")
+    else:
+        what = "nobody that is known well enough" if unknown else "no attempt"
+        print(f"{what} of {hours} would have been refused", file=sys.stderr)
+    if unknown:
+        print(
+            "of these it is not known (gone before anybody looked, or counted as many, and the policy has "
+            "changed since):",
+            file=sys.stderr,
+        )
+        _say_uses(unknown)
+
+
+def _say_uses(rows: Sequence[Mapping[str, Any]], *more: str) -> None:
     print_table(
-        ("CONSUMER", "TARGET", "REASON", "ATTEMPTS", "SINCE", "LAST"),
+        ("CONSUMER", "TARGET", *more, "ATTEMPTS", "OPEN", "SINCE", "LAST"),
         (
             (
                 one["consumer"],
-                f"{one['service']}/{one['class']}",
-                one["reason"],
+                target_name(one),
+                *(one[name.lower()] for name in more),
                 f"{one['attempts']:,}",
+                f"{one.get('open', 0):,}",
                 _clock(one["since"]),
                 _clock(one["last"]),
             )
-            for one in preview["refused"]
+            for one in rows
         ),
         nothing="",
+        file=sys.stderr,
+    )
+
+
+def _say_strangers(preview: Mapping[str, Any], hours: str) -> None:
+    """bind() is refused them, and who comes to one that listens already is refused there."""
+    strangers = preview.get("strangers", ())
+    if not strangers:
+        return
+    print(f"of {hours}, these serve, or tried to, what others own (`owner` of the service):", file=sys.stderr)
+    print_table(
+        ("TARGET", "PLACE", "HOW", "PROGRAM", "USER", "UNIT", "TIMES", "LAST"),
+        (
+            (
+                target_name(one),
+                place(one["address"], one["port"]),
+                one["how"],
+                one["exe"],
+                str(one["user"]),
+                one["unit"],
+                f"{one['times']:,}",
+                _clock(one["last"]),
+            )
+            for one in strangers
+        ),
+        nothing="",
+        file=sys.stderr,
+    )
+    print("whoever connects to one that listens is refused there (gate socket)", file=sys.stderr)
+    print(
+        "to let one of them, name it: owner: [..., {exe: PROGRAM, user: USER}], or {unit: UNIT}",
         file=sys.stderr,
     )
 
@@ -130,6 +206,8 @@ def _tell(answer: Mapping[str, Any]) -> None:
     for one in answer["narrower"]:
         print(f"  {_scoped(one)} stays: licet mode --reset --target {printable(one['scope'])} takes it away")
     enforcing = [one for one in answer["targets"] if one["mode"] == Mode.ENFORCE]
+    if answer.get("problem"):
+        print(f"warning: {printable(answer['problem'])}", file=sys.stderr)
     gates = ", ".join(answer["gates"]) or "none"
     print(f"{len(enforcing)} of {len(answer['targets'])} targets enforce; gates attached: {gates}")
 
@@ -153,7 +231,7 @@ def _show(answer: Mapping[str, Any], as_json: bool) -> None:
     print_table(
         ("TARGET", "MODE", "SET BY", "ENDS IN", "POLICY"),
         (
-            (f"{one['service']}/{one['class']}", one["mode"], one["source"], _left(one), one["policy"])
+            (target_name(one), one["mode"], one["source"], _left(one), one["policy"])
             for one in answer["targets"]
         ),
         nothing="no policy declares a service: nothing to enforce",

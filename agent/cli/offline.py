@@ -13,20 +13,26 @@ from datetime import datetime
 from pathlib import Path
 
 from agent.config import load_settings
-from agent.daemon.host import containers_of, mentions_of
+from agent.daemon.flows import local_consumer
+from agent.daemon.host import Host, containers_of, mentions_of
+from agent.daemon.rights import running_inside
 from agent.errors import KernelError, LicetError
 from agent.model import Consumer, HostFacts, LocalConsumer, Process
-from agent.observe.cgroup import find_mount
+from agent.observe.accounts import Accounts
+from agent.observe.cgroup import find_mount, list_cgroups
 from agent.observe.containers import Containers
-from agent.observe.executables import find_executables
-from agent.observe.hostfacts import gids, uids
+from agent.observe.ephemeral import ephemeral_ports
+from agent.observe.executables import find_executables, running_executables
+from agent.observe.hostfacts import account_facts, gids, uids
+from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
+from agent.observe.units import units_at_rest
+from agent.policy import confined
 from agent.policy.asking import NOBODY, Question, consumer_of
 from agent.policy.compile import Compiled, compile_policy, unix_ns
-from agent.policy.document import find_policy_files, load_policy_files
+from agent.policy.document import find_policy_files, load_policy_files, ownership_findings
 from agent.policy.ids import Ids
-from agent.policy.owners import lineage
-from agent.policy.values import Policy
+from agent.policy.values import Finding, Policy
 
 HOST_NETNS = 1
 """Stands for the cookie of this host's network namespace."""
@@ -53,6 +59,15 @@ def policy_files(config: Path | None, files: Sequence[Path]) -> list[Path]:
     return found
 
 
+def not_only_roots(config: Path | None, files: Sequence[Path]) -> list[Finding]:
+    """What somebody else could write: of these files, else of the places that the configuration names. The
+    daemon refuses it, or (a group) warns of it."""
+    paths = load_settings(config).paths
+    places = files or [paths.policy, paths.policy_dir, *find_policy_files(paths.policy, paths.policy_dir)]
+    refused, warned = ownership_findings(places)
+    return [*refused, *warned]
+
+
 def load(config: Path | None, files: Sequence[Path]) -> Policy:
     return load_policy_files(policy_files(config, files))
 
@@ -64,10 +79,37 @@ def host_facts(policy: Policy) -> HostFacts:
     return HostFacts(
         host_netns=HOST_NETNS,
         addresses=(),
-        users=uids(mentions.users),
-        groups=gids(mentions.groups),
+        **account_facts(mentions, Accounts()),
         executables=on_disk.found,
+        for_anybody=on_disk.for_anybody,
         realpaths=on_disk.realpaths,
+        scripts=on_disk.scripts,
+        ephemeral=ephemeral_ports(),
+    )
+
+
+def facts_here(config: Path | None, policy: Policy) -> HostFacts:
+    """This host as the daemon sees it: also what runs. What only root may look at is left out for others."""
+    settings = load_settings(config)
+    try:
+        mount = find_mount()
+    except KernelError:
+        return host_facts(policy)
+    reader = ProcReader(settings.paths.proc, cgroup_mount=mount)
+    namespaces, containers = Namespaces(reader, settings.scope.namespaces), containers_of(settings, mount)
+    accounts = Accounts(settings.paths.etc)
+    host = Host(reader, namespaces, mount, 0, 0.0, frozenset[str], containers, accounts=accounts)
+    try:
+        return host.facts(policy)
+    except KernelError:
+        cgroups = list_cgroups(mount)
+    facts, units = host_facts(policy), mentions_of(policy).units
+    return replace(
+        facts,
+        executables=facts.executables | running_executables(reader),
+        cgroups=cgroups,
+        containers={path: one for path in cgroups if (one := containers.at(path))},
+        units_at_rest=units_at_rest(units, cgroups, mount),
     )
 
 
@@ -109,19 +151,27 @@ def answer_process(
     """For a process that runs. One in another network namespace, whose addresses are not looked up here,
     is unresolved where a CIDR matters."""
     here = reader.netns_inode(os.getpid()) == reader.netns_inode(process.pid)
-    consumer = LocalConsumer(
+    consumer = replace(
+        local_consumer(process, HOST_NETNS if here else _OTHER_NETNS),
         exe=process.exe,
         uid=NOBODY if process.uid is None else process.uid,
-        gids=frozenset(process.gids),
-        cgroups=tuple(lineage(process.cgroup)),
-        netns=HOST_NETNS if here else _OTHER_NETNS,
     )
     facts = host_facts(policy)
     known = _knowing(facts, [consumer], facts.users, facts.groups)
     if containers:
         found = {path: one for path in consumer.cgroups if (one := containers.at(path))}
-        known = replace(known, containers=found)
+        given = (path for path in consumer.cgroups if not containers.only_root_makes(path))
+        delegated = frozenset(path.rpartition("/")[0] or "/" for path in given)
+        known = replace(known, containers=found, delegated=delegated)
     return Bench(policy, compile_policy(policy, known, Ids()), [consumer])
+
+
+def rights_lost(policy: Policy, compiled: Compiled, host_netns: int, config: Path | None) -> list[Finding]:
+    """Of what runs in containers here: principals and owners that mean it no more because it does."""
+    containers = named_containers(config)
+    reader = ProcReader(container_of=containers.containing) if containers else ProcReader()
+    own = reader.netns_inode(os.getpid())
+    return confined.rights_lost(policy, compiled, host_netns, running_inside(reader, {own: host_netns}))
 
 
 def groups_of_user(user: str | int) -> tuple[int, ...]:
@@ -131,6 +181,13 @@ def groups_of_user(user: str | int) -> tuple[int, ...]:
     except (KeyError, OverflowError):
         return ()
     return tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+
+
+def with_groups(question: Question) -> Question:
+    """A user brings his groups, unless some are given."""
+    if question.user is None or question.groups:
+        return question
+    return replace(question, groups=groups_of_user(question.user))
 
 
 def instant_ns(at: datetime | None) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -13,10 +12,9 @@ import typer
 from agent.config import load_settings
 from agent.export.client import ControlClient
 from agent.export.human import process_name
-from agent.export.text import printable
+from agent.export.text import printable, to_json
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
-UNBOUNDED = 100_000
 
 
 def client(config: Path | None) -> ControlClient:
@@ -24,7 +22,11 @@ def client(config: Path | None) -> ControlClient:
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(to_json(value, indent=2))
+
+
+def is_terminal(file: TextIO | None = None) -> bool:
+    return (file or sys.stdout).isatty()
 
 
 def print_table(
@@ -32,24 +34,62 @@ def print_table(
     rows: Iterable[Sequence[object]],
     *,
     nothing: str,
+    whole: Collection[str] = (),
     file: TextIO | None = None,
 ) -> None:
-    """Fits a terminal; a pipe gets every cell whole. `nothing` is said where there are no rows."""
-    from rich.console import Console  # takes 50 ms, which --json need not pay
+    """Fits a terminal: there a cell that is not of the columns `whole` goes on below itself. A pipe gets a
+    line for each row. `nothing` is said where there are no rows."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    if not cells:
+        print(nothing, file=file)
+        return
+    lines = _fitted(columns, cells, whole) if is_terminal(file) else _aligned(columns, cells)
+    for line in lines:
+        print(line.rstrip(), file=file)
+
+
+def _fitted(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Collection[str]) -> list[str]:
+    from rich.console import Console  # takes 50 ms, which a pipe need not pay
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=name in whole, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    if not table.row_count:
-        print(nothing, file=file)
-        return
-    console = Console(width=None if (file or sys.stdout).isatty() else UNBOUNDED)
+        table.add_row(*map(Text, row))
+    console = Console()
     with console.capture() as drawn:
         console.print(table)
-    for line in drawn.get().splitlines():
-        print(line.rstrip(), file=file)  # rich fills the last column up with blanks
+    return drawn.get().splitlines()
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """There may be 20,000 of them."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def target_name(fields: Mapping[str, Any]) -> str:
+    return f"{fields['service']}/{fields['class']}"
+
+
+def target_names(targets: Iterable[Mapping[str, Any]]) -> set[str]:
+    """What --target may be given: each service, and each service/class."""
+    return {name for one in targets for name in (one["service"], target_name(one))}
+
+
+def program(process: Mapping[str, Any]) -> str:
+    """The last part of its executable; a process names its threads, and so `comm`, as it likes."""
+    return str(process.get("exe", "").rpartition("/")[2] or process.get("comm", ""))
+
+
+def lives_in(process: Mapping[str, Any]) -> str:
+    """Where a process belongs: its container, else its unit, else its network namespace."""
+    if process.get("container"):
+        return f"container {process['container']}"
+    return str(process.get("unit") or (f"netns {process['netns']}" if process.get("netns") else ""))
 
 
 def who(fields: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +12,15 @@ import typer
 from agent.cli import offline
 from agent.cli.running import Config
 from agent.cli.show_policy import policy_json, policy_text
-from agent.errors import EXIT_NO, PolicyErrors
+from agent.errors import EXIT_NO, MOST_SHOWN, PolicyErrors, shown
 from agent.policy.cases import Case, CaseFile, load_cases, target_named
 from agent.policy.compile import compile_policy
 from agent.policy.document import load_policy_files
 from agent.policy.explain import Explanation, explain
 from agent.policy.findings import policy_errors
+from agent.policy.hostcheck import host_warnings
 from agent.policy.ids import Ids
+from agent.policy.validity import ended
 from agent.policy.values import Finding, Policy
 
 app = typer.Typer(help="Check, test and show a policy, without an agent.", no_args_is_help=True)
@@ -29,7 +32,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
-def check(files: Files = None, config: Config = None, as_json: AsJson = False) -> None:
+def check(
+    files: Files = None,
+    config: Config = None,
+    elsewhere: Annotated[
+        bool, typer.Option("--elsewhere", help="For another host: what this one lacks is no warning.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Name every mistake with file, line, cause and remedy. Exit code 3 if there is an error."""
     chosen = offline.policy_files(config, files or [])
     errors: list[dict[str, Any]] = []
@@ -37,7 +47,14 @@ def check(files: Files = None, config: Config = None, as_json: AsJson = False) -
     policy = None
     try:
         policy = load_policy_files(chosen)
-        warnings = compile_policy(policy, offline.host_facts(policy), Ids()).warnings
+        facts = offline.host_facts(policy) if elsewhere else offline.facts_here(config, policy)
+        of_this_host = set(host_warnings(policy, facts)) if elsewhere else set()
+        compiled = compile_policy(policy, facts, Ids())
+        warnings = tuple(each for each in compiled.warnings if each not in of_this_host)
+        warnings = (*ended(policy.licenses, datetime.now(UTC)), *warnings)
+        if not elsewhere:
+            warnings = (*offline.not_only_roots(config, files or []), *warnings)
+            warnings = (*warnings, *offline.rights_lost(policy, compiled, facts.host_netns, config))
     except PolicyErrors as error:
         errors = [_error_json(each.path, each.line, each.reason, each.remedy) for each in error.errors]
         if not as_json:
@@ -46,7 +63,15 @@ def check(files: Files = None, config: Config = None, as_json: AsJson = False) -
         told_warnings = [_finding_json(each) for each in warnings]
         names = [str(file) for file in chosen]
         typer.echo(
-            json.dumps({"ok": not errors, "files": names, "errors": errors, "warnings": told_warnings})
+            json.dumps(
+                {
+                    "ok": not errors,
+                    "files": names,
+                    "errors": errors[:MOST_SHOWN],
+                    "warnings": told_warnings[:MOST_SHOWN],
+                    "not_shown": max(0, len(errors) - MOST_SHOWN) + max(0, len(told_warnings) - MOST_SHOWN),
+                }
+            )
         )
     else:
         _tell_check(policy, warnings, len(errors))
@@ -55,7 +80,7 @@ def check(files: Files = None, config: Config = None, as_json: AsJson = False) -
 
 
 def _tell_check(policy: Policy | None, warnings: tuple[Finding, ...], errors: int) -> None:
-    for warning in warnings:
+    for warning in shown(warnings):
         typer.echo(f"warning: {warning}")
     if policy is None:
         typer.echo(f"{errors} error{'s' if errors != 1 else ''}")
@@ -96,7 +121,7 @@ def run_cases(
 
 
 def _run(policy: Policy, cases: CaseFile) -> list[tuple[Case, Explanation]]:
-    bench = offline.answer_questions(policy, [case.question for case in cases.cases])
+    bench = offline.answer_questions(policy, [offline.with_groups(case.question) for case in cases.cases])
     results = []
     wrong: list[Finding] = []
     for case, consumer in zip(cases.cases, bench.consumers, strict=True):

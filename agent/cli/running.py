@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import agent
-from agent.config import load_settings
+from agent.config import DEFAULT_PATH, load_settings
 
 CONFIG = "LICET_CONFIG"
 """Environment variable that names the configuration file."""
@@ -22,17 +22,14 @@ def run(
     """Load the programs where they are not, and run the agent until SIGINT or SIGTERM."""
     import agent.daemon
 
-    raise typer.Exit(agent.daemon.main(load_settings(config), quiet))
+    raise typer.Exit(agent.daemon.main(load_settings(config), quiet, config or DEFAULT_PATH))
 
 
 def load(config: Config = None) -> None:
     """Load, attach and pin the kernel programs, then leave."""
-    from agent.daemon.run import scope_cgroup
-    from agent.kernel import load as kernel
-    from agent.observe.cgroup import find_mount
+    from agent.daemon.run import load_alone
 
-    settings = load_settings(config)
-    manifest = kernel.load(settings, scope_cgroup(settings, find_mount()))
+    manifest = load_alone(load_settings(config), config or DEFAULT_PATH)
     for hook, rung in manifest.hooks.items():
         print(f"{hook:8} {rung}")
 
@@ -43,16 +40,25 @@ def unload(
         bool, typer.Option("--all", help="Also what other versions of licet have pinned.")
     ] = False,
 ) -> None:
-    """Let go of every program, map and link, and end the daemon. Counters are gone with them."""
+    """Let go of every program, map and link, and end the daemon. Counters are gone with them. Says what was
+    there."""
     from agent.daemon.packet_gate import let_go
     from agent.daemon.run import stopped
     from agent.kernel import load as kernel
 
     settings = load_settings(config)
     kernel.require_root()
-    with stopped(settings):
+    with stopped(settings) as pid:
+        if pid:
+            print(f"ended the daemon (pid {pid})")
         let_go(settings)
-        kernel.unload(settings, all_versions=all_versions)
+        removed = kernel.unload(settings, all_versions=all_versions)
+    if any(removed.values()):
+        what = ", ".join(f"{count} {kind}" for kind, count in removed.items())
+        print(f"let go of {what} below {settings.paths.pins}, and of the filters on interfaces")
+        print("nothing is counted or refused any more, and what was counted is gone")
+    else:
+        print(f"nothing was loaded below {settings.paths.pins}")
 
 
 def version() -> None:

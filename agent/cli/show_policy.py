@@ -5,23 +5,34 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from agent.model import Target, show_network
+from agent.model import Target, show_network, show_time
 from agent.policy.grants import PlannedGrant, planned_grants
 from agent.policy.listeners import listening_scope
-from agent.policy.values import ContainerSelector, License, Policy, Port, Principal, Selector, Service
+from agent.policy.values import (
+    ContainerSelector,
+    License,
+    Policy,
+    Port,
+    Principal,
+    Selector,
+    Service,
+    Window,
+)
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:
-    """JSON-ready; times are ISO 8601, networks as people write them, places file:line."""
+    """JSON-ready; times are RFC 3339, networks as people write them, places file:line."""
     return {
         "files": list(policy.files),
+        "sha256": policy.sha256,
         "services": {name: _service(service) for name, service in policy.services.items()},
         "principals": {name: _principal(principal) for name, principal in policy.principals.items()},
         "licenses": [_license(license_) for license_ in policy.licenses],
         "restrictions": [
             {
                 "exclude": each.principal,
-                "target": f"{each.service}/{each.port_class}" if each.port_class else each.service,
+                "service": each.service,
+                "class": each.port_class.value if each.port_class else None,
                 "place": str(each.place),
             }
             for each in policy.exclusions
@@ -29,13 +40,12 @@ def policy_json(policy: Policy) -> dict[str, Any]:
         "undeclared_listeners": policy.undeclared_listeners.value,
         "grants": [
             {
-                "target": str(target),
+                "service": target.service,
+                "class": target.port_class.value,
                 "license": plan.license.id,
                 "entitlement": plan.entitlement.id,
                 "principal": plan.principal,
-                "starts_at": plan.window.starts_at.isoformat() if plan.window.starts_at else None,
-                "expires_at": plan.window.expires_at.isoformat() if plan.window.expires_at else None,
-                "terminates_at": plan.window.ends_at.isoformat() if plan.window.ends_at else None,
+                **_window(plan.window),
                 "place": str(plan.entitlement.place),
             }
             for target, planned in _grants(policy).items()
@@ -58,12 +68,19 @@ def policy_text(policy: Policy) -> str:
             if exclusion.covers(target)
         )
         for plan in planned:
-            until = plan.window.ends_at.isoformat() if plan.window.ends_at else "no end"
-            rule = f"{plan.license.id}/{plan.entitlement.id}, until {until}"
+            rule = f"{plan.license.id}/{plan.entitlement.id}, {_ends(plan.window)}"
             lines.append(f"  {plan.principal}: {rule} ({plan.entitlement.place})")
         if not planned:
             lines.append("  nobody")
     return "\n".join(lines)
+
+
+def _ends(window: Window) -> str:
+    """Both ends: between them there is grace."""
+    expires, ends = window.expires_at, window.ends_at
+    told = [f"expires_at {show_time(expires)}"] if expires else []
+    told += [f"terminates_at {show_time(ends)}"] if ends else []
+    return ", ".join(told) or "no end"
 
 
 def _grants(policy: Policy) -> dict[Target, list[PlannedGrant]]:
@@ -79,8 +96,7 @@ def _service(service: Service) -> dict[str, Any]:
         "on_end": "cut" if service.cuts else "keep",
         "on_deny": "drop" if service.drops else "reset",
         "on_unresolved": {
-            port_class.value: "allow" if service.unresolved_allowed(port_class) else "deny"
-            for port_class in service.classes
+            port_class.value: service.unresolved(port_class).name.lower() for port_class in service.classes
         },
         "place": str(service.place),
     }
@@ -129,13 +145,19 @@ def _selector(selector: Selector) -> dict[str, Any]:
 
 
 def _license(license_: License) -> dict[str, Any]:
-    window = license_.window
     return {
         "id": license_.id,
         "product": license_.product,
         "licensee": license_.licensee,
-        "starts_at": window.starts_at.isoformat() if window.starts_at else None,
-        "expires_at": window.expires_at.isoformat() if window.expires_at else None,
-        "terminates_at": window.ends_at.isoformat() if window.ends_at else None,
+        **_window(license_.window),
         "place": str(license_.place),
     }
+
+
+def _window(window: Window) -> dict[str, str | None]:
+    times = {
+        "starts_at": window.starts_at,
+        "expires_at": window.expires_at,
+        "terminates_at": window.ends_at,
+    }
+    return {name: show_time(moment) if moment else None for name, moment in times.items()}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.cli.output import Json, client, print_json, print_table
+from agent.cli.alone import asked
+from agent.cli.output import Json, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.export.text import printable
 
+MOST_UNSERVED = 10
+
 
 def status(config: Config = None, as_json: Json = False) -> None:
-    """What is attached, where, by which rung; policy, losses, memory, and what is not covered."""
-    answer = client(config).get("/v1/status")
+    """What is attached, where, by which rung; policy, losses, memory, and what is not covered. Without a
+    daemon: what its programs in the kernel do."""
+    answer = asked(config, "/v1/status", as_json)
     if as_json:
         print_json(answer)
         return
@@ -62,7 +66,11 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     facts += [("", f"warning: {warning}") for warning in policy["warnings"]]
     if policy["last_error"]:
-        facts.append(("", f"the last reload failed: {policy['last_error']}"))
+        first, *more = policy["last_error"].splitlines()
+        facts.append(("", f"the last reload failed: {first}"))
+        facts += [("", f"  {line}") for line in more]
+    facts += _unserved(answer.get("unserved", ()))  # a daemon from before says nothing of it
+    facts += [("TROUBLE", why.splitlines()[0]) for why in answer["troubles"].values()]
     facts += [
         ("containers", _containers(answer["containers"])),
         ("flows", f"{flows['open']:,} open, {flows['opened']:,} opened, {flows['closed']:,} closed"),
@@ -70,6 +78,16 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("memory", f"{answer['memory_mb']} MB"),
     ]
     return facts
+
+
+def _unserved(ports: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    lines = [
+        f"nobody listens on {one['ports']} of {target_name(one)}: start it, or correct it ({one['rule']})"
+        for one in ports[:MOST_UNSERVED]
+    ]
+    if len(ports) > MOST_UNSERVED:
+        lines.append(f"and {len(ports) - MOST_UNSERVED:,} more (--json)")
+    return [("unserved" if not number else "", line) for number, line in enumerate(lines)]
 
 
 def _containers(answer: Mapping[str, Any]) -> str:
@@ -88,11 +106,11 @@ def _listed(value: str | list[str]) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
-def span(seconds: float) -> str:
-    """The two largest units: 1 h 2 min."""
+def span(seconds: float, *, units: int = 2) -> str:
+    """The largest units: 1 h 2 min."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     shown = [f"{count} {unit}" for count, unit in parts if count]
-    return " ".join(shown[:2]) or "0 s"
+    return " ".join(shown[:units]) or "0 s"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import http.client
 import io
-import json
 import os
 import platform
 import subprocess
@@ -28,6 +27,7 @@ from agent.cli.secrets import without_secrets
 from agent.config import DEFAULT_PATH, Settings, load_settings
 from agent.errors import LicetError
 from agent.export.client import ControlClient
+from agent.export.text import to_json
 from agent.policy.document import find_policy_files
 
 EVENTS = 2000
@@ -54,7 +54,7 @@ class Dump:
         except _FAILURES as error:
             self.missing.append(f"{name}: {error}")
             return None
-        text = made if isinstance(made, str) else json.dumps(made, indent=1, ensure_ascii=False)
+        text = made if isinstance(made, str) else to_json(made, indent=1)
         self.files[name] = without_secrets(text).encode("utf-8", "backslashreplace")
         return made
 
@@ -163,7 +163,7 @@ def _metrics(listen: str) -> str:
 
 
 def _kernel(dump: Dump, settings: Settings) -> None:
-    for name in ("manifest.json", "gates.json"):
+    for name in ("manifest.json", "gates.json", "next.json"):
         file = settings.paths.run / name
         if file.exists():
             dump.part(f"kernel/{name}", file.read_text)

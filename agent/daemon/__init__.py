@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from agent.config import Settings
+from pathlib import Path
+
+from agent.config import DEFAULT_PATH, Settings
 
 
-def main(settings: Settings, quiet: bool) -> int:
+def main(settings: Settings, quiet: bool, config: Path = DEFAULT_PATH) -> int:
     """Runs the agent until SIGINT or SIGTERM; returns the exit code. Raises LicetError where it can't start.
 
-    `quiet`: no lines for people on stderr. What is attached and pinned stays when it ends."""
+    `quiet`: no lines for people on stderr. `config`: where the settings are from. What is attached and pinned
+    stays when it ends."""
     from agent.daemon.run import run  # here, so that other commands do not pay for it
 
-    return run(settings, quiet)
+    return run(settings, quiet, config)

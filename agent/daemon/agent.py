@@ -7,51 +7,66 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agent.config import Settings
-from agent.daemon.attribute import Attributor
 from agent.daemon.cutting import FlowCutter
+from agent.daemon.datagram_rows import DatagramRows
+from agent.daemon.datagrams import Datagrams
+from agent.daemon.exec_watch import ExecWatch, depends_on_addresses, exec_tracepoint, is_of_use
+from agent.daemon.failures import failures_told
 from agent.daemon.flows import FlowTable
 from agent.daemon.following import HostFollower
+from agent.daemon.foresight import Foresight
 from agent.daemon.gating import Gates
-from agent.daemon.host import Host, containers_of
-from agent.daemon.listener_owners import ListenerOwners
-from agent.daemon.listening import Listening
+from agent.daemon.last_hour import LastHour
+from agent.daemon.license_watch import LicenseWatch
 from agent.daemon.mode_switch import ModeSwitch
+from agent.daemon.namespace_finder import NamespaceFinder
 from agent.daemon.notify import service_manager
 from agent.daemon.packet_gate import packet_gate
-from agent.daemon.policies import PolicyKeeper
-from agent.daemon.state import State
+from agent.daemon.pins_lock import PinsWatch
+from agent.daemon.rights import Rights
+from agent.daemon.strangers import Strangers
 from agent.daemon.telling import Teller
+from agent.daemon.tracepoint import Tracepoint
+from agent.daemon.troubles import Troubles
 from agent.daemon.usage import Usage
 from agent.daemon.view import View
+from agent.daemon.wiring import Judging
 from agent.enforce.modes import Overrides
 from agent.errors import ConfigError, LicetError
+from agent.export.envelope import Envelope, PolicyInForce
 from agent.export.event_log import EventLog
 from agent.export.events import Event
 from agent.export.server import Servers
-from agent.kernel import abi, libbpf, ring
-from agent.kernel.gates import BIND, CONNECT, CgroupGate, SocketGate
+from agent.kernel import abi, earlier, libbpf, ring
+from agent.kernel.gates import BIND, CONNECT, RMDIR, CgroupGate, SocketGate
 from agent.kernel.load import Manifest
-from agent.kernel.maps import Counters, PolicyMaps
 from agent.kernel.pins import Pins
-from agent.kernel.records import Names, process_of
-from agent.model import Reason, Target
-from agent.observe.inventory import Inventory
-from agent.observe.netns import Namespaces, own_cookie
+from agent.kernel.records import process_of, with_server
+from agent.model import Protocol, Reason, Target
+from agent.observe.executables import running_executables
 from agent.observe.policy_watch import PolicyWatch
-from agent.observe.proc import ProcReader, UserNames
 from agent.observe.route_watch import AddressWatch
 
 log = logging.getLogger(__name__)
 STORE_TIME_S = 60.0
+STORE_USES_S = 60.0
 EDGES_AFTER_S = 5.0
 GATES_S = 0.5
 CUT_S = 0.5
+LICENSES_S = 0.5
+DATAGRAMS_S = 30.0
 MODES_S = 0.5
+TROUBLES_S = 2.0
 CONTAINERS_S = 0.2
+LINKS_S = 1.0
+LONG_S = 0.25
+RESTS = 4
+"""So many times as long as a look took, if that was long."""
 CONTAINER_STARTS_S = 10.0
 """So long after its cgroup appeared, a container's name and network are looked for at once; later, with all
 the rest."""
@@ -62,37 +77,21 @@ class Daemon:
         self._settings = settings
         self._manager = service_manager(os.environ)
         pins = Pins(settings.paths.pins)
-        self._state = State(settings.paths.state)
         self._policy_watch = PolicyWatch(settings.paths.policy, settings.paths.policy_dir)
+        self._is_watching = False
+        self._pins_watch = PinsWatch(pins)
         self._address_watch = AddressWatch()
-        self._maps = PolicyMaps(pins)
-        self._counters = Counters(pins)
-        seed = self._maps.ensure_seed()
-        user_name = UserNames()
-        self._containers = containers_of(settings, cgroup_mount)
-        reader = ProcReader(
-            settings.paths.proc,
-            cgroup_mount=cgroup_mount,
-            user_name=user_name,
-            container_of=self._containers.containing,
+        self._judging = judging = Judging.by(settings, pins, cgroup_mount)
+        self._state, self._maps, self._counters = judging.state, judging.maps, judging.counters
+        self._containers, self._names = judging.containers, judging.names
+        self._attributor, self._keeper, self._listening = (
+            judging.attributor,
+            judging.keeper,
+            judging.listening,
         )
-        namespaces = Namespaces(reader, settings.scope.namespaces)
-        self._names = Names(self._counters.names, seed, reader.exe)
-        self._attributor = Attributor(reader, cgroup_mount, user_name)
-        host = Host(
-            reader,
-            namespaces,
-            cgroup_mount,
-            seed,
-            self._state.newest_time(),
-            self._names.trusted_paths,
-            self._containers,
-        )
-        self._keeper = PolicyKeeper(settings, self._maps, self._state, host.facts, self._containers.at)
+        reader, namespaces = judging.reader, judging.namespaces
         named = self._keeper.ids.target_named
         self._usage = Usage(self._counters, self._names, self._attributor.complete, named)
-        owners = ListenerOwners(self._counters.owners, self._counters.socket_owners, reader, self._names.note)
-        self._listening = Listening(Inventory(reader, namespaces), reader, owners)
         flows = FlowTable(
             self._counters,
             self._names,
@@ -100,10 +99,18 @@ class Daemon:
             named,
             self._listening.owner_of,
             reader.names_are_trusted,
+            lambda target: self._switch.enforces(target),
         )
         self._follower = HostFollower(
-            self._keeper, self._listening, flows, self._attributor, namespaces, self._containers
+            self._keeper,
+            self._listening,
+            flows,
+            self._attributor,
+            namespaces,
+            self._containers,
+            settings.intervals.reconcile,
         )
+        self._rights = Rights(self._keeper, reader, namespaces, self._usage)
         self._failsafe = frozenset(settings.guard.failsafe_ports)
         self._cutter = FlowCutter(
             keeper=self._keeper,
@@ -115,10 +122,30 @@ class Daemon:
         )
         self._quiet = quiet
         _warn_of_missing_namespaces(settings)
-        self._events = EventLog(_sink(settings, quiet), settings.events.keep)
-        self._teller = Teller(self._events, self._keeper, self._listening, self._attributor, quiet)
+        envelope = Envelope(os.uname().nodename, self._policy_in_force, settings.events.args)
+        self._events = EventLog(_sink(settings, quiet), settings.events.keep, envelope.around)
+        self._teller = Teller(
+            self._events,
+            self._keeper,
+            self._listening,
+            self._attributor,
+            quiet,
+            lambda target: self._switch.enforces(target),
+        )
+        self._licenses = LicenseWatch(self._keeper, self._teller.license_changed)
+        self._troubles = Troubles(
+            {
+                "policy": lambda: self._keeper.trouble,
+                "policy_watch": lambda: self._policy_watch.problem,
+                "state": lambda: self._state.problem or self._overrides.problem,
+                "pins": lambda: self._pins_watch.problem,
+                "clock": lambda: judging.clock.problem,
+            }
+        )
+        self._datagram_rows = DatagramRows(self._counters)
         self._view = View(
             settings=settings,
+            troubles=self._troubles,
             manifest=manifest,
             pins=pins,
             keeper=self._keeper,
@@ -128,6 +155,7 @@ class Daemon:
             flow_table=flows,
             listening=self._listening,
             event_log=self._events,
+            datagram_rows=self._datagram_rows,
             containers=self._containers,
             reload_now=self._reload,
         )
@@ -139,7 +167,19 @@ class Daemon:
             connect=CgroupGate(pins, Path(manifest.cgroup), CONNECT),
             bind=CgroupGate(pins, Path(manifest.cgroup), BIND),
             socket=SocketGate(pins),
+            datagrams=Datagrams.on(settings, pins, Path(manifest.cgroup), self._declares_udp),
             make_packet_gate=lambda: packet_gate(settings),
+        )
+        self._reader = reader
+        self._finder = NamespaceFinder(
+            namespaces, self._keeper.namespace_seen, lambda: depends_on_addresses(self._keeper.compiled)
+        )
+        self._execs = ExecWatch(
+            exec_tracepoint(pins, lambda: is_of_use(self._keeper.compiled)),
+            lambda: self._background(asyncio.to_thread(self._name_what_runs)),
+        )
+        self._removals = Tracepoint(
+            pins, "cgroup_rmdir", RMDIR, self._keeper.has_homes, "addresses are taken away at the next look"
         )
         self._overrides = Overrides(
             self._counters.modes,
@@ -147,18 +187,23 @@ class Daemon:
             self._targets_in_force,
             settings.paths.state / "modes.json",
         )
+        self._strangers = Strangers(self._listening, lambda: self._keeper.policy, lambda: self._keeper.facts)
+        self._last_hour = LastHour(self._state, self._usage, self._keeper, self._strangers)
         self._switch = ModeSwitch(
             overrides=self._overrides,
             gates=self._gates,
             attached=lambda: self._gates.attached,
             policy=lambda: self._keeper.policy,
-            denied=self._usage.denied,
+            foresight=Foresight(self._keeper, self._usage.since, flows),
+            lost=self._rights.lost,
             failsafe=self._failsafe,
             tell=self._tell_mode,
+            strangers=self._strangers.since,
+            known_since_ns=lambda: self._last_hour.since_ns,
         )
         self._view.mode_switch = self._switch
         self._view.gates = self._gates
-        self._ring = libbpf.RingReader(self._counters.ring.fd)
+        self._ring = libbpf.RingReader(self._counters.ring.fd, self._counters.bulk.fd)
         self._host_busy = asyncio.Lock()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -168,6 +213,7 @@ class Daemon:
     async def serve(self) -> None:
         """Until SIGINT or SIGTERM. Raises LicetError where there is no policy to go on with."""
         await self._first_policy()
+        await asyncio.to_thread(self._last_hour.restore)
         self._tune()
         self._maps.set_failsafe(self._failsafe)
         await asyncio.to_thread(self._overrides.restore)
@@ -178,27 +224,41 @@ class Daemon:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        loop.add_reader(self._policy_watch.fileno(), self._on_policy_file)
+        self._follow_policy_files()
         loop.add_reader(self._address_watch.fileno(), self._on_address)
+        self._finder.start()
         async with contextlib.AsyncExitStack() as stack:
-            servers = Servers(self._view, self._settings.listen, self._settings.control_socket)
+            servers = Servers(
+                self._view,
+                self._settings.listen,
+                self._settings.control_socket,
+                self._settings.health_listen,
+                self._settings.hosts,
+            )
             await stack.enter_async_context(servers)
             self._view.public_address = servers.public_address
-            own_port = int(servers.public_address.rpartition(":")[2])
-            self._switch.failsafe = self._cutter.failsafe = self._failsafe | {own_port}
+            self._switch.failsafe = self._cutter.failsafe = self._failsafe | servers.ports
             self._maps.set_failsafe(self._switch.failsafe)
             await self._look()
             # what waits in the ring from before is told with its owners, which are known from here on
+            self._on_records(earlier.taken(earlier.kept_in(self._settings.paths.run)))
             loop.add_reader(self._ring.fileno(), self._on_ring)
+            await self._store_time()
+            await self._see_to_troubles()
             self._view.is_ready = True
             self._teller.started(self._view)
+            self._background(self._warn_of_lost_rights())
             self._manager.ready(self._in_force())
             await self._run_until_stopped()
             self._manager.stopping()
         self._on_ring()
         self._teller.summaries(self._usage)
-        self._state.store_time()
+        await self._store_time()
+        await self._store_uses()
         self._teller.stopped()
+
+    def _policy_in_force(self) -> PolicyInForce:
+        return PolicyInForce(self._keeper.generation, self._keeper.sha256)
 
     async def _run_until_stopped(self) -> None:
         intervals = self._settings.intervals
@@ -206,10 +266,16 @@ class Daemon:
             asyncio.create_task(self._every(intervals.reconcile, self._look, self._wake)),
             asyncio.create_task(self._every(intervals.summary, self._summarise)),
             asyncio.create_task(self._every(STORE_TIME_S, self._store_time)),
+            asyncio.create_task(self._every(STORE_USES_S, self._store_uses)),
             asyncio.create_task(self._every(GATES_S, self._gates.follow)),
+            asyncio.create_task(self._every(GATES_S, self._follow_tracepoints)),
             asyncio.create_task(self._every(CUT_S, self._cut)),
+            asyncio.create_task(self._every(LICENSES_S, self._follow_licenses)),
+            asyncio.create_task(self._every(DATAGRAMS_S, self._sweep_datagrams)),
             asyncio.create_task(self._every(MODES_S, self._switch.follow)),
             asyncio.create_task(self._every(CONTAINERS_S, self._follow_containers)),
+            asyncio.create_task(self._every(LINKS_S, self._follow_links)),
+            asyncio.create_task(self._every(TROUBLES_S, self._see_to_troubles)),
             asyncio.create_task(self._say_edges()),
             asyncio.create_task(self._stand_by()),
             asyncio.create_task(self._every(self._manager.alive_every_s, self._alive)),
@@ -230,21 +296,25 @@ class Daemon:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), seconds)
                 wake.clear()
-            try:
+            began_s = time.monotonic()
+            with failures_told():
                 await work()
-            except (LicetError, OSError) as error:
-                log.error("%s", error)
+            if wake is not None:
+                await _rest(time.monotonic() - began_s, seconds)
 
     async def _first_policy(self) -> None:
-        """A bad policy at start is an error, unless the kernel still judges by an earlier one."""
+        """A bad policy at start is an error, unless there is a last good one, or the kernel still judges by
+        an earlier one."""
         earlier = self._maps.generation
         try:
-            await asyncio.to_thread(self._keeper.reload)
+            await asyncio.to_thread(self._keeper.start)
         except LicetError as error:
             if not earlier:
                 raise
             self._keeper.generation = earlier
             log.error("the policy of an earlier run stays in force: %s", error)
+        if self._keeper.last_error:
+            self._teller.policy_refused(self._keeper.last_error)
 
     async def _reload(self) -> None:
         if not self._view.is_ready:
@@ -264,12 +334,18 @@ class Daemon:
                 self._teller.policy_refused(str(error))
                 raise
         self._tune()
+        self._execs.follow()
         await asyncio.to_thread(self._overrides.restore)
         await self._settle_gates()
         self._cutter.look_again()
         self._teller.policy_loaded()
         self._keeper.note_in_force()
+        self._background(self._store_uses())  # by which policy they were judged
         self._wake.set()
+
+    async def _warn_of_lost_rights(self) -> None:
+        for finding in await asyncio.to_thread(self._rights.lost):
+            log.warning("%s", finding)
 
     async def _reload_quietly(self) -> None:
         try:
@@ -283,6 +359,10 @@ class Daemon:
         policy = self._keeper.policy
         return policy.targets if policy else tuple(self._keeper.ids.targets.values())
 
+    def _declares_udp(self) -> bool:
+        policy = self._keeper.policy
+        return policy is not None and policy.declares(Protocol.UDP)
+
     def _tell_mode(self, event: Event) -> None:
         self._cutter.look_again()
         self._teller.mode(event)
@@ -290,6 +370,9 @@ class Daemon:
     async def _cut(self) -> None:
         if self._gates.attached:
             self._teller.cut(await asyncio.to_thread(self._cutter.cut_due))
+
+    async def _follow_licenses(self) -> None:
+        self._licenses.look()
 
     async def _settle_gates(self) -> None:
         """Where they can't be attached, observing goes on: that is worth more than nothing. While the policy
@@ -308,10 +391,7 @@ class Daemon:
             log.error("the gates cannot be loaded; licet can only observe here: %s", error)
 
     def _tune(self) -> None:
-        edges = self._settings.edges == "always" or (
-            self._settings.edges == "auto" and self._keeper.policy is None
-        )
-        self._maps.tune(host_netns=own_cookie(), edges=edges, flow_events=self._settings.events.flows)
+        self._judging.tune(self._settings)
 
     def _on_hangup(self) -> None:
         self._events.reopen()
@@ -320,6 +400,22 @@ class Daemon:
     def _on_policy_file(self) -> None:
         if self._policy_watch.changed():
             self._background(self._reload_quietly())
+
+    def _follow_policy_files(self) -> None:
+        """Where the kernel tells of changes (it may have had no room for that at first)."""
+        descriptor = self._policy_watch.fileno()
+        if descriptor is not None and not self._is_watching:
+            asyncio.get_running_loop().add_reader(descriptor, self._on_policy_file)
+            self._is_watching = True
+
+    async def _see_to_troubles(self) -> None:
+        if self._policy_watch.problem:
+            self._on_policy_file()
+            self._follow_policy_files()
+        await asyncio.to_thread(self._state.retry)
+        await asyncio.to_thread(self._overrides.retry)
+        await asyncio.to_thread(self._pins_watch.look)
+        self._troubles.log_changes()
 
     def _on_address(self) -> None:
         if self._address_watch.changed():
@@ -331,26 +427,38 @@ class Daemon:
         task.add_done_callback(self._running.discard)
 
     def _on_ring(self) -> None:
-        for event in ring.decode(self._ring.drain()):
-            match event:
-                case abi.NameEvent():
-                    path = self._names.learn(event)
-                    if not event.exe & abi.EXE_UNTRUSTED:
-                        self._keeper.executable_known(path)
-                case abi.CgroupEvent():
-                    self._on_cgroup(event)
-                case abi.UseEvent():
-                    attempt = self._usage.first_attempt(event)
-                    if attempt is not None:
-                        self._teller.first_attempt(attempt)
-                    if event.verdict.reason == Reason.UNRESOLVED:
-                        self._wake.set()  # it may be a namespace nobody has looked at yet
-                case abi.ListenEvent() if event.header.type == abi.EventType.BIND:
-                    self._on_refused_bind(event)
-                case abi.ListenEvent():
-                    self._on_listen(event)
-                case abi.FlowEvent():
-                    self._teller.flow(event, self._names)
+        self._on_records(self._ring.drain())
+
+    def _on_records(self, records: list[bytes]) -> None:
+        for event in ring.decode(records):
+            with failures_told():
+                self._on_event(event)
+
+    def _on_event(self, event: ring.Event) -> None:
+        match event:
+            case abi.NameEvent():
+                path = self._names.learn(event)
+                if not event.exe & abi.EXE_UNTRUSTED:
+                    self._keeper.executable_known(path)
+            case abi.CgroupEvent():
+                self._on_cgroup(event)
+            case abi.GoneEvent():
+                if self._keeper.is_home(event.id):
+                    self._background(self._leave_home())
+            case abi.NetnsEvent():
+                self._finder.program_started(event.pid, event.netns)
+            case abi.UseEvent():
+                attempt = self._usage.first_attempt(event)
+                if attempt is not None:
+                    self._teller.first_attempt(attempt)
+                if event.verdict.reason == Reason.UNRESOLVED:
+                    self._wake.set()  # it may be a namespace nobody has looked at yet
+            case abi.ListenEvent() if event.header.type == abi.EventType.BIND:
+                self._on_refused_bind(event)
+            case abi.ListenEvent():
+                self._on_listen(event)
+            case abi.FlowEvent():
+                self._teller.flow(with_server(event, self._counters.flows), self._names)
 
     def _on_cgroup(self, event: abi.CgroupEvent) -> None:
         path = event.path.decode("utf-8", "surrogateescape")
@@ -358,32 +466,65 @@ class Daemon:
             self._wake.set()
             return
         self._attributor.learn_cgroup(event.id, path)
-        self._containers.appeared(path)
-        self._keeper.cgroup_made(event.id, path)
+        by_root = bool(event.by_root)
+        self._containers.appeared(path, by_root=by_root)
+        self._keeper.cgroup_made(event.id, path, by_root=by_root)
+
+    async def _leave_home(self) -> None:
+        """A container that a service is at has ended: the next one may have its addresses already."""
+        async with self._host_busy:
+            with failures_told():
+                await asyncio.to_thread(self._keeper.follow_host)
+
+    async def _follow_tracepoints(self) -> None:
+        self._execs.follow()
+        self._removals.follow()
+
+    def _name_what_runs(self) -> None:
+        for path in running_executables(self._reader):
+            self._keeper.executable_known(path)
 
     async def _follow_containers(self) -> None:
         self._keeper.name_containers(CONTAINER_STARTS_S)
         if self._keeper.awaits_home(CONTAINER_STARTS_S):
             self._wake.set()
 
+    async def _follow_links(self) -> None:
+        if await asyncio.to_thread(self._judging.host.links_switched):
+            self._wake.set()
+
     def _on_refused_bind(self, event: abi.ListenEvent) -> None:
         seen = process_of(event.owner, self._names)
         if seen is not None:
-            process = self._attributor.complete(seen, comm=event.comm.decode("utf-8", "replace"))
-            self._teller.refused_bind(process, event.address.value(), event.port)
+            process = self._attributor.complete(seen, comm=event.comm.decode("utf-8", "surrogateescape"))
+            protocol = Protocol(event.protocol or Protocol.TCP)  # 0.1.0 did not say; what waited in its ring
+            self._teller.refused_bind(process, event.address.value(), protocol, event.port, event.target)
+            target = self._keeper.ids.target_named(event.target)
+            if target is not None:
+                self._strangers.refused(target, event.address.value(), event.port, process)
 
     def _on_listen(self, event: abi.ListenEvent) -> None:
         seen = process_of(event.owner, self._names)
         if seen is not None:
-            comm = event.comm.decode("utf-8", "replace")
-            owner = self._attributor.complete(seen, comm=comm)
-            self._listening.heard(seen.netns, event.port, event.address.value(), owner)
+            comm = event.comm.decode("utf-8", "surrogateescape")
+            owner = self._attributor.recent(seen, comm)
+            self._listening.heard(event.cookie, seen.netns, event.port, event.address.value(), owner)
+            self._strangers.heard(event.cookie, seen.netns, event.address.value(), event.port, owner)
         self._wake.set()
 
     async def _look(self) -> None:
         async with self._host_busy:
-            findings = await asyncio.to_thread(self._follower.look)
+            await asyncio.to_thread(self._follower.follow)
+        findings = await asyncio.to_thread(self._follower.look)
+        for one in findings.adopted:
+            self._usage.found(one.target, one.flow.verdict.decision, one.flow.consumer)
+        if findings.adopted:
+            self._cutter.look_again()  # they may have been judged by the policy of before
         self._teller.findings(findings)
+
+    async def _sweep_datagrams(self) -> None:
+        if self._gates.datagrams.attached:
+            await asyncio.to_thread(self._datagram_rows.sweep, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     async def _summarise(self) -> None:
         self._on_ring()
@@ -395,18 +536,30 @@ class Daemon:
         self._teller.edges(self._view)
 
     async def _store_time(self) -> None:
-        self._state.store_time()
+        await asyncio.to_thread(self._state.store_time, self._judging.clock.newest_ns)
+
+    async def _store_uses(self) -> None:
+        await asyncio.to_thread(self._last_hour.store)
 
     async def _alive(self) -> None:
         self._manager.alive()
 
     def _in_force(self) -> str:
         """In a line, for `systemctl status`."""
+        if self._keeper.is_last_good:
+            return "the policy's files are refused; the last good policy is in force"
         if self._keeper.last_error:
             return f"the new policy is refused; generation {self._keeper.generation} stays in force"
         if self._keeper.policy is None:
             return "no policy: watching only"
         return f"policy generation {self._keeper.generation} is in force"
+
+
+async def _rest(took_s: float, most_s: float) -> None:
+    """Whoever wakes it again and again, on a host with very many sockets, must not make looks all that is
+    done."""
+    if took_s > LONG_S:
+        await asyncio.sleep(min(took_s * RESTS, most_s))
 
 
 def _sink(settings: Settings, quiet: bool) -> str:

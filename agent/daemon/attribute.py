@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from agent.daemon.tally import keep_newest
+from agent.kernel.abi import COMPONENT_BYTES
+from agent.kernel.records import MEMFD
 from agent.model import Process
 from agent.observe.cgroup import list_cgroups
 from agent.observe.proc import ProcReader
-from agent.policy.cgroups import unit_of
+
+MOST_ARGS = 1024
+RECENT_S = 1.0
+RECENT = 64
+REMEMBERED = 2048
+"""Processes whose arguments are known though they may be gone: a flow closes after its program has ended."""
 
 
 class Attributor:
@@ -21,6 +31,10 @@ class Attributor:
         self._before: frozenset[int] = frozenset()
         """Known when the cgroups were last read: what came after is not gone because it was not listed."""
         self._gone: frozenset[int] = frozenset()
+        self._met: dict[tuple[int, int, str], Process] = {}
+        """Names and arguments by pid, start and executable; the newest last."""
+        self._recent: dict[tuple[Process, str], Process] = {}
+        self._recent_until_s = 0.0
 
     def read_cgroups(self) -> dict[str, int]:
         """cgroup2 id by path, of all that exist now."""
@@ -47,27 +61,67 @@ class Attributor:
             self.read_cgroups()
         return self._cgroups.get(number, "")
 
+    def recent(self, seen: Process, comm: str) -> Process:
+        """As `complete`, or as it was a moment ago: one process may call listen() 20,000 times."""
+        if time.monotonic() >= self._recent_until_s or len(self._recent) >= RECENT:
+            self._recent.clear()
+            self._recent_until_s = time.monotonic() + RECENT_S
+        key = seen, comm
+        if key not in self._recent:
+            self._recent[key] = self.complete(seen, comm=comm)
+        return self._recent[key]
+
     def complete(
         self, seen: Process, *, comm: str = "", args: tuple[str, ...] = (), gids: Iterable[int] = ()
     ) -> Process:
-        """`seen` is the kernel's word and wins; /proc adds what the kernel did not copy, if the process
-        there is still the same one."""
+        """`seen` is the kernel's word and wins; what was learned of the process before comes next. /proc adds
+        what the kernel did not copy, if the process there is still the same one; of what goes with a program,
+        only while it still runs that."""
         cgroup = self.cgroup_path(seen.cgroup_id)
         live = self._reader.process(seen.pid)
         if live is None or not self._reader.same_process(live.start_boot_ns, seen.start_boot_ns):
             live = Process()
+        now, key = live, (seen.pid, seen.start_boot_ns, seen.exe)
+        if not is_same_program(seen.exe, live.exe):
+            now = Process()  # what it has become says nothing of what it was
+        before = self._met.get(key, Process())
+        comm, args = comm or seen.comm or before.comm or now.comm, args or before.args or now.args
+        if (comm or args) and sum(map(len, args)) <= MOST_ARGS:
+            keep_newest(self._met, key, Process(comm=comm, args=args), REMEMBERED)
         uid = seen.uid if seen.uid is not None else live.uid
         gid = seen.gid if seen.gid is not None else live.gid
         return replace(
             seen,
-            comm=comm or seen.comm or live.comm,
-            exe=seen.exe or live.exe,
-            args=args or live.args,
+            comm=comm,
+            exe=now.exe or seen.exe,
+            args=args,
             uid=uid,
             user=self._user_name(uid) if uid is not None else "",
             gid=gid,
             gids=tuple(sorted({*gids, *live.gids, *seen.gids})),
             cgroup=cgroup or live.cgroup,
-            unit=unit_of(cgroup or live.cgroup),
+            unit=self._reader.unit_of(cgroup or live.cgroup),
             container=self._reader.container_of(cgroup or live.cgroup),
+            in_pid_namespace=live.in_pid_namespace,
+            exe_elsewhere=now.exe_elsewhere,
+            user_owners=live.user_owners,
+            is_whole=now.pid != 0,
         )
+
+
+def is_same_program(seen: str, live: str) -> bool:
+    """Is a path that the kernel told, perhaps not as a whole, that of the executable in /proc? Of one that it
+    has not told, nobody can say."""
+    if not seen or seen == live:
+        return seen == live
+    if seen == MEMFD:
+        return live.startswith(f"/{MEMFD}")
+    deep, parts, found = seen.startswith("…"), seen.strip("…").split("/"), live.split("/")
+    if deep:
+        found = found[-len(parts) + 1 :]
+        parts = parts[1:]
+    cut = COMPONENT_BYTES - 1
+    return len(parts) == len(found) and all(
+        one == other or (len(os.fsencode(one)) == cut and os.fsencode(other).startswith(os.fsencode(one)))
+        for one, other in zip(parts, found, strict=True)
+    )

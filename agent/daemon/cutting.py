@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.daemon.flows import FlowTable, local_consumer
+from agent.daemon.flows import FlowTable, ends_of, local_consumer
 from agent.daemon.policies import PolicyKeeper
 from agent.enforce.cut import CannotDestroy, Cutter, Established
 from agent.enforce.disconnect import disconnect, processes
@@ -23,6 +23,8 @@ from agent.model import (
 from agent.observe.netns import NamespaceGone, open_in
 from agent.policy.evaluate import decide, who_is
 from agent.policy.tables import NO_BOOT_NS, Tables
+
+UNDER_WAY_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +45,49 @@ class FlowCutter:
     """Whether this target's mode is enforce now, by policy or override."""
     failsafe: frozenset[int] = frozenset()
     _due_ns: int = 0
+    _under_way: frozenset[int] = frozenset()
+    """Cookies of flows without a right that are not established: there is nothing to cut yet."""
+    _again_ns: int = 0
+    """When those are looked at. Others choose how many they are."""
 
     def look_again(self) -> None:
         """What is licensed has changed: the next cut_due() looks at every flow."""
         self._due_ns = 0
 
     def cut_due(self) -> list[Cut]:
-        """Nothing to do between two deadlines of licenses, unless look_again() was called."""
+        """Nothing to do between two deadlines of licenses, unless look_again() was called, or a connection
+        was under way at the last one."""
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         policy, tables = self.keeper.policy, self.keeper.tables
-        if policy is None or tables is None or now_ns < self._due_ns:
+        if policy is None or tables is None:
             return []
-        self._due_ns = _next_end(tables, now_ns)
+        if now_ns >= self._due_ns:
+            self._due_ns = _next_end(tables, now_ns)
+            flows = self.flows.rows()
+        elif self._under_way and now_ns >= self._again_ns:
+            flows = (flow for one in self._under_way if (flow := self.flows.row(one)))
+        else:
+            return []
         cutting = {
             target
             for target in policy.targets
             if policy.services[target.service].cuts and self.enforces(target)
         }
-        return list(self._cut(list(self._unlicensed(tables, cutting, now_ns)))) if cutting else []
+        ended = list(self._unlicensed(flows, tables, cutting, now_ns)) if cutting else []
+        self._under_way = frozenset(one.flow.cookie for one in ended if not one.flow.established)
+        spent_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - now_ns
+        self._again_ns = now_ns + max(UNDER_WAY_NS, 10 * spent_ns)
+        return list(self._cut([one for one in ended if one.flow.established]))
 
-    def _unlicensed(self, tables: Tables, targets: set[Target], now_ns: int) -> Iterable[Cut]:
-        for flow in self.flows.rows():
+    def _unlicensed(
+        self, flows: Iterable[Flow], tables: Tables, targets: set[Target], now_ns: int
+    ) -> Iterable[Cut]:
+        for flow in flows:
             row = tables.rows.get(flow.target)
-            if row is None or not flow.established or row.target not in targets or flow.port in self.failsafe:
+            if row is None or row.target not in targets or flow.port in self.failsafe:
                 continue
-            verdict = decide(tables, row, who_is(tables, self._consumer(flow)), now_ns)
+            # what only this agent does not know of a process that was let in ends no connection
+            verdict = decide(tables, row, who_is(tables, self._consumer(flow)), now_ns, lambda _: False)
             if verdict.decision is Decision.DENIED:
                 yield Cut(row.target, replace(flow, verdict=replace(verdict, enforced=True)))
 
@@ -99,14 +119,7 @@ def _next_end(tables: Tables, now_ns: int) -> int:
 def end(cutter: Cutter, flow: Flow) -> bool:
     """False: it was gone already."""
     try:
-        return cutter.cut(_socket_of(flow))
+        return cutter.cut(Established(flow.cookie, *ends_of(flow)))
     except CannotDestroy:
         likely = flow.acceptor or flow.owner if flow.origin is Origin.REMOTE else flow.consumer
         return disconnect(flow.cookie, [*([likely.pid] if likely else []), *processes()])
-
-
-def _socket_of(flow: Flow) -> Established:
-    """Of the socket whose cookie it is: the consumer's, or the server's of a remote one."""
-    consumer, server = (flow.consumer_address, flow.consumer_port), (flow.address, flow.port)
-    local, remote = (server, consumer) if flow.origin is Origin.REMOTE else (consumer, server)
-    return Established(flow.cookie, local, remote)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.config import Settings
+from agent.daemon.datagrams import Datagrams
 from agent.daemon.packet_gate import PROGRAM as PACKET_PROGRAM
-from agent.errors import KernelError
+from agent.errors import KernelError, LicetError
 from agent.kernel import load
 from agent.kernel.gates import BIND, CONNECT, LOOKUP, CgroupGate, SocketGate
 from agent.kernel.maps import PolicyMaps
@@ -42,6 +43,7 @@ class Gates:
     connect: CgroupGate
     bind: CgroupGate
     socket: SocketGate
+    datagrams: Datagrams
     make_packet_gate: Callable[[], TcGate]
     """Called once its program is loaded, or to let go of what an earlier run has left."""
     missing: dict[str, str] = field(default_factory=dict)
@@ -65,15 +67,18 @@ class Gates:
     async def settle(self) -> None:
         """Attach if something enforces, let go if nothing does. Raises KernelError as attach() does."""
         async with self._busy:
+            await asyncio.to_thread(self._observe_datagrams)
             await asyncio.to_thread(self._attach if self.wanted() else self._detach)
 
     async def follow(self) -> None:
         """Namespaces and interfaces that are new, while anything is attached."""
-        if not self.attached:
+        if not self.attached and not self.datagrams.attached:
             return
         async with self._busy:
             if self.attached:
                 await asyncio.to_thread(self._sync)
+            else:
+                await asyncio.to_thread(self._observe_datagrams)
 
     def status(self) -> list[dict[str, str]]:
         """Each gate: gate, attached_to ("" where it is not), note."""
@@ -110,6 +115,14 @@ class Gates:
         programs = GATE_PROGRAMS[gate]
         return "; ".join(why for name, why in self.missing.items() if name in programs)
 
+    def _observe_datagrams(self, gated: Sequence[int] | None = None) -> None:
+        """Where the socket gate is attached, it judges them as they arrive. `gated`: its namespaces, if not
+        those where it is now."""
+        try:
+            self.datagrams.observe(self._in_scope(), self.socket.attached() if gated is None else gated)
+        except (OSError, LicetError) as error:
+            log.error("UDP is not watched everywhere: %s", error)
+
     def _load(self) -> None:
         self.missing = load.load_gates(self.settings)
 
@@ -119,14 +132,24 @@ class Gates:
         try:
             self.connect.attach()
             self.bind.attach()
+            self.datagrams.enforce()
         except OSError as error:
             self._detach()
             raise KernelError(f"a gate cannot be attached: {error}; nothing is refused") from error
         self._sync()
 
     def _sync(self) -> None:
+        """The packet gate first: it sees which socket a packet is of, and the socket gate goes by that."""
         attached = ["connect", "bind"]
         namespaces = self._in_scope()
+        if self.settings.scope.interfaces and PACKET_PROGRAM not in self.missing:
+            try:
+                self._packet = self._packet or self.make_packet_gate()
+                self._packet.sync(namespaces)
+            except KernelError as error:
+                log.error("the packet gate is not attached everywhere: %s", error)
+            if self._packet and self._packet.attached():
+                attached.append("tc")
         if LOOKUP not in self.missing:
             try:
                 self.socket.sync(namespaces)
@@ -134,12 +157,8 @@ class Gates:
                 log.error("the socket gate is not attached everywhere: %s", error)
             if self.socket.attached():
                 attached.append("socket")
-        if self.settings.scope.interfaces and PACKET_PROGRAM not in self.missing:
-            self._packet = self._packet or self.make_packet_gate()
-            self._packet.sync(namespaces)
-            if self._packet.attached():
-                attached.append("tc")
         self._say(attached)
+        self._observe_datagrams()
 
     def _in_scope(self) -> Sequence[Namespace]:
         """Where the cgroup is narrowed and namespaces are not, nothing is refused outside of that cgroup."""
@@ -151,11 +170,13 @@ class Gates:
         self._say(())
         if self._is_clean:
             return
+        self._observe_datagrams(gated=())
+        self.socket.detach()
         if "tc" in left:
             (self._packet or self.make_packet_gate()).detach(self.namespaces())
-        self.socket.detach()
         self.bind.detach()
         self.connect.detach()
+        self.datagrams.detach_gate()
         self._is_clean = True
 
     def _say(self, attached: Sequence[str]) -> None:

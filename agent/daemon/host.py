@@ -9,6 +9,8 @@ from pathlib import Path
 
 from agent.config import Settings
 from agent.model import HostFacts
+from agent.observe.accounts import Accounts
+from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers
 from agent.observe.containers.cri import Cri
 from agent.observe.containers.registry import Roots
@@ -16,6 +18,7 @@ from agent.observe.executables import Executables, find_executables
 from agent.observe.hostfacts import Mentions, gather
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
+from agent.observe.trails import TrailWatch
 from agent.policy.values import Policy, Selector
 
 _ON_DISK_S = 60.0
@@ -32,17 +35,33 @@ def mentions_of(policy: Policy | None) -> Mentions:
     if policy is None:
         return Mentions()
     selectors = list(selectors_of(policy))
+    excluded = [
+        selector
+        for name in {each.principal for each in policy.exclusions} & policy.principals.keys()
+        for selector in policy.principals[name].selectors
+    ]
     return Mentions(
         users=frozenset(chain.from_iterable(one.users for one in selectors)),
         groups=frozenset(chain.from_iterable(one.groups for one in selectors)),
         executables=frozenset(chain.from_iterable(one.exe for one in selectors)),
+        units=frozenset(chain.from_iterable(one.units for one in selectors)),
         homes=frozenset(chain.from_iterable(one.at_containers for one in policy.services.values())),
+        excluded_users=frozenset(chain.from_iterable((*one.users, *one.uids) for one in excluded)),
+        excluded_groups=frozenset(chain.from_iterable((*one.groups, *one.gids) for one in excluded)),
     )
 
 
 def containers_of(settings: Settings, cgroup_mount: Path) -> Containers:
     chosen = settings.containers
-    roots = Roots(chosen.containerd, chosen.docker, chosen.storage, chosen.crun, chosen.runc)
+    roots = Roots(
+        chosen.containerd,
+        chosen.docker,
+        chosen.storage,
+        chosen.crun,
+        chosen.runc,
+        chosen.cni,
+        chosen.netavark,
+    )
     return Containers(roots, cgroup_mount, cri=Cri(chosen.cri))
 
 
@@ -56,6 +75,8 @@ class Host:
         newest_time: float,
         known_executables: Callable[[], frozenset[str]],
         containers: Containers | None = None,
+        clock: DeadlineClock | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         self._reader = reader
         self._namespaces = namespaces
@@ -64,10 +85,14 @@ class Host:
         self._newest_time = newest_time
         self._known_executables = known_executables
         self._containers = containers
+        self._clock = clock or DeadlineClock()
+        self._accounts = accounts or Accounts()
         self._on_disk: tuple[Mentions, float, Executables] | None = None
+        self._trails = TrailWatch()
 
     def facts(self, policy: Policy | None) -> HostFacts:
-        """At this moment, but for what lies on disk, which is looked at once a minute."""
+        """At this moment, but for what lies on disk: that is looked at once a minute, and after a link was
+        switched."""
         mentions = mentions_of(policy)
         return gather(
             mentions,
@@ -76,10 +101,20 @@ class Host:
             cgroup_mount=self._cgroup_mount,
             hash_seed=self._hash_seed,
             not_before_unix_s=self._newest_time,
+            clock=self._clock,
             known_executables=self._known_executables(),
             on_disk=self._executables(mentions),
             containers=self._containers,
+            accounts=self._accounts,
         )
+
+    def links_switched(self) -> bool:
+        """Does an executable that the policy speaks of lie elsewhere than it did?"""
+        known = self._on_disk
+        if known is None or not self._trails.switched(known[2].trails):
+            return False
+        self._on_disk = None
+        return True
 
     def _executables(self, mentions: Mentions) -> Executables:
         now_s = time.monotonic()

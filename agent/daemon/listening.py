@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.daemon.listener_owners import ListenerOwners
+from agent.daemon.listener_owners import ListenerOwners, Served
+from agent.daemon.served_places import Place, ServedPlaces
+from agent.daemon.tally import Tally, keep_newest
 from agent.export.view import JudgedListener
 from agent.model import (
-    MAPPED_PREFIX,
     Address,
     HostFacts,
     Listener,
@@ -20,23 +21,23 @@ from agent.model import (
     Process,
     Protocol,
     Target,
-    to_address,
 )
 from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
 from agent.observe.proc import ProcReader
-from agent.policy.listeners import declaration_of, judge_listener
-from agent.policy.networks import is_per_namespace
+from agent.policy.listeners import INIT, declaration_of, judge_listener, opens_for_others
 from agent.policy.owners import could_be_owner
+from agent.policy.ports import Ports
+from agent.policy.unserved import Unserved, unserved
 from agent.policy.values import Policy, UndeclaredListeners
 
 log = logging.getLogger(__name__)
 
-_WILDCARDS = (Address(MAPPED_PREFIX), Address(0))
-_AT_LOOPBACK = dict(zip(_WILDCARDS, (to_address("127.0.0.1"), to_address("::1")), strict=True))
-"""Where a connect() to an unspecified address ends (tcp_v4_connect, tcp_v6_connect in net/)."""
 REMEMBERED = 4096
-"""Listeners whose owner is known though they may be gone."""
+"""Sockets of which the kernel has told who called listen()."""
+
+FINDINGS = (ListenerState.UNDECLARED, ListenerState.OWNER_MISMATCH, ListenerState.EXPOSED)
+"""States that make an event; owner_unknown is only listed."""
 
 _Finding = tuple[int, ListenerState]
 
@@ -48,30 +49,41 @@ class Listening:
     inventory: Inventory
     reader: ProcReader
     owners: ListenerOwners
+    number_of: Callable[[Target], int]
+    """Of a target, as the kernel knows it."""
     judged: list[JudgedListener] = field(default_factory=list)
-    violations: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    violations: Tally[tuple[str, str, str]] = field(default_factory=Tally)
     """By (service, port class, reason)."""
+    unserved: list[Unserved] = field(default_factory=list)
+    """Declared ports that nobody served at the last look."""
     _told: set[_Finding] = field(default_factory=set)
-    _served: dict[tuple[int, int, Address], Process] = field(default_factory=dict)
-    """By (namespace, port, address): who listened there last."""
+    _places: ServedPlaces = field(default_factory=ServedPlaces)
+    _judged_by: tuple[Policy | None, HostFacts] | None = None
+    _exact: dict[tuple[int, int], Process] = field(default_factory=dict)
+    """Of one look: by pid and start, as the kernel told it."""
+    _heard: dict[int, Process] = field(default_factory=dict)
+    """By the listening socket's cookie: who called listen()."""
 
     def look(self, policy: Policy | None, facts: HostFacts) -> list[tuple[JudgedListener, ListenerState]]:
         """Reads and judges every listener; returns what is wrong and was not so the last time."""
-        known = self.owners.known()
+        known, declared = self.owners.known(), policy.ports if policy else Ports()
+        self._exact.clear()
         listeners = [
-            _owner_first(one, policy, facts) for one in self.inventory.listeners() if not _is_ours(one)
+            self._strange(self._activated(_owner_first(one, policy, facts)), declared)
+            for one in self.inventory.listeners(self._heard.copy(), facts.namespaces)
+            if not _is_ours(one)
         ]
-        declared = _declared_ports(policy)
-        tcp = [one for one in listeners if one.protocol is Protocol.TCP and one.port in declared]
-        self.owners.note([(one, self._serving(one)) for one in tcp], known)
-        for listener in listeners:
-            self._remember(listener.netns, listener.port, listener.address, self._serving(listener))
-        self.judged = [_judged(one, policy, facts) for one in listeners]
+        self.judged = self._judge(listeners, policy, facts)
+        tcp = (one for one in self.judged if one.listener.protocol is Protocol.TCP)
+        served = [self._as_served(one, policy) for one in tcp if one.listener.port in declared]
+        self.owners.note(served, known)
+        self._note_places()
+        self.unserved = self._unserved(policy, facts, declared)
         findings = {
             (one.listener.cookie, state): one
             for one in self.judged
             for state in one.states
-            if state is not ListenerState.DECLARED
+            if state in FINDINGS
         }
         if policy is None or policy.undeclared_listeners is UndeclaredListeners.IGNORE:
             findings = {key: one for key, one in findings.items() if key[1] is not ListenerState.UNDECLARED}
@@ -81,45 +93,91 @@ class Listening:
         self._told = set(findings)  # cookies never repeat; what is gone may be forgotten
         for one, state in new:
             if _is_violation(state, policy):
-                self.violations[(one.service, one.port_class, state.value)] += 1
+                self.violations.add((one.service, one.port_class, state.value))
         return new
 
-    def heard(self, netns: int, port: int, address: Address, owner: Process) -> None:
-        """From the kernel, at listen(): known before anybody can connect, and before the next look."""
-        self._remember(netns, port, address, owner)
+    def _judge(
+        self, listeners: list[Listener], policy: Policy | None, facts: HostFacts
+    ) -> list[JudgedListener]:
+        """Anybody can have 20,000 of them: what is as it was is judged as it was."""
+        by, before = (policy, facts), dict[int, JudgedListener]()
+        if self._judged_by is not None and self._judged_by[0] is policy and self._judged_by[1] == facts:
+            before = {one.listener.cookie: one for one in self.judged}
+        self._judged_by = by
+        judged = []
+        for listener in listeners:
+            known = before.get(listener.cookie)
+            same = known is not None and known.listener == listener
+            judged.append(known if known and same else _judged(listener, policy, facts))
+        return judged
 
-    def _remember(self, netns: int, port: int, address: Address, owner: Process | None) -> None:
-        if owner is None:
-            return
-        self._served.pop((netns, port, address), None)  # the newest stand last
-        self._served[(netns, port, address)] = owner
-        while len(self._served) > REMEMBERED:
-            self._served.pop(next(iter(self._served.copy())), None)
+    def _unserved(self, policy: Policy | None, facts: HostFacts, declared: Container[int]) -> list[Unserved]:
+        if policy is None:
+            return []
+        seen = {one.cookie for one in facts.namespaces}
+        if self.inventory.sees_own():
+            seen.add(facts.host_netns)
+        there = [one.listener for one in self.judged]
+        near = [one for one in there if one.port in declared or one.transparent]
+        return unserved(policy, near, facts, seen)
+
+    def _note_places(self) -> None:
+        serving: list[tuple[Place, Process | None]] = []
+        sharing: dict[Place, list[Process]] = {}
+        for one in self.judged:
+            listener, owner = one.listener, self._serving(one.listener)
+            place = (listener.netns, listener.port, listener.address)
+            serving.append((place, owner))
+            if owner is not None and listener.protocol is Protocol.TCP:
+                sharing.setdefault(place, []).append(owner)
+        shared = {place: found for place, found in sharing.items() if len(found) > 1 and len(set(found)) > 1}
+        self._places.looked(serving, shared)
+
+    def _activated(self, listener: Listener) -> Listener:
+        """What pid 1 holds may be a socket that it opened for a service."""
+        if not any(opens_for_others(owner) for owner in listener.owners):
+            return listener
+        if not self.reader.sees_initial_pids():
+            return listener
+        return replace(listener, activated=self.owners.activated(listener))
+
+    def _strange(self, listener: Listener, declared: Container[int]) -> Listener:
+        """Whoever hides his descriptor (a thread with a table of its own, io_uring, a socket under way to
+        himself) does not change what was found when he was seen."""
+        if listener.protocol is not Protocol.TCP or listener.port not in declared:
+            return listener  # a stranger is one on a service's port
+        return replace(listener, strange=True) if self.owners.strange(listener) else listener
+
+    def _as_served(self, one: JudgedListener, policy: Policy | None) -> Served:
+        service = policy.services.get(one.service) if policy else None
+        owned = (
+            self.number_of(Target(one.service, PortClass(one.port_class))) if service and service.owner else 0
+        )
+        stranger = ListenerState.OWNER_MISMATCH in one.states
+        return Served(one.listener, self._serving(one.listener), owned if stranger else 0, owned)
+
+    def heard(self, cookie: int, netns: int, port: int, address: Address, owner: Process) -> None:
+        """From the kernel, at listen(): known before anybody can connect, and before the next look."""
+        self._places.heard((netns, port, address), owner)
+        keep_newest(self._heard, cookie, owner, REMEMBERED)
 
     def _serving(self, listener: Listener) -> Process | None:
         """With the start that the kernel told, if it did: /proc rounds it to a tick, and events are joined
         by it."""
         owner = serving_process(listener)
-        heard = self._served.get((listener.netns, listener.port, listener.address))
+        heard = self._places.at((listener.netns, listener.port, listener.address))
         if owner is None or heard is None or heard.pid != owner.pid:
             return owner
-        same = self.reader.same_process(owner.start_boot_ns, heard.start_boot_ns)
-        return replace(owner, start_boot_ns=heard.start_boot_ns) if same else owner
+        if not self.reader.same_process(owner.start_boot_ns, heard.start_boot_ns):
+            return owner
+        key = owner.pid, heard.start_boot_ns
+        if key not in self._exact:
+            self._exact[key] = replace(owner, start_boot_ns=heard.start_boot_ns)
+        return self._exact[key]
 
     def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
-        """Who serves, or last served, what a consumer in `netns` calls address:port. A routable address may
-        be served in another namespace; loopback never is."""
-        near = [_AT_LOOPBACK.get(address, address), *_WILDCARDS]
-        found = (self._served.get((netns, port, one)) for one in near)
-        owner = next((one for one in found if one), None)
-        if owner or is_per_namespace(address):
-            return owner
-        elsewhere = [
-            (place != address, process)
-            for (_, number, place), process in self._served.copy().items()  # another thread may be adding
-            if number == port and place in near
-        ]
-        return min(elsewhere, key=lambda one: one[0], default=(False, None))[1]
+        """As ServedPlaces.owner_of."""
+        return self._places.owner_of(netns, port, address)
 
     def counts(self) -> Mapping[tuple[str, str, ListenerState], int]:
         """By (service or "", bind, state)."""
@@ -138,25 +196,15 @@ def _owner_first(listener: Listener, policy: Policy | None, facts: HostFacts) ->
     declared = declaration_of(policy, listener, facts) if policy and len(listener.owners) > 1 else None
     if declared is None or not declared[0].owner:
         return listener
-    selectors = declared[0].owner
+    selectors = declared[0].owners_there
     owners = sorted(listener.owners, key=lambda process: not could_be_owner(selectors, process, facts))
     return replace(listener, owners=tuple(owners))
 
 
 def serving_process(listener: Listener) -> Process | None:
     """Of several that hold a socket: not the init process that only passed it on."""
-    serving = [owner for owner in listener.owners if owner.pid != 1]
-    return next(iter(serving or listener.owners), None)
-
-
-def _declared_ports(policy: Policy | None) -> set[int]:
-    services = policy.services.values() if policy else ()
-    return {
-        number
-        for service in services
-        for port in service.ports
-        for number in range(port.first, port.last + 1)
-    }
+    serving = [owner for owner in listener.owners if owner.pid != INIT]
+    return next(iter(serving or listener.owners), listener.opener)
 
 
 def _is_ours(listener: Listener) -> bool:

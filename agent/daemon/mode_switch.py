@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent.daemon.usage import Denied
+from agent.daemon.foresight import Foresight
+from agent.daemon.strangers import Stranger
 from agent.enforce.modes import Change, Effective, Overrides
 from agent.enforce.override_file import Override
 from agent.errors import LicetError, ModeError
-from agent.export.events import Event, now_text
+from agent.export.events import Event, now_text, target_fields, unix_time
 from agent.export.view import Caller, ModeRequest
-from agent.model import Mode, Target
-from agent.policy.values import Policy
+from agent.model import Mode, Target, show_address
+from agent.policy.values import Finding, Policy
 
 PREVIEW_S = 3600
 HOST = "the host"
@@ -36,11 +37,16 @@ class ModeSwitch:
     attached: Callable[[], Sequence[str]]
     """Names of the gates that are attached now."""
     policy: Callable[[], Policy | None]
-    denied: Callable[[int], Sequence[Denied]]
-    """Consumers with a denied attempt since an instant of CLOCK_BOOTTIME (Usage.denied)."""
+    foresight: Foresight
     failsafe: frozenset[int]
     """Ports that are never refused; may be replaced when the agent's own is known."""
     tell: Callable[[Event], None]
+    lost: Callable[[Collection[Target]], Sequence[Finding]] = lambda targets: ()
+    """Rights for these targets that end at a container (Rights.lost)."""
+    strangers: Callable[[int], Sequence[Stranger]] = lambda since_ns: ()
+    """Who served, or tried to, what others own, since an instant of CLOCK_BOOTTIME (Strangers.since)."""
+    known_since_ns: Callable[[], int] = lambda: 0
+    """From which instant of CLOCK_BOOTTIME on uses are known."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def effective(self, target: Target) -> Effective:
@@ -84,27 +90,38 @@ class ModeSwitch:
         ]
 
     def preview(self, request: ModeRequest) -> dict[str, Any]:
-        """Whose attempts of the last hour would be refused from then on, most first. Raises ModeError."""
+        """Whose uses of the last hour the targets that turn would refuse from then on. Raises ModeError."""
         self._check(request)
-        after = self.overrides.foresee(request.scope, request.mode)
-        refused = {
-            target
-            for target in self._targets()
-            if after(target, self._policy_mode(target)).mode is Mode.ENFORCE
-        }
-        if request.scope is not None:
-            refused = {target for target in refused if request.scope in (target.service, str(target))}
-        since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - PREVIEW_S * 10**9
-        rows = [
-            one for one in self.denied(since_ns) if one.target in refused and one.port not in self.failsafe
-        ]
+        turning = self._turning(request)
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        since_ns, known_ns = now_ns - PREVIEW_S * 10**9, self.known_since_ns()
+        foreseen = self.foresight.of(turning, since_ns, now_ns, self.failsafe)
         return {
             "scope": request.scope,
             "mode": request.mode,
             "seconds": PREVIEW_S,
-            "turns_to_enforce": [str(target) for target in sorted(refused) if not self.enforces(target)],
-            "refused": _by_consumer(rows),
+            "known_since": now_text(unix_time(known_ns), "seconds") if known_ns > since_ns else None,
+            "turns_to_enforce": [target_fields(target) for target in turning],
+            "refused": foreseen.refused,
+            "unknown": foreseen.unknown,
+            "confined": [str(finding) for finding in self.lost(turning)] if turning else [],
+            "strangers": [
+                _stranger_fields(one)
+                for one in self.strangers(since_ns)
+                if one.target in turning and one.port not in self.failsafe
+            ],
         }
+
+    def _turning(self, request: ModeRequest) -> list[Target]:
+        """Targets that do not enforce, and would."""
+        after = self.overrides.foresee(request.scope, request.mode)
+        return [
+            target
+            for target in sorted(self._targets())
+            if after(target, self._policy_mode(target)).mode is Mode.ENFORCE
+            and (request.scope is None or request.scope in (target.service, str(target)))
+            and not self.enforces(target)
+        ]
 
     async def switch(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:
         """Raises LicetError: nothing has changed, unless it says that the gates could not be settled."""
@@ -125,6 +142,7 @@ class ModeSwitch:
             "made": [_fields(one) for one in change.made],
             "previous": [_fields(one) for one in change.previous],
             "narrower": [_fields(one) for one in change.narrower],
+            "problem": change.problem,
             **self.listed(),
         }
 
@@ -161,8 +179,7 @@ class ModeSwitch:
     def _target_fields(self, target: Target) -> dict[str, Any]:
         effective = self.effective(target)
         return {
-            "service": target.service,
-            "class": target.port_class.value,
+            **target_fields(target),
             "mode": effective.mode.value,
             "source": effective.source,
             "policy": self._policy_mode(target).value,
@@ -183,24 +200,20 @@ def _fields(one: Override) -> dict[str, Any]:
     return {"scope": one.scope, "mode": one.mode.value, "until": _until(one)}
 
 
-def _by_consumer(rows: Iterable[Denied]) -> list[dict[str, Any]]:
-    alike: dict[tuple[str, Target, str], list[Denied]] = {}
-    for one in rows:
-        alike.setdefault((one.consumer, one.target, one.reason.name.lower()), []).append(one)
-    offset_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    found = [
-        {
-            "consumer": consumer,
-            "service": target.service,
-            "class": target.port_class.value,
-            "reason": reason,
-            "attempts": sum(one.attempts for one in group),
-            "since": now_text(offset_s + min(one.first_boot_ns for one in group) / 1e9),
-            "last": now_text(offset_s + max(one.last_boot_ns for one in group) / 1e9),
-        }
-        for (consumer, target, reason), group in alike.items()
-    ]
-    return sorted(found, key=lambda row: -row["attempts"])
+def _stranger_fields(one: Stranger) -> dict[str, Any]:
+    """What `owner` of the service would have to say, were it to be one."""
+    process = one.process
+    return {
+        **target_fields(one.target),
+        "address": show_address(one.address),
+        "port": one.port,
+        "how": one.how,
+        "exe": process.exe or process.comm,
+        "user": process.user or process.uid,
+        "unit": process.unit,
+        "times": one.times,
+        "last": now_text(unix_time(one.last_boot_ns)),
+    }
 
 
 def _event(request: ModeRequest, change: Change, caller: Caller) -> Event:

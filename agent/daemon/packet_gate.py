@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import Settings
 from agent.kernel import libbpf
+from agent.kernel.gates import SocketGate
 from agent.kernel.pins import Pins
 from agent.observe.cgroup import find_mount
 from agent.observe.netns import Namespaces, open_in
@@ -20,11 +21,12 @@ PROGRAM = "refuse_packet"
 _NO_PROGRAM = -1
 
 
-def packet_gate(settings: Settings) -> TcGate:
-    """Without the program, where it is not pinned, it can only let go. Raises PinError without the maps."""
+def packet_gate(settings: Settings, pins: Pins | None = None) -> TcGate:
+    """`pins`: where its program and its map are, if not where they usually are. Without the program, where it
+    is not pinned, it can only let go. Raises PinError without the maps."""
     from agent.enforce.tc import TcGate  # see gating
 
-    pins = Pins(settings.paths.pins)
+    pins = pins or Pins(settings.paths.pins)
     try:
         program = libbpf.open_pin(pins.program(PROGRAM))
     except FileNotFoundError:
@@ -35,7 +37,11 @@ def packet_gate(settings: Settings) -> TcGate:
 
 
 def let_go(settings: Settings) -> None:
-    """Remove our filters from every network namespace in scope. Fine where there are none."""
-    if Pins(settings.paths.pins).map("tc_netns").exists():
+    """Remove our filters from every network namespace in scope, behind the socket gate, which goes by what
+    they have seen. Fine where there are none."""
+    of_version = Pins(settings.paths.pins).versions()
+    pins = next((one for one in of_version if one.map("tc_netns").exists()), None)
+    if pins is not None:
+        SocketGate(pins).detach()
         reader = ProcReader(settings.paths.proc, cgroup_mount=find_mount())
-        packet_gate(settings).detach(Namespaces(reader, settings.scope.namespaces).all())
+        packet_gate(settings, pins).detach(Namespaces(reader, settings.scope.namespaces).all())

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections import ChainMap
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from agent.config import Settings
+from agent.daemon.generation import Generation, Sources
+from agent.daemon.heap import Heap
 from agent.daemon.state import State
-from agent.errors import KernelError, LicetError, PolicyError, PolicyErrors
+from agent.errors import KernelError, LicetError, PolicyError, PolicyErrors, shown
 from agent.kernel.maps import PolicyMaps
-from agent.model import Container, HostFacts, Namespace
-from agent.policy.compile import (
-    Compiled,
-    compile_policy,
-    member_for_cgroup,
-    member_for_executable,
-    member_for_netns,
-)
-from agent.policy.document import load_policy
-from agent.policy.hashing import path_hash, string_hash
+from agent.model import HostFacts, Namespace
+from agent.policy.compile import Compiled, compile_policy
+from agent.policy.document import Source, load_in_place, parse_sources
 from agent.policy.ids import Ids
-from agent.policy.tables import Dimension, Tables
+from agent.policy.tables import Tables
 from agent.policy.values import Policy
 
 log = logging.getLogger(__name__)
+
+Addition = Callable[[Generation], None]
 
 
 class PolicyKeeper:
     """Owns what is judged by. `gather` reads the host as far as a policy needs it.
 
-    Names arrive from the kernel in the loop while another thread compiles: the lock holds the tables and
-    the names added to them together."""
+    Names arrive from the kernel in the loop while another thread compiles and fills tables. The lock is held
+    while a name is added and while generations change places, never while tables are filled."""
 
     def __init__(
         self,
@@ -43,246 +40,285 @@ class PolicyKeeper:
         maps: PolicyMaps,
         state: State,
         gather: Callable[[Policy | None], HostFacts],
-        container_at: Callable[[str], Container | None] = lambda path: None,
+        sources: Sources | None = None,
     ) -> None:
         self._settings = settings
         self._maps = maps
         self._state = state
         self._gather = gather
-        self._container_at = container_at
-        self.unnamed: dict[int, tuple[str, float]] = {}
-        """Containers whose name is not known, though the policy speaks of names: by cgroup id, the path and
-        when it appeared."""
-        self._awaited: dict[str, float] = {}
-        """Containers that a service is at and that have no process yet: when they appeared."""
+        self._sources = sources or Sources()
         self.ids: Ids = state.ids()
-        self.policy: Policy | None = None
-        self.compiled: Compiled | None = None
-        self.facts: HostFacts | None = None
         self.generation = 0
         self.loaded_unix_s = 0.0
+        self.judged_since_ns = 0
+        """CLOCK_BOOTTIME: attempts since then were judged by the policy in force, as the host was then."""
         self.failures = 0
         self.last_error = ""
-        self._late_sets: dict[int, int] = {}
-        self._late_members: dict[tuple[Dimension, int], int] = {}
+        self.is_last_good = False
+        """The files were refused at the start: what is in force is what was last."""
+        self._files: Sequence[str] = ()
+        """Of the policy in force, or of the last good one."""
+        self._device: int | None = None
+        """What policy.d was on."""
+        self._heap = Heap()
+        self._in_force: Generation | None = None
         self._lock = threading.RLock()
-        self._since_gathering: list[Callable[[], None]] = []
-        """Names that came after the facts were gathered, to be added to what is compiled from those."""
+        self._since_gathering: list[Addition] | None = None
+        """Names that came after the facts were gathered, to be added to what is compiled from those. None: no
+        facts are being gathered or compiled."""
+
+    @property
+    def policy(self) -> Policy | None:
+        now = self._in_force
+        return now.policy if now else None
+
+    @property
+    def sha256(self) -> str:
+        """Of its files; empty without a policy."""
+        policy = self.policy
+        return policy.sha256 if policy else ""
+
+    @property
+    def compiled(self) -> Compiled | None:
+        now = self._in_force
+        return now.compiled if now else None
+
+    @property
+    def facts(self) -> HostFacts | None:
+        now = self._in_force
+        return now.facts if now else None
+
+    @property
+    def unnamed(self) -> int:
+        """Containers whose name is not known, though the policy speaks of names."""
+        now = self._in_force
+        return len(now.unnamed) if now else 0
+
+    @property
+    def unnamed_since_s(self) -> dict[str, float]:
+        """By the path of such a container's cgroup: when it appeared."""
+        now = self._in_force
+        return dict(now.unnamed.copy().values()) if now else {}
 
     @property
     def tables(self) -> Tables | None:
         """What the kernel judges by now: the compiled tables, and the names that came after them."""
-        if self.compiled is None:
-            return None
-        compiled = self.compiled.tables
-        return replace(
-            compiled,
-            members=ChainMap(self._late_members, dict(compiled.members)),
-            sets=(*compiled.sets, *self._late_sets),
-        )
+        with self._lock:
+            return self._in_force.tables if self._in_force else None
+
+    def judged_by(self) -> tuple[Compiled, Tables] | None:
+        """The compiled policy, and `tables`, of one generation; None: nothing is judged."""
+        with self._lock:
+            now = self._in_force
+            return None if now is None or now.policy is None else (now.compiled, now.tables)
+
+    def start(self) -> None:
+        """As reload. Where the files are refused, the last good policy is in force; `last_error` says why.
+
+        Raises LicetError where there is none, or where it is refused, too."""
+        kept = self._state.kept_policy()
+        self._files = tuple(source.file for source in kept)
+        self._device = _device(self._settings.paths.policy_dir)
+        try:
+            self.reload()
+        except LicetError as error:
+            if not kept:
+                raise
+            try:
+                self._read_and_install(lambda: parse_sources(kept))
+            except LicetError as worse:
+                raise error from worse
+            self.is_last_good = True
 
     def reload(self) -> None:
         """Read the files and put them in force.
 
         Raises PolicyErrors or KernelError; what was in force then stays in force."""
+        paths = self._settings.paths
+        sources: tuple[Source, ...] = ()
+
+        def read() -> Policy | None:
+            nonlocal sources
+            loaded = load_in_place(paths.policy, paths.policy_dir)
+            self._refuse_vanished(loaded.policy.files if loaded else ())
+            sources = loaded.sources if loaded else ()
+            return loaded.policy if loaded else None
+
         try:
-            policy = load_policy(self._settings.paths.policy, self._settings.paths.policy_dir)
-            if policy is None and self.policy is not None:
-                raise PolicyErrors([self._vanished()])
-            self._install(policy)
+            self._read_and_install(read)
         except LicetError as error:
             self.failures += 1
             self.last_error = str(error)
             raise
-        self.last_error = ""
+        self.last_error, self.is_last_good = "", False
+        if sources:
+            self._files = tuple(source.file for source in sources)
+            self._device = _device(paths.policy_dir)
+            self._state.keep_policy(sources)
+
+    def _read_and_install(self, read: Callable[[], Policy | None]) -> None:
+        with self._heap.filled(), self._names_kept():
+            policy = read()
+            self._install(policy, self._gather(policy))
+
+    @property
+    def trouble(self) -> str:
+        """What is in force is not what the files say, and not what was there when they were refused."""
+        if not self.is_last_good:
+            return ""
+        return f"the policy's files are refused; the last good policy is in force instead: {self.last_error}"
 
     def note_in_force(self) -> None:
         """All that follows from a policy, gates included, has been done."""
         self.loaded_unix_s = time.time()
 
-    def _vanished(self) -> PolicyError:
-        return PolicyError(
-            path=str(self._settings.paths.policy),
-            line=None,
-            reason=f"the policy is gone, and nothing is in {self._settings.paths.policy_dir}",
-            remedy="the one loaded before stays in force; to run without a policy, write `version: 1`",
-        )
+    def _refuse_vanished(self, files: Sequence[str]) -> None:
+        """A mount that is not there must not take services out of force. A file of policy.d may go, as long
+        as policy.d stays."""
+        main, folder = self._settings.paths.policy, self._settings.paths.policy_dir
+        if self._files and not files:
+            gone, reason = main, f"the policy is gone, and nothing is in {folder}"
+        elif str(main) in self._files and str(main) not in files:
+            gone, reason = main, "the main file of the policy is gone"
+        elif missing := [file for file in self._files if file not in files and Path(file).parent == folder]:
+            if self._device == _device(folder):
+                return
+            gone, reason = folder, f"the folder is another one or gone, and {missing[0]} with it"
+        else:
+            return
+        remedy = "the one loaded before stays in force; to do without, write `version: 1` there"
+        raise PolicyErrors([PolicyError(path=str(gone), line=None, reason=reason, remedy=remedy)])
 
     def follow_host(self) -> bool:
         """Compile again where the host has changed in a way the policy speaks of; True if it had."""
-        facts = self._facts_now(self.policy)
-        if self.facts is not None and _same(facts, self.facts):
-            self._follow_namespaces(facts)
-            return False
-        self._install(self.policy, facts)
-        return True
+        with self._names_kept():
+            facts = self._gather(self.policy)
+            with self._lock:
+                now = self._in_force
+                if now is None:
+                    return False  # what an earlier run has put in force stays
+                if _same(facts, now.facts):
+                    now.follow_namespaces(facts)
+                    return False
+            with self._heap.filled():
+                self._install(now.policy, facts)
+            return True
 
-    def _install(self, policy: Policy | None, facts: HostFacts | None = None) -> None:
-        facts = facts or self._facts_now(policy)
-        compiled = compile_policy(policy, facts, self.ids)
-        self._state.store_ids(self.ids)  # before the kernel counts by them
-        with self._lock:
-            try:
-                self.generation = self._maps.install(compiled.tables)
-            except OSError as error:
-                raise KernelError(f"the policy does not fit into the kernel's tables: {error}") from error
-            self.policy, self.compiled, self.facts = policy, compiled, facts
-            self._late_sets, self._late_members = {}, {}
-            self.unnamed = self._unnamed_in(facts)
-            for add in self._since_gathering:
-                add()
-        for warning in compiled.warnings:
-            log.warning("%s", warning)
-
-    def _facts_now(self, policy: Policy | None) -> HostFacts:
+    @contextlib.contextmanager
+    def _names_kept(self) -> Iterator[None]:
+        """Those that come meanwhile are not in the facts, perhaps."""
         with self._lock:
             self._since_gathering = []
-        return self._gather(policy)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._since_gathering = None
+
+    def _install(self, policy: Policy | None, facts: HostFacts) -> None:
+        compiled = compile_policy(policy, facts, self.ids)
+        self._state.store_ids(self.ids)  # before the kernel counts by them
+        try:
+            prepared = self._maps.prepare(compiled.tables)
+        except OSError as error:
+            raise KernelError(f"the policy does not fit into the kernel's tables: {error}") from error
+        with self._lock:
+            before = self._in_force
+            fresh = Generation(policy, compiled, facts, prepared.members, self._sources)
+            if before is not None:
+                fresh.awaited = before.awaited
+            # before these tables are in force: without them, somebody known would be unresolved for a moment
+            for add in self._since_gathering or ():
+                add(fresh)
+            self.generation = self._maps.put_in_force(prepared)
+            self._in_force = fresh
+            if before is None or before.policy is not policy:
+                self.judged_since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if before is not None:
+            before.members.close()
+        for warning in shown(compiled.warnings):
+            log.warning("%s", warning)
 
     def executable_known(self, path: str) -> None:
         """A path the kernel saw for the first time: does a glob of the policy take it?"""
-        self._add_late(lambda: self._add_executable(path))
+        self._add(lambda generation: generation.add_executable(path))
 
-    def _add_executable(self, path: str) -> None:
-        if self.compiled and self.compiled.tables.targets:
-            clauses = member_for_executable(self.compiled, path)
-            seed = self.compiled.tables.seed
-            self._add(Dimension.EXE, path_hash(path, seed), clauses)
-
-    def cgroup_made(self, number: int, path: str) -> None:
-        """A cgroup the policy speaks of is a member, and so is one made again at its path, also while no
-        daemon runs: the kernel looks the path up."""
-        self._add_late(lambda: self._add_cgroup(number, path))
-
-    def _add_cgroup(self, number: int, path: str) -> None:
-        if not self.compiled or not self.compiled.tables.targets:
-            return
-        index, place = self.compiled.index, string_hash(path, self.compiled.tables.seed)
-        container = self._container_at(path) if index.containers or self._has_homes() else None
-        clauses, flags = member_for_cgroup(self.compiled, path, container)
-        if clauses != index.silent[Dimension.CGROUP]:
-            self._add(Dimension.CGROUP, number, clauses, flags)
-            self._add(Dimension.CGROUP_PATH, place, clauses, flags)
-        elif index.containers:
-            # the kernel took it for what may be a container; a miss says the same as an entry would
-            self._drop(Dimension.CGROUP, number)
-            if (Dimension.CGROUP_PATH, place) in self.compiled.tables.members:
-                self._add(Dimension.CGROUP_PATH, place, clauses)  # another container was there before
-            else:
-                self._drop(Dimension.CGROUP_PATH, place)
-        if flags:
-            self.unnamed.setdefault(number, (path, time.monotonic()))
-        else:
-            self.unnamed.pop(number, None)
-        if self._is_home(container) and path not in (self.facts.container_netns if self.facts else {}):
-            self._awaited.setdefault(path, time.monotonic())
-
-    def _unnamed_in(self, facts: HostFacts) -> dict[int, tuple[str, float]]:
-        if self.compiled is None or not self.compiled.index.containers:
-            return {}
-        now_s = time.monotonic()
-        return {
-            facts.cgroups[path]: (path, now_s)
-            for path, container in facts.containers.items()
-            if not container.known and path in facts.cgroups
-        }
+    def cgroup_made(self, number: int, path: str, *, by_root: bool = True) -> None:
+        """A cgroup the policy speaks of is a member, and so is a container's made again at its path, also
+        while no daemon runs: the kernel looks the path up. by_root: nobody else could have made it there."""
+        self._add(lambda generation: generation.add_cgroup(number, path, by_root))
 
     def name_containers(self, newer_than_s: float = math.inf) -> None:
         """Look again for names that were not there, of containers that appeared so many seconds ago."""
-        now_s = time.monotonic()
-        for number, (path, since_s) in list(self.unnamed.items()):
+        now, now_s = self._in_force, time.monotonic()
+        for number, (path, since_s) in list(now.unnamed.items()) if now else ():
             if now_s - since_s < newer_than_s:
-                with self._lock:
-                    self._add_cgroup(number, path)
+                self.cgroup_made(number, path)  # else it would not be awaited
 
     def awaits_home(self, newer_than_s: float) -> bool:
         """Has a container appeared that a service is at, whose network namespace is not known yet?"""
-        now_s, homes = time.monotonic(), self.facts.container_netns if self.facts else {}
         with self._lock:
-            for path, since_s in list(self._awaited.items()):
-                if path in homes or now_s - since_s > newer_than_s:
-                    self._awaited.pop(path)
-            return bool(self._awaited)
+            return self._in_force is not None and self._in_force.awaits_home(newer_than_s)
+
+    def has_homes(self) -> bool:
+        """Is a service at containers?"""
+        policy = self.policy
+        return policy is not None and any(service.at_containers for service in policy.services.values())
+
+    def is_home(self, number: int) -> bool:
+        """Is this cgroup, by its id, that of a container that a service is at?"""
+        facts = self.facts
+        return facts is not None and any(facts.cgroups.get(path) == number for path in facts.container_netns)
 
     def cgroups_gone(self, numbers: Iterable[int], paths: Iterable[str]) -> None:
         """Cgroups that are there no more. Without this, a host that starts a container each second would fill
         the table in three days."""
         with self._lock:
-            for number in numbers:
-                self.unnamed.pop(number, None)
-                self._drop(Dimension.CGROUP, number)
-            if self.compiled is None or not self.compiled.index.containers:
-                return
-            for path in paths:
-                place = string_hash(path, self.compiled.tables.seed)
-                if (Dimension.CGROUP_PATH, place) in self._late_members and not self._is_named(path):
-                    self._drop(Dimension.CGROUP_PATH, place)
+            if self._in_force is not None:
+                self._in_force.drop_cgroups(numbers, paths)
 
-    def _has_homes(self) -> bool:
-        return self.policy is not None and any(s.at_containers for s in self.policy.services.values())
+    def namespace_seen(self, namespace: Namespace) -> None:
+        """One that nobody has looked at. One without an address yet stays unknown: it may get one before the
+        first connect()."""
+        if namespace.addresses:
+            self._add(lambda generation: generation.add_namespace(namespace))
 
-    def _is_named(self, path: str) -> bool:
-        """Does the policy itself name this cgroup, or its unit? It may come back while no daemon runs."""
-        if self.compiled is None:
-            return False
-        return self.compiled.index.cgroup(path) != self.compiled.index.silent[Dimension.CGROUP]
-
-    def _is_home(self, container: Container | None) -> bool:
-        """Is a service at this container?"""
-        if container is None or not container.known or self.policy is None:
-            return False
-        homes = (each for service in self.policy.services.values() for each in service.at_containers)
-        return any(selector.takes(container) for selector in homes)
-
-    def _add_late(self, add: Callable[[], None]) -> None:
+    def _add(self, add: Addition) -> None:
         with self._lock:
-            self._since_gathering.append(add)
-            add()
+            if self._since_gathering is not None:
+                self._since_gathering.append(add)
+            if self._in_force is not None:
+                add(self._in_force)
 
-    def _follow_namespaces(self, facts: HostFacts) -> None:
-        """Those that are new, or have other addresses. One that is gone may stay: cookies do not repeat."""
-        known = {one.cookie: one.addresses for one in self.facts.namespaces} if self.facts else {}
-        for namespace in facts.namespaces:
-            if known.get(namespace.cookie) != namespace.addresses:
-                with self._lock:
-                    self._namespace_found(namespace)
-        # the offset stays the compiled one: a clock that is slewed drifts by less than any threshold a look
-        self.facts = replace(facts, boot_offset_ns=self.facts.boot_offset_ns) if self.facts else facts
 
-    def _namespace_found(self, namespace: Namespace) -> None:
-        if self.compiled and self.compiled.tables.targets:
-            clauses = member_for_netns(self.compiled, namespace.addresses)
-            self._add(Dimension.NETNS, namespace.cookie, clauses)
-
-    def _drop(self, dimension: Dimension, value: int) -> None:
-        known = self._late_members.pop((dimension, value), None)
-        if dimension is Dimension.CGROUP or known is not None:
-            self._maps.remove_member(dimension, value)
-
-    def _add(self, dimension: Dimension, value: int, clauses: int, flags: int = 0) -> None:
-        if self.compiled is None:
-            return
-        first_free = len(self.compiled.tables.sets)
-        set_id = self._late_sets.setdefault(clauses, first_free + len(self._late_sets))
-        self._late_members[(dimension, value)] = set_id | flags
-        try:
-            self._maps.add_member(dimension, value, clauses, set_id, flags)
-        except OSError as error:
-            log.warning("%s: no room for another name: %s", dimension.name.lower(), error.strerror)
+def _device(folder: Path) -> int | None:
+    """None: it is not there."""
+    try:
+        return folder.stat().st_dev
+    except OSError:
+        return None
 
 
 def _same(a: HostFacts, b: HostFacts) -> bool:
     """What is added one by one as it appears (executables, cgroups, namespaces) is no reason to compile."""
     drift_ns = abs(a.boot_offset_ns - b.boot_offset_ns)
-    return drift_ns < 500_000_000 and (
-        a.host_netns,
-        a.addresses,
-        a.users,
-        a.groups,
-        a.realpaths,
-        a.clock_synced,
-        _homes(a),
-    ) == (b.host_netns, b.addresses, b.users, b.groups, b.realpaths, b.clock_synced, _homes(b))
+    return drift_ns < 500_000_000 and _compiled_from(a) == _compiled_from(b)
+
+
+def _compiled_from(facts: HostFacts) -> tuple[object, ...]:
+    return (
+        facts.host_netns,
+        facts.addresses,
+        facts.local_routes,
+        facts.elsewhere,
+        facts.users,
+        facts.groups,
+        facts.members,
+        facts.subordinates,
+        facts.realpaths,
+        facts.clock_synced,
+        _homes(facts),
+    )
 
 
 def _homes(facts: HostFacts) -> object:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,55 +15,118 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.config import Settings
+from agent.daemon.heap import give_memory_back
+from agent.daemon.pins_lock import PinsLock
+from agent.daemon.places import refuse_others
 from agent.daemon.state import RunLock
 from agent.errors import AlreadyRunning, KernelError
 from agent.kernel import load
 from agent.kernel.load import Manifest
 from agent.observe.cgroup import find_mount
 
+log = logging.getLogger(__name__)
 STOPPED_WITHIN_S = 15.0
+DESCRIPTORS = 65536
+"""A namespace, an interface and a connection take one each; 1,024 are what a shell gives."""
+SWITCH_S = 0.0005
+"""A thread that compiles a policy gives way so often: to the loop, and to who looks at a namespace that was
+just made. Each of their system calls may wait for it once."""
 
 
-def run(settings: Settings, quiet: bool) -> int:
+def run(settings: Settings, quiet: bool, config: Path) -> int:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING,
         format="licet: %(levelname)s: %(message)s",
     )
     load.require_root()
-    lock = RunLock(settings.paths.run)
-    try:
+    _raise_descriptors()
+    give_memory_back()
+    refuse_others(settings, config)
+    with contextlib.ExitStack() as locks:
+        locks.callback(RunLock(settings.paths.run).release)
+        load.ensure_bpffs(settings.paths.pins)
+        locks.callback(PinsLock(settings.paths.pins).release)
+        # once more: what was not there has been made since, maybe by somebody who was faster
+        for doubt in refuse_others(settings, config):
+            log.warning("%s", doubt)
         cgroup_mount = find_mount()
         with ThreadPoolExecutor(1) as pool:
-            loading = pool.submit(_ensure_loaded, settings, scope_cgroup(settings, cgroup_mount))
+            scope = scope_cgroup(settings, cgroup_mount)
+            loading = pool.submit(ensure_loaded, settings, scope, cgroup_mount)
             from agent.daemon.agent import Daemon  # takes its time, as compiling does
 
             manifest = loading.result()
+        sys.setswitchinterval(SWITCH_S)
         asyncio.run(Daemon(settings, manifest, cgroup_mount, quiet).serve())
-    finally:
-        lock.release()
     return 0
 
 
+def _raise_descriptors() -> None:
+    """As far as it is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 @contextlib.contextmanager
-def stopped(settings: Settings) -> Iterator[None]:
-    """No daemon runs meanwhile: one that does is asked to end. Raises AlreadyRunning where it does not."""
+def stopped(settings: Settings) -> Iterator[int]:
+    """No daemon runs meanwhile: one that does is asked to end, and its pid is handed over (0: none ran).
+    Raises AlreadyRunning where it does not end."""
     deadline = time.monotonic() + STOPPED_WITHIN_S
-    asked = False
+    asked = 0
     while True:
         try:
             lock = RunLock(settings.paths.run)
             break
         except AlreadyRunning as running:
-            if not running.pid or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise
-            if not asked:
+            if running.pid and not asked:  # none: it is about to start, or to end
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(running.pid, signal.SIGTERM)
-                asked = True
+                asked = running.pid
             time.sleep(0.05)
     try:
+        with _pins_locked(settings):
+            yield asked
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _pins_locked(settings: Settings) -> Iterator[None]:
+    """Raises AlreadyRunning. Where nothing is pinned there is nothing to lock."""
+    if not settings.paths.pins.is_dir():
         yield
+        return
+    lock = PinsLock(settings.paths.pins)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def load_alone(settings: Settings, config: Path) -> Manifest:
+    """`licet load`. Raises KernelError where programs of another version would be replaced under a daemon of
+    that version, which would go on with maps that nothing uses any more."""
+    cgroup_mount = find_mount()
+    cgroup = scope_cgroup(settings, cgroup_mount)
+    load.require_root()
+    refuse_others(settings, config)
+    if not load.needs_upgrade(settings):
+        return load.load(settings, cgroup)
+    try:
+        lock = RunLock(settings.paths.run)
+    except AlreadyRunning as running:
+        raise KernelError(
+            "the programs in the kernel are another version's, and so is the daemon that runs "
+            f"(pid {running.pid}); restart it: it puts its own version in force without a gap"
+        ) from running
+    try:
+        with _pins_locked(settings):
+            return ensure_loaded(settings, cgroup, cgroup_mount)
     finally:
         lock.release()
 
@@ -78,7 +142,12 @@ def scope_cgroup(settings: Settings, cgroup_mount: Path) -> Path:
     return cgroup
 
 
-def _ensure_loaded(settings: Settings, cgroup: Path) -> Manifest:
+def ensure_loaded(settings: Settings, cgroup: Path, cgroup_mount: Path) -> Manifest:
+    """Who calls this holds the run lock."""
+    if load.needs_upgrade(settings):
+        from agent.daemon.upgrading import upgrade  # reads policies: takes its time
+
+        upgrade(settings, cgroup, cgroup_mount)
     if load.is_current(settings, cgroup):
         manifest = Manifest.read(load.manifest_path(settings))
         if manifest is not None:

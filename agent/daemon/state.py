@@ -1,18 +1,28 @@
-"""What outlives the daemon outside the kernel: one lock for each run directory, names of ids, the time."""
+"""What outlives the daemon outside the kernel: one lock for each run directory, names of ids, the
+last good policy, the time."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import logging
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from agent import files
 from agent.errors import AlreadyRunning, KernelError
+from agent.policy.document import Source
 from agent.policy.ids import Ids
 
 log = logging.getLogger(__name__)
+IDS, CLOCK, POLICY, USES = "ids.json", "clock.json", "policy.json", "uses.json"
+MOST_USES_BYTES = 16 << 20
+"""Several times what is ever written."""
 
 
 class RunLock:
@@ -22,7 +32,9 @@ class RunLock:
         """Raises AlreadyRunning where another daemon holds it, KernelError where there can't be one."""
         try:
             run.mkdir(parents=True, exist_ok=True)
-            self._file = (run / "licet.lock").open("a+", encoding="utf-8")
+            # in a folder that is somebody else's it could be a link to any file, or a FIFO
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(run / "licet.lock", flags, 0o644), "a+", encoding="utf-8")
         except OSError as error:
             raise KernelError(f"{run}: cannot make the run directory: {error.strerror}") from error
         try:
@@ -47,49 +59,135 @@ class RunLock:
 
 
 class State:
-    """Files in paths.state. Each is written whole and renamed into place; raises KernelError where it
-    can't be."""
+    """Files in paths.state. Each is written whole and renamed into place.
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise KernelError(f"{folder}: cannot make the state directory: {error.strerror}") from error
+    A file that cannot be written (a full disk, a read-only one) stops nothing. `problem` says why, and
+    `retry` writes it later. Numbers of targets are then kept in `run`, which lives as long as what counts by
+    them."""
+
+    def __init__(self, folder: Path, run: Path | None = None) -> None:
+        """Raises KernelError where there can never be such a directory."""
         self._folder = folder
+        self._run = run
+        self._unwritten: dict[str, object] = {}
+        self._stored_ids: object = None
+        self.problem = ""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            self.problem = f"{folder}: cannot make the state directory: {error.strerror}"
+            if error.errno not in (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise KernelError(self.problem) from error
 
     def ids(self) -> Ids:
         """Ids stored before. Raises KernelError where the file is damaged: numbers given out again
         would make old counters speak of other names."""
-        path = self._folder / "ids.json"
+        found = [self._read_ids(folder / IDS) for folder in (self._folder, self._run) if folder]
+        ids = max(found, key=lambda each: each.given)
+        self._stored_ids = found[0].to_json()
+        return ids
+
+    def _read_ids(self, path: Path) -> Ids:
         try:
-            return Ids.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+            return Ids.from_json(json.loads(files.read_text(path)))
+        except (FileNotFoundError, NotADirectoryError):
             return Ids()
+        except OSError as error:
+            raise KernelError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, AttributeError) as error:
             raise KernelError(
                 f"{path}: damaged ({error}); remove it together with the pins: licet unload && rm {path}"
             ) from error
 
     def store_ids(self, ids: Ids) -> None:
-        self._store("ids.json", ids.to_json())
+        """Where one is new."""
+        content = ids.to_json()
+        if content == self._stored_ids:
+            return
+        if self._store(IDS, content):
+            self._stored_ids = content
+            if self._run:
+                with contextlib.suppress(OSError):
+                    (self._run / IDS).unlink()
+        elif self._run:
+            with contextlib.suppress(OSError):
+                _write(self._run / IDS, content)
+
+    def keep_policy(self, sources: Iterable[Source]) -> None:
+        """The last good policy: what is in force at a start where the files are refused."""
+        self._store(POLICY, {"files": [{"file": one.file, "text": one.content.decode()} for one in sources]})
+
+    def kept_policy(self) -> tuple[Source, ...]:
+        """As last kept; empty: none, or it cannot be read."""
+        path = self._folder / POLICY
+        try:
+            stored = json.loads(files.read_text(path))
+            return tuple(Source(str(one["file"]), str(one["text"]).encode()) for one in stored["files"])
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.error("%s: the last good policy cannot be read: %s", path, error)
+            return ()
+
+    def keep_uses(self, uses: Mapping[str, object]) -> None:
+        self._store(USES, {"boot": _boot(), **uses})
+
+    def kept_uses(self) -> Mapping[str, Any]:
+        """As last kept in this boot; empty: none, or they cannot be read."""
+        path = self._folder / USES
+        try:
+            stored = json.loads(files.read_bytes(path, MOST_USES_BYTES))
+            return stored if stored["boot"] == _boot() else {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            log.error("%s: the uses of the last hour cannot be read: %s", path, error)
+            return {}
 
     def newest_time(self) -> float:
         """The newest wall-clock time an earlier run saw, in seconds since the epoch; 0: none."""
         try:
-            return float(json.loads((self._folder / "clock.json").read_text())["seen_unix_s"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return float(json.loads(files.read_text(self._folder / CLOCK))["seen_unix_s"])
+        except (OSError, ValueError, KeyError, TypeError):
             return 0.0
 
-    def store_time(self) -> None:
-        self._store("clock.json", {"seen_unix_s": max(time.time(), self.newest_time())})
-
-    def _store(self, name: str, content: object) -> None:
-        path, fresh = self._folder / name, self._folder / f".{name}.new"
+    def newest_offset_ns(self) -> int | None:
+        """As stored in this boot (DeadlineClock.newest_ns)."""
         try:
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())  # before the name: a power loss must not leave an empty file
-            os.replace(fresh, path)
+            stored = json.loads(files.read_text(self._folder / CLOCK))
+            return int(stored["offset_ns"]) if stored["boot"] == _boot() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def store_time(self, offset_ns: int | None = None) -> None:
+        """`offset_ns`: of a clock that was synchronised in this boot."""
+        seen = {"seen_unix_s": max(time.time(), self.newest_time())}
+        self._store(CLOCK, seen if offset_ns is None else {**seen, "boot": _boot(), "offset_ns": offset_ns})
+
+    def retry(self) -> None:
+        """Write what could not be written, where it can be now."""
+        for name, content in list(self._unwritten.items()):
+            if not self._store(name, content):
+                return
+
+    def _store(self, name: str, content: object) -> bool:
+        path = self._folder / name
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(path, content)
         except OSError as error:
-            raise KernelError(f"{path}: cannot be written: {error.strerror}") from error
+            self._unwritten[name] = content
+            self.problem = f"{path}: cannot be written: {error.strerror}"
+            return False
+        self._unwritten.pop(name, None)
+        if not self._unwritten:
+            self.problem = ""
+        return True
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _write(path: Path, content: object) -> None:
+    files.write_text(path, json.dumps(content))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agent.daemon.attribute import Attributor
@@ -14,7 +14,8 @@ from agent.daemon.flows import Adopted, local_consumer
 from agent.daemon.following import Findings
 from agent.daemon.listening import Listening, serving_process
 from agent.daemon.policies import PolicyKeeper
-from agent.daemon.usage import Attempt, Usage
+from agent.daemon.tally import Recent
+from agent.daemon.usage import Attempt, Usage, network_name, network_of
 from agent.export import events
 from agent.export.event_log import EventLog
 from agent.export.events import Event
@@ -26,23 +27,31 @@ from agent.kernel.records import Names, flow_of
 from agent.model import (
     Address,
     Decision,
-    Destination,
     Flow,
     ListenerState,
     Origin,
     Process,
+    Protocol,
     Reason,
     Target,
     Verdict,
     show_address,
 )
-from agent.policy.evaluate import evaluate
+from agent.policy.evaluate import decide, who_is
 from agent.policy.listeners import in_scope
+from agent.policy.ports import Ports
+from agent.policy.validity import Term, Validity
 
 EDGES_SHOWN = 10
+EDGES_KEPT = 4096
+"""All that the kernel has."""
+LISTENERS_OF_ONE = 100
+"""That one user has newly made are told one by one after a look."""
 REFUSED_BIND_S = 60.0
 """A refused bind() is told again after this long: a service may retry ten times a second."""
 REFUSED_BINDS = 1024
+EXPOSED_PEERS = 4096
+"""Networks that reached what they should not: each is told once, while it is among the last."""
 
 
 def _sameness(adopted: Adopted) -> object:
@@ -50,6 +59,30 @@ def _sameness(adopted: Adopted) -> object:
     flow, consumer = adopted.flow, adopted.flow.consumer
     who = (consumer.pid, consumer.start_boot_ns) if consumer else flow.consumer_address
     return adopted.target, flow.verdict, flow.origin, who
+
+
+def _consumer_of(attempt: Attempt) -> Event:
+    """The first consumer of a row is named, also where the row stands for many."""
+    use, consumer = attempt.use, attempt.consumer
+    if use.is_of_one:
+        return events.consumer_fields(consumer, use.source)
+    if use.use_of is abi.UseOf.OTHERS:
+        return {"identity": "others"}
+    if consumer is None:
+        return {"identity": "network", "network": network_name(use)}
+    return {"identity": "user", **events.process_fields(consumer)}
+
+
+def _why_refused(process: Process, port: int, served: Event) -> str:
+    """`served`: the target that the port is, with the place of the rule; without it, the policy has changed
+    meanwhile."""
+    if "rule" not in served:
+        return f"bind() to port {port} was refused: the policy names another owner of it"
+    who, user = process.exe or process.comm, process.user or process.uid
+    return (
+        f"bind() to port {port} of {served['service']} was refused: {who} of user {user} is none of its "
+        f"owners ({served['rule']}): stop it, or let `owner` say who it is: {{exe: {who}, user: {user}}}"
+    )
 
 
 class Teller:
@@ -60,15 +93,18 @@ class Teller:
         listening: Listening,
         attributor: Attributor,
         quiet: bool,
+        enforces: Callable[[Target], bool] | None = None,
     ) -> None:
         self._log = event_log
         self._keeper = keeper
         self._listening = listening
         self._attributor = attributor
+        self._enforces = enforces
         self._people = NoSink() if quiet else DescriptorSink(sys.stderr.fileno())
-        self._exposed_peers: set[tuple[Target, str]] = set()
-        self._refused_binds: dict[tuple[str, int | None, int, int], tuple[float, int]] = {}
-        """By (executable, uid, cgroup, port): when it was told, and how many have come since."""
+        self._exposed: Recent[tuple[Target, bytes]] = Recent(EXPOSED_PEERS)
+        """By target and the network of the peer, as the kernel's rows have it."""
+        self._refused_binds: dict[tuple[str, int | None, int, Protocol, int], tuple[float, int]] = {}
+        """By (executable, uid, cgroup, protocol, port): when it was told, and how many have come since."""
 
     def _tell(self, event: Event) -> None:
         self._log.write(event)
@@ -98,14 +134,12 @@ class Teller:
         if use.verdict.reason is not Reason.UNRESOLVED or consumer is None:
             return {}
         tables = self._keeper.tables
-        if tables is None:
+        row = tables.rows.get(use.verdict.target) if tables else None
+        if tables is None or row is None:
             return {}
-        verdict = evaluate(
-            tables,
-            local_consumer(consumer, consumer.netns, name_is_trusted=not consumer.exe_untrusted),
-            Destination(use.protocol, use.destination, use.port, consumer.netns),
-            use.first_boot_ns,
-        )
+        trusted = not consumer.exe_untrusted
+        who = who_is(tables, local_consumer(consumer, consumer.netns, name_is_trusted=trusted))
+        verdict = decide(tables, row, who, use.first_boot_ns, self._enforces)
         return {
             "resolved": {
                 "decision": verdict.decision.name.lower(),
@@ -117,8 +151,12 @@ class Teller:
     def summaries(self, usage: Usage) -> None:
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for attempt in usage.repeats(now_ns):
-            event = self._attempt_event("summary", attempt)
-            seconds = (now_ns - attempt.since_boot_ns) / 1e9
+            if attempt.is_first:
+                kind, more = events.kind_of(attempt.use.verdict.decision), self._resolved(attempt)
+            else:
+                kind, more = "summary", {}
+            event = {**self._attempt_event(kind, attempt), **more}
+            seconds = max(0, now_ns - attempt.since_boot_ns) / 1e9  # a row may be younger than this look
             event["counts"] = {
                 "attempts": attempt.new,
                 "total": attempt.use.attempts,
@@ -131,18 +169,21 @@ class Teller:
 
     def _attempt_event(self, kind: str, attempt: Attempt) -> Event:
         use = attempt.use
-        netns = use.consumer.netns if use.consumer else 0
         return events.judged(
             kind,
             attempt.target,
             use.verdict,
-            events.consumer_fields(attempt.consumer, use.source),
+            _consumer_of(attempt),
             origin=use.origin,
             rule=self._rule(use.verdict),
             endpoints=events.tuple_fields(
-                use.protocol, use.source, use.source_port, use.destination, use.port
+                use.protocol,
+                use.source,
+                use.source_port if use.is_of_one else 0,
+                use.destination,
+                use.port,
             ),
-            owner=self._listening.owner_of(netns, use.port, use.destination),
+            owner=self._listening.owner_of(use.netns, use.port, use.destination),
         )
 
     def _note_exposure(self, attempt: Attempt) -> None:
@@ -152,13 +193,12 @@ class Teller:
             return
         if in_scope(policy, attempt.target, use.source):
             return
-        peer = show_address(use.source)
-        if (attempt.target, peer) in self._exposed_peers:
+        if not self._exposed.is_new((attempt.target, network_of(use).packed)):
             return
-        self._exposed_peers.add((attempt.target, peer))
-        self._listening.violations[
+        peer = show_address(use.source)
+        self._listening.violations.add(
             (attempt.target.service, attempt.target.port_class.value, ListenerState.EXPOSED.value)
-        ] += 1
+        )
         self._tell(
             {
                 "type": "exposure",
@@ -176,8 +216,7 @@ class Teller:
         )
 
     def findings(self, findings: Findings) -> None:
-        for judged, state in findings.listeners:
-            self._listener(judged, state)
+        self._listeners(findings.listeners)
         alike: dict[object, list[Adopted]] = {}
         for adopted in findings.adopted:
             alike.setdefault(_sameness(adopted), []).append(adopted)
@@ -207,9 +246,11 @@ class Teller:
             )
             self._tell({**event, "counts": {"flows": len(group)}})
 
-    def refused_bind(self, process: Process, address: Address, port: int) -> None:
+    def refused_bind(
+        self, process: Process, address: Address, protocol: Protocol, port: int, target: int
+    ) -> None:
         """Somebody who is not the owner tried to take a declared port; told once a minute, with the count."""
-        key = (process.exe, process.uid, process.cgroup_id, port)
+        key = (process.exe, process.uid, process.cgroup_id, protocol, port)
         since_s, attempts = self._refused_binds.get(key, (-REFUSED_BIND_S, 0))
         if time.monotonic() - since_s < REFUSED_BIND_S:
             self._refused_binds[key] = (since_s, attempts + 1)
@@ -217,17 +258,62 @@ class Teller:
         if len(self._refused_binds) >= REFUSED_BINDS:
             self._refused_binds.clear()
         self._refused_binds[key] = (time.monotonic(), 0)
+        served = self._served_by(target)
         self._tell(
             {
                 "type": "listener",
                 "time": events.now_text(),
                 "reason": ListenerState.OWNER_MISMATCH.value,
                 "enforced": True,
+                **served,
                 "address": show_address(address),
                 "port": port,
+                "protocol": protocol.name.lower(),
                 "owner": events.process_fields(process),
-                "explanation": f"bind() to port {port} was refused: the policy names another owner of it",
+                "explanation": _why_refused(process, port, served),
                 "counts": {"attempts": attempts + 1},
+            }
+        )
+
+    def _served_by(self, number: int) -> Event:
+        """A target, and where the policy says who serves it."""
+        target = self._keeper.ids.target_named(number)
+        if target is None:
+            return {}
+        return {
+            "service": target.service,
+            "class": target.port_class.value,
+            **self._owners_rule(target.service),
+        }
+
+    def _owners_rule(self, name: str) -> Event:
+        policy = self._keeper.policy
+        service = policy.services.get(name) if policy else None
+        return {"rule": str(service.owner[0].place)} if service and service.owner else {}
+
+    def _listeners(self, found: list[tuple[JudgedListener, ListenerState]]) -> None:
+        """One by one, but of one user only so many: he may have 20,000."""
+        alike: dict[tuple[ListenerState, str, str, int], list[JudgedListener]] = {}
+        for one, state in found:
+            alike.setdefault((state, one.service, one.port_class, one.listener.uid), []).append(one)
+        for (state, *_), group in alike.items():
+            for one in group[:LISTENERS_OF_ONE]:
+                self._listener(one, state)
+            if len(group) > LISTENERS_OF_ONE:
+                self._more_listeners(group[-1], state, len(group) - LISTENERS_OF_ONE)
+
+    def _more_listeners(self, one: JudgedListener, state: ListenerState, more: int) -> None:
+        owner = serving_process(one.listener)
+        self._tell(
+            {
+                "type": "listener",
+                "time": events.now_text(),
+                "reason": state.value,
+                "service": one.service,
+                "class": one.port_class,
+                "owner": events.process_fields(owner) if owner else {},
+                "explanation": f"and {more:,} more listeners of uid {one.listener.uid}: licet listeners",
+                "counts": {"listeners": more},
             }
         )
 
@@ -241,6 +327,7 @@ class Teller:
                 "reason": state.value,
                 "service": judged.service,
                 "class": judged.port_class,
+                **(self._owners_rule(judged.service) if state is ListenerState.OWNER_MISMATCH else {}),
                 "bind": judged.bind,
                 "address": show_address(listener.address),
                 "port": listener.port,
@@ -293,8 +380,21 @@ class Teller:
             {
                 "type": "policy",
                 "time": events.now_text(),
-                "generation": keeper.generation,
                 "message": f"generation {keeper.generation} in force: {targets} targets",
+            }
+        )
+
+    def license_changed(self, term: Term, validity: Validity) -> None:
+        entitlement = {"entitlement": term.entitlement} if term.entitlement else {}
+        self._tell(
+            {
+                "type": "license",
+                "time": events.now_text(),
+                "license": term.license,
+                **entitlement,
+                **term.fields(validity),
+                "rule": str(term.place),
+                "message": term.said(validity),
             }
         )
 
@@ -303,7 +403,6 @@ class Teller:
             {
                 "type": "policy_error",
                 "time": events.now_text(),
-                "generation": self._keeper.generation,
                 "message": f"the policy in force stays: {why}",
             }
         )
@@ -327,7 +426,10 @@ class Teller:
 
     def edges(self, view: Agent) -> None:
         """The busiest connections that no service declares, while they are being aggregated."""
-        edges = view.edges(EDGES_SHOWN)
+        policy = self._keeper.policy
+        declared = policy.ports if policy else Ports()  # edges from before a policy declared them are kept
+        edges = [edge for edge in view.edges(EDGES_KEPT) if edge["port"] not in declared]
+        edges = edges[:EDGES_SHOWN]
         if edges:
             self._say("busiest unprotected connections so far:")
         for edge in edges:
@@ -339,7 +441,7 @@ class Teller:
 
     def _say_listeners(self, view: Agent) -> None:
         rows = view.listeners()
-        self._say(f"{len(rows)} listeners:")
+        self._say(f"{len(rows)} listener{'' if len(rows) == 1 else 's'}:")
         for one in rows:
             owner = serving_process(one.listener)
             name = f"{owner.comm}[{owner.pid}]" if owner else "?"
@@ -347,8 +449,10 @@ class Teller:
             # what a policy declares, it judges itself
             looks_internal = one.catalog and not one.service and one.bind in ("any", "public")
             mark = "  looks internal and listens wide" if looks_internal else ""
-            service = one.service or one.catalog.partition(":")[0]
-            self._say(f"  {one.listener.protocol.name:3} {where:28} {one.bind:9} {name:24} {service}{mark}")
+            guess = f"looks like {one.catalog.partition(':')[0]}" if one.catalog else ""
+            what = f"{one.service or guess}{mark}"
+            line = f"  {one.listener.protocol.name:3} {where:28} {one.bind:9} {name:24} {what}"
+            self._say(line.rstrip())
 
     def stopped(self) -> None:
         self._log.write({"type": "stopped", "time": events.now_text()})

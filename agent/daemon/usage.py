@@ -3,14 +3,17 @@ consumer. The kernel counts; here it is only read, so a lost event costs a line,
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from agent.daemon.past_uses import PastUse, PastUses, side_of
 from agent.kernel import abi, ring
 from agent.kernel.maps import Counters
 from agent.kernel.records import Names, Use, process_of, use_of, verdict_of
-from agent.model import Decision, Origin, Process, Protocol, Reason, Target, show_address
+from agent.model import Address, Decision, Network, Origin, Process, Protocol, Target, show_network
 
 NAMED_CONSUMERS = 100
 OTHER = "other"
@@ -18,11 +21,8 @@ REMOTE = "remote"
 IDLE_NS = 600 * 1_000_000_000
 """A row nobody has added to for so long may make room for another."""
 CROWDED_IDLE_NS = 10 * 1_000_000_000
-"""The same where more than half of the rows are taken: whoever comes when all are is counted, but not named,
-so a flood of short-lived consumers must not hold them for long."""
-REMEMBERED_NS = 3600 * 1_000_000_000
-"""How long denied attempts are known by consumer after the last one, though their row was let go of."""
-REMEMBERED = 2000
+"""The same where more than half of the rows of one side, or of one share, are taken: who comes when all are
+is not told one by one, so a flood of short-lived consumers must not hold them for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +35,8 @@ class Attempt:
     new: int
     """Attempts since it was last told."""
     since_boot_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """Denied attempts of one consumer to one target."""
-
-    consumer: str
-    """As people know it: container, unit, executable, or the network of a remote one."""
-    target: Target
-    reason: Reason
-    port: int
-    """Of the first attempt."""
-    attempts: int
-    """Since `first_boot_ns`."""
-    first_boot_ns: int
-    last_boot_ns: int
+    is_first: bool = True
+    """None of this row was told before."""
 
 
 def consumer_name(consumer: Process | None) -> str:
@@ -62,6 +48,30 @@ def consumer_name(consumer: Process | None) -> str:
         return container.label
     executable = consumer.exe.rpartition("/")[2]
     return consumer.unit or (container and container.label) or executable or consumer.comm or "unknown"
+
+
+class ConsumerLabels:
+    """At most NAMED_CONSUMERS of them, the first that were seen. Whoever runs an executable chooses its name:
+    all of those together get one half, so that nobody takes the places of units and containers."""
+
+    def __init__(self) -> None:
+        self._named: set[str] = {REMOTE}
+        self._of_executables: set[str] = set()
+
+    def of(self, consumer: Process | None) -> str:
+        name = consumer_name(consumer)
+        if name in self._named or name in self._of_executables:
+            return name
+        only_an_executable = consumer is not None and not (consumer.unit or consumer.container)
+        named, most = (
+            (self._of_executables, NAMED_CONSUMERS // 2)
+            if only_an_executable
+            else (self._named, NAMED_CONSUMERS - NAMED_CONSUMERS // 2)
+        )
+        if len(named) >= most:
+            return OTHER
+        named.add(name)
+        return name
 
 
 class Usage:
@@ -81,10 +91,18 @@ class Usage:
             key: abi.TOLD.unpack(value) for key, value in counters.told.items()
         }
         """By row: (attempts told, time of the last telling)."""
-        self._consumer_labels: dict[str, str] = {}
+        self._rowless: set[bytes] = set()
+        """Remembered here, and without a row when rows were last read."""
+        self._awaited: set[bytes] = set()
+        """Rows whose first attempt had been sent, and not read, when rows were last read."""
+        self._rows: Counter[int] = Counter()
+        """How many rows there were, by place in the kernel's counts of them."""
+        self._labels = ConsumerLabels()
         self._retired: Counter[tuple[str, str]] = Counter()
-        self._remembered: dict[tuple[str, Target, Reason, int], Denied] = {}
-        """Of rows that were let go of; the longest ago first."""
+        self._past = PastUses()
+        """Of rows that were let go of."""
+        self._moving = threading.Lock()
+        """Held while a row moves to what was retired, and while a thread adds the two up."""
 
     def first_attempt(self, event: abi.UseEvent) -> Attempt | None:
         """What the kernel sent when a consumer first met a decision; None: told already (two CPUs may
@@ -98,11 +116,12 @@ class Usage:
         if seen is not None:
             consumer = self._complete(
                 seen,
-                comm=event.comm.decode("utf-8", "replace"),
+                comm=event.comm.decode("utf-8", "surrogateescape"),
                 args=ring.args_of(event),
                 gids=event.gids[: event.groups],
             )
-        self._consumers[key] = consumer
+        if event.key.use_of == abi.UseOf.ONE:
+            self._consumers[key] = consumer
         self._note_told(key, 1, event.header.time_ns)
         use = Use(
             key=key,
@@ -111,7 +130,8 @@ class Usage:
             origin=Origin(event.key.origin),
             protocol=Protocol(event.key.protocol),
             consumer=seen,
-            comm=event.comm.decode("utf-8", "replace"),
+            comm=event.comm.decode("utf-8", "surrogateescape"),
+            netns=event.consumer.netns,
             source=event.source.value(),
             source_port=event.source_port,
             destination=event.destination.value(),
@@ -119,33 +139,58 @@ class Usage:
             first_boot_ns=event.header.time_ns,
             last_boot_ns=event.header.time_ns,
             told=True,
+            use_of=abi.UseOf(event.key.use_of),
         )
         return Attempt(use, target, consumer, new=1, since_boot_ns=event.header.time_ns)
 
     def repeats(self, now_boot_ns: int) -> Iterator[Attempt]:
         """What was added since it was last told, and what the ring lost; idle rows are let go of."""
-        crowded = len(self._told) > self._counters.uses.max_entries // 2
-        idle_ns = CROWDED_IDLE_NS if crowded else IDLE_NS
-        idle = []
+        idle, awaited, rows = [], set(), Counter[int]()
+        rowless = set(self._told) | self._consumers.copy().keys()
         for use in self.rows():
+            rowless.discard(use.key)
+            rows.update(_places(use))
             told, since = self._told.get(use.key, (0, use.first_boot_ns))
             target = self._target_named(use.verdict.target)
-            if target is not None and use.attempts > told:
+            if not told and use.told and use.key not in self._awaited:
+                awaited.add(use.key)  # its event is about to be read
+            elif target is not None and use.attempts > told:
                 self._note_told(use.key, use.attempts, now_boot_ns)
-                yield Attempt(use, target, self._consumer(use), use.attempts - told, since)
-            elif now_boot_ns - use.last_boot_ns > idle_ns:
+                yield Attempt(use, target, self._consumer(use), use.attempts - told, since, not told)
+            elif now_boot_ns - use.last_boot_ns > self._idle_ns(use):
                 idle.append(use)
-        for use in idle:
-            self._retire(use)
+        self._awaited = awaited
+        for key in rowless & self._rowless:
+            self._forget(key)
+        self._rowless = rowless
+        if self._moving.acquire(blocking=False):  # else somebody adds up: the next time will do
+            try:
+                for use in idle:
+                    self._retire(use)
+                    rows.subtract(_places(use))
+            finally:
+                self._moving.release()
+        self._rows = rows
+        self._counters.note_uses(rows)
+
+    def _idle_ns(self, use: Use) -> int:
+        side, *share = _places(use)
+        crowded = self._rows[side] > abi.USES_OF_SIDE // 2 or any(
+            self._rows[one] > abi.USES_OF_SHARE // 2 for one in share
+        )
+        return CROWDED_IDLE_NS if crowded else IDLE_NS
 
     def _note_told(self, key: bytes, attempts: int, time_ns: int) -> None:
         self._told[key] = (attempts, time_ns)
-        self._counters.told.put(key, abi.TOLD.pack(attempts, time_ns))
+        with contextlib.suppress(OSError):  # no room: a restarted daemon tells it once more
+            self._counters.told.put(key, abi.TOLD.pack(attempts, time_ns))
 
     def rows(self) -> Iterator[Use]:
         return (use_of(key, value, self._names) for key, value in self._counters.uses.items())
 
     def _consumer(self, use: Use) -> Process | None:
+        if not use.is_of_one:
+            return None if use.consumer is None else self._many(use)
         known = self._consumers.get(use.key)
         if known is None and use.consumer is not None:
             known = self._consumers[use.key] = self._complete(use.consumer, comm=use.comm)
@@ -154,78 +199,114 @@ class Usage:
             known = self._consumers[use.key] = replace(known, exe=use.consumer.exe)
         return known
 
+    def _many(self, use: Use) -> Process:
+        """Stands for many consumers: of them there is a user at most."""
+        uid = abi.UseKey.from_buffer_copy(use.key).uid
+        return self._complete(Process(uid=uid)) if use.use_of is abi.UseOf.MANY else Process()
+
     def _retire(self, use: Use) -> None:
         if use.verdict.decision is Decision.DENIED:
             self._retired[self._label(use)] += use.attempts
-            self._remember(use)
+        if (past := self._as_past(use)) is not None:
+            self._past.add(past)
         self._counters.uses.remove(use.key)
-        self._consumers.pop(use.key, None)
-        self._told.pop(use.key, None)
-        self._counters.told.remove(use.key)
+        self._forget(use.key)
 
-    def _remember(self, use: Use) -> None:
-        denied = self._denied(use)
-        if denied is None:
-            return
-        key = (denied.consumer, denied.target, denied.reason, denied.port)
-        before = self._remembered.pop(key, None)
-        if before is not None and denied.first_boot_ns - before.last_boot_ns < REMEMBERED_NS:
-            denied = replace(
-                denied,
-                attempts=before.attempts + denied.attempts,
-                first_boot_ns=min(before.first_boot_ns, denied.first_boot_ns),
-                last_boot_ns=max(before.last_boot_ns, denied.last_boot_ns),
-            )
-        if len(self._remembered) >= REMEMBERED:
-            self._remembered.pop(next(iter(self._remembered)), None)
-        self._remembered[key] = denied
+    def _forget(self, key: bytes) -> None:
+        """What goes with a row. It may also be without one: an event that was read after the row was gone, a
+        daemon that ended in between."""
+        self._consumers.pop(key, None)
+        self._told.pop(key, None)
+        self._counters.told.remove(key)
 
-    def denied(self, since_boot_ns: int) -> list[Denied]:
-        """Consumers whose last denied attempt came after that, not longer ago than REMEMBERED_NS. Rows that
-        an earlier daemon has let go of are not among them."""
-        found = list(self._remembered.copy().values())
-        for key, value in self._counters.uses.items():
-            if abi.UseKey.from_buffer_copy(key).decision == Decision.DENIED:
-                denied = self._denied(use_of(key, value, self._names))
-                if denied is not None:
-                    found.append(denied)
-        return [one for one in found if one.last_boot_ns >= since_boot_ns]
+    def found(self, target: Target, decision: Decision, consumer: Process | None) -> None:
+        """An attempt from before the agent, which has no row."""
+        if decision is Decision.DENIED:
+            with self._moving:
+                self._retired[target.service, self._labels.of(consumer)] += 1
 
-    def _denied(self, use: Use) -> Denied | None:
+    def consumers(self) -> list[Process]:
+        """Those on this host, of the rows that are there."""
+        found = (self._consumer(use) for use in self.rows() if use.use_of is abi.UseOf.ONE)
+        return [consumer for consumer in found if consumer]
+
+    def since(self, boot_ns: int) -> list[PastUse]:
+        """Uses whose last attempt came after that, not longer ago than an hour."""
+        found = [*self._past, *self._of_rows()]
+        return [one for one in found if one.use.last_boot_ns >= boot_ns]
+
+    def to_keep(self, since_boot_ns: int) -> tuple[list[PastUse], list[PastUse]]:
+        """(those whose rows were let go of, those that have rows): what a later daemon has to be told. The
+        rows outlive this one, but not what is known of their consumers."""
+        self._past.forget_before(since_boot_ns)
+        rows = PastUses()
+        for one in self._of_rows():
+            if one.use.last_boot_ns >= since_boot_ns and rows.has_room(one):
+                rows.add(one)
+        return list(self._past), list(rows)
+
+    def restore(self, gone: Iterable[PastUse], rows: Iterable[PastUse]) -> None:
+        """What an earlier daemon kept. A row may be gone by now."""
+        for one in gone:
+            self._past.add(one)
+        for one in rows:
+            if self._counters.uses.get(one.use.key) is None:
+                self._past.add(one)
+            elif one.use.use_of is abi.UseOf.ONE:
+                self._consumers.setdefault(one.use.key, one.consumer)
+
+    def _of_rows(self) -> Iterator[PastUse]:
+        found = (self._as_past(use) for use in self.rows())
+        return (one for one in found if one is not None)
+
+    def _as_past(self, use: Use) -> PastUse | None:
         target = self._target_named(use.verdict.target)
-        if target is None:
-            return None
-        consumer = self._consumer(use)
-        return Denied(
-            consumer=consumer_name(consumer) if consumer else _network(use),
-            target=target,
-            reason=use.verdict.reason,
-            port=use.port,
-            attempts=use.attempts,
-            first_boot_ns=use.first_boot_ns,
-            last_boot_ns=use.last_boot_ns,
-        )
+        return None if target is None else PastUse(use, target, self._consumer(use))
 
     def violations_by_consumer(self) -> Mapping[tuple[str, str], int]:
         """By (service, consumer name). The first consumers seen keep their names, so that no series
         shrinks; the rest are `other`."""
-        found = Counter(self._retired)
-        for key, value in self._counters.uses.items():
-            if abi.UseKey.from_buffer_copy(key).decision == Decision.DENIED:
-                use = use_of(key, value, self._names)
-                found[self._label(use)] += use.attempts
+        with self._moving:
+            found = Counter(self._retired)
+            for key, value in self._counters.uses.items():
+                if abi.UseKey.from_buffer_copy(key).decision == Decision.DENIED:
+                    use = use_of(key, value, self._names)
+                    found[self._label(use)] += use.attempts
         return found
 
     def _label(self, use: Use) -> tuple[str, str]:
         target = self._target_named(use.verdict.target)
-        name = consumer_name(self._consumer(use))
-        if name not in self._consumer_labels:
-            full = len(self._consumer_labels) >= NAMED_CONSUMERS
-            self._consumer_labels[name] = OTHER if full else name
-        return (target.service if target else "", self._consumer_labels[name])
+        if use.use_of is abi.UseOf.ONE or use.origin is Origin.REMOTE:
+            label = self._labels.of(self._consumer(use))
+        else:
+            label = OTHER
+        return (target.service if target else "", label)
 
 
-def _network(use: Use) -> str:
-    """The /24 or /64 that stands for a remote consumer."""
-    address = abi.UseKey.from_buffer_copy(use.key).source.value()
-    return f"{show_address(address)}/{24 if address.ipv4_mapped else 64}"
+def name_of(use: Use, consumer: Process | None) -> str:
+    """As people know it: container, unit, executable, or the network of a remote one."""
+    if consumer is None:
+        return network_name(use)
+    if use.is_of_one:
+        return consumer_name(consumer)
+    return f"others of user {consumer.user or consumer.uid}" if use.use_of is abi.UseOf.MANY else "others"
+
+
+def _places(use: Use) -> tuple[int, ...]:
+    """Where the kernel counts its row; no share: of a version before shares."""
+    return (side_of(use), use.share) if use.share else (side_of(use),)
+
+
+def network_of(use: Use) -> Address:
+    """The first address of the network that stands for a remote consumer."""
+    address: Address = abi.UseKey.from_buffer_copy(use.key).source.value()
+    return address
+
+
+def network_name(use: Use) -> str:
+    address = use.source
+    if use.use_of is abi.UseOf.OTHERS:
+        return "other networks"
+    one = use.use_of is abi.UseOf.ONE
+    bits = (120 if one else 112) if address.ipv4_mapped else (64 if one else 48)
+    return show_network(Network((int(address), bits), strict=False))

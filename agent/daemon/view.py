@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import agent
 from agent.config import Settings
+from agent.daemon.datagram_rows import DatagramRows
 from agent.daemon.flows import FlowTable
 from agent.daemon.gating import Gates
+from agent.daemon.license_watch import license_time
 from agent.daemon.listening import Listening
 from agent.daemon.mode_switch import ModeSwitch
 from agent.daemon.policies import PolicyKeeper
+from agent.daemon.troubles import Troubles
 from agent.daemon.usage import OTHER, Usage
-from agent.errors import ModeError
+from agent.errors import ModeError, shown
 from agent.export.event_log import EventLog
+from agent.export.events import now_text, target_fields
 from agent.export.view import (
     Caller,
     JudgedListener,
@@ -31,25 +36,38 @@ from agent.export.view import (
     Snapshot,
 )
 from agent.kernel import abi, libbpf, neighbours
-from agent.kernel.gates import REWRITTEN
+from agent.kernel.gates import LISTENER, REWRITTEN
 from agent.kernel.load import Manifest
 from agent.kernel.maps import Counters
 from agent.kernel.pins import Pins
 from agent.kernel.records import Names
-from agent.model import Decision, Flow, Mode, Target, show_address
+from agent.model import Decision, Flow, ListenerState, Mode, Reason, Target, show_address
 from agent.observe.containers import Containers
+from agent.policy.validity import IN_FORCE, Term, Validity, ended, terms_of
 
 NOT_COVERED = (
     ("unix sockets", "a connection through one is neither judged nor counted"),
-    ("UDP that does not connect()", "sendto() without connect() is neither judged nor counted"),
+    ("UDP by multicast or broadcast", "what arrives so is neither judged nor counted"),
+    (
+        "UDP to a connected socket",
+        "the kernel finds it without a hook: it goes by what was judged at its first datagram",
+    ),
     ("raw and packet sockets, TUN", "what is injected there is seen only where a local server accepts it"),
     ("NAT on this host", "a rewritten connection may count at each end, and arrives judged by its address"),
     ("addresses that others can send from", "a cidr principal is whoever has the address"),
+    (
+        "what a container is, where no daemon runs",
+        "one made meanwhile stays unresolved: denied where it enforces, unless on_unresolved is allow",
+    ),
     ("network namespaces held only by a file descriptor", "their listeners are not listed"),
 )
 CHANGED_ON_ITS_WAY = (
     "a connect() that a load balancer's program changes",
     "sockops programs know the process from Linux 6.10 on: here it is judged by address where it arrives",
+)
+LISTENS_UNBIDDEN = (
+    "a stranger's listener in its first moment",
+    "sockops programs know cgroups from Linux 6.10 on: here it is judged at the agent's next look",
 )
 BEHIND = {
     "connect": "a destination that is changed there is judged by where it leads",
@@ -71,7 +89,9 @@ class View:
     flow_table: FlowTable
     listening: Listening
     event_log: EventLog
+    datagram_rows: DatagramRows
     containers: Containers
+    troubles: Troubles
     reload_now: Callable[[], Awaitable[None]]
     mode_switch: ModeSwitch | None = None
     gates: Gates | None = None
@@ -80,20 +100,26 @@ class View:
     is_ready: bool = False
     _started_s: float = field(default_factory=time.monotonic)
 
-    def ready(self) -> bool:
-        return self.is_ready
+    def why_not_ready(self) -> str:
+        if not self.is_ready:
+            return "programs are attached, the policy is not in force yet"
+        return self.troubles.why_not_ready()
 
     def snapshot(self) -> Snapshot:
         named = self.keeper.ids.targets
         targets = self.keeper.policy.targets if self.keeper.policy else ()
         connections: dict[Any, int] = {}
         violations: dict[tuple[Target, str], int] = {}
+        unresolved: dict[tuple[Target, Decision], int] = {}
         for attempts in self.counters.attempts():
             target = named.get(attempts.target)
             if target is None:
                 continue
             key = (target, attempts.origin, attempts.decision)
             connections[key] = connections.get(key, 0) + attempts.count
+            if attempts.reason is Reason.UNRESOLVED:
+                outcome = (target, attempts.decision)
+                unresolved[outcome] = unresolved.get(outcome, 0) + attempts.count
             if attempts.decision is Decision.DENIED:
                 reason = (target, attempts.reason.name.lower())
                 violations[reason] = violations.get(reason, 0) + attempts.count
@@ -105,7 +131,8 @@ class View:
             targets=targets,
             connections=connections,
             violations=violations,
-            listener_violations=dict(self.listening.violations),
+            unresolved=unresolved,
+            listener_violations=self._listener_violations(),
             violations_by_consumer=_with_the_rest(self.usage.violations_by_consumer(), violations),
             active=self._active(),
             opened=opened,
@@ -113,20 +140,35 @@ class View:
             unprotected=self.counters.unprotected(),
             listeners=self.listening.counts(),
             exposures=self.listening.exposures(),
+            unserved=Counter(one.target for one in self.listening.unserved),
             licenses=self._licenses(),
             refused=self._refused(),
             enforcing=self._enforcing(),
             enforcing_wanted=self._enforcing_wanted(),
             mode_overrides=self._overrides(),
             policy_generation=self.keeper.generation,
+            policy_sha256=self.keeper.sha256,
             policy_reload_failures=self.keeper.failures,
             policy_reload_ok=not self.keeper.last_error,
             policy_loaded_unix_s=self.keeper.loaded_unix_s,
-            events_lost={**self.counters.losses(), **self.event_log.losses()},
+            events_lost=self._losses(),
             maps=self._maps(),
             programs=self._programs(),
+            troubles=self.troubles.now(),
             hooks=self.manifest.hooks,
         )
+
+    def _losses(self) -> dict[str, int]:
+        return {**self.counters.losses(), **self.event_log.losses(), **self.datagram_rows.losses()}
+
+    def _listener_violations(self) -> dict[tuple[str, str, str], int]:
+        """Listeners, once when found, and whoever was kept from one that a stranger has."""
+        found = Counter(self.listening.violations.counts())
+        named = self.keeper.ids.targets
+        for number, count in self.counters.misled(named).items():
+            target = named[number]
+            found[(target.service, target.port_class.value, ListenerState.OWNER_MISMATCH.value)] += count
+        return dict(found)
 
     def _refused(self) -> dict[tuple[Target, str], int]:
         named = self.keeper.ids.targets
@@ -136,6 +178,7 @@ class View:
     def _enforcing(self) -> dict[Target, bool]:
         """Nothing is refused where no gate is attached, whatever the mode."""
         attached = self.mode_switch is None or bool(self.mode_switch.attached())
+        attached = attached and not self.troubles.now()["pins"]
         return {target: attached and wanted for target, wanted in self._enforcing_wanted().items()}
 
     def _enforcing_wanted(self) -> dict[Target, bool]:
@@ -155,22 +198,29 @@ class View:
         return {named[number]: count for number, count in self.counters.active().items() if number in named}
 
     def _licenses(self) -> list[LicenseState]:
-        now_s = time.time()
-        states = []
-        for license_ in self.keeper.policy.licenses if self.keeper.policy else ():
-            window = license_.window
-            expires_s = window.expires_at.timestamp() if window.expires_at else None
-            starts_s = window.starts_at.timestamp() if window.starts_at else 0.0
-            ends_s = window.ends_at.timestamp() if window.ends_at else expires_s
-            valid = starts_s <= now_s and (ends_s is None or now_s < ends_s)
-            states.append(LicenseState(license_.id, expires_s, valid))
-        return states
+        return [
+            LicenseState(
+                term.license,
+                term.window.expires_at.timestamp() if term.window.expires_at else None,
+                validity in IN_FORCE,
+            )
+            for term, validity in self._terms()
+        ]
+
+    def _terms(self) -> list[tuple[Term, Validity]]:
+        """Of each license as a whole."""
+        policy, facts = self.keeper.policy, self.keeper.facts
+        if policy is None or facts is None:
+            return []
+        now = license_time(facts)
+        return [(term, term.at(now)) for term in terms_of(policy.licenses) if not term.entitlement]
 
     def _maps(self) -> dict[str, MapUse]:
         found = {}
         for name in _COUNTED_MAPS:
             opened = getattr(self.counters, name)
-            found[name] = MapUse(sum(1 for _ in opened), opened.max_entries)
+            used = sum(not (name == "flows" and abi.is_spare_flow(key)) for key in opened)
+            found[name] = MapUse(used, opened.max_entries)
         return found
 
     def _programs(self) -> dict[str, ProgramCost]:
@@ -187,9 +237,9 @@ class View:
         return found
 
     def _not_covered(self) -> tuple[tuple[str, str], ...]:
-        if self.gates and REWRITTEN in self.gates.missing:
-            return (*NOT_COVERED, CHANGED_ON_ITS_WAY)
-        return NOT_COVERED
+        missing = self.gates.missing if self.gates else {}
+        lacking = ((REWRITTEN, CHANGED_ON_ITS_WAY), (LISTENER, LISTENS_UNBIDDEN))
+        return (*NOT_COVERED, *(what for name, what in lacking if name in missing))
 
     def status(self) -> dict[str, Any]:
         policy = self.keeper.policy
@@ -198,7 +248,8 @@ class View:
         unseen = self.counters.closed_unseen(named)
         return {
             "version": agent.__version__,
-            "ready": self.is_ready,
+            "ready": not self.why_not_ready(),
+            "troubles": {cause: why for cause, why in self.troubles.now().items() if why},
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "mode": (Mode.ENFORCE if any(self._enforcing().values()) else Mode.OBSERVE).value,
@@ -217,19 +268,25 @@ class View:
             "policy": {
                 "files": list(policy.files) if policy else [],
                 "generation": self.keeper.generation,
-                "loaded_at": self.keeper.loaded_unix_s,
+                "sha256": self.keeper.sha256,
+                "loaded_at": _time_or_none(self.keeper.loaded_unix_s or None),
                 "targets": len(policy.targets) if policy else 0,
                 "grants": len(self.keeper.compiled.grants) if self.keeper.compiled else 0,
-                "warnings": [str(one) for one in self._warnings()],
+                "warnings": shown(self._warnings()),
                 "last_error": self.keeper.last_error,
+                "is_last_good": self.keeper.is_last_good,
                 "reload_failures": self.keeper.failures,
             },
+            "unserved": [
+                {**target_fields(one.target), "ports": str(one.port), "rule": str(one.port.place)}
+                for one in self.listening.unserved
+            ],
             "containers": {
                 "state": self.containers.roots.found(),
                 "cri": self.containers.cri.about(),
-                "unnamed": len(self.keeper.unnamed),
+                "unnamed": self.keeper.unnamed,
             },
-            "losses": {**self.counters.losses(), **self.event_log.losses()},
+            "losses": self._losses(),
             "maps": {
                 name: {"entries": use.entries, "capacity": use.capacity} for name, use in self._maps().items()
             },
@@ -243,7 +300,9 @@ class View:
         }
 
     def _warnings(self) -> Sequence[object]:
-        return self.keeper.compiled.warnings if self.keeper.compiled else ()
+        policy, facts, compiled = self.keeper.policy, self.keeper.facts, self.keeper.compiled
+        past = ended(policy.licenses, license_time(facts)) if policy and facts else ()
+        return (*past, *(compiled.warnings if compiled else ()))
 
     def _hooks(self) -> list[dict[str, str]]:
         refused = "; ".join(f"{rung}: {why}" for rung, why in self.manifest.refused_rungs.items())
@@ -251,13 +310,16 @@ class View:
         if self.manifest.hooks.get("accept") == "none":
             notes["accept"] += "; the process that accepts is not named (the owner of the port is)"
         return [
-            {
-                "hook": hook,
-                "rung": rung,
-                "attached_to": self.manifest.cgroup if rung.endswith("-link") else "host",
-                "note": notes.get(hook, ""),
-            }
-            for hook, rung in self.manifest.hooks.items()
+            *(
+                {
+                    "hook": hook,
+                    "rung": rung,
+                    "attached_to": self.manifest.cgroup if rung.endswith("-link") else "host",
+                    "note": notes.get(hook, ""),
+                }
+                for hook, rung in self.manifest.hooks.items()
+            ),
+            *(self.gates.datagrams.status() if self.gates else ()),
         ]
 
     def _neighbours(self) -> dict[str, str]:
@@ -267,7 +329,7 @@ class View:
                 notes[hook] = f"runs behind: {', '.join(others)}; {follows}"
         return notes
 
-    def flows(self) -> Sequence[tuple[Target, Flow]]:
+    def flows(self) -> Iterable[tuple[Target, Flow]]:
         return self.flow_table.listed()
 
     def listeners(self) -> Sequence[JudgedListener]:
@@ -299,8 +361,7 @@ class View:
             if target is not None:
                 found.append(
                     {
-                        "service": target.service,
-                        "class": target.port_class.value,
+                        **target_fields(target),
                         "pid": raw.pid,
                         "start_boot_ns": raw.start_ns,
                         "exe": self.names[raw.exe],
@@ -323,13 +384,14 @@ class View:
         return {
             "generation": self.keeper.generation,
             "files": list(policy.files) if policy else [],
-            "targets": [str(target) for target in policy.targets] if policy else [],
+            "sha256": self.keeper.sha256,
+            "targets": [target_fields(target) for target in policy.targets] if policy else [],
             "principals": sorted(policy.principals) if policy else [],
             "licenses": [
-                {"id": one.id, "expires_unix_s": one.expires_unix_s, "valid": one.valid}
-                for one in self._licenses()
+                {"id": term.license, **term.fields(validity), "valid": validity in IN_FORCE}
+                for term, validity in self._terms()
             ],
-            "warnings": [str(one) for one in self._warnings()],
+            "warnings": shown(self._warnings()),
         }
 
     def modes(self) -> dict[str, Any]:
@@ -348,7 +410,7 @@ class View:
 
     async def reload(self) -> dict[str, Any]:
         await self.reload_now()
-        return {"generation": self.keeper.generation, "warnings": [str(one) for one in self._warnings()]}
+        return {"generation": self.keeper.generation, "warnings": shown(self._warnings())}
 
 
 def _with_the_rest(
@@ -365,6 +427,10 @@ def _with_the_rest(
         if missing > 0:
             found[service, OTHER] = found.get((service, OTHER), 0) + missing
     return found
+
+
+def _time_or_none(unix_s: float | None) -> str | None:
+    return None if unix_s is None else now_text(unix_s)
 
 
 def _peer(edge: abi.EdgeKey) -> str:

@@ -64,6 +64,8 @@ class Change:
     """Those it replaced or took away; they do not come back by themselves."""
     narrower: tuple[Override, ...]
     """Of single targets, which go before one of the host and stay."""
+    problem: str = ""
+    """Why it may not outlive a restart."""
 
 
 def _boot_ns() -> int:
@@ -74,7 +76,9 @@ class Overrides:
     """`modes` is changed here only. `targets` are those of the policy in force; `id_of` is asked for no
     others. Call `restore` before anything else, and again whenever the policy has changed.
 
-    Safe to use from several threads. Raises KernelError where the map or the file can't be written."""
+    Safe to use from several threads. Raises KernelError where the map can't be written, or the file before
+    something enforces that did not. What is taken back needs no file: `problem` says what may not outlive a
+    restart, until `retry` has written it."""
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class Overrides:
         self._lock = threading.Lock()
         self._read = False
         self._entries: Entries = {}  # never changed in place: readers take no lock
+        self.problem = ""
         self._written: frozenset[int] = frozenset(range(MAX_TARGETS + 1))
         """Indices that may say something: at first, whatever an earlier run has left."""
 
@@ -137,10 +142,24 @@ class Overrides:
             ended = tuple(one for one in self._entries.values() if not one.in_force(now_ns))
             if ended:
                 entries = {key: one for key, one in self._entries.items() if one.in_force(now_ns)}
-                self._file.write(entries.values())
                 self._say(entries)
                 self._entries = entries
+                self._keep()
             return ended
+
+    def retry(self) -> None:
+        """Write what could not be written, where it can be now."""
+        with self._lock:
+            if self.problem:
+                self._keep()
+
+    def _keep(self) -> None:
+        try:
+            self._file.write(self._entries.values())
+        except KernelError as error:
+            self.problem = f"{error}: what `licet mode` has changed may not outlive a restart"
+        else:
+            self.problem = ""
 
     def listed(self) -> list[Override]:
         """Those in force, the host's first. Those of targets the policy no longer has are among them: they
@@ -214,8 +233,10 @@ class Overrides:
         keys = list(made) if gone is None else list(gone)
         entries = {**self._without(keys), **made}
         now_ns = self._boot_ns()
-        # the file first: what it says is made true at the next start, if it is not now
-        self._file.write(entries.values())
+        enforces = any(one.mode is Mode.ENFORCE for one in made.values())
+        if enforces:
+            # the file first: what it says is made true at the next start, if it is not now
+            self._file.write(entries.values())
         try:
             self._say(entries)
         except KernelError:
@@ -224,12 +245,17 @@ class Overrides:
                 self._say(before)
             raise
         self._entries = entries
+        if enforces:
+            self.problem = ""
+        else:
+            self._keep()
         return Change(
             made=tuple(made.values()),
             previous=tuple(one for key in keys if (one := before.get(key)) and one.in_force(now_ns)),
             narrower=tuple(one for one in entries.values() if one.target and one.in_force(now_ns))
             if scope is None
             else (),
+            problem=self.problem,
         )
 
     def _stored(self) -> Entries:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent import files
 from agent.errors import KernelError
 from agent.model import Mode, PortClass, Target
 
@@ -47,7 +47,7 @@ class OverrideFile:
         """`boot_offset_s`: wall clock minus CLOCK_BOOTTIME. Raises KernelError where the file is damaged:
         guessing could refuse what somebody has set to observe."""
         try:
-            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            stored = json.loads(files.read_text(self._path))
             return [_from_json(one, boot_offset_s) for one in stored["overrides"]]
         except FileNotFoundError:
             return []
@@ -61,13 +61,8 @@ class OverrideFile:
 
     def write(self, overrides: Iterable[Override]) -> None:
         """Raises KernelError; then what was there still is."""
-        fresh = self._path.with_name(f".{self._path.name}.new")
         try:
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump({"overrides": [_to_json(one) for one in overrides]}, file)
-                file.flush()
-                os.fsync(file.fileno())  # before the name: a power loss must not leave an empty file
-            os.replace(fresh, self._path)
+            files.write_text(self._path, json.dumps({"overrides": [_to_json(one) for one in overrides]}))
         except OSError as error:
             raise KernelError(f"{self._path}: cannot be written: {error.strerror}") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -16,46 +17,54 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agent.export.events import Event, flow_fields, now_text, process_fields
-from agent.export.http import JsonAnswer, Reader, application
+from agent.export.hosts import Hosts
+from agent.export.http import JsonAnswer, Reader, SharedReader, application
 from agent.export.metrics import registry
 from agent.export.mode_api import mode_routes
+from agent.export.pieces import Bodies, InPieces
 from agent.export.text import to_json
 from agent.export.view import Agent, JudgedListener
 from agent.model import show_address
 
 MAX_LIMIT = 100_000
 FOLLOW_POLL_S = 0.2
+AT_ONCE = 200
+"""Values of a long answer that are in memory."""
 GZIP_LEVEL = 6
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def public_app(agent: Agent) -> Starlette:
+def public_app(agent: Agent, hosts: Hosts) -> Starlette:
     """For TCP: nothing here changes anything, and a process is named only where a metric does."""
+    return application([Route("/metrics", _metrics(agent, hosts)), *_health_routes(agent)])
 
+
+def health_app(agent: Agent, why_dead: Callable[[], str]) -> Starlette:
+    """For probes alone. `why_dead`: says of the daemon's loop why it is not alive, or nothing."""
+    return application(_health_routes(agent, why_dead))
+
+
+def _health_routes(agent: Agent, why_dead: Callable[[], str] = str) -> list[Route]:
     async def healthz(_request: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        why = why_dead()
+        return PlainTextResponse(f"{why or 'ok'}\n", status_code=503 if why else 200)
 
     async def readyz(_request: Request) -> Response:
-        ready = agent.ready()
-        reason = "ready" if ready else "programs are attached, the policy is not in force yet"
-        return JsonAnswer({"ready": ready, "reason": reason}, status_code=200 if ready else 503)
+        why = why_dead() or agent.why_not_ready()
+        return JsonAnswer({"ready": not why, "reason": why or "ready"}, status_code=503 if why else 200)
 
-    return application(
-        [
-            Route("/metrics", _metrics(agent)),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-        ]
-    )
+    return [Route("/healthz", healthz), Route("/readyz", readyz)]
 
 
-def _metrics(agent: Agent) -> Handler:
+def _metrics(agent: Agent, hosts: Hosts) -> Handler:
     """Text or OpenMetrics, compressed or not, as the scraper asks."""
     metrics = registry(agent)
-    reader = Reader()
+    reader, bodies = SharedReader(), Bodies()
 
     async def handler(request: Request) -> Response:
+        if refusal := hosts.refusal(request):
+            return refusal
         encode, content_type = _encoder(request.headers.get("accept", ""))
         compressed = gzip_accepted(request.headers.get("accept-encoding", ""))
 
@@ -64,7 +73,7 @@ def _metrics(agent: Agent) -> Handler:
             return gzip.compress(text, GZIP_LEVEL) if compressed else text
 
         headers = {"content-encoding": "gzip"} if compressed else {}
-        return Response(await reader(scrape), media_type=content_type, headers=headers)
+        return InPieces(await reader((content_type, compressed), scrape), bodies, content_type, headers)
 
     return handler
 
@@ -90,6 +99,12 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
         limit = _limit(request, 100)
         return JsonAnswer(await reader(lambda: list(agent.edges(limit))))
 
+    async def flows(_request: Request) -> Response:
+        return await _array(reader, (flow_fields(*one) for one in agent.flows()))
+
+    async def listeners(_request: Request) -> Response:
+        return await _array(reader, (listener_fields(one) for one in agent.listeners()))
+
     async def events(request: Request) -> Response:
         kind = request.query_params.get("type", "")
         if request.query_params.get("follow") in ("1", "true"):
@@ -103,8 +118,8 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
     return application(
         [
             Route("/v1/status", answer(agent.status)),
-            Route("/v1/flows", answer(lambda: [flow_fields(*one) for one in agent.flows()])),
-            Route("/v1/listeners", answer(lambda: [listener_fields(one) for one in agent.listeners()])),
+            Route("/v1/flows", flows),
+            Route("/v1/listeners", listeners),
             Route("/v1/acceptors", answer(lambda: list(agent.acceptors()))),
             Route("/v1/edges", edges),
             Route("/v1/events", events),
@@ -113,6 +128,23 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
             *mode_routes(agent, reader),
         ]
     )
+
+
+async def _array(reader: Reader, values: Iterable[Any]) -> Response:
+    """As JSON, some at a time: there may be more than there is memory for."""
+    left = iter(values)
+
+    def some() -> str:
+        return ",".join(map(to_json, islice(left, AT_ONCE)))
+
+    async def rest(text: str) -> AsyncIterator[str]:
+        yield "[" + text
+        while text := await reader(some):
+            yield "," + text
+        yield "]"
+
+    first = await reader(some)  # what goes wrong at once has an answer of its own
+    return StreamingResponse(rest(first), media_type="application/json")
 
 
 def listener_fields(judged: JudgedListener) -> dict[str, Any]:
@@ -128,6 +160,7 @@ def listener_fields(judged: JudgedListener) -> dict[str, Any]:
         "class": judged.port_class,
         "states": [state.value for state in judged.states],
         "owners": [process_fields(owner) for owner in listener.owners],
+        **({"opener": process_fields(listener.opener)} if listener.opener else {}),
         "explanation": judged.explanation,
         "catalog": judged.catalog,
     }

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ControlError, DaemonUnreachable
+from agent.errors import ControlError, DaemonUnreachable, LicetError
 
 TIMEOUT_S = 30.0
 
@@ -85,18 +85,18 @@ class ControlClient:
         except ValueError as error:
             raise ControlError(f"what answers at {self._path} is no licet daemon: {error}") from error
 
-    def _unreachable(self, error: Exception) -> DaemonUnreachable:
+    def _unreachable(self, error: Exception) -> LicetError:
         if isinstance(error, TimeoutError):
             return DaemonUnreachable(
                 f"the daemon at {self._path} has not answered within {self._timeout_s:g} s, and may still do "
                 "what it was asked for; its log says what it does"
             )
         if isinstance(error, PermissionError):
-            return DaemonUnreachable(f"{self._path}: only root and the group licet may ask the daemon")
+            return ControlError(f"{self._path}: only root and the group licet may ask the daemon")
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer"
         return DaemonUnreachable(
             f"no daemon answers at {self._path} ({cause}); start one with `licet run`, or name its "
-            "configuration with --config"
+            "configuration with --config; `licet status` says what the kernel does meanwhile"
         )
 
 

@@ -4,30 +4,75 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Callable, Hashable, Sequence
+from itertools import takewhile
 from typing import Any
 
+from agent.export.events import Event
 from agent.export.sink import Sink, open_sink
 from agent.export.text import to_json
+
+
+def _maker(event: Event) -> Hashable:
+    """Who could make very many of its kind: a user; whoever is elsewhere; whoever opens flows."""
+    if str(event.get("type")).startswith("flow_"):
+        return "flows"
+    if event.get("origin") == "remote":
+        return "remote"
+    maker = event.get("consumer") or event.get("owner") or {}
+    return maker.get("uid")
+
+
+class Newest:
+    """The `most` lines that were written last; of whoever has most of them, the oldest gives way."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lines: dict[Hashable, deque[tuple[int, str]]] = {}
+        self._count = 0
+
+    def add(self, number: int, line: str, maker: Hashable) -> None:
+        own = self._lines.setdefault(maker, deque())
+        own.append((number, line))
+        self._count += 1
+        if self._count > self._most:
+            is_fair = len(own) * len(self._lines) <= self._count
+            self._drop_oldest(max(self._lines, key=lambda one: len(self._lines[one])) if is_fair else maker)
+
+    def _drop_oldest(self, maker: Hashable) -> None:
+        self._lines[maker].popleft()
+        self._count -= 1
+        if not self._lines[maker]:
+            del self._lines[maker]
+
+    def since(self, number: int) -> list[str]:
+        """Oldest first."""
+        found: list[tuple[int, str]] = []
+        for lines in self._lines.values():
+            found += takewhile(lambda one: one[0] >= number, reversed(lines))
+        return [line for _, line in sorted(found)]
 
 
 class EventLog:
     """A line that the sink does not take is counted, by cause, and still kept here."""
 
-    def __init__(self, sink: str | Sink, keep: int) -> None:
-        """`sink` as events.sink of the configuration; `keep`: how many events stay in memory."""
+    def __init__(
+        self, sink: str | Sink, keep: int, around: Callable[[Event], Event] = lambda event: event
+    ) -> None:
+        """`sink` as events.sink of the configuration; `keep`: how many events stay in memory; `around`: what
+        is written of an event, see envelope.py."""
+        self._around = around
         self._sink = open_sink(sink) if isinstance(sink, str) else sink
         # as lines: a quarter of the memory of the values they stand for
-        self._kept: deque[str] = deque(maxlen=keep)
+        self._kept = Newest(keep)
         self._failed = 0
         self._stalled = 0
         self.cursor = 0
         """Sequence number of the next event."""
 
-    def write(self, event: dict[str, Any]) -> None:
-        line = to_json(event)
-        self._kept.append(line)
+    def write(self, event: Event) -> None:
+        line = to_json(self._around(event))
+        self._kept.add(self.cursor, line, _maker(event))
         self.cursor += 1
         try:
             self._sink.write(line)
@@ -48,11 +93,9 @@ class EventLog:
 
     def recent(self, limit: int) -> Sequence[dict[str, Any]]:
         """The newest `limit`, oldest first."""
-        return self._last(min(limit, len(self._kept)))
+        lines = self._kept.since(0)
+        return [json.loads(line) for line in lines[max(len(lines) - limit, 0) :]]
 
     def since(self, cursor: int) -> tuple[int, Sequence[dict[str, Any]]]:
         """(new cursor, events from `cursor` on that are still kept)."""
-        return self.cursor, self._last(min(max(self.cursor - cursor, 0), len(self._kept)))
-
-    def _last(self, count: int) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in islice(self._kept, len(self._kept) - count, None)]
+        return self.cursor, [json.loads(line) for line in self._kept.since(cursor)]

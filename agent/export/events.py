@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,15 +18,25 @@ from agent.model import (
     Target,
     Verdict,
     show_address,
+    show_time,
 )
 
 Event = dict[str, Any]
+TYPES = (
+    *("violation", "use", "summary", "cut", "listener", "exposure", "flow_open", "flow_close"),
+    *("policy", "policy_error", "license", "mode", "started", "stopped", "missed"),
+)
 
 
-def now_text(unix_s: float | None = None) -> str:
-    """RFC 3339, UTC, microseconds."""
+def now_text(unix_s: float | None = None, timespec: str = "microseconds") -> str:
+    """RFC 3339, UTC; now, if no time is given."""
     moment = datetime.now(UTC) if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return show_time(moment, timespec)
+
+
+def unix_time(boot_ns: int) -> float:
+    """Of a moment of CLOCK_BOOTTIME, in seconds, by the clock as it is set now."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + boot_ns / 1e9
 
 
 def process_fields(process: Process) -> Event:
@@ -36,6 +47,8 @@ def process_fields(process: Process) -> Event:
         "comm": process.comm,
         "exe": process.exe,
         "exe_untrusted": process.exe_untrusted or None,
+        "exe_elsewhere": process.exe_elsewhere or None,
+        "in_pid_namespace": process.in_pid_namespace or None,
         "args": list(process.args),
         "uid": process.uid,
         "user": process.user,
@@ -70,6 +83,10 @@ def consumer_fields(consumer: Process | None, address: Address) -> Event:
     return {"identity": "process", **process_fields(consumer)}
 
 
+def target_fields(target: Target) -> Event:
+    return {"service": target.service, "class": target.port_class.value}
+
+
 def tuple_fields(
     protocol: Protocol, source: Address, source_port: int, destination: Address, port: int
 ) -> Event:
@@ -98,8 +115,7 @@ def judged(
         "decision": verdict.decision.name.lower(),
         "reason": verdict.reason.name.lower(),
         "enforced": verdict.enforced,
-        "service": target.service,
-        "class": target.port_class.value,
+        **target_fields(target),
         **rule,
         "origin": origin.name.lower(),
         "consumer": consumer,
@@ -116,13 +132,14 @@ def flow_fields(target: Target, flow: Flow) -> Event:
     """One flow, as `licet flows` and flow events show it."""
     return {
         "cookie": flow.cookie,
-        "service": target.service,
-        "class": target.port_class.value,
+        **target_fields(target),
         "decision": flow.verdict.decision.name.lower(),
         "reason": flow.verdict.reason.name.lower(),
         "origin": flow.origin.name.lower(),
         "established": flow.established,
         "pre_existing": flow.pre_existing,
+        # to the second: the two clocks are not read at one instant, and an answer should say the same again
+        "opened_at": now_text(unix_time(flow.opened_boot_ns), "seconds"),
         "opened_boot_ns": flow.opened_boot_ns,
         "consumer": consumer_fields(flow.consumer, flow.consumer_address),
         "owner": process_fields(flow.owner) if flow.owner else {},

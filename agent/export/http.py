@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -39,6 +39,26 @@ class Reader:
     async def __call__(self, read: Callable[[], Answer]) -> Answer:
         async with self._turn:
             return await asyncio.to_thread(read)
+
+
+class SharedReader:
+    """As Reader, but whoever asks for the same while it waits for its turn shares one answer: however many
+    scrapes come at once, none waits for more than two of each kind."""
+
+    def __init__(self) -> None:
+        self._read = Reader()
+        self._waiting: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def __call__(self, kind: Hashable, read: Callable[[], Answer]) -> Answer:
+        def begun() -> Answer:
+            self._waiting.pop(kind, None)  # whoever comes from here on asks anew
+            return read()
+
+        task = self._waiting.get(kind)
+        if task is None:
+            task = self._waiting[kind] = asyncio.create_task(self._read(begun))
+        answer: Answer = await asyncio.shield(task)
+        return answer
 
 
 class SmallBodies:

@@ -15,7 +15,7 @@ _COLORS = {"denied": _RED, "grace": _YELLOW, "overage": _YELLOW, "allowed": _GRE
 
 
 def human_line(event: Fields, *, color: bool = False) -> str:
-    """`14:02:11 DENIED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) → …`, local time.
+    """`14:02:11 REFUSED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) → …`, local time.
     What came from a process can't break the line or color it."""
     clock = datetime.fromisoformat(event["time"]).astimezone().strftime("%H:%M:%S")
     title, detail = _TELLERS.get(event["type"], _other)(event)
@@ -28,8 +28,15 @@ def _what(event: Fields) -> str:
     return f"{event['service']}/{event['class']}" if event.get("service") else "-"
 
 
+def _decision(event: Fields) -> str:
+    """What is denied is refused only where it is enforced; a flow, which is there, was not."""
+    if event["decision"] != "denied":
+        return str(event["decision"]).upper()
+    return "REFUSED" if event.get("enforced") else "WOULD DENY"
+
+
 def _attempt(event: Fields) -> tuple[str, str]:
-    title = f"{event['decision'].upper()} {event['reason']} {_what(event)}"
+    title = f"{_decision(event)} {event['reason']} {_what(event)}"
     detail = f"{_who(event['consumer'])} → {_where(event['tuple'])}"
     if event.get("owner"):
         detail += f" (owner {process_name(event['owner'])})"
@@ -51,15 +58,16 @@ def _flow(event: Fields) -> tuple[str, str]:
 
 
 def _cut(event: Fields) -> tuple[str, str]:
-    title, detail = _attempt(event)
-    return f"cut {title}", f"{detail} ×{event['counts']['flows']:,}"
+    _, detail = _attempt(event)
+    return f"CUT {event['reason']} {_what(event)}", f"{detail} ×{event['counts']['flows']:,}"
 
 
 def _finding(event: Fields) -> tuple[str, str]:
     detail = str(event.get("explanation", ""))
     if event.get("owner"):
         detail += f" (owner {_process(event['owner'])})"
-    return f"{event['reason'].upper()} {_what(event)}", detail
+    what = f"{event['reason'].upper()} {_what(event)}"
+    return f"REFUSED {what}" if event.get("enforced") else what, detail
 
 
 def _other(event: Fields) -> tuple[str, str]:
@@ -91,13 +99,21 @@ def place(address: str, port: int) -> str:
 
 
 def process_name(process: Fields) -> str:
-    """`curl[4711]`, as far as it is known."""
-    name = process.get("comm") or process.get("exe", "").rpartition("/")[2] or "?"
+    """`curl[4711]`, as far as it is known. By the executable: a thread may call itself what it likes."""
+    name = process.get("exe", "").rpartition("/")[2] or process.get("comm") or "?"
     return f"{name}[{process.get('pid', '?')}]"
 
 
 def _who(consumer: Fields) -> str:
-    return str(consumer["address"]) if consumer["identity"] == "address" else _process(consumer)
+    match consumer["identity"]:
+        case "process":
+            return _process(consumer)
+        case "user":
+            return f"processes of user {consumer.get('user') or consumer['uid']}"
+        case "others":
+            return "others"
+        case kind:
+            return str(consumer[kind])
 
 
 def _shown_groups(process: Fields) -> tuple[str, ...]:
@@ -111,6 +127,10 @@ def _process(process: Fields) -> str:
         text += f"({process['user']})"
     if process.get("exe_untrusted"):
         text += " under a name of its own making"
+    if process.get("exe_elsewhere"):
+        text += " below another root"
+    if process.get("in_pid_namespace") and not process.get("container"):
+        text += " in a pid namespace"
     for name in _shown_groups(process):
         if process.get(name):
             text += f" {name}={process[name]}"

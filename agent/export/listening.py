@@ -13,6 +13,8 @@ from agent.errors import ConfigError, KernelError
 
 CONTROL_GROUP = "licet"
 MAX_PORT = 65535
+BACKLOG = 512
+"""Connections that wait to be accepted: the kernel drops what comes when these are many."""
 
 
 def listen_tcp(listen: str) -> socket.socket:
@@ -26,7 +28,7 @@ def listen_tcp(listen: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, int(port)))
-        listener.listen()
+        listener.listen(BACKLOG)
     except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
         listener.close()
         cause = error.strerror if isinstance(error, OSError) else error
@@ -46,7 +48,7 @@ def listen_unix(path: Path) -> socket.socket:
         with contextlib.suppress(KeyError, PermissionError):
             os.chown(path, -1, grp.getgrnam(CONTROL_GROUP).gr_gid)
         path.chmod(0o660)
-        listener.listen()
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise KernelError(f"{path}: cannot listen: {error.strerror or error}; see paths.run") from error

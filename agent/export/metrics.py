@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agent.export.text import encodable
-from agent.export.view import GATES, Agent, Snapshot
+from agent.export.text import printable
+from agent.export.view import GATES, TROUBLES, Agent, Snapshot
 from agent.model import Decision, ListenerState, Origin, Reason, Target
 
 DENYING = (
@@ -79,6 +79,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
                 count = snapshot.connections.get((target, origin, decision), 0)
                 connections.add_metric([*_of(target), origin.name.lower(), decision.name.lower()], count)
     yield connections
+    yield _unresolved(snapshot)
     yield _violations(snapshot)
     yield _refused(snapshot)
     by_consumer = _counter(
@@ -88,7 +89,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
     )
     counts: Counter[tuple[str, str]] = Counter()  # summed: two odd names may be written the same
     for (service, consumer), count in snapshot.violations_by_consumer.items():
-        counts[service, encodable(consumer)] += count
+        counts[service, printable(consumer)] += count
     for labels, count in counts.items():
         by_consumer.add_metric(list(labels), count)
     yield by_consumer
@@ -100,6 +101,20 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
     for direction in ("outbound", "inbound"):
         unprotected.add_metric([direction], snapshot.unprotected.get(direction, 0))
     yield unprotected
+
+
+def _unresolved(snapshot: Snapshot) -> Metric:
+    family = _counter(
+        "licet_unresolved_connections",
+        "Attempts whose consumer could be licensed, but was not known well enough; those in "
+        "licet_connections_total are the same.",
+        ("service", "port_class", "decision"),
+    )
+    for target in _known(snapshot, (key[0] for key in snapshot.unresolved)):
+        for decision in (Decision.ALLOWED, Decision.DENIED):
+            count = snapshot.unresolved.get((target, decision), 0)
+            family.add_metric([*_of(target), decision.name.lower()], count)
+    return family
 
 
 def _violations(snapshot: Snapshot) -> Metric:
@@ -164,6 +179,11 @@ def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
     for labels, count in counts.items():
         listeners.add_metric(list(labels), count)
     yield listeners
+    unserved = _gauge(
+        "licet_unserved_ports",
+        "Declared ports, or ranges, that no listener here serves.",
+        ("service", "port_class"),
+    )
     exposures = _gauge(
         "licet_exposures",
         "Listeners of a declared port that can be reached from outside their listening scope.",
@@ -171,7 +191,8 @@ def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
     )
     for target in snapshot.targets:
         exposures.add_metric(_of(target), snapshot.exposures.get(target, 0))
-    yield exposures
+        unserved.add_metric(_of(target), snapshot.unserved.get(target, 0))
+    yield from (exposures, unserved)
 
 
 def _listener_series(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
@@ -180,7 +201,7 @@ def _listener_series(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
         yield "", bind, ListenerState.UNDECLARED.value
     for service in dict.fromkeys(target.service for target in snapshot.targets):
         for bind in BINDS:
-            for state in (ListenerState.DECLARED, *LISTENER_VIOLATIONS):
+            for state in (ListenerState.DECLARED, ListenerState.OWNER_UNKNOWN, *LISTENER_VIOLATIONS):
                 yield service, bind, state.value
 
 
@@ -226,6 +247,10 @@ def _policy(snapshot: Snapshot) -> Iterator[Metric]:
     )
     generation.add_metric([], snapshot.policy_generation)
     yield generation
+    if snapshot.policy_sha256:
+        info = _gauge("licet_policy_info", "The policy in force, by the hash of its files.", ("sha256",))
+        info.add_metric([snapshot.policy_sha256], 1)
+        yield info
     failures = _counter(
         "licet_policy_reload_failures", "Reloads that failed; the policy in force stayed.", ()
     )
@@ -265,6 +290,10 @@ def _self(snapshot: Snapshot) -> Iterator[Metric]:
             runs.add_metric([name], cost.runs)
             seconds.add_metric([name], cost.run_ns / 1e9)
         yield from (runs, seconds)
+    troubles = _gauge("licet_trouble", "1 while something is wrong with the agent, by cause.", ("cause",))
+    for cause in TROUBLES:
+        troubles.add_metric([cause], int(bool(snapshot.troubles.get(cause))))
+    yield troubles
     hooks = _gauge("licet_hook_info", "The rung that each hook has taken on this kernel.", ("hook", "rung"))
     for hook, rung in snapshot.hooks.items():
         hooks.add_metric([hook, rung], 1)

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agent.export.http import JsonAnswer, Reader
-from agent.export.view import Agent, Caller, ModeRequest
+from agent.export.view import LONGEST_S, Agent, Caller, ModeRequest
 from agent.model import Mode
+from agent.wording import what_is_wrong
 
 BODY_WITHIN_S = 10.0
-LONGEST_S = 366 * 86400
 
 
 class _Body(BaseModel):
@@ -31,12 +31,14 @@ class _Body(BaseModel):
 
 
 def mode_routes(agent: Agent, reader: Reader) -> list[Route]:
+    judging = Reader()  # of its own: where many have used what turns it takes seconds
+
     async def modes(_request: Request) -> Response:
         return JsonAnswer(await reader(agent.modes))
 
     async def preview(request: Request) -> Response:
         asked = await _asked(request)
-        return JsonAnswer(await reader(lambda: agent.mode_preview(asked)))
+        return JsonAnswer(await judging(lambda: agent.mode_preview(asked)))
 
     async def switch(request: Request) -> Response:
         caller = getattr(request.state, "caller", None)
@@ -71,4 +73,4 @@ async def _asked(request: Request) -> ModeRequest:
 
 
 def _told(detail: Any) -> str:
-    return f"{'.'.join(str(part) for part in detail['loc']) or 'body'}: {detail['msg']}"
+    return f"{'.'.join(str(part) for part in detail['loc']) or 'body'}: {what_is_wrong(detail)}"

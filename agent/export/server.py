@@ -1,59 +1,55 @@
-"""Two uvicorn servers in the daemon's own loop: TCP for scrapes, a unix socket for control."""
+"""The uvicorn servers: scrapes (TCP) and control (unix socket) in the daemon's loop, health beside it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent.export.api import control_app, public_app
+from agent.export.api import control_app, health_app, public_app
+from agent.export.connections import ANSWER_WITHIN_S, Accepting, Connection
+from agent.export.health import Heartbeat, ThreadedServer
+from agent.export.hosts import Hosts
 from agent.export.listening import listen_tcp, listen_unix
-from agent.export.view import Agent, Caller
+from agent.export.view import Agent
 
 STOP_WITHIN_S = 2
-FIRST_REQUEST_WITHIN_S = 10.0
-CONNECTIONS = 256
-
-
-_CREDENTIALS = struct.Struct("=iII")
-"""struct ucred (unix(7)): pid, uid, gid."""
-
-
-class _Protocol(H11Protocol):
-    """A connection that asks nothing is let go of: uvicorn waits without end for a first request. Who is at
-    the other end of a unix socket is `request.state.caller`."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        caller = _caller(transport.get_extra_info("socket"))
-        if caller is not None:
-            # each request's scope gets a copy as its `state`; the mapping itself is shared by connections
-            self.app_state = {**self.app_state, "caller": caller}
-        self.loop.call_later(FIRST_REQUEST_WITHIN_S, self._let_go)
-
-    def _let_go(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
-
-
-def _caller(connection: socket.socket | None) -> Caller | None:
-    if connection is None or connection.family != socket.AF_UNIX:
-        return None
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(raw)
-    return Caller(uid=uid, pid=pid)
+CONNECTIONS = 128
+CONTROL_CONNECTIONS = 256
+HEALTH_CONNECTIONS = 16
 
 
 class _Server(uvicorn.Server):
-    """Signals are the daemon's."""
+    """Signals are the daemon's, and connections are accepted here."""
+
+    def __init__(
+        self,
+        app: Starlette,
+        listener: socket.socket,
+        most: int = CONNECTIONS,
+        answer_within_s: float = float("inf"),
+    ) -> None:
+        super().__init__(_config(app))
+        self._accepting = Accepting(listener, most, self._connection, answer_within_s)
+
+    def _connection(self, lost: Callable[[Connection], None]) -> Connection:
+        return Connection(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, lost=lost
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        self._accepting.open()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._accepting.close()
+        await super().shutdown(sockets=[])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -63,19 +59,35 @@ class _Server(uvicorn.Server):
 class Servers:
     """Serves while the context is open. Raises ConfigError or KernelError where it can't listen."""
 
-    def __init__(self, agent: Agent, listen: str, control_socket: Path) -> None:
-        self._public = listen_tcp(listen)
-        try:
-            self._control = listen_unix(control_socket)
-        except BaseException:
-            self._public.close()
-            raise
+    def __init__(
+        self,
+        agent: Agent,
+        listen: str,
+        control_socket: Path,
+        health_listen: str = "",
+        hosts: Iterable[str] = (),
+    ) -> None:
+        """`health_listen`: an address of its own for health, which nobody crowds out at `listen`. `hosts`: as
+        of Hosts."""
+        with contextlib.ExitStack() as listening:
+            self._public = listening.enter_context(listen_tcp(listen))
+            health = [listening.enter_context(listen_tcp(health_listen))] if health_listen else []
+            control = listening.enter_context(listen_unix(control_socket))
+            listening.pop_all()
+        self.ports = frozenset(int(one.getsockname()[1]) for one in (self._public, *health))
+        """On TCP, that were taken."""
         self._control_path = control_socket
         self._stopping = False
-        self._servers = (
-            _Server(_config(public_app(agent))),
-            _Server(_config(control_app(agent, lambda: self._stopping))),
-        )
+        self._servers = [
+            _Server(public_app(agent, Hosts(hosts)), self._public, answer_within_s=ANSWER_WITHIN_S),
+            _Server(control_app(agent, lambda: self._stopping), control, CONTROL_CONNECTIONS),
+        ]
+        self._heart = Heartbeat()
+        health_of = health_app(agent, self._heart.why_dead)
+        self._health = [
+            ThreadedServer(_Server(health_of, one, HEALTH_CONNECTIONS, ANSWER_WITHIN_S)) for one in health
+        ]
+        self._running = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -85,8 +97,11 @@ class Servers:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def __aenter__(self) -> Servers:
-        for server, listener in zip(self._servers, (self._public, self._control), strict=True):
-            self._tasks.append(asyncio.create_task(_serve(server, listener)))
+        await self._running.enter_async_context(self._heart.beating())
+        for one in self._health:
+            self._running.push_async_callback(one.stop)
+            await one.start()
+        self._tasks = [asyncio.create_task(server.serve()) for server in self._servers]
         while not all(server.started for server in self._servers):
             for task in self._tasks:
                 if task.done():
@@ -101,17 +116,14 @@ class Servers:
         for server in self._servers:
             server.should_exit = True
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._running.aclose()
         self._control_path.unlink(missing_ok=True)
-
-
-async def _serve(server: _Server, listener: socket.socket) -> None:
-    await server.serve(sockets=[listener])
 
 
 def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_Protocol,
+        http="h11",
         ws="none",
         lifespan="off",
         access_log=False,
@@ -119,5 +131,4 @@ def _config(app: Starlette) -> uvicorn.Config:
         log_level="critical",  # the application logs its own failures, in one line
         server_header=False,
         timeout_graceful_shutdown=STOP_WITHIN_S,
-        limit_concurrency=CONNECTIONS,
     )

@@ -9,6 +9,7 @@ import json
 import re
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_PLAIN = re.compile("[^ -~\n]")
 
 
 def encodable(text: str) -> str:
@@ -25,10 +26,18 @@ def printable(text: str) -> str:
     )
 
 
-def to_json(value: object) -> str:
-    """One line of UTF-8 JSON, whatever the strings in it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text if text.isascii() else _LONE_SURROGATE.sub(lambda one: _byte(one, "\\\\"), text)
+def to_json(value: object, indent: int | None = None) -> str:
+    """UTF-8 JSON, whatever the strings in it: one line without `indent`. What would steer a terminal, or turn
+    the direction of text, is escaped."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    return text if text.isascii() and "\x7f" not in text else _NOT_PLAIN.sub(_escaped, text)
+
+
+def _escaped(one: re.Match[str]) -> str:
+    if _LONE_SURROGATE.match(one[0]):
+        return _byte(one, "\\\\")
+    return one[0] if one[0].isprintable() else json.dumps(one[0])[1:-1]
 
 
 def _byte(surrogate: re.Match[str], backslash: str) -> str:

@@ -5,7 +5,7 @@ Everything here is a snapshot. Nothing in export/ reads a map or /proc itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +13,12 @@ from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, T
 
 GATES = ("connect", "tc", "socket", "bind")
 """The places that can refuse."""
+TROUBLES = ("policy", "policy_watch", "state", "pins", "clock")
+"""What can be wrong with an agent that runs. policy: the files were refused at the start, and the last good
+policy is in force; policy_watch: changed files are found late; state: paths.state cannot be written; pins:
+what is attached to the kernel is not this agent's; clock: the wall clock was set back."""
+NOT_READY = frozenset({"state", "pins"})
+"""Those that make it not ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class Snapshot:
     """By gate."""
     connections: Mapping[tuple[Target, Origin, Decision], int] = field(default_factory=dict)
     violations: Mapping[tuple[Target, str], int] = field(default_factory=dict)
-    """By reason (lower case), those of listeners included."""
+    """Denied attempts, by reason (lower case); those of listeners are in `listener_violations`."""
+    unresolved: Mapping[tuple[Target, Decision], int] = field(default_factory=dict)
     violations_by_consumer: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By (service, consumer name), already folded to at most 100 consumers and `other`."""
     active: Mapping[Target, int] = field(default_factory=dict)
@@ -71,12 +78,16 @@ class Snapshot:
     listeners: Mapping[tuple[str, str, ListenerState], int] = field(default_factory=dict)
     """By (service or "", bind, state); bind is loopback, private, public or any."""
     exposures: Mapping[Target, int] = field(default_factory=dict)
+    unserved: Mapping[Target, int] = field(default_factory=dict)
+    """Declared ports, or ranges, that no listener here serves."""
     licenses: Sequence[LicenseState] = ()
     enforcing: Mapping[Target, bool] = field(default_factory=dict)
     enforcing_wanted: Mapping[Target, bool] = field(default_factory=dict)
     """By the mode that holds, whether or not a gate could be attached."""
     mode_overrides: Sequence[ModeOverride] = ()
     policy_generation: int = 0
+    policy_sha256: str = ""
+    """Of its files; empty without a policy."""
     policy_reload_failures: int = 0
     policy_reload_ok: bool = True
     """False: what the files say now is not in force."""
@@ -85,6 +96,8 @@ class Snapshot:
     """By cause, every cause there from the start at zero."""
     maps: Mapping[str, MapUse] = field(default_factory=dict)
     programs: Mapping[str, ProgramCost] = field(default_factory=dict)
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    """By cause of TROUBLES, what is wrong; empty: nothing."""
     hooks: Mapping[str, str] = field(default_factory=dict)
     """By hook, the rung taken: e.g. {"accept": "socket-io", "connect": "cgroup-link"}."""
 
@@ -113,6 +126,10 @@ class Caller:
     """When it connected; in the agent's own pid namespace, 0 where it has none there."""
 
 
+LONGEST_S = 366 * 86400
+"""Of an override that ends by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModeRequest:
     scope: str | None
@@ -128,13 +145,14 @@ class Agent(Protocol):
 
     def snapshot(self) -> Snapshot: ...
 
-    def ready(self) -> bool:
-        """True once programs are attached and a policy (or none) is in force."""
+    def why_not_ready(self) -> str:
+        """Empty once programs are attached and a policy (or none) is in force, while nothing of NOT_READY is
+        wrong."""
 
     def status(self) -> dict[str, Any]:
         """JSON-ready: what is attached, where, which rung, policy, losses, memory, what is missing."""
 
-    def flows(self) -> Sequence[tuple[Target, Flow]]: ...
+    def flows(self) -> Iterable[tuple[Target, Flow]]: ...
 
     def listeners(self) -> Sequence[JudgedListener]: ...
 
@@ -154,7 +172,7 @@ class Agent(Protocol):
         """(new cursor, events from `cursor` on); those no longer kept are left out."""
 
     def policy(self) -> dict[str, Any]:
-        """The policy in force, JSON-ready: files, generation, services, principals, licenses."""
+        """The policy in force, JSON-ready: generation, files, targets, principals, licenses, warnings."""
 
     def modes(self) -> dict[str, Any]:
         """JSON-ready: the mode of each target and where it comes from, overrides, gates attached."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ctypes as ct
 import struct
-from enum import IntEnum
+from collections.abc import Iterator
+from enum import IntEnum, IntFlag
+from typing import Any
 
 from agent.model import Address
 
@@ -13,6 +15,7 @@ SET_WORDS = 16
 WORDS_IN_BLOCK = 4
 CANDIDATES = 8
 MAX_TARGETS = 4096
+PORTS = 65536
 OWNERS_OF = 0x10000
 PATH_COMPONENTS = 24
 COMPONENT_BYTES = 96
@@ -41,11 +44,28 @@ LOSSES = (
 )
 """Names of enum loss, in its order: label values of licet_events_lost_total{cause}."""
 
+USE_SIDES = ("local", "remote")
+"""Names of enum use_side, in its order."""
+USES_OF_SIDE = 6144
+USES_OF_SHARE = 1024
+"""Rows of uses for consumers one by one: of either side, and of whoever has a share."""
+USE_SHARES = 4096
 DIRECTIONS = ("outbound", "inbound")
 GATES = ("connect", "tc", "socket", "bind")
 """Names of enum gate, in its order: label values of licet_refused_total{gate}."""
+ARRIVALS = ("observe_arrival", "refuse_arrival")
+"""Names of enum arrival, in its order: places in arrival_calls."""
 NEVER_NS = 2**64 - 1
 """When a mode ends that does not."""
+
+
+class UseOf(IntEnum):
+    """Whom a row of uses stands for."""
+
+    ONE = 0
+    MANY = 1
+    """Of one user; from one /16 or /48."""
+    OTHERS = 2
 
 
 class EventType(IntEnum):
@@ -56,12 +76,25 @@ class EventType(IntEnum):
     CLOSE = 5
     CGROUP = 6
     BIND = 7
+    NETNS = 8
+    GONE = 9
 
 
 class Override(IntEnum):
     NONE = 0
     OBSERVE = 1
     ENFORCE = 2
+
+
+class Listener(IntFlag):
+    """Flags of a listener_owner."""
+
+    SHARES = 1
+    V6ONLY = 2
+    ACTIVATED = 4
+    TRANSPARENT = 8
+    BESIDE = 16
+    OWNER = 32
 
 
 class FlowState(IntEnum):
@@ -92,12 +125,16 @@ class Settings(ct.Structure):
         ("edges", u32),
         ("flow_events", u32),
         ("gates", u32),
-        ("pad", u32),
+        ("host_pidns", u32),
     ]
 
 
 class RawMode(ct.Structure):
     _fields_ = [("until_ns", u64), ("override", u32), ("pad", u32)]
+
+
+class PortNumbers(ct.Structure):
+    _fields_ = [("of", u16 * PORTS)]
 
 
 class Candidate(ct.Structure):
@@ -119,10 +156,10 @@ class TargetRow(ct.Structure):
         ("dimensions", u32),
         ("blocks", u32),
         ("enforce", u8),
-        ("unresolved_allowed", u8),
+        ("unresolved", u8),
         ("clock_synced", u8),
         ("drop", u8),
-        ("pad", u8 * 4),
+        ("gid_list", u32),
         ("home_netns", u64),
         ("candidate", Candidate * CANDIDATES),
     ]
@@ -166,13 +203,14 @@ class Flow(ct.Structure):
         ("acceptor_pid", u32),
         ("state", u8),
         ("pre_existing", u8),
-        ("pad", u8 * 2),
+        ("sequenced", u8),
+        ("foreign", u8),
         ("verdict", Verdict),
         ("local", RawAddress),
         ("remote", RawAddress),
         ("local_port", u16),
         ("remote_port", u16),
-        ("pad2", u32),
+        ("sequence", u32),
         ("clauses", u64 * SET_WORDS),
     ]
 
@@ -182,7 +220,14 @@ class OwnerKey(ct.Structure):
 
 
 class ListenerOwner(ct.Structure):
-    _fields_ = [("since_ns", u64), ("process", Identity)]
+    _fields_ = [
+        ("since_ns", u64),
+        ("cookie", u64),
+        ("socket", u64),
+        ("flags", u32),
+        ("stranger_to", u32),
+        ("process", Identity),
+    ]
 
 
 class CountKey(ct.Structure):
@@ -200,7 +245,8 @@ class UseKey(ct.Structure):
         ("origin", u8),
         ("protocol", u8),
         ("enforced", u8),
-        ("pad", u8 * 3),
+        ("use_of", u8),
+        ("pad", u8 * 2),
         ("source", RawAddress),
     ]
 
@@ -218,6 +264,49 @@ class Use(ct.Structure):
         ("port", u16),
         ("told", u32),
         ("comm", ct.c_char * 16),
+        ("share", u32),
+        ("pad", u32),
+    ]
+
+
+class Sender(ct.Structure):
+    _fields_ = [
+        ("generation", u64),
+        ("judged_ns", u64),
+        ("seen_ns", u64),
+        ("cred", u64),
+        ("exec_id", u64),
+        ("pid", u32),
+        ("target", u32),
+        ("decision", u8),
+        ("reason", u8),
+        ("enforced", u8),
+        ("pad", u8 * 5),
+    ]
+
+
+class Sent(ct.Structure):
+    _fields_ = [
+        ("time_ns", u64),
+        ("netns", u64),
+        ("cookie", u64),
+        ("target", u32),
+        ("decision", u8),
+        ("foreign", u8),
+        ("refused", u8),
+        ("pad", u8),
+    ]
+
+
+class Peer(ct.Structure):
+    _fields_ = [
+        ("generation", u64),
+        ("judged_ns", u64),
+        ("seen_ns", u64),
+        ("decision", u8),
+        ("reason", u8),
+        ("enforced", u8),
+        ("pad", u8 * 5),
     ]
 
 
@@ -280,7 +369,8 @@ class ListenEvent(ct.Structure):
         ("cookie", u64),
         ("address", RawAddress),
         ("port", u16),
-        ("pad", u16 * 3),
+        ("protocol", u16),
+        ("target", u32),
         ("comm", ct.c_char * 16),
     ]
 
@@ -290,13 +380,28 @@ class FlowEvent(ct.Structure):
 
 
 class CgroupEvent(ct.Structure):
-    _fields_ = [("header", EventHeader), ("id", u64), ("path", ct.c_char * CGROUP_BYTES)]
+    _fields_ = [
+        ("header", EventHeader),
+        ("id", u64),
+        ("path", ct.c_char * CGROUP_BYTES),
+        ("by_root", u32),
+        ("pad", u32),
+    ]
+
+
+class GoneEvent(ct.Structure):
+    _fields_ = [("header", EventHeader), ("id", u64)]
+
+
+class NetnsEvent(ct.Structure):
+    _fields_ = [("header", EventHeader), ("netns", u64), ("pid", u32), ("pad", u32)]
 
 
 STRUCTS: dict[str, type[ct.Structure]] = {
     "address": RawAddress,
     "mode": RawMode,
     "settings": Settings,
+    "port_numbers": PortNumbers,
     "candidate": Candidate,
     "target_row": TargetRow,
     "identity": Identity,
@@ -307,6 +412,9 @@ STRUCTS: dict[str, type[ct.Structure]] = {
     "count_key": CountKey,
     "use_key": UseKey,
     "use": Use,
+    "sender": Sender,
+    "sent": Sent,
+    "peer": Peer,
     "acceptor_key": AcceptorKey,
     "edge_key": EdgeKey,
     "stored_name": StoredName,
@@ -316,6 +424,8 @@ STRUCTS: dict[str, type[ct.Structure]] = {
     "listen_event": ListenEvent,
     "flow_event": FlowEvent,
     "cgroup_event": CgroupEvent,
+    "netns_event": NetnsEvent,
+    "gone_event": GoneEvent,
 }
 
 EVENT_STRUCTS: dict[EventType, type[ct.Structure]] = {
@@ -325,20 +435,50 @@ EVENT_STRUCTS: dict[EventType, type[ct.Structure]] = {
     EventType.OPEN: FlowEvent,
     EventType.CLOSE: FlowEvent,
     EventType.CGROUP: CgroupEvent,
+    EventType.NETNS: NetnsEvent,
+    EventType.GONE: GoneEvent,
     EventType.BIND: ListenEvent,
 }
 
+
+def event_layouts() -> dict[str, list[Any]]:
+    """By event type: its size, and each field with its place and size; for the version that comes after."""
+    return {
+        str(int(number)): [ct.sizeof(kind), [list(field) for field in _fields(kind)]]
+        for number, kind in EVENT_STRUCTS.items()
+    }
+
+
+def _fields(kind: Any, offset: int = 0, name: str = "") -> Iterator[tuple[str, int, int]]:
+    if not issubclass(kind, ct.Structure):
+        yield name, offset, ct.sizeof(kind)
+        return
+    for member, of, *_ in kind._fields_:
+        if not member.startswith("pad"):
+            inner = f"{name}.{member}" if name else member
+            yield from _fields(of, offset + getattr(kind, member).offset, inner)
+
+
 # The small keys that are packed by the ten thousand, as struct formats; sizes are held by the same test.
 TARGET_KEY = struct.Struct("=IHHQ16s")
-"""prefixlen, protocol, port (host order: pack it as socket.htons), netns, address."""
+"""prefixlen, protocol, number of the port, netns, address."""
 SOURCE_KEY = struct.Struct("=I16s")
+SUBORDINATE_KEY = struct.Struct("=II4s")
 MEMBER_KEY = struct.Struct("=IIQ")
+SUBORDINATE_KEY_FIXED_BITS = 8 * 4
 TARGET_KEY_FIXED_BITS = 96
 """Bits of a target key before its address."""
 TUPLE = struct.Struct("=Q16s16sHHI")
 """netns (0 for routable addresses), local and remote address, local and remote port (host order), pad."""
 U32 = struct.Struct("=I")
 U64 = struct.Struct("=Q")
+
+
+def is_spare_flow(key: bytes) -> bool:
+    """Is this key of flows that of a row which each loading makes for each CPU?"""
+    return bool(U64.unpack(key)[0] >= SPARE_FLOW)
+
+
 FLOW_COUNT = struct.Struct("=QQ")
 TOLD = struct.Struct("=QQ")
 """attempts, time."""

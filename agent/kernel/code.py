@@ -9,6 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+ATTACH_TYPE_MARK = 0x6C1CE7A7
+"""A constant that the compiler takes as it is, and that a program is not loaded with (bpf/abi.h)."""
+_LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, in two instructions
+
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
@@ -74,6 +78,25 @@ class Code:
             },
             btf=base64.b64decode(fields["btf"]),
         )
+
+
+def for_hook(instructions: bytes, attach_type: int) -> bytes:
+    """With the attach type where the code asks for it: what is for other hooks is dead code then, which the
+    verifier takes out."""
+    code = bytearray(instructions)
+    for offset in range(0, len(code) - 8, 8):
+        if code[offset] == _LOAD_64 and code[offset + 4 : offset + 16] == _MARK:
+            code[offset + 4 : offset + 16] = _wide(attach_type)
+    return bytes(code)
+
+
+def _wide(value: int) -> bytes:
+    """What is behind opcode and registers of an instruction that loads 64 bits."""
+    low, high = value.to_bytes(8, "little")[:4], value.to_bytes(8, "little")[4:]
+    return low + bytes(4) + high
+
+
+_MARK = _wide(ATTACH_TYPE_MARK)
 
 
 def _text(content: bytes) -> str:

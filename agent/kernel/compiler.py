@@ -23,6 +23,18 @@ _LOAD_64, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
 
 OPTIONAL_STRUCTS = frozenset({"mptcp_sock", "mptcp_subflow_context"})
 """Of kernels with CONFIG_MPTCP; the source asks with #ifdef."""
+RENAMED = {("kernfs_node", "parent"): "__parent", ("kernfs_node", "__parent"): "parent"}  # Linux 6.15
+"""Fields of which a kernel has one or the other; the source asks with #ifdef."""
+
+ALTERNATIVES = frozenset({("inet_sock", "inet_flags"), ("inet_sock", "transparent")})
+"""Fields of which a kernel has one or the other (Linux 6.6 put single bits into one word)."""
+
+STRICT = ("-Werror=int-conversion", "-Werror=incompatible-pointer-types")
+"""What LLVM takes for an error from 16 on, whatever it is asked: then no older one takes it either."""
+
+
+OPTIMIZED_ONCE = ("-Xclang", "-disable-llvm-passes")
+"""By bcc's own run of LLVM's passes, not by clang's before it: twice as fast."""
 
 
 def open_btf() -> libbpf.Btf:
@@ -40,11 +52,16 @@ def offset_flags(source: str, btf: libbpf.Btf) -> list[str]:
     flags = []
     for owner, name in fields_read(source):
         offset = btf.offset_of(owner, name)
-        if offset is None and owner in OPTIONAL_STRUCTS:
+        if offset is None and (owner in OPTIONAL_STRUCTS or (owner, name) in ALTERNATIVES):
+            continue
+        other = RENAMED.get((owner, name))
+        if offset is None and other and btf.offset_of(owner, other) is not None:
             continue
         if offset is None:
             raise KernelError(f"this kernel's BTF has no field {owner}.{name}, which licet reads")
         flags.append(f"-DOFF_{owner}__{name}={offset}")
+        if bit := btf.bit_of(owner, name):
+            flags.append(f"-DBIT_{owner}__{name}={bit}")
     return flags
 
 
@@ -70,7 +87,7 @@ def compile_code(source: str, flags: Sequence[str], folder: Path) -> Code:
             "(PyPI's bcc is another package)"
         ) from error
     try:
-        bpf = bcc.BPF(text=source.encode(), cflags=[f"-I{folder}/include", *flags])
+        bpf = bcc.BPF(text=source.encode(), cflags=[f"-I{folder}/include", *OPTIMIZED_ONCE, *STRICT, *flags])
     except Exception as error:  # bcc raises bare Exception
         raise KernelError(f"bcc cannot compile the programs: {error}") from error
     try:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from agent.errors import KernelError
 from agent.kernel import libbpf, load, loader
-from agent.kernel.gate_loader import SCHED_CLS
+from agent.kernel.gate_loader import CGROUP_SKB, SCHED_CLS
+from agent.kernel.gates import NOTE_DATAGRAM, SEND
 from agent.kernel.trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
 
 _ANCESTOR_CGROUP_ID = 123  # enum bpf_func_id
@@ -107,30 +108,44 @@ def _kprobes() -> str:
 def probe() -> list[Feature]:
     """Tries each thing once; leaves nothing attached."""
     return [
-        _try("root", "nothing", _root, required=True),
-        _try("BTF", "nothing: offsets of kernel structs come from it", _btf, required=True),
-        _try("bcc", "nothing: it compiles the programs", _bcc, required=True),
-        _try("bpffs", "nothing: programs and counters live there", _bpffs, required=True),
-        _try("cgroup2", "nothing: programs attach to cgroups", _cgroup2, required=True),
+        _try("root", "licet cannot run", _root, required=True),
+        _try("BTF", "licet cannot run: offsets of kernel structs come from it", _btf, required=True),
+        _try("bcc", "licet cannot run: it compiles the programs", _bcc, required=True),
+        _try("bpffs", "licet cannot run: programs and counters live there", _bpffs, required=True),
+        _try("cgroup2", "licet cannot run: programs attach to cgroups", _cgroup2, required=True),
         _try(
             "cgroup/connect4, connect6",
-            "nothing: local consumers are judged there",
+            "licet cannot run: local consumers are judged there",
             _program(loader.CGROUP_SOCK_ADDR, loader.CGROUP_INET4_CONNECT),
             required=True,
         ),
         _try(
+            "cgroup/sendmsg4, sendmsg6",
+            "UDP that is sent without connect() is judged by its address where it arrives",
+            _program(loader.CGROUP_SOCK_ADDR, SEND["refuse_send4"]),
+        ),
+        _try(
+            "cgroup/skb",
+            "UDP of this host's processes is judged by its address where it arrives",
+            _program(CGROUP_SKB, NOTE_DATAGRAM["note_datagram"]),
+        ),
+        _try(
             "sockops",
-            "nothing: flows and remote consumers are judged there",
+            "licet cannot run: flows and remote consumers are judged there",
             _program(loader.SOCK_OPS, loader.CGROUP_SOCK_OPS),
             required=True,
         ),
         _try(
             "raw tracepoints",
-            "nothing: cgroups made later are told of there",
+            "licet cannot run: cgroups made later are told of there",
             _program(loader.RAW_TRACEPOINT),
             required=True,
         ),
-        _try("sk_lookup", "packets are refused by tc filters alone", _program(SK_LOOKUP, ATTACH_SK_LOOKUP)),
+        _try(
+            "sk_lookup",
+            "packets are refused by tc filters alone; UDP from elsewhere is neither judged nor counted",
+            _program(SK_LOOKUP, ATTACH_SK_LOOKUP),
+        ),
         _try("tc filter", "packets are refused by the socket gate alone", _program(SCHED_CLS)),
         _try(
             "current task in sockops",

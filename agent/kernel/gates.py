@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from agent.kernel import libbpf
@@ -16,27 +16,48 @@ from agent.kernel.trampoline import ATTACH_SK_LOOKUP, load_trampoline
 from agent.model import Namespace
 
 CONNECT = {"refuse_connect4": 10, "refuse_connect6": 11}
+SEND = {
+    "refuse_send4": 14,
+    "refuse_send6": 15,
+    "refuse_datagram_connect4": 10,
+    "refuse_datagram_connect6": 11,
+}
 BIND = {"refuse_bind4": 8, "refuse_bind6": 9}
 """Programs and their attach types."""
 LOOKUP = "refuse_lookup"
+EXEC = "watch_exec"
+RMDIR = "watch_rmdir"
+"""These refuse nothing; attached by the daemon while they are of use."""
+OBSERVE_SEND = {
+    "observe_send4": 14,
+    "observe_send6": 15,
+    "observe_datagram_connect4": 10,
+    "observe_datagram_connect6": 11,
+}
+NOTE_DATAGRAM = {"note_datagram": 1}
+OBSERVE_ARRIVAL = "observe_arrival"
+REFUSE_ARRIVAL = "refuse_arrival"
 REWRITTEN = "judge_rewritten"
+LISTENER = "judge_listener"
 
 
 class CgroupGate:
-    """The connect gate or the bind gate, on the cgroup of the observers and behind them: programs of a cgroup
-    run in the order of attaching."""
+    """Programs of one kind on the cgroup of the observers, and behind them: those of a cgroup run in the
+    order of attaching."""
 
     def __init__(self, pins: Pins, cgroup: Path, programs: Mapping[str, int]) -> None:
         self._pins = pins
         self._cgroup = cgroup
         self._programs = programs
 
-    def attach(self) -> None:
-        """Attached already: with the program that is pinned now. Raises OSError."""
+    def attach(self, missing: Container[str] = ()) -> None:
+        """All but those that are `missing`; attached already: with the program that is pinned now. Raises
+        OSError."""
         target = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name, kind in self._programs.items():
-                _attach(self._pins, name, name, target, kind)
+                if name not in missing:
+                    _attach(self._pins, name, name, target, kind)
         finally:
             os.close(target)
 
@@ -50,10 +71,12 @@ class CgroupGate:
 
 class SocketGate:
     """A link for each network namespace; the kernel lets go of it with the namespace. What is attached calls
-    the gate that is loaded."""
+    the gate that is loaded, or the observer of datagrams: `calls` has it first."""
 
-    def __init__(self, pins: Pins) -> None:
+    def __init__(self, pins: Pins, program: str = LOOKUP, calls: str = "lookup_calls") -> None:
         self._pins = pins
+        self._program = program
+        self._calls = calls
         self._fresh: set[int] = set()
         """Cookies of namespaces whose link this process has looked after."""
 
@@ -62,7 +85,7 @@ class SocketGate:
         wanted = {namespace.cookie: namespace.path for namespace in namespaces}
         for cookie in self.attached():
             if cookie not in wanted:
-                self._pins.link(_name(cookie)).unlink(missing_ok=True)
+                self._pins.link(self._name(cookie)).unlink(missing_ok=True)
         self._fresh &= wanted.keys()
         for cookie, path in wanted.items():
             if cookie not in self._fresh:
@@ -74,13 +97,13 @@ class SocketGate:
             target, program = os.open(path, os.O_RDONLY | os.O_CLOEXEC), self._trampoline(cookie)
             for fd in (target, program):
                 opened.callback(os.close, fd)
-            _link(self._pins, program, _name(cookie), target, ATTACH_SK_LOOKUP)
+            _link(self._pins, program, self._name(cookie), target, ATTACH_SK_LOOKUP)
         self._fresh.add(cookie)
 
     def _trampoline(self, cookie: int) -> int:
         with (
             contextlib.closing(self._pins.open_map("lookup_netns")) as note,
-            contextlib.closing(self._pins.open_map("lookup_calls")) as calls,
+            contextlib.closing(self._pins.open_map(self._calls)) as calls,
         ):
             return load_trampoline(cookie, note.fd, calls.fd)
 
@@ -89,12 +112,11 @@ class SocketGate:
 
     def attached(self) -> list[int]:
         """Cookies of the namespaces."""
-        prefix = f"{LOOKUP}_"
+        prefix = self._name("")
         return [int(name.removeprefix(prefix)) for name in self._pins.links() if name.startswith(prefix)]
 
-
-def _name(cookie: int) -> str:
-    return f"{LOOKUP}_{cookie}"
+    def _name(self, cookie: int | str) -> str:
+        return f"{self._program}_{cookie}"
 
 
 def _attach(pins: Pins, program: str, link: str, target: int, kind: int) -> None:

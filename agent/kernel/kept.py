@@ -10,20 +10,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import os
 import platform
-import stat
-import tempfile
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from agent import files, ownership
 from agent.kernel.code import Code
 from agent.kernel.compiler import compile_code
 from agent.kernel.programs import Programs
+from agent.kernel.source import digest
 
 FORMAT = 1
 MOST = 16
 """Files kept, the newest ones."""
+_NAME = re.compile("[0-9a-f]{32}")
+_BEGINNING = re.compile(rb"[0-9a-f]{64}\n")
 HERE = Path(__file__).parent
 TAKEN_BY = ("compiler.py", "code.py")
 LIBRARIES = (Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"))
@@ -46,9 +48,9 @@ def name_of(source: str, flags: Sequence[str], folder: Path) -> str:
     """Changes with whatever the compilation may depend on."""
     about = [str(FORMAT), platform.machine(), platform.release(), platform.version(), *_bcc(), *flags]
     name = hashlib.sha256("\0".join(about).encode())
-    name.update(source.encode())
-    for file in (*sorted((folder / "include").rglob("*.h")), *(HERE / each for each in TAKEN_BY)):
-        name.update(file.read_bytes())
+    name.update(digest(source, folder).encode())
+    for each in TAKEN_BY:
+        name.update((HERE / each).read_bytes())
     return name.hexdigest()[:32]
 
 
@@ -65,34 +67,32 @@ def _bcc() -> Iterator[str]:
 def read(path: Path) -> Code | None:
     """None: there is nothing, nothing whole, or somebody else could have written it."""
     try:
-        if not all(_only_ours(one) for one in (path.parent, path)):
+        if any(doubt.refuses or doubt.path in (path, path.parent) for doubt in ownership.doubts([path])):
             return None
-        said, _, text = path.read_text(encoding="utf-8").partition("\n")
+        said, _, text = files.read_text(path).partition("\n")
         return Code.from_json(text) if said == _digest(text) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _only_ours(path: Path) -> bool:
-    about = path.stat()
-    return about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def write(path: Path, code: Code) -> None:
     """In one step; the oldest of too many go. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = code.to_json()
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as fresh:
-        try:
-            fresh.write(f"{_digest(text)}\n{text}")
-            fresh.flush()
-            os.replace(fresh.name, path)
-        except BaseException:
-            os.unlink(fresh.name)
-            raise
-    kept = sorted(path.parent.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
+    files.write_text(path, f"{_digest(text)}\n{text}")
+    kept = sorted(filter(_is_ours, path.parent.iterdir()), key=lambda one: one.stat().st_mtime, reverse=True)
     for old in kept[MOST:]:
         old.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    """Did we write it? The folder may be in use by others, too."""
+    try:
+        return (
+            bool(_NAME.fullmatch(path.name)) and _BEGINNING.fullmatch(files.read_bytes(path, 65)) is not None
+        )
+    except OSError:
+        return False
 
 
 def _digest(text: str) -> str:

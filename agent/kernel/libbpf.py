@@ -6,12 +6,14 @@ the loader runs with the distribution's Python. Every function raises OSError wi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as ct
 import errno
 import os
 import platform
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ _libc = ct.CDLL(None, use_errno=True)
 
 BPF_ANY, BPF_NOEXIST = 0, 1
 BPF_F_NO_PREALLOC = 1
+BPF_MAP_TYPE_ARRAY = 2
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 TYPES_OF_MAPS = (BPF_MAP_TYPE_ARRAY_OF_MAPS, 13)
 INSTRUCTION = struct.Struct("<BBhi")
@@ -29,6 +32,7 @@ _BPF_STATS_RUN_TIME = 0
 TCX_INGRESS = 46  # enum bpf_attach_type
 _BPF_F_QUERY_EFFECTIVE = 1
 _MAX_CGROUP_PROGRAMS = 512
+_MAX_PROGRAM_MAPS = 64  # MAX_USED_MAPS of linux/bpf_verifier.h
 _BATCH = 4096
 _PERF_FLAG_FD_CLOEXEC = 8
 # the C library has no function for it; by machine: asm/unistd.h
@@ -61,6 +65,17 @@ class _BtfInfo(ct.Structure):
     """struct bpf_btf_info of linux/bpf.h, up to the size."""
 
     _fields_ = [("btf", ct.c_uint64), ("btf_size", ct.c_uint32), ("id", ct.c_uint32)]
+
+
+class _LinkInfo(ct.Structure):
+    """struct bpf_link_info of linux/bpf.h, up to what is of every link."""
+
+    _fields_ = [
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("program", ct.c_uint32),
+        ("pad", ct.c_uint32),
+    ]
 
 
 class ProgramInfo(ct.Structure):
@@ -131,6 +146,26 @@ class _ProgramLoadOpts(ct.Structure):
     ]
 
 
+class _TestRunOpts(ct.Structure):
+    _fields_ = [
+        ("sz", ct.c_size_t),
+        ("data_in", ct.c_char_p),
+        ("data_out", ct.c_void_p),
+        ("data_size_in", ct.c_uint32),
+        ("data_size_out", ct.c_uint32),
+        ("ctx_in", ct.c_void_p),
+        ("ctx_out", ct.c_void_p),
+        ("ctx_size_in", ct.c_uint32),
+        ("ctx_size_out", ct.c_uint32),
+        ("retval", ct.c_uint32),
+        ("repeat", ct.c_int),
+        ("duration", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("cpu", ct.c_uint32),
+        ("batch_size", ct.c_uint32),
+    ]
+
+
 class _PerfEventAttr(ct.Structure):
     """struct perf_event_attr of linux/perf_event.h in its first published size with config1 and config2."""
 
@@ -169,6 +204,7 @@ _RING_CALLBACK = ct.CFUNCTYPE(ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_size_t)
 _lib.libbpf_version_string.restype = ct.c_char_p
 _lib.ring_buffer__new.restype = ct.c_void_p
 _lib.ring_buffer__new.argtypes = [ct.c_int, _RING_CALLBACK, ct.c_void_p, ct.c_void_p]
+_lib.ring_buffer__add.argtypes = [ct.c_void_p, ct.c_int, _RING_CALLBACK, ct.c_void_p]
 _lib.ring_buffer__consume.argtypes = [ct.c_void_p]
 _lib.ring_buffer__epoll_fd.argtypes = [ct.c_void_p]
 _lib.ring_buffer__free.argtypes = [ct.c_void_p]
@@ -181,6 +217,7 @@ _lib.btf__name_by_offset.restype = ct.c_char_p
 _lib.btf__name_by_offset.argtypes = [ct.c_void_p, ct.c_uint32]
 _lib.btf__free.argtypes = [ct.c_void_p]
 _lib.bpf_map_lookup_elem.argtypes = [ct.c_int, ct.c_char_p, ct.c_void_p]
+_lib.bpf_map_lookup_and_delete_elem.argtypes = [ct.c_int, ct.c_char_p, ct.c_void_p]
 _lib.bpf_map_update_elem.argtypes = [ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_uint64]
 _lib.bpf_map_delete_elem.argtypes = [ct.c_int, ct.c_char_p]
 _lib.bpf_map_get_next_key.argtypes = [ct.c_int, ct.c_char_p, ct.c_void_p]
@@ -216,6 +253,7 @@ _lib.bpf_prog_load.argtypes = [
     ct.c_size_t,
     ct.POINTER(_ProgramLoadOpts),
 ]
+_lib.bpf_prog_test_run_opts.argtypes = [ct.c_int, ct.POINTER(_TestRunOpts)]
 _lib.bpf_btf_load.argtypes = [ct.c_char_p, ct.c_size_t, ct.c_void_p]
 _lib.bpf_btf_get_fd_by_id.argtypes = [ct.c_uint32]
 _lib.bpf_link_create.argtypes = [ct.c_int, ct.c_int, ct.c_int, ct.c_void_p]
@@ -234,6 +272,7 @@ _lib.bpf_prog_query.argtypes = [
     ct.POINTER(ct.c_uint32),
 ]
 _lib.bpf_prog_get_next_id.argtypes = [ct.c_uint32, ct.POINTER(ct.c_uint32)]
+_lib.bpf_map_get_fd_by_id.argtypes = [ct.c_uint32]
 _lib.bpf_prog_get_fd_by_id.argtypes = [ct.c_uint32]
 
 
@@ -262,6 +301,15 @@ def pin(fd: int, path: Path) -> None:
 def open_pin(path: Path) -> int:
     """A new fd of what is pinned at `path`. FileNotFoundError where nothing is."""
     return _check(_lib.bpf_obj_get(os.fsencode(path)), f"open {path}")
+
+
+@contextlib.contextmanager
+def opened_pin(path: Path) -> Iterator[int]:
+    fd = open_pin(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def load_empty_program(program_type: int, attach_type: int = 0, attach_btf_id: int = 0) -> int:
@@ -303,6 +351,13 @@ def _load_opts(attach_type: int, attach_btf_id: int) -> _ProgramLoadOpts:
     )
 
 
+def run_program(program_fd: int, repeat: int = 1) -> tuple[int, int]:
+    """Runs a tc program on an empty packet; what it returned the last time, and ns for one run on average."""
+    opts = _TestRunOpts(sz=ct.sizeof(_TestRunOpts), data_in=bytes(64), data_size_in=64, repeat=repeat)
+    _check(_lib.bpf_prog_test_run_opts(program_fd, ct.byref(opts)), "run a program")
+    return int(opts.retval), int(opts.duration)
+
+
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
     result = _lib.bpf_link_create(program_fd, target_fd, attach_type, None)
     return _check(result, f"attach (type {attach_type})")
@@ -335,6 +390,11 @@ def enable_stats() -> int:
     return _check(_lib.bpf_enable_stats(_BPF_STATS_RUN_TIME), "enable BPF statistics")
 
 
+def is_same_map(a: int, b: int) -> bool:
+    """Do two descriptors lead to one map?"""
+    return bool(map_info(a).id == map_info(b).id)
+
+
 def map_info(fd: int) -> MapInfo:
     info = MapInfo()
     size = ct.c_uint32(ct.sizeof(info))
@@ -342,11 +402,28 @@ def map_info(fd: int) -> MapInfo:
     return info
 
 
+def link_program(fd: int) -> int:
+    """The id of the program that a link attaches."""
+    info = _LinkInfo()
+    size = ct.c_uint32(ct.sizeof(info))
+    _check(_lib.bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "link info")
+    return int(info.program)
+
+
 def program_info(fd: int) -> ProgramInfo:
     info = ProgramInfo()
     size = ct.c_uint32(ct.sizeof(info))
     _check(_lib.bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "program info")
     return info
+
+
+def program_maps(fd: int) -> frozenset[int]:
+    """Ids of the maps that a program uses."""
+    ids = (ct.c_uint32 * _MAX_PROGRAM_MAPS)()
+    info = ProgramInfo(nr_map_ids=_MAX_PROGRAM_MAPS, map_ids=ct.addressof(ids))
+    size = ct.c_uint32(ct.sizeof(info))
+    _check(_lib.bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "maps of a program")
+    return frozenset(ids[: info.nr_map_ids])
 
 
 def tcx_programs(interface: int) -> int:
@@ -373,6 +450,11 @@ def cgroup_programs(cgroup: Path, attach_type: int) -> list[int]:
 def open_program(number: int) -> int:
     """A new fd of the program with this id."""
     return _check(_lib.bpf_prog_get_fd_by_id(number), f"open program {number}")
+
+
+def open_map(number: int, name: str) -> Map:
+    """The map with this id, by a new fd."""
+    return Map.from_fd(_check(_lib.bpf_map_get_fd_by_id(number), f"open map {number}"), name)
 
 
 def all_programs() -> Iterator[int]:
@@ -403,6 +485,19 @@ def map_create(
         map_type, name.encode()[:15], key_size, value_size, max_entries, ct.byref(opts)
     )
     return _check(result, f"create map {name}")
+
+
+def wait_for_programs() -> None:
+    """Until every run of a program that has begun before is over. The kernel does so after each change of a
+    map of maps, so that nobody uses the inner map that was there (maybe_wait_bpf_programs in
+    kernel/bpf/syscall.c)."""
+    inner = map_create(BPF_MAP_TYPE_ARRAY, "licet_wait", 4, 8, 1)
+    outer = map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "licet_wait", 4, 4, 1, inner=inner)
+    try:
+        Map.from_fd(outer, "licet_wait").put(bytes(4), inner.to_bytes(4, sys.byteorder))
+    finally:
+        os.close(outer)
+        os.close(inner)
 
 
 def load_btf(types: bytes) -> int:
@@ -453,11 +548,20 @@ class Map:
         os.close(self.fd)
 
     def get(self, key: bytes) -> bytes | None:
+        return self._read(_lib.bpf_map_lookup_elem, key, f"look up in {self.name}")
+
+    def take(self, key: bytes) -> bytes | None:
+        """Delete it, and return just what was deleted; None where the key was not there. Hashes only."""
+        return self._read(_lib.bpf_map_lookup_and_delete_elem, key, f"take from {self.name}")
+
+    def _read(
+        self, function: Callable[[int, bytes, ct.Array[ct.c_char]], int], key: bytes, what: str
+    ) -> bytes | None:
         value = ct.create_string_buffer(self.value_size * self.cpus)
-        result = _lib.bpf_map_lookup_elem(self.fd, key, value)
+        result = function(self.fd, key, value)
         if result < 0 and ct.get_errno() == errno.ENOENT:
             return None
-        _check(result, f"look up in {self.name}")
+        _check(result, what)
         return value.raw
 
     def put(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
@@ -517,26 +621,37 @@ class Map:
                 return
 
 
-class RingReader:
-    """Reads a ring buffer. The kernel's callback only copies; `drain` hands the records over."""
+RECORDS_AT_ONCE = 2048
+_ENOUGH = -errno.EAGAIN
 
-    def __init__(self, map_fd: int) -> None:
+
+class RingReader:
+    """Reads ring buffers, the first before the others. The kernel's callback only copies; `drain` hands the
+    records over."""
+
+    def __init__(self, map_fd: int, *others: int) -> None:
         self._pending: list[bytes] = []
         self._callback = _RING_CALLBACK(self._copy)
         self._ring = _lib.ring_buffer__new(map_fd, self._callback, None, None)
         if not self._ring:
             raise OSError(ct.get_errno(), "open the event ring")
+        for other in others:
+            _check(_lib.ring_buffer__add(self._ring, other, self._callback, None), "open the event ring")
 
     def _copy(self, _context: int, data: int, size: int) -> int:
         self._pending.append(ct.string_at(data, size))
-        return 0
+        return 0 if len(self._pending) < RECORDS_AT_ONCE else _ENOUGH
 
     def fileno(self) -> int:
         """Readable when there are records."""
         return int(_lib.ring_buffer__epoll_fd(self._ring))
 
     def drain(self) -> list[bytes]:
-        _check(_lib.ring_buffer__consume(self._ring), "read the event ring")
+        """At most RECORDS_AT_ONCE: who makes events faster than they are read would never let it end. What
+        is left keeps fileno() readable."""
+        read = _lib.ring_buffer__consume(self._ring)
+        if len(self._pending) < RECORDS_AT_ONCE:
+            _check(read, "read the event ring")
         records, self._pending = self._pending, []
         return records
 
@@ -567,6 +682,14 @@ class Btf:
 
     def offset_of(self, struct_name: str, field: str) -> int | None:
         """Byte offset of a field, also inside anonymous structs and unions; None: no such field."""
+        bits = self._bits_before(struct_name, field)
+        return None if bits is None else bits // 8
+
+    def bit_of(self, struct_name: str, field: str) -> int:
+        """Where in its first byte a bit field starts, from the lowest bit; 0 for any other field."""
+        return (self._bits_before(struct_name, field) or 0) % 8
+
+    def _bits_before(self, struct_name: str, field: str) -> int | None:
         struct_id = _lib.btf__find_by_name_kind(self._btf, struct_name.encode(), BTF_KIND_STRUCT)
         return self._offset(struct_id, field) if struct_id > 0 else None
 
@@ -576,7 +699,7 @@ class Btf:
         for i in range(info & 0xFFFF):
             name_offset, type_id, bits = (ct.c_uint32 * 3).from_address(address + 12 + 12 * i)
             name = _lib.btf__name_by_offset(self._btf, name_offset).decode()
-            start = (bits & bit_mask) // 8
+            start = bits & bit_mask
             if name == field:
                 return int(start)
             if not name and (self._type(type_id)[1] >> 24) & 0x1F in _COMPOSITE_KINDS:

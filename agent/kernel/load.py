@@ -9,19 +9,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent import files
 from agent.config import Settings
 from agent.errors import KernelError, PinError
+from agent.kernel.abi import event_layouts
 from agent.kernel.pins import ABI_VERSION, PINNED_MAPS, Pins
-from agent.kernel.source import GATES, HEADERS, bpf_folder, joined, source_hash
+from agent.kernel.source import DATAGRAMS, GATES, HEADERS, bpf_folder, joined, source_hash
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 BPFFS = Path("/sys/fs/bpf")
 _BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
-_LOADER_TIMEOUT_S = 120
+_LOADER_TIMEOUT_S = 240
+_STAGE_TIMEOUT_S = 900
+"""It compiles everything, and the kernel goes on judging meanwhile: on a slow host it may take its time."""
+EVENTS_OF_ABI = Path(__file__).parent
+"""Has the layouts of events of versions whose manifest does not: events_of_abi_1.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +44,18 @@ class Manifest:
     bcc: str
     load_s: float
     abi: int = ABI_VERSION
+    code: str = ""
+    """As source, whatever the settings."""
+    events: dict[str, Any] | None = None
+    """Of abi.event_layouts(), when it was loaded."""
     new_maps: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
         """None: there is none, or not one of this version's."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
+            return cls(**json.loads(files.read_text(path)))
+        except (OSError, ValueError, TypeError):
             return None
 
 
@@ -92,7 +103,7 @@ def is_current(settings: Settings, cgroup: Path) -> bool:
     if manifest is None or not cgroup.exists():
         return False
     pins = Pins(settings.paths.pins)
-    wanted = source_hash(joined(bpf_folder()), [settings.acceptor])
+    wanted = source_hash(joined(bpf_folder()), [settings.acceptor], bpf_folder())
     return (
         manifest.source == wanted
         and manifest.cgroup_id == cgroup.stat().st_ino
@@ -121,6 +132,63 @@ def load(settings: Settings, cgroup: Path) -> Manifest:
     return manifest
 
 
+def needs_upgrade(settings: Settings) -> bool:
+    """Is another version's in force, or has an upgrade begun? Raises PinError where a later version is
+    loaded."""
+    return Pins(settings.paths.pins).ready.base.exists() or is_of_another_version(settings)
+
+
+def is_of_another_version(settings: Settings) -> bool:
+    """Is what is loaded made from another source than this version's? Raises PinError where it is a later
+    version's."""
+    in_force = Pins(settings.paths.pins).in_force()
+    if in_force is None:
+        return False
+    manifest = Manifest.read(manifest_path(settings))
+    code = source_hash(joined(bpf_folder()), [], bpf_folder())
+    return in_force.folder != str(ABI_VERSION) or manifest is None or manifest.code != code
+
+
+def stage(settings: Settings, cgroup: Path, before: Pins) -> dict[str, Any]:
+    """Makes this version ready in <pins>/next beside `before`; what was there is cleared. See
+    agent.kernel.stage.run for the answer, and what is raised: then nothing is left there."""
+    require_root()
+    ready = before.ready
+    ready.clear()
+    known = Manifest.read(manifest_path(settings))
+    events = (known.events if known else None) or _events_of(before)
+    job = _job(settings) | {
+        "cgroup": str(cgroup),
+        "acceptor": settings.acceptor,
+        "before": before.folder,
+        "same_events": events == event_layouts(),
+    }
+    try:
+        return {
+            **_run_loader(job, "agent.kernel.stage", _STAGE_TIMEOUT_S),
+            "gates": _hash_of(GATES),
+            "events_before": events,
+        }
+    except BaseException:
+        ready.clear()
+        raise
+
+
+def _events_of(before: Pins) -> dict[str, Any]:
+    try:
+        text = (EVENTS_OF_ABI / f"events_of_abi_{before.folder}.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    layouts: dict[str, Any] = json.loads(text)
+    return layouts
+
+
+def write_manifests(settings: Settings, made: Mapping[str, Any]) -> None:
+    """`made`: what stage() answered, once its programs are in force."""
+    _note_unit(gates_path(settings), made["gates"], made)
+    manifest_path(settings).write_text(json.dumps(made["manifest"], indent=1), encoding="utf-8")
+
+
 def gates_path(settings: Settings) -> Path:
     return settings.paths.run / "gates.json"
 
@@ -129,17 +197,39 @@ def load_gates(settings: Settings) -> dict[str, str]:
     """Loads and pins the gates, if these are not pinned yet; attaches nothing. Why each that is missing is.
 
     Raises KernelError or PinError."""
-    wanted = source_hash(joined(bpf_folder(), (*HEADERS, *GATES)), [])
+    return _load_unit(settings, "gates", GATES, gates_path(settings))
+
+
+def datagrams_path(settings: Settings) -> Path:
+    return settings.paths.run / "datagrams.json"
+
+
+def load_datagrams(settings: Settings) -> dict[str, str]:
+    """The same of what watches datagrams, once gates or observers are loaded."""
+    return _load_unit(settings, "datagrams", DATAGRAMS, datagrams_path(settings))
+
+
+def _load_unit(settings: Settings, unit: str, sources: tuple[str, ...], noted: Path) -> dict[str, str]:
+    wanted = _hash_of(sources)
     programs = set(Pins(settings.paths.pins).programs())
-    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-        known = json.loads(gates_path(settings).read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(files.read_text(noted))
         if known["source"] == wanted and programs >= set(known["programs"]):
             return dict(known["refused"])
-    refused: dict[str, str] = _run_loader(_job(settings), "agent.kernel.gate_loader")["refused"]
-    pinned = [name for name in Pins(settings.paths.pins).programs() if name.startswith("refuse_")]
-    text = json.dumps({"source": wanted, "programs": pinned, "refused": refused})
-    gates_path(settings).write_text(text, encoding="utf-8")
-    return refused
+    job = _job(settings) | {"unit": unit}
+    made = _run_loader(job, "agent.kernel.gate_loader")
+    _note_unit(noted, wanted, made)
+    return dict(made["refused"])
+
+
+def _hash_of(sources: tuple[str, ...]) -> str:
+    """Of a unit that is compiled beside the observers."""
+    return source_hash(joined(bpf_folder(), (*HEADERS, *sources)), [], bpf_folder())
+
+
+def _note_unit(noted: Path, source: str, made: Mapping[str, Any]) -> None:
+    text = json.dumps({"source": source, "programs": made["programs"], "refused": made["refused"]})
+    noted.write_text(text, encoding="utf-8")
 
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:
@@ -155,7 +245,9 @@ def _job(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _run_loader(job: dict[str, Any], module: str = "agent.kernel.loader") -> dict[str, Any]:
+def _run_loader(
+    job: dict[str, Any], module: str = "agent.kernel.loader", timeout_s: float = _LOADER_TIMEOUT_S
+) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(bpf_folder().parent)}
     try:
         child = subprocess.run(
@@ -164,7 +256,7 @@ def _run_loader(job: dict[str, Any], module: str = "agent.kernel.loader") -> dic
             input=json.dumps(job),
             capture_output=True,
             text=True,
-            timeout=_LOADER_TIMEOUT_S,
+            timeout=timeout_s,
             env=environment,
             check=False,
         )
@@ -185,9 +277,14 @@ def _tail(text: str) -> str:
     return " | ".join(line.strip() for line in text.splitlines() if line.strip())[-600:]
 
 
-def unload(settings: Settings, *, all_versions: bool = False) -> None:
-    """Lets go of every program and map of this agent. Fine where nothing is loaded."""
+def unload(settings: Settings, *, all_versions: bool = False) -> dict[str, int]:
+    """Lets go of every program and map of this agent; says how many links, programs and maps there were.
+    Fine where nothing is loaded."""
     require_root()
-    Pins(settings.paths.pins).remove(all_versions=all_versions)
+    removed = Pins(settings.paths.pins).remove(all_versions=all_versions)
     manifest_path(settings).unlink(missing_ok=True)
     gates_path(settings).unlink(missing_ok=True)
+    datagrams_path(settings).unlink(missing_ok=True)
+    for name in ("next.json", "earlier-events", "ids.json"):
+        (settings.paths.run / name).unlink(missing_ok=True)
+    return removed

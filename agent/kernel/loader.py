@@ -23,7 +23,7 @@ from typing import Any
 
 from agent.errors import KernelError, LicetError
 from agent.kernel import libbpf
-from agent.kernel.abi import SPARE_FLOW, U64
+from agent.kernel.abi import SPARE_FLOW, U64, event_layouts
 from agent.kernel.aside import Aside
 from agent.kernel.compiler import offset_flags, open_btf, stand_in_for_kallsyms
 from agent.kernel.gates import BIND, CONNECT
@@ -82,7 +82,7 @@ class Loaded:
 
 class Loader:
     def __init__(self, job: dict[str, Any]) -> None:
-        self._pins = Pins(Path(job["pins"]))
+        self._pins = Pins(Path(job["pins"]), job.get("folder", str(ABI_VERSION)))
         self._cgroup = Path(job["cgroup"])
         self._moved: bool = job.get("moved", False)
         """The links that are pinned belong to another cgroup; a link can't move."""
@@ -103,9 +103,9 @@ class Loader:
         started = time.monotonic()
         refuse_lockdown()
         self._pins.refuse_other_versions()
-        aside = Aside(lambda: self._compile(CONNECT_SIDE), self._pins, CONNECT_PROGRAMS)
+        aside = Aside(lambda: self.compile(CONNECT_SIDE), self._pins, CONNECT_PROGRAMS)
         try:
-            programs, acceptor = self._climb()
+            programs, acceptor = self.climb()
             self._pins.make_folders()
             for name in self._fresh_maps:
                 self._pin(programs.map_fd(name), self._pins.map(name))
@@ -129,13 +129,19 @@ class Loader:
             raise
         finally:
             aside.close()
+        manifest = self.manifest(programs.compiler, acceptor, self._fresh_maps)
+        return manifest | {"load_s": round(time.monotonic() - started, 3)}
+
+    def manifest(self, compiler: str, acceptor: Acceptor, new_maps: list[str]) -> dict[str, Any]:
         return {
             "abi": ABI_VERSION,
-            "source": source_hash(self._source, [self._acceptor]),
+            "source": source_hash(self._source, [self._acceptor], self._folder),
+            "code": source_hash(self._source, [], self._folder),
+            "events": event_layouts(),
             "cgroup": str(self._cgroup),
             "cgroup_id": self._cgroup.stat().st_ino,
             "kernel": platform.release(),
-            "bcc": programs.compiler,
+            "bcc": compiler,
             "hooks": {
                 "connect": "cgroup-link",
                 "flow": "sockops-link",
@@ -144,21 +150,21 @@ class Loader:
                 "accept": acceptor.rung,
             },
             "refused_rungs": acceptor.refused,
-            "new_maps": self._fresh_maps,
-            "load_s": round(time.monotonic() - started, 3),
+            "new_maps": new_maps,
+            "load_s": 0.0,
         }
 
-    def _compile(self, files: tuple[str, ...], flags: tuple[str, ...] = ()) -> Programs:
+    def compile(self, files: tuple[str, ...], flags: tuple[str, ...] = ()) -> Programs:
         source = joined(self._folder, (*HEADERS, *files))
         return compiled(source, [*self._offsets, *flags], self._folder, self._keep)
 
-    def _climb(self) -> tuple[Programs, Acceptor]:
-        """Compile with the best rung for accept() that this kernel takes, found by trying."""
+    def climb(self) -> tuple[Programs, Acceptor]:
+        """Compiles with the best rung for accept() that this kernel takes, found by trying."""
         refused: dict[str, str] = {}
         for acceptor in self._rungs:
             try:
                 acceptor.probe()
-                programs = self._compile(FLOW_SIDE, acceptor.flags)
+                programs = self.compile(FLOW_SIDE, acceptor.flags)
                 self._fresh_maps = programs.take_over_maps(self._pins)
                 acceptor.prepare(programs)
             except (RungRefused, OSError) as error:

@@ -1,21 +1,28 @@
-"""Where everything pinned lives: <pins>/<abi>/{maps,programs,links}/<name>. Standard library only."""
+"""Where everything pinned lives: <pins>/<abi>/{maps,programs,links}/<name>, and while a version takes the
+place of another <pins>/next/… . Standard library only."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import PinError
 from agent.kernel import libbpf
 
-ABI_VERSION = 1
-"""Grows with every change to bpf/abi.h that an older daemon could not read."""
+ABI_VERSION = 2
+"""Grows with each release that changes what an earlier one could not read (bpf/abi.h, or what its numbers
+mean): the earlier one then says so, and changes nothing. 0.1.0 has 1."""
+NEXT = "next"
 
 PINNED_MAPS = (
     "targets",
+    "port_numbers",
     "sources",
+    "subordinates",
     "rows",
     "members",
     "sets",
@@ -35,6 +42,12 @@ PINNED_MAPS = (
     "tc_netns",
     "lookup_netns",
     "lookup_calls",
+    "arrival_calls",
+    "senders",
+    "sents",
+    "peers",
+    "datagram_rows",
+    "connected",
     "sockops_calls",
     "losses",
     "uses",
@@ -48,10 +61,18 @@ PINNED_MAPS = (
     "subflows",
     "unserved",
     "exe_names",
+    "exe_globs",
     "names",
     "owners",
+    "more_strangers",
+    "more_owners",
+    "crowded",
     "socket_owners",
+    "listen_calls",
+    "misled",
     "ring",
+    "bulk",
+    "use_counts",
 )
 
 
@@ -60,10 +81,29 @@ class Pins:
     """The pins of one agent under `root` (config: paths.pins)."""
 
     root: Path
+    folder: str = str(ABI_VERSION)
 
     @property
     def base(self) -> Path:
-        return self.root / str(ABI_VERSION)
+        return self.root / self.folder
+
+    @property
+    def ready(self) -> Pins:
+        """What is to take the place of what is in force."""
+        return Pins(self.root, NEXT)
+
+    def in_force(self) -> Pins | None:
+        """This version's, or those of one before; None: nothing is loaded. Raises PinError where a later
+        version has loaded."""
+        numbers = (int(name) for name in _names(self.root) if name.isdecimal())
+        self._refuse([str(number) for number in sorted(numbers) if number > ABI_VERSION])
+        return next((pins for pins in self.versions() if pins.maps()), None)
+
+    def versions(self) -> list[Pins]:
+        """The folders of this version and of those before it that are there, the newest first."""
+        numbers = (int(name) for name in _names(self.root) if name.isdecimal())
+        known = sorted((number for number in numbers if number <= ABI_VERSION), reverse=True)
+        return [Pins(self.root, str(number)) for number in known]
 
     def map(self, name: str) -> Path:
         return self.base / "maps" / name
@@ -73,6 +113,9 @@ class Pins:
 
     def link(self, name: str) -> Path:
         return self.base / "links" / name
+
+    def maps(self) -> list[str]:
+        return _names(self.base / "maps")
 
     def links(self) -> list[str]:
         return _names(self.base / "links")
@@ -86,7 +129,9 @@ class Pins:
 
     def refuse_other_versions(self) -> None:
         """Two versions attached side by side would count everything twice."""
-        others = [name for name in _names(self.root) if name != str(ABI_VERSION)]
+        self._refuse([name for name in _names(self.root) if name != self.folder])
+
+    def _refuse(self, others: list[str]) -> None:
         if others:
             raise PinError(
                 f"{self.root}: programs of another version of licet (ABI {', '.join(others)}; this one has "
@@ -100,15 +145,39 @@ class Pins:
         except OSError as error:
             raise PinError(f"{self.map(name)}: {error.strerror}; run `licet load`") from error
 
-    def remove(self, *, all_versions: bool = False) -> None:
-        """Let go of everything. Links go first: with the last reference, the kernel detaches."""
-        for base in [self.root / name for name in _names(self.root)] if all_versions else [self.base]:
-            for folder in ("links", "programs", "maps"):
-                shutil.rmtree(base / folder, ignore_errors=True)
-            if base.exists():
-                base.rmdir()
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[int | None]:
+        """The fd of a map; None where it is not pinned."""
+        try:
+            fd = libbpf.open_pin(self.map(name))
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def clear(self) -> None:
+        """Let go of what is in this folder. Links go first: with the last reference, the kernel detaches."""
+        for folder in ("links", "programs", "maps"):
+            shutil.rmtree(self.base / folder, ignore_errors=True)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def remove(self, *, all_versions: bool = False) -> dict[str, int]:
+        """Let go of everything, of the version before too where this one has not yet taken its place.
+        Says how many links, programs and maps there were."""
+        names = _names(self.root)
+        ours = [name for name in names if name == NEXT or (name.isdecimal() and int(name) <= ABI_VERSION)]
+        removed = dict.fromkeys(("links", "programs", "maps"), 0)
+        for pins in [Pins(self.root, name) for name in (names if all_versions else ours)]:
+            removed["links"] += len(pins.links())
+            removed["programs"] += len(pins.programs())
+            removed["maps"] += len(pins.maps())
+            pins.clear()
         if self.root.exists() and not _names(self.root):
             self.root.rmdir()
+        return removed
 
 
 def _names(folder: Path) -> list[str]:

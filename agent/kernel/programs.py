@@ -9,7 +9,7 @@ import threading
 
 from agent.errors import KernelError, PinError
 from agent.kernel import libbpf
-from agent.kernel.code import Code, MapSpec
+from agent.kernel.code import Code, MapSpec, for_hook
 from agent.kernel.pins import PINNED_MAPS, Pins
 
 Program = tuple[str, int, int, str]
@@ -29,9 +29,23 @@ class Programs:
         self._making = threading.RLock()
         self._btf_fd = 0
 
+    def close(self) -> None:
+        """Let go of the maps: those that are pinned, and those that loaded programs use, live on."""
+        for fd in (*self._fds.values(), *filter(None, [self._btf_fd])):
+            os.close(fd)
+        self._fds, self._btf_fd = {}, 0
+
     @property
     def compiler(self) -> str:
         return self._code.compiler
+
+    @property
+    def code(self) -> Code:
+        return self._code
+
+    def use(self, name: str, fd: int) -> None:
+        """A map that is there, whatever its shape: who says so has compared."""
+        self._fds[name] = fd
 
     def take_over_maps(self, pins: Pins) -> list[str]:
         """Names of those that were not pinned yet. Raises PinError where one has another shape."""
@@ -64,7 +78,7 @@ class Programs:
     ) -> int:
         """The program's fd. Raises KernelError; what the verifier says is on stderr."""
         found = self._code.functions[function]
-        code = found.naming(self.map_fd)
+        code = for_hook(found.naming(self.map_fd), attach_type)
         try:
             return libbpf.load_program(name or function, program_type, code, attach_type, attach_btf_id)
         except OSError as error:

@@ -3,44 +3,93 @@
 from __future__ import annotations
 
 import ctypes as ct
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.kernel import abi, ring
+from agent.kernel.hash_of_abi_1 import path_hash_of_abi_1
 from agent.kernel.libbpf import Map
 from agent.model import Address, Decision, Flow, Origin, Process, Protocol, Reason, Verdict
 from agent.policy.hashing import UNTRUSTED_NAME, path_hash
 
+KNOWN_BYTES = 4 << 20
+"""What names may take here: all that the map has room for (8,192 of 252 bytes), and some longer ones."""
+MEMFD = "memfd:"
+"""Instead of the path of a program that has none: a memory file's name is its process's alone."""
+NO_NAME = 2
+"""identity.exe up to here is no hash of a path (EXE_UNKNOWN of bpf/abi.h)."""
+_OVERHEAD_BYTES = 200
+"""Of a string and its place in a dict."""
+
 
 class Names:
     """Paths of executables by the kernel's hash; what is learned is stored in the pinned map, so that the
-    kernel does not tell it again and a restarted daemon still knows it."""
+    kernel does not tell it again and a restarted daemon still knows it.
+
+    Anybody can run a new path each time: what is known here is bounded, and the longest known goes first.
+    Safe to ask and to tell from several threads."""
 
     def __init__(self, stored: Map, seed: int, proc_exe: Callable[[int], str]) -> None:
         self._stored = stored
         self._seed = seed
         self._proc_exe = proc_exe
         self._known: dict[int, str] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
 
     def __getitem__(self, exe: int) -> str:
         """ "": none, or not known yet."""
-        if exe not in self._known:
+        known = self._known.get(exe)
+        if known is None:
             raw = self._stored.get(abi.U64.pack(exe))
-            if raw:
-                name = abi.StoredName.from_buffer_copy(raw)
-                if name.bytes:
-                    path = bytes(name.text[: name.bytes]).decode("utf-8", "surrogateescape")
-                    cut = self._differs(path, exe) and not path.endswith("…")
-                    self._known[exe] = path + "…" if cut else path
-        return self._known.get(exe, "")
+            known = self._read(exe, abi.StoredName.from_buffer_copy(raw)) if raw else ""
+            if known:
+                self._remember(exe, known)
+        return known
+
+    def of_process(self, exe: int, pid: int) -> str:
+        """The same; where it is not known, the path in /proc, if that is still this executable's."""
+        known = self[exe]
+        if known or exe <= NO_NAME:
+            return known
+        live = self._proc_exe(pid)
+        if not live or self._differs(live, exe):
+            return ""
+        self._store(exe, live)
+        return live
+
+    def _read(self, exe: int, name: abi.StoredName) -> str:
+        path = bytes(name.text[: name.bytes]).decode("utf-8", "surrogateescape")
+        is_whole = not path or path == MEMFD or "…" in (path[0], path[-1])
+        return path if is_whole or not self._differs(path, exe) else path + "…"
+
+    def _remember(self, exe: int, path: str) -> None:
+        with self._lock:
+            self._bytes += _size(path) - _size(self._known.get(exe))
+            self._known[exe] = path
+            while self._bytes > KNOWN_BYTES:
+                oldest = next(iter(self._known))
+                self._bytes -= _size(self._known.pop(oldest))
+
+    def forget(self, exe: int) -> None:
+        """The kernel tells it anew when it sees it next."""
+        self._stored.remove(abi.U64.pack(exe))
+        with self._lock:
+            self._bytes -= _size(self._known.pop(exe, None))
 
     def learn(self, event: abi.NameEvent) -> str:
-        """Stores the path of a name event; where a component was cut, the one in /proc, if it still is
-        that process's."""
+        """Stores the path of a name event. Where a component was cut, it is the one in /proc, if it still is
+        that process's; "…" stands for what is not known."""
         path = ring.path_of(event)
-        if self._differs(path, event.exe):
+        if path == "/":
+            path = MEMFD
+        elif self._differs(path, event.exe):
             live = self._proc_exe(event.pid)
-            path = live if live and not self._differs(live, event.exe) else path + "…"
+            if live and not self._differs(live, event.exe):
+                path = live
+            else:
+                path = f"…{path}" if ring.may_be_deeper(event) else f"{path}…"
         self._store(event.exe, path)
         return path
 
@@ -54,22 +103,38 @@ class Names:
         return exe
 
     def _store(self, exe: int, path: str) -> None:
-        self._known[exe] = path
+        self._remember(exe, path)
         text = path.encode("utf-8", "surrogateescape")[: abi.EXE_NAME_BYTES]
         name = abi.StoredName(bytes=len(text))
         ct.memmove(name.text, text, len(text))
         self._stored.put(abi.U64.pack(exe), bytes(name))
 
     def _differs(self, path: str, exe: int) -> bool:
-        return path_hash(path, self._seed) != exe & ~UNTRUSTED_NAME
+        plain = exe & ~UNTRUSTED_NAME
+        return plain not in (path_hash(path, self._seed), path_hash_of_abi_1(path, self._seed))
 
     def trusted_paths(self) -> frozenset[str]:
-        """Every path stored so far, but those seen in an untrusted mount namespace."""
+        """Every path that is stored or known, but those seen in an untrusted mount namespace."""
         for key in self._stored:
             self[abi.U64.unpack(key)[0]]
+        with self._lock:
+            known = list(self._known.items())
         return frozenset(
-            path for exe, path in self._known.items() if not exe & UNTRUSTED_NAME and not path.endswith("…")
+            path
+            for exe, path in known
+            if not exe & UNTRUSTED_NAME and path.startswith("/") and not path.endswith("…")
         )
+
+
+def _size(path: str | None) -> int:
+    return 0 if path is None else len(path) + _OVERHEAD_BYTES
+
+
+def forget_untold(names: Map) -> None:
+    """Of executables whose name the kernel has sent, and nobody has read: it shall send them again."""
+    for key, value in list(names.items()):
+        if not abi.StoredName.from_buffer_copy(value).bytes:
+            names.remove(key)
 
 
 def process_of(raw: abi.Identity, names: Names) -> Process | None:
@@ -79,7 +144,7 @@ def process_of(raw: abi.Identity, names: Names) -> Process | None:
     return Process(
         pid=raw.pid,
         start_boot_ns=raw.start_ns,
-        exe=names[raw.exe],
+        exe=names.of_process(raw.exe, raw.pid),
         exe_untrusted=bool(raw.exe & abi.EXE_UNTRUSTED),
         uid=raw.uid,
         gid=raw.gid,
@@ -105,6 +170,8 @@ class Use:
     consumer: Process | None
     """As of the first attempt; None: remote."""
     comm: str
+    netns: int
+    """Of the consumer's socket; of the server's, where it is remote."""
     source: Address
     source_port: int
     destination: Address
@@ -112,6 +179,16 @@ class Use:
     first_boot_ns: int
     last_boot_ns: int
     told: bool
+    """Its first attempt was sent to the ring."""
+    use_of: abi.UseOf = abi.UseOf.ONE
+    """Where it is not one, `consumer` and `source` are but the first of many."""
+    share: int = 0
+    """Which of the counts of rows has it, beside that of its side."""
+
+    @property
+    def is_of_one(self) -> bool:
+        """It stands for one consumer, or only one has come yet."""
+        return self.use_of is abi.UseOf.ONE or self.attempts == 1
 
 
 def use_of(key: bytes, value: bytes, names: Names) -> Use:
@@ -129,7 +206,8 @@ def use_of(key: bytes, value: bytes, names: Names) -> Use:
         origin=Origin(raw_key.origin),
         protocol=Protocol(raw_key.protocol),
         consumer=process_of(raw.first, names),
-        comm=raw.comm.decode("utf-8", "replace"),
+        comm=raw.comm.decode("utf-8", "surrogateescape"),
+        netns=raw.first.netns,
         source=raw.source.value(),
         source_port=raw.source_port,
         destination=raw.destination.value(),
@@ -137,6 +215,8 @@ def use_of(key: bytes, value: bytes, names: Names) -> Use:
         first_boot_ns=raw.first_ns,
         last_boot_ns=raw.last_ns,
         told=bool(raw.told),
+        use_of=abi.UseOf(raw_key.use_of),
+        share=raw.share,
     )
 
 
@@ -150,7 +230,9 @@ def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
     acceptor = None
     if raw.acceptor_pid:
         acceptor = Process(
-            pid=raw.acceptor_pid, start_boot_ns=raw.acceptor_start_ns, exe=names[raw.acceptor_exe]
+            pid=raw.acceptor_pid,
+            start_boot_ns=raw.acceptor_start_ns,
+            exe=names.of_process(raw.acceptor_exe, raw.acceptor_pid),
         )
     return Flow(
         cookie=cookie,
@@ -172,14 +254,22 @@ def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
     )
 
 
+def with_server(event: abi.FlowEvent, flows: Map) -> abi.FlowEvent:
+    """As a flow opens, the kernel may not have met the server's side yet; the row has it a moment later."""
+    if not event.flow.owner.pid and (row := flows.get(abi.U64.pack(event.cookie))):
+        event.flow = abi.Flow.from_buffer_copy(row)
+    return event
+
+
 def flow_rows(flows: Map) -> Iterator[tuple[int, bytes]]:
     """(cookie, abi.Flow) of each; the spare rows, one for each CPU, are none."""
     for key, value in flows.items():
-        cookie: int = abi.U64.unpack(key)[0]
-        if cookie < abi.SPARE_FLOW:
-            yield cookie, value
+        if not abi.is_spare_flow(key):
+            yield abi.U64.unpack(key)[0], value
 
 
-def flows_in(flows: Map, names: Names) -> Iterator[Flow]:
-    for cookie, value in flow_rows(flows):
-        yield flow_of(cookie, abi.Flow.from_buffer_copy(value), names)
+def by_age(flows: Map) -> list[int]:
+    """Cookies, of the flow that was opened first in front."""
+    opened = abi.Flow.opened_ns.offset
+    rows = (abi.U64.unpack_from(raw, opened)[0] << 64 | cookie for cookie, raw in flow_rows(flows))
+    return [both & (1 << 64) - 1 for both in sorted(rows)]

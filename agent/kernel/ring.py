@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 from agent.kernel import abi
 
-Event = abi.UseEvent | abi.NameEvent | abi.ListenEvent | abi.FlowEvent | abi.CgroupEvent
+Event = (
+    abi.UseEvent
+    | abi.NameEvent
+    | abi.ListenEvent
+    | abi.FlowEvent
+    | abi.CgroupEvent
+    | abi.NetnsEvent
+    | abi.GoneEvent
+)
 
 
 def decode(records: list[bytes]) -> Iterator[Event]:
@@ -32,6 +40,11 @@ def path_of(event: abi.NameEvent) -> str:
     return "/" + b"/".join(reversed(names)).decode("utf-8", "surrogateescape")
 
 
+def may_be_deeper(event: abi.NameEvent) -> bool:
+    """Has the walk come to its end before the path? Then it goes on above what the event carries."""
+    return bool(event.components == abi.PATH_COMPONENTS)
+
+
 def args_of(event: abi.UseEvent) -> tuple[str, ...]:
     raw = bytes(event.args[: event.args_bytes]).rstrip(b"\0")
-    return tuple(part.decode("utf-8", "replace") for part in raw.split(b"\0")) if raw else ()
+    return tuple(part.decode("utf-8", "surrogateescape") for part in raw.split(b"\0")) if raw else ()

@@ -10,18 +10,48 @@ from pathlib import Path
 HEADERS = (
     "abi.h",
     "maps.h",
+    "read.h",
+    "hash.h",
+    "container.h",
     "identity.h",
+    "path.h",
+    "glob.h",
+    "exe.h",
+    "activation.h",
+    "listener.h",
+    "mode.h",
     "decide.h",
     "target.h",
     "mptcp.h",
+    "delivery.h",
+    "uses.h",
     "tell.h",
     "refuse.h",
     "local.h",
     "remote.h",
+    "tuples.h",
     "follow.h",
+    "listening.h",
+    "cgroup.h",
 )
 PROGRAMS = ("connect.c", "flow.c", "accept.c", "cgroup.c")
-GATES = ("gate.c", "bind.c", "rewritten.c", "lookup.c", "packet.h", "tc.c")
+GATES = (
+    "gate.c",
+    "owner.h",
+    "bind.c",
+    "listen.c",
+    "rewritten.c",
+    "misled.h",
+    "lookup.h",
+    "lookup.c",
+    "packet.h",
+    "tc.c",
+    "exec.c",
+    "rmdir.c",
+)
+
+DATAGRAMS = ("packet.h", "datagram.h", "lookup.h", "send.c", "egress.c", "arrive.c")
+"""UDP: loaded while the policy declares a port of it."""
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 
@@ -41,6 +71,15 @@ def fields_read(source: str) -> list[tuple[str, str]]:
     return sorted({(found[1], found[2]) for found in _OFFSET.finditer(source)})
 
 
-def source_hash(source: str, flags: list[str]) -> str:
-    """Names what was compiled: a daemon whose source differs loads anew."""
-    return hashlib.sha256("\0".join([source, *flags]).encode()).hexdigest()[:16]
+def digest(source: str, folder: Path) -> str:
+    """Of all that is compiled: the joined source, and the headers in include/ of `folder` (bpf/)."""
+    seen = hashlib.sha256(source.encode())
+    for file in sorted((folder / "include").rglob("*.h")):
+        seen.update(f"\0{file.relative_to(folder)}\0".encode())
+        seen.update(file.read_bytes())
+    return seen.hexdigest()
+
+
+def source_hash(source: str, flags: list[str], folder: Path) -> str:
+    """Names what was compiled: a daemon whose source or headers differ loads anew."""
+    return hashlib.sha256("\0".join([digest(source, folder), *flags]).encode()).hexdigest()[:16]

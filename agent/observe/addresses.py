@@ -20,8 +20,14 @@ _IFADDRMSG = struct.Struct("=BBBBi")
 
 def own_addresses() -> tuple[Address, ...]:
     """HostFacts.addresses: link-local included, without loopback and what is on kube-ipvs0; sorted."""
-    unwanted = _index(KUBE_PROXY_INTERFACE)
+    unwanted = kube_proxy_index()
     return _ordered({address for index, address in _dump() if index != unwanted and not is_loopback(address)})
+
+
+def cluster_addresses() -> tuple[Address, ...]:
+    """HostFacts.elsewhere: what is on kube-ipvs0; sorted."""
+    index = kube_proxy_index()
+    return _ordered({address for number, address in _dump() if number == index}) if index else ()
 
 
 def global_addresses() -> tuple[Address, ...]:
@@ -57,9 +63,10 @@ def _dump() -> list[tuple[int, Address]]:
     return found
 
 
-def _index(interface: str) -> int:
+def kube_proxy_index() -> int:
+    """Of KUBE_PROXY_INTERFACE; 0: there is none."""
     try:
-        return socket.if_nametoindex(interface)
+        return socket.if_nametoindex(KUBE_PROXY_INTERFACE)
     except OSError:
         return 0
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.errors import KernelError
@@ -67,6 +68,35 @@ def list_cgroups(mount: Path) -> Mapping[str, int]:
     return found
 
 
+def delegated_in(mount: Path, paths: Iterable[str]) -> frozenset[str]:
+    """Those of the cgroups in which others than root can make some, or have made one that is still there."""
+    found = set()
+    for path in paths:
+        try:
+            if others_may_make(os.stat(directory(mount, path))):
+                found.add(path)
+        except OSError:
+            continue  # removed meanwhile
+        if made_by_others(mount, path):
+            found.add(path.rpartition("/")[0] or "/")
+    return frozenset(found)
+
+
+def made_by_others(mount: Path, path: str) -> bool:
+    """Has somebody else than root made this cgroup, which a tree that was taken back does not show? All files
+    are the maker's at first, and whoever gives a cgroup away keeps those that nobody writes to."""
+    here = directory(mount, path)
+    try:
+        return os.stat(here).st_uid != 0 and os.stat(f"{here}/cgroup.controllers").st_uid != 0
+    except OSError:
+        return False  # removed meanwhile
+
+
+def others_may_make(status: os.stat_result) -> bool:
+    """Can others than root make cgroups in the one that has this status?"""
+    return status.st_uid != 0 or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
 def processes_in(mount: Path, path: str) -> list[int]:
     """pids of the processes in a cgroup and below it."""
     found: list[int] = []
@@ -100,4 +130,6 @@ def path_of(mount: Path, number: int) -> str | None:
     finally:
         os.close(found)
     below = path.removeprefix(str(mount))
-    return None if below.endswith(" (deleted)") else below or "/"
+    if below.endswith(" (deleted)") and cgroup_id(mount, below) != number:
+        return None
+    return below or "/"

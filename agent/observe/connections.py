@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from agent.model import MAPPED_PREFIX, Address, Listener, Process, Socket
@@ -59,7 +59,7 @@ class ListenersByPort:
         return [one for one in self._by_port.get((end.netns, end.local_port), ()) if covers(one, end)]
 
 
-def pair(sockets: Iterable[Socket], ports: Collection[int], listeners: ListenersByPort) -> list[Connection]:
+def pair(sockets: Iterable[Socket], ports: Container[int], listeners: ListenersByPort) -> list[Connection]:
     """Connections to any of `ports`, each once. Processes and listener are left for the caller.
 
     Two sockets are one connection if each is the other's peer and both are in one namespace, or, for
@@ -86,7 +86,7 @@ def covers(listener: Listener, end: Socket) -> bool:
     return end.local.ipv4_mapped is None or not listener.v6only
 
 
-def _is_server(end: Socket, ports: Collection[int], listeners: ListenersByPort) -> bool:
+def _is_server(end: Socket, ports: Container[int], listeners: ListenersByPort) -> bool:
     if end.state == SYN_SENT:
         return False
     if listeners.covering(end):

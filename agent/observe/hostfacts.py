@@ -8,14 +8,20 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from agent.model import Container, HostFacts, Namespace
-from agent.observe.addresses import own_addresses
-from agent.observe.cgroup import list_cgroups, processes_in
+from agent.observe.accounts import Accounts
+from agent.observe.addresses import cluster_addresses, own_addresses
+from agent.observe.cgroup import delegated_in, list_cgroups, processes_in
+from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers
+from agent.observe.ephemeral import ephemeral_ports
 from agent.observe.executables import Executables, find_executables, running_executables
+from agent.observe.local_routes import own_local_routes
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
+from agent.observe.units import units_at_rest
 from agent.policy.values import ContainerSelector
 
 
@@ -29,6 +35,9 @@ class Mentions:
     """exe selectors: absolute paths and globs."""
     homes: frozenset[ContainerSelector] = frozenset()
     """Containers that a service is at."""
+    units: frozenset[str] = frozenset()
+    excluded_users: frozenset[str | int] = frozenset()
+    excluded_groups: frozenset[str | int] = frozenset()
 
 
 def gather(
@@ -39,34 +48,47 @@ def gather(
     cgroup_mount: Path,
     hash_seed: int,
     not_before_unix_s: float,
+    clock: DeadlineClock,
     known_executables: Iterable[str] = (),
     on_disk: Executables | None = None,
     containers: Containers | None = None,
+    accounts: Accounts | None = None,
 ) -> HostFacts:
     """The facts at this moment. `known_executables` are those the kernel has named so far;
     `not_before_unix_s` is the newest time known to have been (see `clock_synced`). With broad globs, looking
     for executables on disk takes 0.1 s and more: pass `on_disk` from an earlier look to leave it out.
     Raises KernelError."""
-    own = namespaces.own()
+    own, addresses = namespaces.own(), own_addresses()
     on_disk = on_disk or find_executables(mentions.executables)
     all_namespaces = namespaces.all()
     cgroups = list_cgroups(cgroup_mount)
     named = {path: one for path in cgroups if (one := containers.at(path))} if containers else {}
     return HostFacts(
         host_netns=own.cookie,
-        addresses=own_addresses(),
+        addresses=addresses,
+        local_routes=own_local_routes(addresses),
+        elsewhere=cluster_addresses(),
         namespaces=tuple(one for one in all_namespaces if one.cookie != own.cookie),
-        users=uids(mentions.users),
-        groups=gids(mentions.groups),
+        **account_facts(mentions, accounts or Accounts()),
         executables=on_disk.found | running_executables(reader) | frozenset(known_executables),
+        for_anybody=on_disk.for_anybody,
         realpaths=on_disk.realpaths,
         cgroups=cgroups,
         containers=named,
+        delegated=_delegated(cgroup_mount, cgroups, containers),
         container_netns=_homes(mentions, named, reader, cgroup_mount, (own, *all_namespaces)),
-        boot_offset_ns=boot_offset_ns(),
+        published=containers.published() if containers else (),
+        ephemeral=ephemeral_ports(),
+        boot_offset_ns=clock.offset_ns(),
         clock_synced=clock_synced(time.time(), not_before_unix_s),
         hash_seed=hash_seed,
+        scripts=on_disk.scripts,
+        units_at_rest=units_at_rest(mentions.units, cgroups, cgroup_mount),
     )
+
+
+def _delegated(mount: Path, cgroups: Iterable[str], containers: Containers | None) -> frozenset[str]:
+    return delegated_in(mount, cgroups) | (containers.delegated if containers else frozenset())
 
 
 def _homes(
@@ -89,6 +111,29 @@ def _homes(
     return found
 
 
+class AccountFacts(TypedDict):
+    """Part of HostFacts."""
+
+    users: dict[str, int]
+    groups: dict[str, int]
+    members: dict[int, frozenset[int]]
+    subordinates: dict[int, tuple[range, ...]]
+
+
+def account_facts(mentions: Mentions, accounts: Accounts) -> AccountFacts:
+    users, groups = uids(mentions.users), gids(mentions.groups)
+    members = accounts.members(_numbers(mentions.excluded_groups, groups))
+    excluded = _numbers(mentions.excluded_users, users).union(*members.values())
+    return AccountFacts(
+        users=users, groups=groups, members=members, subordinates=accounts.subordinates(excluded)
+    )
+
+
+def _numbers(named: Iterable[str | int], known: Mapping[str, int]) -> frozenset[int]:
+    numbers = (each if isinstance(each, int) else known.get(each) for each in named)
+    return frozenset(number for number in numbers if number is not None)
+
+
 def uids(names: Iterable[str]) -> dict[str, int]:
     """uid by name; names the host does not know are left out."""
     found = {}
@@ -109,15 +154,6 @@ def gids(names: Iterable[str]) -> dict[str, int]:
         except KeyError:
             continue
     return found
-
-
-def boot_offset_ns() -> int:
-    """Wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME. It changes whenever the wall clock is
-    set or slewed, by seconds as well as by nanoseconds."""
-    before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    wall_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return wall_ns - (before_ns + after_ns) // 2
 
 
 def clock_synced(now_unix_s: float, not_before_unix_s: float) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from itertools import chain
 
 from agent.model import Listener, Namespace, Process, Protocol, Socket
 from agent.observe.connections import Connection, ListenersByPort, pair
-from agent.observe.netns import NamespaceGone, Namespaces, open_in
+from agent.observe.netns import Namespaces, in_each
 from agent.observe.owner_cache import OwnerCache
 from agent.observe.owners import find_holders
 from agent.observe.proc import ProcReader
-from agent.observe.sockets import SocketDiag
+from agent.observe.sockets import SocketDiag, tcp_in_use
 
 BOTH = (Protocol.TCP, Protocol.UDP)
 
@@ -31,25 +32,39 @@ class Inventory:
         self._protocols = protocols
         self._owners = OwnerCache(reader)
 
-    def listeners(self) -> list[Listener]:
-        """Every listener of every namespace in scope, by port. UDP ones are those bound and unconnected."""
-        return self._listeners(self._namespaces.all())
+    def listeners(
+        self, openers: Mapping[int, Process] | None = None, others: Iterable[Namespace] | None = None
+    ) -> list[Listener]:
+        """Every listener of every namespace in scope, by port. UDP ones are those bound and unconnected.
+        `openers`: who called listen(), by the socket's cookie, as far as the kernel has told. `others`: the
+        namespaces in scope beside the agent's own, where they are known."""
+        namespaces = self._namespaces
+        return self._listeners(namespaces.all() if others is None else namespaces.with_own(others), openers)
 
-    def connections(self, ports: Collection[int]) -> list[Connection]:
+    def sees_own(self) -> bool:
+        """Is the agent's own namespace in scope?"""
+        return self._namespaces.own_is_seen()
+
+    def connections(self, ports: Container[int]) -> list[Connection]:
         """TCP connections to any of these ports that are there now, each once though both ends be here.
 
         Looks at every descriptor of every process: ask at start, not every few seconds."""
         namespaces = self._namespaces.all()
-        wanted = frozenset(ports)
-        listeners = ListenersByPort(self._listeners(namespaces))
-        sockets = _in_each(namespaces, lambda diag: diag.connections(wanted))
-        found = pair(sockets, wanted, listeners)
+        listening = self._listeners(namespaces)
+        at = Counter(one.netns for one in listening if one.protocol is Protocol.TCP)
+        listeners = ListenersByPort(listening)
+        sockets = _in_each(namespaces, lambda diag: _connected(diag, ports, at))
+        found = pair(sockets, ports, listeners)
         holders = self._holders(found, _cookies(namespaces))
         return [_completed(connection, holders, listeners) for connection in found]
 
-    def _listeners(self, namespaces: Sequence[Namespace]) -> list[Listener]:
+    def _listeners(
+        self, namespaces: Sequence[Namespace], openers: Mapping[int, Process] | None = None
+    ) -> list[Listener]:
+        known = openers or {}
         sockets = _in_each(namespaces, lambda diag: diag.listening(self._protocols))
-        owners = self._owners.owners(sockets, _cookies(namespaces))
+        pids = {cookie: process.pid for cookie, process in known.items()}
+        owners = self._owners.owners(sockets, _cookies(namespaces), pids)
         found = [
             Listener(
                 protocol=one.protocol,
@@ -61,10 +76,15 @@ class Inventory:
                 inode=one.inode,
                 v6only=one.v6only,
                 owners=owners.get(one.cookie, ()),
+                opener=None if one.cookie in owners else known.get(one.cookie),
+                transparent=one.transparent,
+                uid=one.uid,
             )
             for one in sockets
         ]
-        return sorted(found, key=lambda one: (one.port, one.protocol, one.address, one.netns, one.cookie))
+        return sorted(
+            found, key=lambda one: (one.port, one.protocol, int(one.address), one.netns, one.cookie)
+        )
 
     def _holders(
         self, connections: Iterable[Connection], netns_cookies: dict[int, int]
@@ -86,15 +106,17 @@ def _cookies(namespaces: Iterable[Namespace]) -> dict[int, int]:
 
 
 def _in_each(namespaces: Iterable[Namespace], listing: Callable[[SocketDiag], list[Socket]]) -> list[Socket]:
-    found: list[Socket] = []
-    for namespace in namespaces:
-        try:
-            diag = open_in(namespace, partial(SocketDiag, namespace.cookie))
-        except NamespaceGone:
-            continue
-        with diag:
-            found += listing(diag)
-    return found
+    def listed(namespace: Namespace) -> list[Socket]:
+        with SocketDiag(namespace.cookie) as diag:
+            return listing(diag)
+
+    return list(chain.from_iterable(in_each(namespaces, listed)))
+
+
+def _connected(diag: SocketDiag, ports: Container[int], listeners: Mapping[int, int]) -> list[Socket]:
+    """The kernel's table of connections is one for all namespaces, and a list walks through the whole of it:
+    none is asked for where only listeners are. `listeners`: how many there are, by namespace."""
+    return diag.connections(ports) if tcp_in_use() > listeners.get(diag.netns, 0) else []
 
 
 def _completed(

@@ -14,7 +14,10 @@ from types import TracebackType
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
+ADDRESS_GROUPS = 0x10 | 0x100
+"""RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (linux/rtnetlink.h)."""
 
+SOL_NETLINK, _GET_STRICT_CHECK = 270, 12
 _REQUEST = 0x1
 _DUMP = 0x300
 _DUMP_INTERRUPTED = 0x10
@@ -27,7 +30,8 @@ _ERRNO = struct.Struct("=i")
 _NESTED_AND_ORDER = 0xC000
 _ATTEMPTS = 8
 _TIMEOUT_S = 10.0
-_BUFFER = 256 * 1024
+_BUFFER = 32 * 1024
+"""The kernel makes no part of an answer larger (netlink_dump in net/netlink/af_netlink.c)."""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -56,8 +60,11 @@ class Netlink:
 
     Close it soon: an open one keeps its namespace alive after the last process has left."""
 
-    def __init__(self, protocol: int) -> None:
+    def __init__(self, protocol: int, *, strict: bool = False) -> None:
+        """`strict`: the kernel heeds what a dump of routes asks for (Linux 4.20)."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        if strict:
+            self._socket.setsockopt(SOL_NETLINK, _GET_STRICT_CHECK, 1)
         self._socket.settimeout(_TIMEOUT_S)
         self._sequence = 0
 
@@ -72,6 +79,16 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
+    def ask(self, kind: int, body: bytes) -> bytes:
+        """The body of the one answer. Raises OSError with the kernel's errno."""
+        self._send(kind, _REQUEST, body)
+        while True:
+            for answer, _, sequence, row in messages(self._socket.recv(_BUFFER)):
+                if sequence == self._sequence:
+                    if answer == _ERROR:
+                        _check(row)
+                    return row
+
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """Bodies of all rows. A dump that the kernel says was overtaken by changes is asked for again;
         after a few times the last is as good as any. Raises OSError with the kernel's errno."""
@@ -82,22 +99,37 @@ class Netlink:
                 break
         return rows
 
+    def rows(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """As `dump`, one at a time: there may be more than there is memory for. It is asked once."""
+        for _, row in self._answers(kind, body):
+            if row is not None:
+                yield row
+
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
-        self._sequence += 1
-        self._socket.send(
-            _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, self._sequence, 0) + body
-        )
         rows: list[bytes] = []
         whole = True
+        for flags, row in self._answers(kind, body):
+            whole = whole and not flags & _DUMP_INTERRUPTED
+            if row is not None:
+                rows.append(row)
+        return rows, whole
+
+    def _answers(self, kind: int, body: bytes) -> Iterator[tuple[int, bytes | None]]:
+        """(flags, body of a row); None at the end, which has flags, too."""
+        self._send(kind, _REQUEST | _DUMP, body)
         while True:
             for answer, flags, sequence, row in messages(self._socket.recv(_BUFFER)):
                 if sequence != self._sequence:
                     continue
-                whole = whole and not flags & _DUMP_INTERRUPTED
                 if answer in (_DONE, _ERROR):
                     _check(row)
-                    return rows, whole
-                rows.append(row)
+                    yield flags, None
+                    return
+                yield flags, row
+
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
 
 
 def _check(row: bytes) -> None:

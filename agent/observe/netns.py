@@ -12,9 +12,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import TypeVar
 
 from agent.errors import KernelError
@@ -64,6 +65,20 @@ def open_in(namespace: Namespace, work: Callable[[], T]) -> T:
     return _run_in(namespace.path, checked)
 
 
+def in_each(namespaces: Iterable[Namespace], work: Callable[[Namespace], T]) -> list[T]:
+    """What `work` returns inside each, one after the other in one thread that then ends. Those that have gone
+    are left out. Raises KernelError without CAP_SYS_ADMIN, and what `work` raises."""
+
+    def visited() -> list[T]:
+        return [
+            work(namespace)
+            for namespace in namespaces
+            if _entered(namespace.path) and own_cookie() == namespace.cookie
+        ]
+
+    return _in_a_thread(visited)
+
+
 class Namespaces:
     """Finds network namespaces. `scope` limits them to those that the given paths lead to."""
 
@@ -81,16 +96,49 @@ class Namespaces:
     def all(self) -> tuple[Namespace, ...]:
         """All in scope, the agent's own first, the others by path. Those that go meanwhile are left out."""
         own = self.own()
-        paths = self._scoped() if self._scope is not None else self._paths()
+        paths = self._all_paths()
         found = [own] if own.inode in paths else []
-        for inode, path in sorted(paths.items(), key=lambda item: item[1]):
-            if inode == own.inode:
-                continue
-            try:
-                found.append(_run_in(path, partial(_describe, inode, path)))
-            except NamespaceGone:
-                continue  # containers come and go
+        others = [item for item in sorted(paths.items(), key=lambda item: item[1]) if item[0] != own.inode]
+        if others:
+            found += _in_a_thread(lambda: [_describe(*one) for one in others if _entered(one[1])])
         return tuple(found)
+
+    def with_own(self, others: Iterable[Namespace]) -> tuple[Namespace, ...]:
+        """As all(), where the others are known."""
+        own = self.own()
+        return (own, *others) if self._is_seen(own) else tuple(others)
+
+    def own_is_seen(self) -> bool:
+        return self._is_seen(self.own())
+
+    def _is_seen(self, own: Namespace) -> bool:
+        return self._scope is None or own.inode in self._scoped()
+
+    def enter(self, pid: int) -> Namespace | None:
+        """The one that a process is in; None: it is gone, or out of scope. The calling thread stays in there,
+        so it is for one that does nothing else."""
+        path = f"{self._reader.root}/{pid}/ns/net"
+        inode = self._reader.netns_inode(pid)
+        if not inode or (self._scope is not None and inode not in self._scoped()):
+            return None
+        try:
+            with _opened(path) as namespace:
+                return _move_and(partial(_describe, inode, path), namespace, path)
+        except NamespaceGone:
+            return None
+
+    def enter_each(self, is_wanted: Callable[[int], bool]) -> Iterator[Namespace]:
+        """As `enter`: those in scope of which `is_wanted` says so, asked with a descriptor of each."""
+        for inode, path in self._all_paths().items():
+            try:
+                with _opened(path) as namespace:
+                    if is_wanted(namespace):
+                        yield _move_and(partial(_describe, inode, path), namespace, path)
+            except NamespaceGone:
+                continue
+
+    def _all_paths(self) -> dict[int, str]:
+        return self._scoped() if self._scope is not None else self._paths()
 
     def _paths(self) -> dict[int, str]:
         """A path for each namespace, by inode: a mount if there is one, else that of the oldest pid."""
@@ -118,6 +166,37 @@ def _describe(inode: int, path: str) -> Namespace:
 
 
 def _run_in(path: str, work: Callable[[], T]) -> T:
+    with _opened(path) as namespace:
+        if _is_current(namespace):
+            return work()  # needs no privilege
+        return _in_a_thread(lambda: _move_and(work, namespace, path))
+
+
+def _in_a_thread(work: Callable[[], T]) -> T:
+    """Never in the calling thread: were it not to come back, all that follows would be elsewhere."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="licet-netns") as thread:
+        return thread.submit(work).result()
+
+
+def _move_and(work: Callable[[], T], namespace: int, path: str) -> T:
+    """The calling thread stays there."""
+    _enter(namespace, path)
+    return work()
+
+
+def _entered(path: str) -> bool:
+    """The calling thread is there from here on. False: it is gone; containers come and go."""
+    try:
+        with _opened(path) as namespace:
+            if not _is_current(namespace):  # which needs no privilege
+                _enter(namespace, path)
+    except NamespaceGone:
+        return False
+    return True
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
     try:
         namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError) as error:
@@ -125,16 +204,7 @@ def _run_in(path: str, work: Callable[[], T]) -> T:
     except OSError as error:
         raise KernelError(f"{path}: cannot be opened: {error.strerror}; run as root") from error
     try:
-        if _is_current(namespace):
-            return work()  # needs no privilege
-
-        def entered() -> T:
-            _enter(namespace, path)
-            return work()
-
-        # never the calling thread: were it not to come back, all that follows would be elsewhere
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="licet-netns") as thread:
-            return thread.submit(entered).result()
+        yield namespace
     finally:
         os.close(namespace)
 
@@ -143,9 +213,13 @@ def _is_current(namespace: int) -> bool:
     return os.fstat(namespace).st_ino == os.stat("/proc/thread-self/ns/net").st_ino
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _enter(namespace: int, path: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace, _CLONE_NEWNET) == 0:
+    if _libc().setns(namespace, _CLONE_NEWNET) == 0:
         return
     code = ctypes.get_errno()
     if code == errno.EINVAL:

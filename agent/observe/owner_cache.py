@@ -19,7 +19,8 @@ _REFRESH_S = 60.0
 _CHEAP_S = 0.05
 _REST = 100
 """After a pass over all descriptors that was not cheap, the next waits 100 times as long as it took, so that
-a proxy with 100,000 connections costs 1 % of a core at most; until then a new socket has no owners."""
+a proxy with 100,000 connections costs 1 % of a core at most. Until then a new socket has an owner only if
+whoever called listen() holds it; a process whose descriptors were not cheap to look at waits alike."""
 
 _Key = tuple[int, int]
 """(inode, cookie) of a socket: an inode number alone is used again."""
@@ -43,15 +44,23 @@ class OwnerCache:
         self._pids: frozenset[int] = frozenset()
         self._sought: frozenset[_Key] = frozenset()
         """Sockets whose holders are known, also those that no process holds."""
+        self._asked: set[_Key] = set()
+        """Sockets whose opener has been looked at."""
+        self._rests_until_s: dict[int, float] = {}
+        """By pid of an opener with so many descriptors that looking at them is not cheap."""
         self._refresh_at_s = 0.0
         self._next_pass_at_s = 0.0
 
     def owners(
-        self, sockets: Collection[Socket], netns_cookies: Mapping[int, int]
+        self,
+        sockets: Collection[Socket],
+        netns_cookies: Mapping[int, int],
+        openers: Mapping[int, int] | None = None,
     ) -> dict[int, tuple[Process, ...]]:
         """Processes that hold each socket, the one that started first in front, by the socket's cookie.
 
-        Sockets that no process is known to hold are left out."""
+        `openers`: pid of who called listen(), by cookie, as far as it is known. Sockets that no process is
+        known to hold are left out."""
         wanted = frozenset((one.inode, one.cookie) for one in sockets if one.inode)
         inodes = frozenset(inode for inode, _ in wanted)
         pids = frozenset(self._reader.pids())
@@ -62,12 +71,31 @@ class OwnerCache:
             self._look_everywhere(pids, inodes, wanted, netns_cookies)
         else:
             self._look_at(stale | (pids - self._pids), inodes, netns_cookies)
+            self._look_at_openers(wanted, openers or {}, netns_cookies)
             self._pids = pids
             lost = (held_before & inodes) - self._held()
             if (lost or not wanted <= self._sought) and now_s >= self._next_pass_at_s:
                 self._look_everywhere(pids, inodes, wanted, netns_cookies)
         self._sought &= wanted
+        self._asked &= wanted
         return self._answer(sockets)
+
+    def _look_at_openers(
+        self, wanted: frozenset[_Key], openers: Mapping[int, int], netns_cookies: Mapping[int, int]
+    ) -> None:
+        """Each once for a new socket: whoever hides his descriptor from them is not looked at for ever."""
+        inodes, held = {inode for inode, _ in wanted}, self._held()
+        for key in wanted - self._sought - self._asked:
+            inode, cookie = key
+            pid, started_s = openers.get(cookie), self._clock()
+            if inode in held or pid is None or started_s < self._rests_until_s.get(pid, 0.0):
+                continue
+            self._asked.add(key)
+            self._look_at((pid,), inodes, netns_cookies)
+            held = self._held()
+            took_s = self._clock() - started_s
+            if took_s > _CHEAP_S:
+                self._rests_until_s[pid] = self._clock() + took_s * _REST
 
     def _held(self) -> set[int]:
         return {inode for holding in self._holdings.values() for inode in holding.fds}
@@ -79,13 +107,15 @@ class OwnerCache:
             if pid not in pids or self._reader.stat(pid) != holding.stat or not self._still(pid, inodes):
                 del self._holdings[pid]
                 stale.add(pid)
+        for pid in self._rests_until_s.keys() - pids:
+            del self._rests_until_s[pid]
         return frozenset(stale) & pids
 
     def _still(self, pid: int, inodes: Collection[int]) -> bool:
         fds = self._holdings[pid].fds
         for inode in [inode for inode in fds if inode not in inodes]:
             del fds[inode]  # nobody listens there any more
-        return all(self._reader.holds(pid, fd, inode) for inode, fd in fds.items())
+        return self._reader.holds_all(pid, fds)
 
     def _look_everywhere(
         self,
@@ -114,7 +144,7 @@ class OwnerCache:
             stat = self._reader.stat(pid)
             process = self._reader.process(pid, netns_cookies)
             # asked last: what was read is of the process that holds the socket, not of a successor
-            if stat and process and all(self._reader.holds(pid, fd, inode) for inode, fd in fds.items()):
+            if stat and process and self._reader.holds_all(pid, fds):
                 self._holdings[pid] = _Holding(process, stat, fds)
 
     def _answer(self, sockets: Iterable[Socket]) -> dict[int, tuple[Process, ...]]:
@@ -123,7 +153,11 @@ class OwnerCache:
             for inode in holding.fds:
                 by_inode.setdefault(inode, []).append(holding.process)
         ordered = {
-            inode: tuple(sorted(found, key=lambda process: (process.start_boot_ns, process.pid)))
+            inode: tuple(sorted(found, key=_by_start) if len(found) > 1 else found)
             for inode, found in by_inode.items()
         }
         return {one.cookie: ordered[one.inode] for one in sockets if one.inode in ordered}
+
+
+def _by_start(process: Process) -> tuple[int, int]:
+    return process.start_boot_ns, process.pid

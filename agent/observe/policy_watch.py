@@ -1,8 +1,9 @@
 """Tells when the policy's files change, however they are changed.
 
-inotify only wakes us; whether something changed is judged by content. So a touched file is no change, and it
-does not matter how an editor or a ConfigMap swaps files. Not seen: a directory above those that hold the
-policy being renamed away, and changes made on another machine of a network file system (inotify(7)).
+inotify only wakes us; whether something changed is judged by content, and by who else could write it. So a
+touched file is no change, and it does not matter how an editor or a ConfigMap swaps files. Not seen: a
+directory above those that hold the policy being renamed away, and changes made on another machine of a
+network file system (inotify(7)). Without an inotify instance or watch, somebody has to ask now and then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from types import TracebackType
 
 from inotify_simple import INotify, flags
 
-from agent.errors import KernelError
+from agent import files, ownership
+from agent.policy.document import is_policy_file
 
 _EVENTS = (
     flags.CLOSE_WRITE  # not MODIFY: a half-written file is no policy
@@ -32,25 +34,19 @@ _MAX_ROUNDS = 8
 
 
 class PolicyWatch:
-    """Watches `file` and the *.yaml of `directory`; neither has to be there. Wait until `fileno()` is
-    readable, then ask `changed()`. Make it before the policy is first read, so that nothing is missed.
-
-    Raises KernelError where the kernel allows no more inotify instances or watches."""
+    """Watches `file` and the policy files of `directory`; neither has to be there. Wait until `fileno()` is
+    readable, then ask `changed()`; while `problem` says something, ask every few seconds. Make it before the
+    policy is first read, so that nothing is missed."""
 
     def __init__(self, file: Path, directory: Path) -> None:
         self._file = file.absolute()
         self._directory = directory.absolute()
-        try:
-            self._inotify = INotify(nonblocking=True)
-        except OSError as error:
-            raise _refused(error) from error
+        self.problem = ""
+        """Why changes are not told of, though they are seen when asked for."""
+        self._inotify = self._instance()
         self._watched: dict[Path, int] = {}
         """Watch descriptor by directory."""
-        try:
-            self._watch()
-        except BaseException:
-            self.close()
-            raise
+        self._watch()
         self._seen = self._fingerprint()
 
     def __enter__(self) -> PolicyWatch:
@@ -62,15 +58,17 @@ class PolicyWatch:
         self.close()
 
     def close(self) -> None:
-        self._inotify.close()
+        if self._inotify:
+            self._inotify.close()
 
-    def fileno(self) -> int:
-        descriptor: int = self._inotify.fileno()
-        return descriptor
+    def fileno(self) -> int | None:
+        """None: there is nothing to wait for (yet)."""
+        return self._inotify.fileno() if self._inotify else None
 
     def changed(self) -> bool:
         """Is the policy's text other than at the last call? Never blocks, but reads the files."""
-        for event in self._inotify.read(timeout=0):
+        self._inotify = self._inotify or self._instance()
+        for event in self._inotify.read(timeout=0) if self._inotify else ():
             if event.mask & flags.IGNORED:
                 self._forget(event.wd)
         self._watch()
@@ -78,20 +76,30 @@ class PolicyWatch:
         before, self._seen = self._seen, now
         return now != before
 
+    def _instance(self) -> INotify | None:
+        try:
+            return INotify(nonblocking=True)
+        except OSError as error:
+            self.problem = _refused(error)
+            return None
+
     def _forget(self, descriptor: int) -> None:
         self._watched = {path: known for path, known in self._watched.items() if known != descriptor}
 
     def _watch(self) -> None:
         """Watch what there is to watch now. A directory made meanwhile can already hold the next one,
         whose coming nobody announced: look until nothing is new."""
+        if self._inotify is None:
+            return
+        self.problem = ""
         for _ in range(_MAX_ROUNDS):
             wanted = self._wanted()
-            watched = {path: self._add(path) for path in wanted}
+            watched = {path: self._add(self._inotify, path) for path in wanted}
             present = {path: number for path, number in watched.items() if number is not None}
             for stale in set(self._watched.values()) - set(present.values()):
-                self._remove(stale)
+                self._remove(self._inotify, stale)
             self._watched = present
-            if wanted == self._wanted() and len(present) == len(wanted):
+            if self.problem or (wanted == self._wanted() and len(present) == len(wanted)):
                 return
 
     def _wanted(self) -> set[Path]:
@@ -108,17 +116,17 @@ class PolicyWatch:
             places.add(Path(os.path.realpath(path)).parent)
         return {_nearest_directory(place) for place in places}
 
-    def _add(self, path: Path) -> int | None:
+    def _add(self, inotify: INotify, path: Path) -> int | None:
         try:
-            return int(self._inotify.add_watch(path, _EVENTS))
+            return int(inotify.add_watch(path, _EVENTS))
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-                return None
-            raise _refused(error) from error
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                self.problem = _refused(error)
+            return None
 
-    def _remove(self, descriptor: int) -> None:
+    def _remove(self, inotify: INotify, descriptor: int) -> None:
         try:
-            self._inotify.rm_watch(descriptor)
+            inotify.rm_watch(descriptor)
         except OSError as error:
             if error.errno != errno.EINVAL:  # the kernel has dropped it with its directory
                 raise
@@ -128,11 +136,13 @@ class PolicyWatch:
             entries = sorted(self._directory.iterdir())
         except OSError:
             return []
-        return [entry for entry in entries if entry.suffix == ".yaml" and entry.name[0] != "."]
+        return [entry for entry in entries if is_policy_file(entry)]
 
-    def _fingerprint(self) -> dict[Path, str]:
-        """Digest of each file; of one that cannot be read, why."""
-        return {path: _digest(path) for path in [self._file, *self._files_of_directory()]}
+    def _fingerprint(self) -> tuple[dict[Path, str], list[ownership.Doubt]]:
+        """Digest of each file; of one that cannot be read, why. Who else could write them."""
+        places = [self._file, *self._files_of_directory()]
+        digests = {path: _digest(path) for path in places}
+        return digests, ownership.doubts([self._directory, *places])
 
 
 def _nearest_directory(path: Path) -> Path:
@@ -143,13 +153,13 @@ def _nearest_directory(path: Path) -> Path:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(files.read_bytes(path)).hexdigest()
     except OSError as error:
         return str(error.strerror)
 
 
-def _refused(error: OSError) -> KernelError:
-    return KernelError(
-        f"the policy's files cannot be watched: {error.strerror}; raise fs.inotify.max_user_instances and "
-        "fs.inotify.max_user_watches with sysctl"
+def _refused(error: OSError) -> str:
+    return (
+        f"the policy's files cannot be watched ({error.strerror}), and are compared every few seconds; raise "
+        "fs.inotify.max_user_instances and fs.inotify.max_user_watches with sysctl"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pwd
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from agent.model import Container, Process
 from agent.observe.cgroup import cgroup_id
+from agent.observe.places import Places, belongs_to_root
 from agent.policy.cgroups import container_in, unit_of
 
 NS_PER_S = 1_000_000_000
@@ -19,12 +19,15 @@ MAX_ARGS_BYTES = 4096
 """Longer command lines are cut: they may have megabytes."""
 
 _READ_BYTES = 64 * 1024
+_EXCHANGES = 3
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What a process that is gone looks like, or one that may not be looked at (hidepid, EPERM)."""
-_NS_GET_USERNS = 0xB701
-_INITIAL_USER_NS = 0xEFFFFFFD
-"""PROC_USER_INIT_INO in include/linux/proc_ns.h (and UAPI from 6.18 on)."""
+_INITIAL_PIDS = 0xEFFFFFFC
+"""PROC_PID_INIT_INO, linux/proc_ns.h"""
+_DELETED = " (deleted)"
 _NAME_TTL_S = 300.0
+_NAMES = 4096
+"""Users remembered: whoever has subordinate ids (subuid(5)) has 65,536 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class UserNames:
                 name = pwd.getpwuid(uid).pw_name
             except KeyError:
                 name = ""
+            if len(self._known) >= _NAMES:
+                self._known.clear()
             self._known[uid] = (now_s + _NAME_TTL_S, name)
         return name
 
@@ -68,10 +73,14 @@ class ProcReader:
         user_name: Callable[[int], str] | None = None,
         ticks_per_s: int | None = None,
         container_of: Callable[[str], Container | None] | None = None,
+        unit_of: Callable[[str], str] = unit_of,
     ) -> None:
         self.root = root
+        self.unit_of = unit_of
+        """The unit of this host that a cgroup path is in."""
         self.container_of = container_of or _unnamed
         """The container a cgroup path lies in."""
+        self._places = Places(root)
         self._cgroup_mount = cgroup_mount
         self._user_name = user_name or UserNames()
         self._tick_ns = NS_PER_S // (ticks_per_s or os.sysconf("SC_CLK_TCK"))
@@ -104,26 +113,51 @@ class ProcReader:
             os.close(place)
 
     def _read_process(self, pid: int, place: int, netns_cookies: Mapping[int, int]) -> Process:
-        stat = _parse_stat(_read(place, "stat"))
+        start_ticks = _parse_stat(_read(place, "stat")).start_ticks
+        comm, exe, args = self._program(place)
         status = _parse_status(_read(place, "status"))
-        cgroup = _parse_cgroup(_read(place, "cgroup"))
+        cgroup = self._cgroup(place)
+        where = self._places.of(place)
         uid, gid = int(status["Uid"][1]), int(status["Gid"][1])
         return Process(
             pid=pid,
-            start_boot_ns=stat.start_ticks * self._tick_ns,
-            comm=stat.comm,
-            exe=_exe(_link(place, "exe")),
-            args=_parse_args(_read(place, "cmdline", MAX_ARGS_BYTES)),
+            start_boot_ns=start_ticks * self._tick_ns,
+            comm=comm,
+            exe=exe,
+            args=args,
             uid=uid,
             user=self._user_name(uid),
             gid=gid,
             gids=tuple(sorted({gid, *map(int, status["Groups"])})),
             cgroup_id=cgroup_id(self._cgroup_mount, cgroup) if self._cgroup_mount and cgroup else 0,
             cgroup=cgroup,
-            unit=unit_of(cgroup),
+            unit=self.unit_of(cgroup),
             container=self.container_of(cgroup),
             netns=netns_cookies.get(namespace_inode(_link(place, "ns/net")), 0) if netns_cookies else 0,
+            in_pid_namespace=where.in_pid_namespace,
+            exe_elsewhere=where.exe_elsewhere,
+            user_owners=where.user_owners,
         )
+
+    def _program(self, place: int) -> tuple[str, str, tuple[str, ...]]:
+        """Name, executable and arguments, of one program: where it is exchanged meanwhile (execve(2)), they
+        are read anew; where that goes on, only the executable is told."""
+        exe = self._exe(place)
+        for _ in range(_EXCHANGES):
+            comm = _parse_stat(_read(place, "stat")).comm
+            args = _parse_args(_read(place, "cmdline", MAX_ARGS_BYTES))
+            before, exe = exe, self._exe(place)
+            if exe == before:
+                return comm, exe, args
+        return "", exe, ()
+
+    def _cgroup(self, place: int) -> str:
+        """The kernel marks a cgroup that was removed while its last process ends; a directory may be called
+        so, too, and is there."""
+        shown = _parse_cgroup(_read(place, "cgroup"))
+        if shown.endswith(_DELETED) and self._cgroup_mount and cgroup_id(self._cgroup_mount, shown):
+            return shown
+        return shown.removesuffix(_DELETED)
 
     def same_process(self, process_ns: int, kernel_ns: int) -> bool:
         """Is a start time read here that of a process the kernel side reported? /proc rounds down to a
@@ -133,9 +167,27 @@ class ProcReader:
     def exe(self, pid: int) -> str:
         """Path of the executable; "" for a kernel thread and a process that is gone."""
         try:
-            return _exe(os.readlink(self.root / str(pid) / "exe"))
+            shown = os.readlink(self.root / str(pid) / "exe")
+            if not shown.endswith(_DELETED):
+                return shown
+            place = os.open(self.root / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except _GONE:
             return ""
+        try:
+            return self._exe(place)
+        finally:
+            os.close(place)
+
+    def _exe(self, place: int) -> str:
+        shown = _link(place, "exe")
+        return _without_mark(place) if shown.endswith(_DELETED) else shown
+
+    def sees_initial_pids(self) -> bool:
+        """Are its pids those of the initial pid namespace, where 1 is the host's service manager?"""
+        try:
+            return os.stat(self.root / "self/ns/pid").st_ino == _INITIAL_PIDS
+        except OSError:
+            return False
 
     def netns_inode(self, pid: int) -> int:
         """Inode of the process's network namespace; 0 if the process is gone."""
@@ -143,6 +195,11 @@ class ProcReader:
             return namespace_inode(os.readlink(f"{self.root}/{pid}/ns/net"))
         except _GONE:
             return 0
+
+    @property
+    def host_pid_namespace(self) -> int:
+        """Inode of the pid namespace that is the host's; 0: not known."""
+        return self._places.pid_namespace
 
     def names_are_trusted(self, pid: int) -> bool:
         """False where the process lives in a mount namespace that somebody without privilege made: there
@@ -152,15 +209,9 @@ class ProcReader:
         except _GONE:
             return False
         try:
-            owner = fcntl.ioctl(mounts, _NS_GET_USERNS)
-        except OSError:
-            return False  # EPERM: owned from outside what the agent itself can see
+            return belongs_to_root(mounts)
         finally:
             os.close(mounts)
-        try:
-            return os.fstat(owner).st_ino == _INITIAL_USER_NS
-        finally:
-            os.close(owner)
 
     def fds(self, pid: int) -> Mapping[int, int]:
         """Socket inode by file descriptor; empty for a kernel thread and a process that is gone."""
@@ -180,18 +231,22 @@ class ProcReader:
             os.close(place)
         return found
 
-    def holds(self, pid: int, fd: int, inode: int) -> bool:
-        """Is this still that socket?"""
+    def holds_all(self, pid: int, fds: Mapping[int, int]) -> bool:
+        """Are these still those sockets? `fds`: descriptor by socket inode; there can be 20,000."""
         try:
-            return os.readlink(f"{self.root}/{pid}/fd/{fd}") == f"socket:[{inode}]"
+            place = os.open(f"{self.root}/{pid}/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except _GONE:
             return False
+        try:
+            return all(_link(place, str(fd)) == f"socket:[{inode}]" for inode, fd in fds.items())
+        finally:
+            os.close(place)
 
 
 def _unnamed(cgroup: str) -> Container | None:
     """What the path alone says."""
     found = container_in(cgroup)
-    return Container(id=found[1], runtime=found[2]) if found else None
+    return Container(found.id, found.runtime, found.name, known=bool(found.name)) if found else None
 
 
 def namespace_inode(link: str) -> int:
@@ -223,8 +278,36 @@ def _link(place: int, name: str) -> str:
         return ""
 
 
-def _exe(link: str) -> str:
-    return link.removesuffix(" (deleted)")
+def _without_mark(place: int) -> str:
+    """The path of an executable that is shown as deleted. The kernel puts the mark behind the name of a file
+    that was removed (d_path() in fs/d_path.c), and anybody may give it to a file that is there."""
+    try:
+        # of one and the same file: the process may become another between two looks
+        fd = os.open("exe", os.O_PATH | os.O_CLOEXEC, dir_fd=place)
+    except _GONE:
+        return _link(place, "exe").removesuffix(_DELETED)
+    try:
+        shown = os.readlink(f"/proc/self/fd/{fd}")
+        if not shown.endswith(_DELETED):
+            return shown
+        file = os.fstat(fd)
+        # removed by this name, and still there by another (a hard link): the file that is shown is not
+        itself = file.st_nlink and any(_is_file(path, file) for path in (shown, _in_its_root(place, shown)))
+        return shown if itself else shown.removesuffix(_DELETED)
+    finally:
+        os.close(fd)
+
+
+def _in_its_root(place: int, path: str) -> str:
+    return f"/proc/self/fd/{place}/root{path}"
+
+
+def _is_file(path: str, file: os.stat_result) -> bool:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino)
 
 
 def _parse_stat(text: bytes) -> Stat:
@@ -251,7 +334,7 @@ def _parse_cgroup(text: bytes) -> str:
     """The cgroup2 path; "" where only cgroup1 is there."""
     for line in text.splitlines():
         if line.startswith(b"0::"):
-            return os.fsdecode(line[3:]).removesuffix(" (deleted)")
+            return os.fsdecode(line[3:])
     return ""
 
 

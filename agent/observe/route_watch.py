@@ -1,19 +1,38 @@
-"""Tells when addresses, or interfaces and their filters, of a network namespace come or go (rtnetlink(7))."""
+"""Tells when addresses and local routes, or interfaces and their filters, of a network namespace come or go
+(rtnetlink(7))."""
 
 from __future__ import annotations
 
+import ctypes as ct
 import errno
 import socket
-from collections.abc import Container
+import struct
+from collections.abc import Container, Sequence
 from types import TracebackType
 
 from agent.errors import KernelError
-from agent.observe.netlink import NETLINK_ROUTE, messages
+from agent.observe.local_routes import RTN_LOCAL
+from agent.observe.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, messages
 
-_ADDRESS_KINDS = (20, 21)
-"""RTM_NEWADDR, RTM_DELADDR."""
-_IPV4_ADDRESSES, _IPV6_ADDRESSES = 0x10, 0x100
-"""RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (linux/rtnetlink.h)."""
+_NEW_ROUTE, _DEL_ROUTE = 24, 25
+_ADDRESS_KINDS = (20, 21, _NEW_ROUTE, _DEL_ROUTE)
+"""RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE."""
+_ROUTES = 0x40 | 0x400
+"""RTMGRP_IPV4_ROUTE and RTMGRP_IPV6_ROUTE (linux/rtnetlink.h)."""
+_TYPE_AT, _ROUTE_TYPE_AT = 4, 16 + 7
+"""nlmsg_type; rtm_type behind the header."""
+_ALL = 0xFFFFFFFF
+_LOCAL_ROUTES_ONLY = (
+    (0x28, 0, 0, _TYPE_AT),  # load half, in network order
+    (0x15, 1, 0, socket.htons(_NEW_ROUTE)),
+    (0x15, 0, 2, socket.htons(_DEL_ROUTE)),  # neither: to the first return
+    (0x30, 0, 0, _ROUTE_TYPE_AT),  # load byte
+    (0x15, 0, 1, RTN_LOCAL),
+    (0x06, 0, 0, _ALL),
+    (0x06, 0, 0, 0),
+)
+"""A filter (linux/filter.h): a router's table changes a thousand times a second, and wakes nobody."""
+_SO_ATTACH_FILTER = 26
 _LINK_KINDS = (16, 17, 37, 44, 45)
 """RTM_NEWLINK, RTM_DELLINK, RTM_DELQDISC, and RTM_NEWTFILTER and RTM_DELTFILTER: a filter that is new may run
 before ours."""
@@ -26,11 +45,15 @@ class RouteWatch:
     """Of the namespace it is made in, which lives on while this is open. Wait until `fileno()` is readable
     or ask now and then: `changed()`."""
 
-    def __init__(self, groups: int, kinds: Container[int], what: str) -> None:
+    def __init__(
+        self, groups: int, kinds: Container[int], what: str, only: Sequence[tuple[int, int, int, int]] = ()
+    ) -> None:
         self._kinds = kinds
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         try:
             self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_ROUTE)
+            if only:
+                _attach(self._socket, only)
             self._socket.bind((0, groups))
         except OSError as error:
             raise KernelError(f"{what} of this host cannot be followed: {error.strerror}") from error
@@ -66,9 +89,18 @@ class RouteWatch:
             changed = changed or any(kind in self._kinds for kind, _, _, _ in messages(data))
 
 
+def _attach(to: socket.socket, code: Sequence[tuple[int, int, int, int]]) -> None:
+    instructions = ct.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in code))
+    to.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(code), ct.addressof(instructions))
+    )
+
+
 class AddressWatch(RouteWatch):
+    """Of addresses, and of routes of type local."""
+
     def __init__(self) -> None:
-        super().__init__(_IPV4_ADDRESSES | _IPV6_ADDRESSES, _ADDRESS_KINDS, "addresses")
+        super().__init__(ADDRESS_GROUPS | _ROUTES, _ADDRESS_KINDS, "addresses", _LOCAL_ROUTES_ONLY)
 
 
 class LinkWatch(RouteWatch):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import struct
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 
 from agent.errors import KernelError
@@ -30,11 +32,20 @@ one in TIME_WAIT none any more."""
 _SOCK_DIAG_BY_FAMILY = 20
 _TIME_WAIT_TIMER = 3
 _SKV6ONLY = 11
+_SOCKOPT = 22
+_TRANSPARENT = 1 << 5
+"""In the first byte of struct inet_diag_sockopt (Linux 5.10)."""
 _REQUEST = struct.Struct("=BBBxI48x")
 """struct inet_diag_req_v2 of linux/inet_diag.h; the socket id stays zero: any socket."""
+_EXACT = struct.Struct("=BBBxI2s2s16s16sIQ")
+"""The same, for one socket: local port, remote port, local and remote address, interface, cookie."""
+_ANY_STATE = 0xFFFFFFFF
 _ROW = struct.Struct("=BBBx2s2s16s16sIIIIIIII")
 """struct inet_diag_msg: family, state, timer, id{sport, dport, src, dst, if, cookie}, expires, rqueue,
 wqueue, uid, inode."""
+
+
+_TCP_IN_USE = re.compile(r"^TCP6?: inuse (\d+)", re.MULTILINE)
 
 
 class SocketDiag:
@@ -44,7 +55,7 @@ class SocketDiag:
     appears or goes while the kernel lists can be missing; none comes twice."""
 
     def __init__(self, netns: int) -> None:
-        self._netns = netns
+        self.netns = netns
         try:
             self._netlink = Netlink(NETLINK_SOCK_DIAG)
         except OSError as error:
@@ -82,22 +93,45 @@ class SocketDiag:
             found += self._rows(protocol, states, ports)
         return found
 
+    def cookies(self) -> set[int]:
+        """Of the TCP sockets that `connections` lists. Many of its rows, as objects, are more than
+        the rest of the agent."""
+        rows = (_ROW.unpack_from(row) for row in self._dump(Protocol.TCP, OPEN_STATES))
+        # high and low half; as in _parse
+        return {row[9] << 32 | row[8] for row in rows if row[2] != _TIME_WAIT_TIMER}
+
+    def has(self, cookie: int, local: tuple[Address, int], remote: tuple[Address, int]) -> bool:
+        """Is this TCP socket there, with this peer? It costs a look-up, where a list costs a walk through the
+        kernel's table of all namespaces."""
+        family = socket.AF_INET if local[0].ipv4_mapped else socket.AF_INET6
+        ports = (port.to_bytes(2, "big") for _, port in (local, remote))
+        ends = ((address.ipv4_mapped or address).packed for address, _ in (local, remote))
+        request = _EXACT.pack(family, Protocol.TCP, 0, _ANY_STATE, *ports, *ends, 0, cookie)
+        try:
+            row = self._netlink.ask(_SOCK_DIAG_BY_FAMILY, request)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return False
+            raise KernelError(f"asking for a TCP socket failed: {error.strerror}") from error
+        found = self._parse(Protocol.TCP, row, None)
+        return found is not None and found.cookie == cookie and found.state in OPEN_STATES
+
     def _rows(
         self, protocol: Protocol, states: Iterable[int], ports: Container[int] | None
     ) -> Iterable[Socket]:
-        mask = sum(1 << state for state in states)
         # hash chains change while the kernel walks them, so a row can come twice
         found: dict[int, Socket] = {}
-        for family in (socket.AF_INET, socket.AF_INET6):
-            request = _REQUEST.pack(family, protocol, 0, mask)
-            for row in self._dump(protocol, request):
-                if one := self._parse(protocol, row, ports):
-                    found[one.cookie] = one
+        for row in self._dump(protocol, states):
+            if one := self._parse(protocol, row, ports):
+                found[one.cookie] = one
         return found.values()
 
-    def _dump(self, protocol: Protocol, request: bytes) -> list[bytes]:
+    def _dump(self, protocol: Protocol, states: Iterable[int]) -> Iterator[bytes]:
+        mask = sum(1 << state for state in states)
         try:
-            return self._netlink.dump(_SOCK_DIAG_BY_FAMILY, request)
+            for family in (socket.AF_INET, socket.AF_INET6):
+                request = _REQUEST.pack(family, protocol, 0, mask)
+                yield from self._netlink.rows(_SOCK_DIAG_BY_FAMILY, request)
         except OSError as error:
             module = f"{protocol.name.lower()}_diag"
             if error.errno == errno.ENOENT:
@@ -116,6 +150,7 @@ class SocketDiag:
             return None
         if timer == _TIME_WAIT_TIMER:
             return None  # the rest of a closed connection, which can call itself FIN_WAIT2
+        more = dict(attributes(row, _ROW.size))
         return Socket(
             protocol=protocol,
             family=family,
@@ -127,14 +162,30 @@ class SocketDiag:
             inode=inode,
             cookie=high << 32 | low,
             uid=uid,
-            netns=self._netns,
-            v6only=family == socket.AF_INET6 and _v6only(row),
+            netns=self.netns,
+            v6only=family == socket.AF_INET6 and more.get(_SKV6ONLY, b"\0")[0] != 0,
+            transparent=bool(more.get(_SOCKOPT, b"\0")[0] & _TRANSPARENT),
         )
 
 
+def tcp_in_use() -> int:
+    """How many TCP sockets of the calling thread's namespace listen or have a peer."""
+    return sum(_in_use(Path("/proc/thread-self/net", name)) for name in ("sockstat", "sockstat6"))
+
+
+def _in_use(path: Path) -> int:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return 0  # no IPv6
+    return int(_TCP_IN_USE.findall(text)[0])
+
+
 def _address(family: int, raw: bytes) -> Address:
-    return from_wire(raw[:4] if family == socket.AF_INET else raw)
+    nowhere = _NOWHERE.get(family) if raw == _ZEROS else None
+    return nowhere or from_wire(raw[:4] if family == socket.AF_INET else raw)
 
 
-def _v6only(row: bytes) -> bool:
-    return any(kind == _SKV6ONLY and value[0] for kind, value in attributes(row, _ROW.size))
+_ZEROS = bytes(16)
+_NOWHERE: dict[int, Address] = {socket.AF_INET: from_wire(bytes(4)), socket.AF_INET6: from_wire(_ZEROS)}
+"""What each listening socket has for its peer."""

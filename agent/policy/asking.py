@@ -51,6 +51,7 @@ def consumer_of(
         gids=frozenset(_number(group, groups) for group in question.groups),
         cgroups=question.cgroups,
         netns=netns,
+        exe_elsewhere=question.container is not None,
     )
 
 

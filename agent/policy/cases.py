@@ -20,7 +20,7 @@ from pydantic import PlainValidator, model_validator
 
 from agent.model import Address, Container, Decision, PortClass, Reason, Target, to_address
 from agent.policy.asking import Question
-from agent.policy.fields import account, cgroup, choice, exe, mistake, one_container, text, unit
+from agent.policy.fields import account, cgroup, choice, exe, mistake, one_container, one_unit, text
 from agent.policy.findings import Findings, did_you_mean, policy_errors
 from agent.policy.mistakes import read_item
 from agent.policy.schema import Accounts, Instant, Item, Items
@@ -62,7 +62,7 @@ class CaseItem(Item):
 
 _Exe = Annotated[str, PlainValidator(_literal_exe)]
 _User = Annotated[str | int, PlainValidator(account)]
-_Unit = Annotated[str, PlainValidator(unit)]
+_Unit = Annotated[str, PlainValidator(one_unit)]
 _Cgroup = Annotated[str, PlainValidator(cgroup)]
 _Container = Annotated[Container, PlainValidator(one_container)]
 _Address = Annotated[Address, PlainValidator(_address)]

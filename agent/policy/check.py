@@ -6,13 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.model import Target
-from agent.policy.clauses import clauses_of
+from agent.policy.clauses import number_clauses
 from agent.policy.collisions import check_collisions
 from agent.policy.draft import Draft
 from agent.policy.findings import Findings, did_you_mean
-from agent.policy.grants import PlannedGrant, planned_grants
-from agent.policy.tables import CANDIDATES, MAX_PORT_ENTRIES, MAX_TARGETS, SET_BITS
-from agent.policy.values import ANYONE, Entitlement, License, Place, Principal, Service
+from agent.policy.grants import PlannedGrant, licensed_principals, planned_grants
+from agent.policy.paths import ExeKind, Shape, exe_kind, starred
+from agent.policy.ports import borders, pieces_of
+from agent.policy.tables import (
+    CANDIDATES,
+    LISTED_GROUPS,
+    MAX_PORT_ENTRIES,
+    MAX_SHAPES,
+    MAX_TARGETS,
+    SET_BITS,
+)
+from agent.policy.values import ANYONE, Entitlement, License, Place, Service, named_selectors
 
 Grants = Mapping[Target, Sequence[PlannedGrant]]
 
@@ -27,9 +36,24 @@ def check_draft(draft: Draft) -> None:
     grants = planned_grants(services, draft.licenses)
     if _check_ports(services, draft.findings):
         check_collisions(services, draft.findings)
-    _check_clauses([principal for principal in draft.principals.values() if principal], draft.findings)
+    _check_clauses(draft, services)
     _check_grants(services, grants, draft.findings)
+    _check_groups(draft, grants)
+    _check_globs(draft, services)
     _check_coverage(draft, grants)
+    _check_use(draft)
+
+
+def _check_use(draft: Draft) -> None:
+    """A principal that nothing names was meant to be named."""
+    used = licensed_principals(draft.licenses) | {exclusion.principal for exclusion in draft.exclusions}
+    for name, principal in draft.principals.items():
+        if principal and name not in used:
+            draft.findings.warn(
+                principal.place,
+                f"principal '{name}' is used by no license and no restriction",
+                "name it in an entitlement, or remove it",
+            )
 
 
 def _check_license(draft: Draft, license_: License) -> None:
@@ -127,24 +151,29 @@ def _check_class(draft: Draft, service: Service, port_class: str, what: str, pla
 
 
 def _check_ports(services: Iterable[Service], findings: Findings) -> bool:
+    """Bounds what comes after: a range is gone through piece by piece."""
+    declared = [(service, port) for service in services for port in service.ports]
+    cut_at = borders(port for _, port in declared)
     entries = 0
-    for service in services:
-        for port in service.ports:
-            entries += port.last - port.first + 1
-            if entries > MAX_PORT_ENTRIES:
-                findings.error(
-                    port.place,
-                    f"service '{service.name}': more than {MAX_PORT_ENTRIES} ports in all",
-                    "narrow the ranges",
-                )
-                return False
+    for service, port in declared:
+        entries += (pieces := pieces_of(port, cut_at))
+        if entries > MAX_PORT_ENTRIES:
+            cut = f"{port} is cut into {pieces} by others, and there are " if pieces > 1 else ""
+            findings.error(
+                port.place,
+                f"service '{service.name}': {cut}more than {MAX_PORT_ENTRIES} ports and ranges in all",
+                f"{'narrow it, or ' if cut else ''}write neighboring ports as one range (30000-32767)",
+            )
+            return False
     return True
 
 
 def _check_grants(services: list[Service], grants: Grants, findings: Findings) -> None:
     if len(grants) > MAX_TARGETS:
         findings.error(
-            services[-1].place, f"more than {MAX_TARGETS} targets (service × class)", "merge services"
+            services[-1].place,
+            f"{len(grants):,} targets (service × class), {MAX_TARGETS:,} are the most",
+            "merge services: one may have many ports, at many addresses",
         )
     for target, planned in grants.items():
         if len(planned) > CANDIDATES:
@@ -153,21 +182,68 @@ def _check_grants(services: list[Service], grants: Grants, findings: Findings) -
                 extra.entitlement.place,
                 f"target {target} has {len(planned)} grants, {CANDIDATES} are the most: "
                 f"'{extra.license.id}/{extra.entitlement.id}' for '{extra.principal}' is one too many",
-                "merge principals into one with several selectors, or narrow services and classes",
+                "merge principals into one with several selectors, or say `services` and `classes` of an "
+                "entitlement",
             )
 
 
-def _check_clauses(principals: list[Principal], findings: Findings) -> None:
-    used = 1
-    for principal in principals:
-        used += len(clauses_of(principal))
-        if used > SET_BITS:
-            findings.error(
-                principal.place,
-                f"principal '{principal.name}': more than {SET_BITS - 1} selectors in all",
-                "list several values in one selector, or select by group or unit",
-            )
-            return
+def _check_clauses(draft: Draft, services: list[Service]) -> None:
+    principals = [principal for principal in draft.principals.values() if principal]
+    clauses = number_clauses(principals, services, draft.licenses, draft.exclusions)
+    if len(clauses) <= SET_BITS:
+        return
+    name = clauses[SET_BITS].principal
+    places = {one.name: (f"principal '{one.name}'", one.place) for one in principals}
+    places |= {one.owner_name: (f"service '{one.name}', owner", one.place) for one in services}
+    what, place = places[name]
+    draft.findings.error(
+        place,
+        f"{what}: {len(clauses) - 1:,} selectors in all, {SET_BITS - 1:,} are the most (one that is licensed "
+        "and excluded counts twice)",
+        "list several values in one selector ({unit: [a.service, b.service]}), or select by group or unit; "
+        "all that a principal has of nothing but cidr count once",
+    )
+
+
+def _check_groups(draft: Draft, grants: Grants) -> None:
+    """Of consumers with very many groups, only those that a target speaks of are looked for."""
+    for target, planned in grants.items():
+        service = draft.services[target.service]
+        names = [plan.principal for plan in planned]
+        names += [each.principal for each in draft.exclusions if each.covers(target)]
+        principals = [principal for name in names if (principal := draft.principals.get(name))]
+        selectors = [selector for principal in principals for selector in principal.selectors]
+        for what, spoken in (("its principals", selectors), ("its owners", service.owner if service else ())):
+            groups = {group for selector in spoken for group in (*selector.groups, *selector.gids)}
+            if service and len(groups) > LISTED_GROUPS:
+                draft.findings.error(
+                    service.place,
+                    f"target {target}: {what} speak of {len(groups)} groups, {LISTED_GROUPS} are the most",
+                    "select by fewer groups, or by user, unit or exe",
+                )
+
+
+def _check_globs(draft: Draft, services: Iterable[Service]) -> None:
+    """Shapes of globs that the kernel has room for, and globs that it cannot match."""
+    shapes: set[Shape] = set()
+    for what, selector in named_selectors(filter(None, draft.principals.values()), services):
+        for pattern in selector.exe:
+            if exe_kind(pattern) is ExeKind.OPEN:
+                draft.findings.warn(
+                    selector.place,
+                    f"{what}: the kernel can't match '{pattern}' by itself: the first connect() of a program "
+                    "may come before its name is known, and is denied then where the target enforces",
+                    "write one * in one component (/opt/*/bin/x, /opt/jdk-*/bin/x), or on_unresolved: allow",
+                )
+            elif exe_kind(pattern) is ExeKind.STARRED and (glob := starred(pattern)):
+                shapes.add(glob.shape)
+                if len(shapes) == MAX_SHAPES + 1:
+                    draft.findings.error(
+                        selector.place,
+                        f"{what}: '{pattern}' is one too many: globs with one * may differ in {MAX_SHAPES} "
+                        "ways in which component has it, and in how many bytes stand before and behind it",
+                        "write directories instead (/dir/*), list paths, or select by unit",
+                    )
 
 
 def _check_coverage(draft: Draft, grants: Grants) -> None:

@@ -6,11 +6,21 @@ A clause lists, for each dimension, the values with which it holds; None: it doe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.model import HostFacts, Network
+from agent.policy.grants import licensed_principals
 from agent.policy.paths import ExeKind, exe_kind
-from agent.policy.values import ANYONE, ContainerSelector, Principal, Selector
+from agent.policy.values import (
+    ANYONE,
+    ContainerSelector,
+    Exclusion,
+    License,
+    Policy,
+    Principal,
+    Selector,
+    Service,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +30,25 @@ class Clause:
     principal: str
     selectors: tuple[Selector, ...]
     exe: tuple[str, ...] | None = None
-    """Literal paths with /dir/* patterns, or with other globs, never all three: whether the directory
-    alone decides is a property of the clause."""
+    """What the kernel decides by itself, or globs for which it takes the name, never both: whether it can
+    be in doubt is a property of the clause."""
+    wide: bool = False
+    """Of an exclusion: it holds in containers, too, and for whoever is in a user namespace of its users."""
+
+    @property
+    def confined(self) -> bool:
+        """It speaks of processes outside containers."""
+        return not self.wide and any(selector.confined for selector in self.selectors)
+
+    @property
+    def narrower_than_excluded(self) -> bool:
+        """It means less in a license than in an exclusion."""
+        return not self.wide and any(each.confined or each.accounts for each in self.selectors)
+
+    @property
+    def by_owner(self) -> bool:
+        """It also holds for whoever is in a user namespace of those it names."""
+        return self.wide and any(each.accounts for each in self.selectors)
 
     @property
     def networks(self) -> tuple[Network, ...] | None:
@@ -59,6 +86,17 @@ class Clause:
         """True if an address alone cannot satisfy it."""
         return any(not selector.only_networks for selector in self.selectors)
 
+    def owner_uids(self, facts: HostFacts) -> frozenset[int]:
+        """Owners of user namespaces with which it holds."""
+        return (self.uids(facts) or frozenset()) if self.wide else frozenset()
+
+    def owner_gids(self, facts: HostFacts) -> frozenset[int]:
+        return (self.gids(facts) or frozenset()) if self.wide else frozenset()
+
+    def owner_members(self, facts: HostFacts) -> frozenset[int]:
+        """The same by uid, of members of its groups."""
+        return frozenset().union(*(facts.members.get(gid, ()) for gid in self.owner_gids(facts)))
+
 
 def clauses_of(principal: Principal) -> list[Clause]:
     """A clause for each selector; all that are nothing but CIDRs share the first one's."""
@@ -72,13 +110,43 @@ def clauses_of(principal: Principal) -> list[Clause]:
     return clauses
 
 
-def number_clauses(principals: Iterable[Principal]) -> list[Clause]:
-    """Clause n owns bit n. The first is that of `anyone`, which speaks of nothing."""
-    return [Clause(ANYONE, ()), *(clause for principal in principals for clause in clauses_of(principal))]
+def policy_clauses(policy: Policy) -> list[Clause]:
+    """Clause n owns bit n."""
+    return number_clauses(
+        policy.principals.values(), policy.services.values(), policy.licenses, policy.exclusions
+    )
+
+
+def number_clauses(
+    principals: Iterable[Principal],
+    services: Iterable[Service],
+    licenses: Iterable[License],
+    exclusions: Iterable[Exclusion],
+) -> list[Clause]:
+    """The first is that of `anyone`, which speaks of nothing. What is wider in an exclusion than in a license
+    has a clause for each. The owners of a service are a principal with a name that no other can have."""
+    licensed = licensed_principals(licenses)
+    excluded = {each.principal for each in exclusions}
+    clauses = [Clause(ANYONE, ())]
+    for principal in principals:
+        clauses += _with_twins(principal, principal.name in excluded, principal.name in licensed)
+    for service in services:
+        if service.owner:
+            clauses += clauses_of(Principal(service.owner_name, service.place, service.owners_there))
+    return clauses
+
+
+def _with_twins(principal: Principal, excluded: bool, licensed: bool) -> Iterable[Clause]:
+    for clause in clauses_of(principal):
+        differs = excluded and clause.narrower_than_excluded
+        if licensed or not differs:
+            yield clause
+        if differs:
+            yield replace(clause, wide=True)
 
 
 def _split(exe: tuple[str, ...]) -> list[tuple[str, ...] | None]:
-    """Directory patterns apart from open globs: the former stay certain when a name is not known."""
+    """Open globs apart: all else stays certain when a name is not known."""
     if not exe:
         return [None]
     certain = tuple(pattern for pattern in exe if exe_kind(pattern) is not ExeKind.OPEN)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.model import Network, Protocol, show_network
 from agent.policy.findings import Findings
 from agent.policy.networks import covers
+from agent.policy.ports import pieces
 from agent.policy.values import ContainerSelector, Place, Port, Service
 
 
@@ -20,24 +21,27 @@ class _Claim:
 
 
 def check_collisions(services: Iterable[Service], findings: Findings) -> None:
-    """Of nested networks the smaller wins, as in any longest-prefix table."""
-    spots: dict[tuple[Protocol, int], list[_Claim]] = {}
-    for service in services:
-        for port in service.ports:
-            claims = [_Claim(service, port, place) for place in _places(service)]
-            for number in range(port.first, port.last + 1):
-                spots.setdefault((port.protocol, number), []).extend(claims)
+    """Of nested networks the smaller wins, as in any longest-prefix table; ranges of ports at one place may
+    not overlap."""
+    claims = [
+        _Claim(service, port, place)
+        for service in services
+        for port in service.ports
+        for place in _places(service)
+    ]
     told: set[tuple[Place, Place]] = set()
-    for (_, number), claims in spots.items():
-        for outer, inner in _nested(claims):
-            # A range collides in many ports, and two services in many networks: once is enough.
-            pair = (outer.port.place, inner.port.place)
-            if outer.port is not inner.port and pair not in told:
-                told.add(pair)
-                _tell(outer, inner, number, findings)
+    for protocol in Protocol:
+        of_protocol = [claim for claim in claims if claim.port.protocol is protocol]
+        for _, _, there in pieces(of_protocol, lambda claim: claim.port):
+            for outer, inner in _nested(there):
+                # A range collides in several pieces, and two services in many networks: once is enough.
+                pair = (outer.port.place, inner.port.place)
+                if outer.port is not inner.port and pair not in told:
+                    told.add(pair)
+                    _tell(outer, inner, findings)
 
 
-def _nested(claims: list[_Claim]) -> Iterator[tuple[_Claim, _Claim]]:
+def _nested(claims: Sequence[_Claim]) -> Iterator[tuple[_Claim, _Claim]]:
     """(outer, inner) for each claim and the claims it lies in, equal ones included."""
     if len(claims) < 2:
         return
@@ -67,21 +71,22 @@ def _shown(place: Network | ContainerSelector | None) -> str:
     return f"at {show_network(place)}" if isinstance(place, Network) else f"at containers with {place}"
 
 
-def _tell(outer: _Claim, inner: _Claim, number: int, findings: Findings) -> None:
+def _tell(outer: _Claim, inner: _Claim, findings: Findings) -> None:
     outer, inner = (outer, inner) if outer.network != inner.network else _as_written(outer, inner)
-    spot = f"port {number}/{inner.port.protocol.name.lower()}"
+    first, last = max(outer.port.first, inner.port.first), min(outer.port.last, inner.port.last)
+    spot = f"port {_range(first, last)}/{inner.port.protocol.name.lower()}"
     if outer.service is inner.service:
         findings.error(
             inner.port.place,
             f"service '{inner.service.name}': {spot} is already declared at {outer.port.place}",
-            "one port has one class: remove one",
+            f"one port has one class: {_split(outer.port, inner.port) or 'remove one'}",
         )
     elif outer.network == inner.network:
         findings.error(
             inner.port.place,
             f"services '{inner.service.name}' and '{outer.service.name}' (at {outer.port.place}) "
             f"both have {spot} {_shown(inner.network)}",
-            "give one of them another port or another `at`",
+            _split(outer.port, inner.port) or "give one of them another port or another `at`",
         )
     elif isinstance(inner.network, Network) and isinstance(outer.network, Network):
         findings.warn(
@@ -90,6 +95,18 @@ def _tell(outer: _Claim, inner: _Claim, number: int, findings: Findings) -> None
             f"'{outer.service.name}'; '{inner.service.name}' has it there",
             "the smaller network wins; change one of them if that is not meant",
         )
+
+
+def _split(one: Port, other: Port) -> str:
+    """What to write in place of the wider range, so that the other's ports are left to the other."""
+    wide, narrow = sorted((one, other), key=lambda port: port.first - port.last)
+    rest = [(wide.first, min(wide.last, narrow.first - 1)), (max(wide.first, narrow.last + 1), wide.last)]
+    written = " and ".join(_range(first, last) for first, last in rest if first <= last)
+    return f"write {written} in place of {_range(wide.first, wide.last)}" if written else ""
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _as_written(one: _Claim, other: _Claim) -> tuple[_Claim, _Claim]:

@@ -5,15 +5,26 @@ The meaning of the tables is in `tables`; of a clause, in `clauses`; which holds
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from agent.model import Address, Container, HostFacts, Network, Target, show_network
-from agent.policy.clauses import Clause, number_clauses
+from agent.model import (
+    Address,
+    Container,
+    HostFacts,
+    Network,
+    PortClass,
+    Protocol,
+    Target,
+    show_network,
+)
+from agent.policy.cgroups import NOTHING_KNOWN, Ground, cgroup_name, container_in, ground_of
+from agent.policy.clauses import Clause, policy_clauses
 from agent.policy.findings import policy_errors
 from agent.policy.grants import PlannedGrant, planned_grants
-from agent.policy.hashing import path_hash, string_hash
+from agent.policy.hashing import path_hash, shape_hash, string_hash, template_hash
 from agent.policy.homes import container_homes
 from agent.policy.hostcheck import host_warnings
 from agent.policy.ids import Ids
@@ -26,21 +37,29 @@ from agent.policy.networks import (
     without_mapped,
 )
 from agent.policy.paths import components
+from agent.policy.ports import pieces
 from agent.policy.tables import (
+    DELIVERED,
+    GIDS_IN_SET,
+    LISTED_GROUPS,
     MAX_PATH_COMPONENTS,
+    MAX_PLACES,
     MAX_SETS,
+    MEMBER_CONTAINER,
     MEMBER_UNSURE,
     NO_BOOT_NS,
+    NO_GID,
     Candidate,
     Dimension,
     Grant,
+    Numbered,
     SetId,
     Tables,
     TargetKey,
     TargetRow,
     empty_tables,
 )
-from agent.policy.values import Finding, Place, Policy, Port, Principal, Service, Window
+from agent.policy.values import Finding, Place, Policy, Port, Service, Window
 
 NO_EXECUTABLE = 0
 UNTRUSTED_EXECUTABLE = 1
@@ -63,16 +82,20 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
     Raises PolicyErrors where the combination is too large for the kernel's maps."""
     if policy is None:
         return Compiled(empty_tables(facts.hash_seed))
-    clauses = number_clauses((*policy.principals.values(), *_owners(policy)))
+    clauses = policy_clauses(policy)
     index = index_clauses(clauses, facts)
     sets = _Sets(index)
     members = {key: sets.id_of(bits) for key, bits in _members(index, facts)}
-    for key, bits, unsure in _cgroups(index, facts):
-        members[key] = sets.id_of(bits) | (MEMBER_UNSURE if unsure else 0)
+    for key, bits, flags in _cgroups(index, facts):
+        members[key] = sets.id_of(bits) | flags
+    members.update(_host_root(facts))
+    members.update(((Dimension.EXE_SHAPE, n), shape.word) for n, shape in enumerate(index.shapes))
     sources = {network: sets.id_of(bits | index.anyone) for network, bits in index.sources.items()}
+    subordinates = {key: sets.id_of(bits) for key, bits in index.subordinates.items()}
     grants: dict[int, PlannedGrant] = {}
     rows = _rows(policy, facts, ids, index, sets, grants)
-    targets, overlaps = _targets(policy, facts, ids)
+    numbers = _numbers(policy)
+    targets, overlaps = _targets(policy, facts, ids, numbers)
     owners = _owner_rows(policy, rows, index, sets)
     sets.check(policy)
     tables = Tables(
@@ -87,6 +110,10 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
             for number, plan in grants.items()
         },
         owners=owners,
+        elsewhere=frozenset((facts.host_netns, address) for address in facts.elsewhere),
+        ground=ground_of(facts),
+        subordinates=subordinates,
+        numbers=numbers,
     )
     warnings = (*policy.warnings, *host_warnings(policy, facts), *overlaps)
     return Compiled(tables, warnings, tuple(clauses), index, grants)
@@ -97,10 +124,11 @@ def member_for_executable(compiled: Compiled, path: str) -> int:
     return compiled.index.executable(path)
 
 
-def member_for_cgroup(compiled: Compiled, path: str, container: Container | None = None) -> tuple[int, int]:
-    """The set for members[CGROUP, id] of a cgroup made at `path`, and MEMBER_UNSURE or 0."""
-    flags = MEMBER_UNSURE if compiled.index.unsure(container) else 0
-    return compiled.index.cgroup(path, container), flags
+def member_for_cgroup(
+    compiled: Compiled, path: str, container: Container | None = None, ground: Ground = NOTHING_KNOWN
+) -> tuple[int, int]:
+    """The set for members[CGROUP, id] of a cgroup made at `path`, and its MEMBER_FLAGS."""
+    return compiled.index.cgroup(path, container, ground), _flags(compiled.index, container)
 
 
 def member_for_netns(compiled: Compiled, addresses: Iterable[Address]) -> int:
@@ -120,16 +148,35 @@ class _Sets:
         fixed[SetId.MISS + Dimension.NETNS] = index.everything
         fixed[SetId.MISS_SOURCE] = index.anyone
         fixed[SetId.ALL] = index.everything
+        fixed[SetId.IN_CONTAINER] = index.everything & ~index.confined
+        fixed[SetId.ELSEWHERE] = index.everything & ~index.confined_exe
+        fixed[SetId.ANY_CONTAINER] = index.any_container
+        fixed[SetId.OWNED] = index.owned
+        fixed[SetId.SUBORDINATE] = index.subordinate
         for mask in range(SetId.FIRST_FREE - SetId.CERTAIN):
             fixed[SetId.CERTAIN + mask] = index.certain(mask)
         self._sets = fixed
         self._ids = {0: int(SetId.EMPTY)}
+        self._lists: dict[tuple[int, ...], int] = {}
 
     def id_of(self, bits: int) -> int:
         number = self._ids.setdefault(bits, len(self._sets))
         if number == len(self._sets):
             self._sets.append(bits)
         return number
+
+    def list_of(self, gids: Sequence[int]) -> int:
+        """Number of the first of the two sets that hold them, at most 64."""
+        filled = (*gids, *[NO_GID] * (LISTED_GROUPS - len(gids)))
+        number = self._lists.setdefault(filled, len(self._sets))
+        if number == len(self._sets):
+            for first in range(0, LISTED_GROUPS, GIDS_IN_SET):
+                part = filled[first : first + GIDS_IN_SET]
+                self._sets.append(sum(gid << 32 * place for place, gid in enumerate(part)))
+        return number
+
+    def __getitem__(self, number: int) -> int:
+        return self._sets[number]
 
     @property
     def all(self) -> tuple[int, ...]:
@@ -151,27 +198,78 @@ def _members(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, 
     for path in sorted(names):
         if components(path) <= MAX_PATH_COMPONENTS:
             yield (Dimension.EXE, path_hash(path, seed)), index.executable(path)
+    for glob, bits in _globs(index, seed).items():
+        yield (Dimension.EXE_GLOB, glob), bits
     for path in index.directories:
         yield (Dimension.EXE_DIR, path_hash(path, seed)), index.directory(path)
     for dimension, values in ((Dimension.UID, index.uids), (Dimension.GID, index.gids)):
         for value, bits in sorted(values.items()):
             yield (dimension, value), bits | index.silent[dimension]
+    owners = {
+        Dimension.OWNER_UID: index.owner_uids,
+        Dimension.OWNER_GID: index.owner_gids,
+        Dimension.OWNER_MEMBER: index.owner_members,
+    }
+    for dimension, values in owners.items():
+        for value, bits in sorted(values.items()):
+            yield (dimension, value), bits
     yield (Dimension.NETNS, facts.host_netns), index.silent[Dimension.NETNS]
     for namespace in facts.namespaces:
         if namespace.cookie != facts.host_netns:
             yield (Dimension.NETNS, namespace.cookie), index.netns(namespace.addresses)
 
 
-def _cgroups(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, int], int, bool]]:
-    """Members of the cgroup dimension; True: unsure."""
-    for path in sorted(index.cgroup_paths(facts.cgroups, facts.containers)):
+def _globs(index: Index, seed: int) -> dict[int, int]:
+    globs: dict[int, int] = {}
+    for glob, bits in index.starred.items():
+        value = shape_hash(glob, seed)
+        globs[value] = globs.get(value, 0) | bits
+    return globs
+
+
+def _cgroups(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, int], int, int]]:
+    """Members of the cgroup dimension: their sets and MEMBER_FLAGS."""
+    seed, ground = facts.hash_seed, ground_of(facts)
+    named = {name for name in index.cgroups if name.startswith("/")}
+    for unit in sorted(index.cgroups.keys() - named):
+        container = _container_at(f"/{cgroup_name(unit)}")
+        bits, flags = index.unit(unit, container), _flags(index, container)
+        if "*" in unit:
+            yield (Dimension.UNIT_TEMPLATE, template_hash(cgroup_name(unit), seed)), bits, flags
+        else:
+            yield (Dimension.UNIT, string_hash(cgroup_name(unit), seed)), bits, flags
+    for path in sorted(named):
+        yield (Dimension.CGROUP_GIVEN, string_hash(path, seed)), index.given_cgroup(path), 0
+    for path in sorted(named | facts.containers.keys()):
+        container = facts.containers.get(path) or _container_at(path)
+        bits, flags = index.cgroup(path, container), _flags(index, container)
+        yield (Dimension.CGROUP_PATH, string_hash(path, seed)), bits, flags
+    for path, number in facts.cgroups.items():
         container = facts.containers.get(path)
-        bits, unsure = index.cgroup(path, container), index.unsure(container)
-        yield (Dimension.CGROUP_PATH, string_hash(path, facts.hash_seed)), bits, unsure
-        if path in facts.cgroups:
-            yield (Dimension.CGROUP, facts.cgroups[path]), bits, unsure
-    if index.containers:
-        yield (Dimension.CGROUP_NEW, 0), index.new_cgroup(), True
+        bits, flags = index.cgroup(path, container, ground), _flags(index, container)
+        if flags or bits != index.silent[Dimension.CGROUP]:
+            yield (Dimension.CGROUP, number), bits, flags
+    yield (Dimension.CGROUP_NEW, 0), index.new_cgroup(), MEMBER_UNSURE
+
+
+def _container_at(path: str) -> Container | None:
+    """What the path alone tells of a container's own cgroup."""
+    top = container_in(path)
+    if top is None or top.path != path:
+        return None
+    return Container(top.id, top.runtime, top.name, known=bool(top.name))
+
+
+def _flags(index: Index, container: Container | None) -> int:
+    if container is None:
+        return 0
+    return MEMBER_CONTAINER | (MEMBER_UNSURE if index.unsure(container) else 0)
+
+
+def _host_root(facts: HostFacts) -> dict[tuple[Dimension, int], int]:
+    """What the kernel has to know to tell the cgroups of this host from those beside it."""
+    root = facts.cgroups.get("/")
+    return {(Dimension.CGROUP_HOST, number): SetId.EMPTY for number in (0, root)} if root else {}
 
 
 def _rows(
@@ -184,37 +282,30 @@ def _rows(
         for plan in planned:
             number = ids.grant(plan.name)
             grants[number] = plan
-            candidates.append(
-                Candidate(
-                    number, sets.id_of(index.principals[plan.principal]), 0, *windows.boot_ns(plan.window)
-                )
-            )
+            principal = sets.id_of(index.principals.get(plan.principal, 0))
+            candidates.append(Candidate(number, principal, 0, *windows.boot_ns(plan.window)))
         row_id = ids.target(target)
         rows[row_id] = TargetRow(
             id=row_id,
             target=target,
             mode=policy.mode_of(target),
-            unresolved_allowed=policy.services[target.service].unresolved_allowed(target.port_class),
+            unresolved=policy.services[target.service].unresolved(target.port_class),
             clock_synced=facts.clock_synced,
             drops=policy.services[target.service].drops,
             excluded=sets.id_of(_excluded(policy, target, index)),
             home_netns=_home(policy.services[target.service], facts),
             candidates=tuple(candidates),
         )
+        rows[row_id] = _with_groups(rows[row_id], index, sets)
     return rows
 
 
-def _owners(policy: Policy) -> list[Principal]:
-    """Who may serve each service that says so, under a name that no principal can have."""
-    return [
-        Principal(_owner_of(service), service.place, service.owner)
-        for service in policy.services.values()
-        if service.owner
-    ]
-
-
-def _owner_of(service: Service) -> str:
-    return f"owner of {service.name}"
+def _with_groups(row: TargetRow, index: Index, sets: _Sets) -> TargetRow:
+    spoken = sets[row.excluded]
+    for candidate in row.candidates:
+        spoken |= sets[candidate.principal]
+    gids = sorted(gid for gid, bits in index.gids.items() if bits & spoken)
+    return replace(row, gid_list=sets.list_of(gids) if gids else 0)
 
 
 def _owner_rows(
@@ -225,10 +316,10 @@ def _owner_rows(
         service = policy.services[row.target.service]
         if service.owner:
             may = Candidate(
-                0, sets.id_of(index.principals.get(_owner_of(service), 0)), 0, 0, *[NO_BOOT_NS] * 2
+                0, sets.id_of(index.principals.get(service.owner_name, 0)), 0, 0, *[NO_BOOT_NS] * 2
             )
-            owners[number] = replace(
-                row, excluded=SetId.EMPTY, candidates=(may,), unresolved_allowed=True, clock_synced=True
+            owners[number] = _with_groups(
+                replace(row, excluded=SetId.EMPTY, candidates=(may,), clock_synced=True), index, sets
             )
     return owners
 
@@ -237,36 +328,74 @@ def _excluded(policy: Policy, target: Target, index: Index) -> int:
     bits = 0
     for exclusion in policy.exclusions:
         if exclusion.covers(target):
-            bits |= index.principals[exclusion.principal]
+            bits |= index.excluded.get(exclusion.principal, 0)
     return bits
 
 
-def _targets(policy: Policy, facts: HostFacts, ids: Ids) -> tuple[dict[TargetKey, int], list[Finding]]:
+def _numbers(policy: Policy) -> tuple[Numbered, ...]:
+    """Ports that the same services declare, with the same class, are one to the kernel: where it is goes with
+    the service."""
+    declared = [(service.name, port) for service in policy.services.values() for port in service.ports]
+    known: dict[frozenset[tuple[str, PortClass, Protocol]], int] = {}
+    found = []
+    for first, last, here in pieces(declared, lambda one: one[1]):
+        targets = frozenset((service, port.port_class, port.protocol) for service, port in here)
+        found.append(Numbered(first, last, known.setdefault(targets, len(known) + 1)))
+    return tuple(found)
+
+
+def _numbers_in(port: Port, numbers: Sequence[Numbered]) -> tuple[int, ...]:
+    """Of one that is among those that were numbered."""
+    begin, end = (
+        bisect_right(numbers, edge, key=lambda one: one.first) for edge in (port.first - 1, port.last)
+    )
+    return tuple(dict.fromkeys(one.number for one in numbers[begin:end]))
+
+
+def _targets(
+    policy: Policy, facts: HostFacts, ids: Ids, numbers: Sequence[Numbered]
+) -> tuple[dict[TargetKey, int], list[Finding]]:
     """The more explicit claim to a spot is made last and stays: this host, then networks, wide ones first
     (an IPv6 prefix cut around IPv4 may leave a part that another service names)."""
     targets: dict[TargetKey, int] = {}
     overlaps: dict[Port, Finding] = {}
-    claims = [
-        (claim, service, port)
-        for service in policy.services.values()
-        for port in service.ports
-        for claim in _claims(service, facts)
-    ]
+    claims = []
+    room = MAX_PLACES - len(facts.elsewhere)
+    for service in policy.services.values():
+        places = tuple(_claims(service, facts))
+        counted: set[tuple[Protocol, int]] = set()
+        for port in service.ports:
+            within = _numbers_in(port, numbers)
+            claims += [(claim, service, port, within) for claim in places]
+            entries = {(port.protocol, number) for number in within} - counted
+            counted |= entries
+            room -= len(places) * len(entries)
+            if room < 0:
+                raise policy_errors([_too_many_places(service, port)])
     claims.sort(key=lambda each: each[0].rank)
     of_host: set[TargetKey] = set()
-    for claim, service, port in claims:
+    for claim, service, port, within in claims:
         number = ids.target(Target(service.name, port.port_class))
-        for port_number in range(port.first, port.last + 1):
-            key = TargetKey(claim.netns, int(port.protocol), port_number, claim.network)
+        for ports in within:
+            key = TargetKey(claim.netns, int(port.protocol), ports, claim.network)
             if service.at_host:
                 of_host.add(key)
-            elif key in of_host:
+            elif key in of_host and claim.network != DELIVERED:
                 reason = f"service '{service.name}' takes {port} from {ids.target_named(targets[key])}"
                 where = f"at this host's address {show_network(claim.network)}"
                 remedy = "give one of them another port or another `at`"
                 overlaps[port] = Finding(port.place, f"{reason} {where}", remedy)
             targets[key] = number
     return targets, list(overlaps.values())
+
+
+def _too_many_places(service: Service, port: Port) -> Finding:
+    return Finding(
+        port.place,
+        f"service '{service.name}': {port} is one too many: all ports and ranges, each counted once for each "
+        f"address and network that it is at, may be {MAX_PLACES}",
+        "write neighboring ports as ranges, or networks in place of addresses",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +414,11 @@ def _claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
         for address in facts.addresses:
             netns = facts.host_netns if is_per_namespace(address) else 0
             yield _Claim(-1, netns, Network((int(address), 128)))
-        for network in (*LOOPBACK, *UNSPECIFIED):
+        for route in facts.local_routes:
+            for part in without_mapped(route):
+                netns = facts.host_netns if is_network_per_namespace(part) else 0
+                yield _Claim(-1, netns, part)
+        for network in (*LOOPBACK, *UNSPECIFIED, DELIVERED):
             yield _Claim(-1, facts.host_netns, network)
     for network in service.at or ():
         for part in without_mapped(network):
@@ -299,7 +432,7 @@ def _container_claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
     for netns in container_homes(service, facts):
         for address in addresses.get(netns, ()):
             yield _Claim(128, netns if is_per_namespace(address) else 0, Network((int(address), 128)))
-        for network in (*LOOPBACK, *UNSPECIFIED):
+        for network in (*LOOPBACK, *UNSPECIFIED, DELIVERED):
             yield _Claim(128, netns, network)
 
 

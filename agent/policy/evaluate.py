@@ -3,37 +3,54 @@ in C, in the same order; generated tests hold the two together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from agent.model import (
     Consumer,
     Decision,
     Destination,
     LocalConsumer,
+    Mode,
     Reason,
     RemoteConsumer,
     Target,
     Verdict,
 )
-from agent.policy.hashing import path_hash, string_hash
+from agent.policy.cgroups import cgroup_name, template_of
+from agent.policy.hashing import (
+    UNTRUSTED_NAME,
+    glob_of,
+    path_hash,
+    shape_hash,
+    string_hash,
+    template_hash,
+)
 from agent.policy.networks import is_per_namespace, prefixes_of
-from agent.policy.paths import components, directory_of
+from agent.policy.paths import Shape, components, directory_of
+from agent.policy.subordinates import blocks_with
 from agent.policy.tables import (
+    DELIVERED,
+    MAX_CGROUPS,
     MAX_PATH_COMPONENTS,
+    MAX_SHAPES,
+    MEMBER_CONTAINER,
+    MEMBER_FLAGS,
     MEMBER_UNSURE,
+    MEMBER_UNSURE_UNIT,
     Candidate,
     Dimension,
     SetId,
+    SubordinateKey,
     Tables,
     TargetKey,
     TargetRow,
     Uncertain,
+    Unresolved,
 )
 
-MAX_GROUPS = 64
-MAX_CGROUPS = 12
-"""What the kernel looks at (bpf/abi.h); beyond, the dimension is uncertain."""
+MAX_OWNERS = 6
+"""User namespaces whose owners the kernel looks at (bpf/abi.h); deeper, anybody could own one."""
 
 NO_EXECUTABLE = ""
 """A LocalConsumer's exe, for a task that has none."""
@@ -46,6 +63,10 @@ class Step:
     dimension: Dimension
     set: int
     uncertain: int = 0
+    confines: bool = False
+    """It only takes what speaks of processes outside containers."""
+    stood_for: int = 0
+    """What is in the set only because of who stands for the consumer: see `_stood_for`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +77,30 @@ class Who:
     low: int
 
 
-def evaluate(tables: Tables, consumer: Consumer, destination: Destination, now_boot_ns: int) -> Verdict:
-    """What the kernel decides. A verdict with target 0: nothing declares the destination."""
+def evaluate(
+    tables: Tables,
+    consumer: Consumer,
+    destination: Destination,
+    now_boot_ns: int,
+    enforces: Callable[[Target], bool] | None = None,
+) -> Verdict:
+    """What the kernel decides. A verdict with target 0: nothing declares the destination. `enforces`: by the
+    mode in force; else the policy's is taken for it."""
     row = row_of_destination(tables, destination)
     if row is None:
         return Verdict(Decision.ALLOWED, Reason.LICENSED)
-    return decide(tables, row, who_is(tables, consumer), now_boot_ns)
+    return decide(tables, row, who_is(tables, consumer), now_boot_ns, enforces)
 
 
 def row_of_destination(tables: Tables, destination: Destination) -> TargetRow | None:
+    number, protocol = tables.number_of(destination.port), int(destination.protocol)
     netns = destination.netns if is_per_namespace(destination.address) else 0
-    for network in prefixes_of(destination.address):
-        key = TargetKey(netns, int(destination.protocol), destination.port, network)
+    for network in prefixes_of(destination.address) if number else ():
+        key = TargetKey(netns, protocol, number, network)
         if key in tables.targets:
             return tables.rows[tables.targets[key]]
-    return None
+    key = TargetKey(destination.delivered_in, protocol, number, DELIVERED)
+    return tables.rows[tables.targets[key]] if key in tables.targets else None
 
 
 def row_of_target(tables: Tables, target: Target) -> TargetRow | None:
@@ -98,19 +128,14 @@ def source_set(tables: Tables, consumer: RemoteConsumer) -> int:
 
 def local_steps(tables: Tables, consumer: LocalConsumer) -> Iterator[Step]:
     yield _exe(tables, consumer.exe)
+    if consumer.exe and consumer.exe_elsewhere and components(consumer.exe) <= MAX_PATH_COMPONENTS:
+        yield Step(Dimension.EXE, tables.sets[SetId.ELSEWHERE], confines=True)
     found = _member(tables, Dimension.UID, consumer.uid)
-    yield Step(Dimension.UID, _missed(tables, Dimension.UID) if found is None else found)
-    if len(consumer.gids) > MAX_GROUPS:
-        yield Step(Dimension.GID, tables.sets[SetId.ALL], Uncertain.GID)
-    else:
-        yield _any(tables, Dimension.GID, Dimension.GID, consumer.gids)
-    if len(consumer.cgroups) > MAX_CGROUPS:
-        yield Step(Dimension.CGROUP, tables.sets[SetId.ALL], Uncertain.CGROUP)
-    else:
-        paths = [string_hash(path, tables.seed) for path in consumer.cgroups]
-        step = _any(tables, Dimension.CGROUP, Dimension.CGROUP_PATH, paths)
-        unsure = any(tables.members.get((Dimension.CGROUP_PATH, path), 0) & MEMBER_UNSURE for path in paths)
-        yield replace(step, uncertain=Uncertain.CONTAINER) if unsure else step
+    found = _missed(tables, Dimension.UID) if found is None else found
+    yield _widened(Dimension.UID, found, _stood_for(tables, Dimension.UID, consumer))
+    found = _any(tables, Dimension.GID, Dimension.GID, consumer.gids)
+    yield _widened(Dimension.GID, found, _stood_for(tables, Dimension.GID, consumer))
+    yield from _cgroup(tables, consumer)
     found = _member(tables, Dimension.NETNS, consumer.netns)
     if found is None:
         yield Step(Dimension.NETNS, _missed(tables, Dimension.NETNS), Uncertain.NETNS)
@@ -118,34 +143,120 @@ def local_steps(tables: Tables, consumer: LocalConsumer) -> Iterator[Step]:
         yield Step(Dimension.NETNS, found)
 
 
+def _widened(dimension: Dimension, found: int, more: int) -> Step:
+    return Step(dimension, found | more, stood_for=more & ~found)
+
+
+def in_container(tables: Tables, consumer: LocalConsumer) -> bool:
+    """For certain; below another root directory alone is nobody in one."""
+    return any(step.confines and step.dimension is Dimension.CGROUP for step in local_steps(tables, consumer))
+
+
+def _cgroup(tables: Tables, consumer: LocalConsumer) -> Iterator[Step]:
+    """Of ancestors, the highest decide, with their flags."""
+    found, flags = _missed(tables, Dimension.CGROUP), 0
+    for path in consumer.cgroups[-MAX_CGROUPS:]:  # deepest first
+        member = cgroup_member(tables, path)
+        if member is not None:
+            found |= tables.sets[member & ~MEMBER_FLAGS]
+            flags |= member & MEMBER_FLAGS
+    uncertain = Uncertain.CONTAINER if flags & MEMBER_UNSURE else 0
+    if flags & MEMBER_UNSURE_UNIT:
+        uncertain |= Uncertain.CGROUP
+    if flags & MEMBER_CONTAINER or consumer.in_pid_namespace:
+        found |= tables.sets[SetId.ANY_CONTAINER]
+        yield Step(Dimension.CGROUP, tables.sets[SetId.IN_CONTAINER], confines=True)
+    elif flags & MEMBER_UNSURE:
+        uncertain |= Uncertain.ANY_CONTAINER
+    yield Step(Dimension.CGROUP, found, uncertain)
+
+
 def _exe(tables: Tables, path: str | None) -> Step:
-    if path is None or components(path) > MAX_PATH_COMPONENTS:
-        return Step(Dimension.EXE, _missed(tables, Dimension.EXE), Uncertain.EXE)
+    if path is None:
+        return Step(Dimension.EXE, tables.sets[SetId.ALL], Uncertain.PATH)
     key = 0 if path == NO_EXECUTABLE else path_hash(path, tables.seed)
+    if components(path) > MAX_PATH_COMPONENTS:
+        key = UNTRUSTED_NAME
     found = _member(tables, Dimension.EXE, key)
     if found is not None:
         return Step(Dimension.EXE, found)
     found = _member(tables, Dimension.EXE_DIR, path_hash(directory_of(path), tables.seed))
-    return Step(Dimension.EXE, _missed(tables, Dimension.EXE) if found is None else found, Uncertain.EXE)
+    found = _missed(tables, Dimension.EXE) if found is None else found
+    return Step(Dimension.EXE, found | _starred(tables, path), Uncertain.EXE)
 
 
-def _any(tables: Tables, dimension: Dimension, key: Dimension, values: Iterable[int]) -> Step:
+def _starred(tables: Tables, path: str) -> int:
+    """What globs with one star add, by their shapes."""
+    found = 0
+    for number in range(MAX_SHAPES):
+        word = tables.members.get((Dimension.EXE_SHAPE, number))
+        if word is None:
+            break
+        glob = glob_of(path, Shape(word & 0xFF, word >> 8 & 0xFF, word >> 16))
+        found |= (_member(tables, Dimension.EXE_GLOB, shape_hash(glob, tables.seed)) or 0) if glob else 0
+    return found
+
+
+def cgroup_member(tables: Tables, path: str) -> int | None:
+    """members[CGROUP, id] of a cgroup at this path, once user space has looked at it: the number of a set
+    with MEMBER_FLAGS; None if it is none."""
+    members, place = tables.members, string_hash(path, tables.seed)
+    if not tables.ground.is_hosts(path) and path not in tables.ground.tops:
+        return members.get((Dimension.CGROUP_GIVEN, place))
+    if (found := members.get((Dimension.CGROUP_PATH, place))) is not None:
+        return found
+    unit = tables.ground.unit_at(path)
+    if not unit:
+        return None
+    found = members.get((Dimension.UNIT, string_hash(cgroup_name(unit), tables.seed)))
+    template = template_of(unit)
+    if found is None and template:
+        return members.get((Dimension.UNIT_TEMPLATE, template_hash(cgroup_name(template), tables.seed)))
+    return found
+
+
+def _any(tables: Tables, dimension: Dimension, key: Dimension, values: Iterable[int]) -> int:
     found = _missed(tables, dimension)
     for value in values:
         found |= _member(tables, key, value) or 0
-    return Step(dimension, found)
+    return found
+
+
+def _stood_for(tables: Tables, dimension: Dimension, consumer: LocalConsumer) -> int:
+    """What holds, in the dimension UID or GID, because of who owns the user namespaces that the consumer is
+    in, and to whom the uid of the outermost one's owner was given; in none, its own."""
+    found = tables.sets[SetId.OWNED] if len(consumer.owners) > MAX_OWNERS else 0
+    uid = consumer.uid
+    for uid, gid in consumer.owners[:MAX_OWNERS]:
+        if dimension is Dimension.UID:
+            found |= _member(tables, Dimension.OWNER_UID, uid) or 0
+        else:
+            found |= _member(tables, Dimension.OWNER_GID, gid) or 0
+            found |= _member(tables, Dimension.OWNER_MEMBER, uid) or 0
+    return found | _subordinate(tables, dimension, uid)
+
+
+def _subordinate(tables: Tables, dimension: Dimension, uid: int) -> int:
+    keys = (SubordinateKey(dimension, *block) for block in blocks_with(uid)) if tables.subordinates else ()
+    return next((tables.sets[tables.subordinates[key]] for key in keys if key in tables.subordinates), 0)
 
 
 def _member(tables: Tables, dimension: Dimension, value: int) -> int | None:
     number = tables.members.get((dimension, value))
-    return None if number is None else tables.sets[number & ~MEMBER_UNSURE]
+    return None if number is None else tables.sets[number & ~MEMBER_FLAGS]
 
 
 def _missed(tables: Tables, dimension: Dimension) -> int:
     return tables.sets[SetId.MISS + dimension]
 
 
-def decide(tables: Tables, row: TargetRow, who: Who, now_boot_ns: int) -> Verdict:
+def decide(
+    tables: Tables,
+    row: TargetRow,
+    who: Who,
+    now_boot_ns: int,
+    enforces: Callable[[Target], bool] | None = None,
+) -> Verdict:
     """The order of design.md: excluded; any license; then the candidates in policy order."""
     excluded = tables.sets[row.excluded]
     if who.low & excluded:
@@ -168,8 +279,11 @@ def decide(tables: Tables, row: TargetRow, who: Who, now_boot_ns: int) -> Verdic
         elif known and reason > furthest:
             furthest, grant = reason, candidate.grant
     if maybe:
-        decision = Decision.ALLOWED if row.unresolved_allowed else Decision.DENIED
-        return Verdict(decision, Reason.UNRESOLVED, row.id)
+        enforced = row.mode is Mode.ENFORCE if enforces is None else enforces(row.target)
+        allowed = row.unresolved is Unresolved.ALLOW or (
+            row.unresolved is Unresolved.ALLOW_UNLESS_ENFORCING and not enforced
+        )
+        return Verdict(Decision.ALLOWED if allowed else Decision.DENIED, Reason.UNRESOLVED, row.id)
     return Verdict(Decision.DENIED, furthest, row.id, grant)
 
 

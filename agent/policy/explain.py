@@ -14,7 +14,8 @@ from agent.model import (
     Reason,
     Target,
     Verdict,
-    show_address,
+    show_endpoint,
+    show_time,
 )
 from agent.policy.compile import Compiled
 from agent.policy.evaluate import decide, row_of_destination, row_of_target, who_is, window_reason
@@ -53,7 +54,8 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "target": str(self.target) if self.target else None,
+            "service": self.target.service if self.target else None,
+            "class": self.target.port_class.value if self.target else None,
             "found": self.found,
             "decision": self.verdict.decision.name.lower(),
             "reason": self.verdict.reason.name.lower(),
@@ -126,19 +128,14 @@ def _row(compiled: Compiled, asked: Target | Destination) -> TargetRow | None:
 def _where(asked: Target | Destination) -> str:
     if isinstance(asked, Target):
         return str(asked)
-    return f"{_endpoint(asked)}/{asked.protocol.name.lower()}"
-
-
-def _endpoint(destination: Destination) -> str:
-    address = show_address(destination.address)
-    return f"[{address}]:{destination.port}" if ":" in address else f"{address}:{destination.port}"
+    return show_endpoint(asked.address, asked.port, asked.protocol)
 
 
 def _found(policy: Policy, row: TargetRow, asked: Target | Destination) -> str:
     service = policy.services[row.target.service]
     ports = [port for port in service.ports if port.port_class is row.target.port_class]
     if isinstance(asked, Destination):
-        ports = [port for port in ports if port.first <= asked.port <= port.last] or ports
+        ports = [port for port in ports if port.takes(asked.protocol, asked.port)] or ports
     listed = ", ".join(str(port) for port in ports)
     place = "this host" if service.at_host else "its own addresses"
     if service.at_containers:
@@ -150,7 +147,7 @@ def _exclusions(policy: Policy, compiled: Compiled, consumer: Consumer, row: Tar
     for exclusion in policy.exclusions:
         if not exclusion.covers(row.target):
             continue
-        matches = match_principal(compiled, exclusion.principal, consumer)
+        matches = match_principal(compiled, exclusion.principal, consumer, excluding=True)
         holds = _strongest(matches)
         yields = {
             Holds.YES: "denied, excluded",
@@ -191,11 +188,11 @@ def _yields(row: TargetRow, candidate: Candidate, plan: PlannedGrant, holds: Hol
 def _window(window: Window) -> str:
     parts = []
     if window.starts_at:
-        parts.append(f"from {window.starts_at.isoformat()}")
+        parts.append(f"from {show_time(window.starts_at)}")
     if window.expires_at:
-        parts.append(f"until {window.expires_at.isoformat()}")
+        parts.append(f"until {show_time(window.expires_at)}")
     if window.ends_at and window.ends_at != window.expires_at:
-        parts.append(f"grace until {window.ends_at.isoformat()}")
+        parts.append(f"grace until {show_time(window.ends_at)}")
     return ", ".join(parts) or "no time limit"
 
 

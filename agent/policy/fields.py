@@ -13,13 +13,16 @@ from pydantic_core import PydanticCustomError
 
 from agent.model import Container, Network, to_network
 from agent.policy import cgroups, paths
-from agent.policy.tables import MAX_PATH_COMPONENTS
+from agent.policy.tables import MAX_CGROUPS, MAX_PATH_COMPONENTS
 from agent.policy.values import ContainerSelector
 
 MISTAKE = "licet"
 """Type of the pydantic errors raised here; `ctx` holds reason and remedy."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_MAX_CGROUP_BYTES = 256
+"""CGROUP_BYTES of bpf/abi.h: a path and its end."""
+_MAX_NAME_BYTES = 255
 _MAX_ID = (1 << 32) - 2
 """The kernel's largest uid or gid; -1 stands for "no change"."""
 
@@ -117,10 +120,13 @@ def place(value: object) -> tuple[Network, ...] | tuple[ContainerSelector, ...] 
     return tuple(network(each) for each in listed(value))
 
 
+_PORTS = re.compile(r"([1-9][0-9]{0,5}|0)(?:-([1-9][0-9]{0,5}|0))?")
+
+
 def port_range(value: object) -> tuple[int, int]:
     if isinstance(value, int) and not isinstance(value, bool):
         first = last = value
-    elif isinstance(value, str) and (parts := re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", value)):
+    elif isinstance(value, str) and (parts := _PORTS.fullmatch(value)):
         first = int(parts[1])
         last = int(parts[2] or parts[1])
     else:
@@ -163,8 +169,23 @@ def number(value: object) -> int:
     return value
 
 
+_TEMPLATE = re.compile(r"[^*?\[@/]+@\*\.(service|socket)")
+"""All instances of a template: the star is the whole instance."""
+
+
 def unit(value: object) -> str:
-    chosen = _without_globs(text(value), "unit")
+    """A unit, or all instances of a template."""
+    chosen = text(value)
+    return chosen if _TEMPLATE.fullmatch(chosen) else one_unit(chosen)
+
+
+def one_unit(value: object) -> str:
+    chosen = text(value)
+    if re.search(r"[*?\[]", chosen):
+        raise mistake(
+            f"unit '{chosen}': a star stands for the whole instance of a template, and for nothing else",
+            "write app@*.service, or list each unit",
+        )
     if not chosen.endswith((*cgroups.UNIT_SUFFIXES, ".slice")):
         raise mistake(f"unit '{chosen}' has no type", f"write {chosen}.service")
     if "/" in chosen or chosen == "-.slice":
@@ -172,8 +193,28 @@ def unit(value: object) -> str:
             f"'{chosen}' is no unit that a consumer can be in", "give a unit's name, or use `cgroup`"
         )
     if chosen.removesuffix(".service").endswith("@"):
-        raise mistake(f"unit '{chosen}' is a template, not a unit", "name each instance")
+        instances = f"{chosen.partition('@')[0]}@*.service"
+        raise mistake(
+            f"unit '{chosen}' is a template, not a unit", f"write {instances}, or name each instance"
+        )
+    _refuse_deep(cgroups.usual_cgroup(chosen), f"unit '{chosen}'")
     return chosen
+
+
+def _refuse_deep(path: str, what: str) -> None:
+    """What the kernel part would never find."""
+    levels = path.count("/")
+    if levels > MAX_CGROUPS:
+        raise mistake(
+            f"{what} is {levels} cgroups deep, and the kernel part looks at {MAX_CGROUPS} levels",
+            f"name one of those above it, at the {MAX_CGROUPS}th level or higher, or select by exe or user",
+        )
+    parts = path.split("/")
+    if len(path.encode()) >= _MAX_CGROUP_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
+        raise mistake(
+            f"{what} is longer than the {_MAX_CGROUP_BYTES - 1} bytes the kernel part looks at",
+            f"name one of those above it, at the {MAX_CGROUPS}th level or higher, or select by exe or user",
+        )
 
 
 def cgroup(value: object) -> str:
@@ -182,6 +223,7 @@ def cgroup(value: object) -> str:
         raise mistake(
             f"cgroup '{path}' is no path below /", "write it as in /proc/PID/cgroup: /system.slice/x.service"
         )
+    _refuse_deep(path.rstrip("/"), f"cgroup '{path}'")
     return path.rstrip("/")
 
 

@@ -49,6 +49,11 @@ def planned_grants(
     return grants
 
 
+def licensed_principals(licenses: Iterable[License]) -> set[str]:
+    """Names of all principals that some license names."""
+    return {name for one in licenses for each in one.entitlements for name in each.principals}
+
+
 def _targets(services: Iterable[Service], classes: tuple[PortClass, ...] | None) -> Iterator[Target]:
     for service in services:
         for port_class in service.classes:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agent.errors import LicetError
 from agent.model import PortClass, Target
+from agent.policy.tables import MAX_TARGETS
 
 
 @dataclass(slots=True)
@@ -20,8 +22,20 @@ class Ids:
     _targets: dict[Target, int] = field(default_factory=dict)
     _grants: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def given(self) -> int:
+        """How many numbers: they only grow, so that of two records the one with more is the newer."""
+        return len(self._targets) + len(self._grants)
+
     def target(self, target: Target) -> int:
-        return self._targets.setdefault(target, len(self._targets) + 1)
+        """Raises LicetError where the kernel's tables have no place for another number."""
+        number = self._targets.get(target, 0)
+        if not number and len(self._targets) >= MAX_TARGETS:
+            raise LicetError(
+                f"{target}: {MAX_TARGETS} targets have had a number on this host, and none is given twice; "
+                "to count anew: stop licet, `licet unload`, remove ids.json in paths.state, start it"
+            )
+        return number or self._targets.setdefault(target, len(self._targets) + 1)
 
     def grant(self, name: str) -> int:
         """`name` is license/entitlement/principal@service/class."""

@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agent.model import Address, Container, HostFacts, Network
-from agent.policy.cgroups import is_unit, usual_cgroup
+from agent.policy.cgroups import NOTHING_KNOWN, Ground, template_of
 from agent.policy.clauses import Clause
 from agent.policy.flatten import flatten
+from agent.policy.hashing import glob_of
 from agent.policy.links import linked, spellings
 from agent.policy.networks import prefixes_of
-from agent.policy.paths import ExeKind, directory_of, exe_kind, exe_matches
-from agent.policy.tables import Dimension, Uncertain
+from agent.policy.paths import (
+    ExeKind,
+    Shape,
+    Starred,
+    directory_of,
+    exe_kind,
+    exe_matches,
+    plain,
+    starred,
+)
+from agent.policy.subordinates import blocks_of
+from agent.policy.tables import Dimension, SubordinateKey, Uncertain
 from agent.policy.values import ANYONE, ContainerSelector
 
 SPOKEN = (Dimension.EXE, Dimension.UID, Dimension.GID, Dimension.CGROUP, Dimension.NETNS)
@@ -31,7 +42,9 @@ class Index:
     literals: Mapping[str, int]
     """By path, the ends of symbolic links included."""
     directories: Mapping[str, int]
+    starred: Mapping[Starred, int]
     globs: Mapping[str, int]
+    """Those that only user space can match."""
     uids: Mapping[int, int]
     gids: Mapping[int, int]
     cgroups: Mapping[str, int]
@@ -42,6 +55,25 @@ class Index:
     sources: Mapping[Network, int]
     """As networks, only the clauses that an address alone satisfies."""
     principals: Mapping[str, int]
+    excluded: Mapping[str, int]
+    """What a principal means in an exclusion."""
+    owner_uids: Mapping[int, int]
+    """By who owns the user namespace that a process is in."""
+    owner_gids: Mapping[int, int]
+    owner_members: Mapping[int, int]
+    """By that owner's uid, because of his groups."""
+    subordinates: Mapping[SubordinateKey, int]
+    owned: int
+    """All clauses that hold by an owner."""
+    confined: int
+    """Clauses that speak of processes outside containers only."""
+    confined_exe: int
+    """Of those, the ones that speak of an executable."""
+
+    @property
+    def subordinate(self) -> int:
+        """Clauses that hold for subordinate ids of whom they name."""
+        return _union(self.subordinates.values())
 
     @property
     def anyone(self) -> int:
@@ -56,7 +88,15 @@ class Index:
     def executable(self, path: str) -> int:
         found = self.literals.get(path, 0) | self.directories.get(directory_of(path), 0)
         matching = _union(bits for pattern, bits in self.globs.items() if exe_matches(pattern, path))
-        return self.silent[Dimension.EXE] | found | matching
+        return self.silent[Dimension.EXE] | found | matching | self._starred_at(path)
+
+    def _starred_at(self, path: str) -> int:
+        globs = (glob_of(path, shape) for shape in self.shapes)
+        return _union(self.starred.get(glob, 0) for glob in globs if glob)
+
+    @property
+    def shapes(self) -> list[Shape]:
+        return sorted({glob.shape for glob in self.starred})
 
     def directory(self, path: str) -> int:
         """What could hold for a file of unknown name in this directory."""
@@ -67,12 +107,31 @@ class Index:
         """Clauses that could hold for a container whose name is not known."""
         return _union(self.containers.values())
 
-    def cgroup(self, path: str, container: Container | None = None) -> int:
+    @property
+    def any_container(self) -> int:
+        """Clauses that hold for any container, known or not."""
+        return _union(bits for selector, bits in self.containers.items() if selector.any)
+
+    def cgroup(self, path: str, container: Container | None = None, ground: Ground = NOTHING_KNOWN) -> int:
         """Of exactly this cgroup, and the container it is; what is below it is found through its ancestors.
         Of a container whose name is not known: what could hold (see `unsure`)."""
-        unit = path.rpartition("/")[2]
-        found = self.cgroups.get(unit, 0) if is_unit(unit, path) else 0
-        return self.silent[Dimension.CGROUP] | found | self.cgroups.get(path, 0) | self._container(container)
+        return self.given_cgroup(path) | self._unit(ground.unit_at(path)) | self._container(container)
+
+    def given_cgroup(self, path: str) -> int:
+        """Of a cgroup that could have been made by anybody, or in a container: only its path counts."""
+        return self.silent[Dimension.CGROUP] | self.cgroups.get(path, 0)
+
+    def unit(self, unit: str, container: Container | None = None) -> int:
+        """Of the own cgroup of a unit, or of any instance of a template."""
+        return self.silent[Dimension.CGROUP] | self._unit(unit) | self._container(container)
+
+    def _unit(self, unit: str) -> int:
+        return self.cgroups.get(unit, 0) | self.cgroups.get(template_of(unit), 0) if unit else 0
+
+    @property
+    def of_units(self) -> int:
+        """Clauses that hold for a unit."""
+        return _union(bits for name, bits in self.cgroups.items() if not name.startswith("/"))
 
     def _container(self, container: Container | None) -> int:
         if container is None:
@@ -99,29 +158,22 @@ class Index:
         bits = self.everything
         if uncertain & Uncertain.EXE:
             bits &= ~self.open
-        for flag, dimension in (
-            (Uncertain.GID, Dimension.GID),
-            (Uncertain.CGROUP, Dimension.CGROUP),
-            (Uncertain.NETNS, Dimension.NETNS),
-        ):
-            if uncertain & flag:
-                bits &= self.silent[dimension]
+        if uncertain & Uncertain.PATH:
+            bits &= self.silent[Dimension.EXE]
+        if uncertain & Uncertain.NETNS:
+            bits &= self.silent[Dimension.NETNS]
+        if uncertain & Uncertain.CGROUP:
+            bits &= ~self.of_units
         if uncertain & Uncertain.CONTAINER:
-            bits &= ~self.of_containers
+            bits &= ~self.of_containers | self.any_container
+        if uncertain & Uncertain.ANY_CONTAINER:
+            bits &= ~self.any_container
         return bits
 
     def _network(self, address: Address) -> int:
         if not self.networks:
             return 0
         return next((self.networks[each] for each in prefixes_of(address) if each in self.networks), 0)
-
-    def cgroup_paths(self, existing: Iterable[str], containers: Mapping[str, Container]) -> set[str]:
-        """Every path whose set is known beforehand: named ones, where units usually are, and where those
-        are that exist."""
-        paths = {name if name.startswith("/") else usual_cgroup(name) for name in self.cgroups}
-        silent = self.silent[Dimension.CGROUP]
-        named = {path for path in existing if self.cgroup(path, containers.get(path)) != silent}
-        return paths | named
 
 
 def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
@@ -133,7 +185,14 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
     containers, no_container = _by_value(clauses, lambda clause: clause.containers)
     no_cgroup &= no_container
     networks, no_network = _by_value(clauses, lambda clause: clause.networks)
-    principals, _ = _by_value(clauses, lambda clause: (clause.principal,))
+    principals, _ = _by_value(clauses, lambda clause: () if clause.wide else (clause.principal,))
+    excluded, _ = _by_value(
+        clauses, lambda clause: () if clause.narrower_than_excluded else (clause.principal,)
+    )
+    owner_uids, _ = _by_value(clauses, lambda clause: clause.owner_uids(facts))
+    owner_gids, _ = _by_value(clauses, lambda clause: clause.owner_gids(facts))
+    owner_members, _ = _by_value(clauses, lambda clause: clause.owner_members(facts))
+    confined = _union(1 << number for number, clause in enumerate(clauses) if clause.confined)
     patterns = _spelled_out(patterns, facts.realpaths)
     address_only = _union(1 << number for number, clause in enumerate(clauses) if not clause.needs_process)
     flat = flatten(networks.items())
@@ -148,6 +207,7 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
         directories={
             directory_of(pattern): bits for pattern, bits in _of_kind(patterns, ExeKind.DIRECTORY).items()
         },
+        starred=_by_glob(_of_kind(patterns, ExeKind.STARRED)),
         globs=_of_kind(patterns, ExeKind.OPEN),
         uids=uids,
         gids=gids,
@@ -156,6 +216,15 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
         networks=flat,
         sources=alone,
         principals=principals,
+        excluded=excluded,
+        owner_uids=owner_uids,
+        owner_gids=owner_gids,
+        owner_members=owner_members,
+        subordinates=_of_ranges(Dimension.UID, owner_uids, facts)
+        | _of_ranges(Dimension.GID, owner_members, facts),
+        owned=_union(1 << number for number, clause in enumerate(clauses) if clause.by_owner),
+        confined=confined,
+        confined_exe=confined & ~no_exe,
     )
 
 
@@ -181,9 +250,24 @@ def _spelled_out(patterns: Mapping[str, int], realpaths: Mapping[str, str]) -> d
     """Patterns, and what they are called by the names that links lead to: those the kernel sees."""
     spelled: dict[str, int] = {}
     for pattern, bits in patterns.items():
-        for each in spellings(pattern, realpaths):
+        for glob in spellings(pattern, realpaths):
+            each = plain(glob) or glob
             spelled[each] = spelled.get(each, 0) | bits
     return spelled
+
+
+def _of_ranges(dimension: Dimension, users: Mapping[int, int], facts: HostFacts) -> dict[SubordinateKey, int]:
+    """What holds for each user, for his subordinate ids."""
+    ranges = ((ids, bits) for uid, bits in users.items() for ids in facts.subordinates.get(uid, ()))
+    return {SubordinateKey(dimension, *block): bits for block, bits in blocks_of(ranges).items()}
+
+
+def _by_glob(patterns: Mapping[str, int]) -> dict[Starred, int]:
+    globs: dict[Starred, int] = {}
+    for pattern, bits in patterns.items():
+        if glob := starred(pattern):
+            globs[glob] = globs.get(glob, 0) | bits
+    return globs
 
 
 def _literals(patterns: Mapping[str, int], realpaths: Mapping[str, str]) -> dict[str, int]:

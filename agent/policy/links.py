@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from agent.policy.paths import ExeKind, escape, exe_kind, exe_matches, literal_directory
+from agent.policy.paths import escape, exe_matches, literal_directory, plain
 
 
 def spellings(pattern: str, realpaths: Mapping[str, str]) -> Iterator[str]:
@@ -18,8 +18,8 @@ def spellings(pattern: str, realpaths: Mapping[str, str]) -> Iterator[str]:
 
 def linked(pattern: str, realpaths: Mapping[str, str]) -> Iterator[str]:
     """Where the paths end that the pattern matches and that are symbolic links."""
-    if exe_kind(pattern) is ExeKind.LITERAL:
-        if end := realpaths.get(pattern):
+    if (path := plain(pattern)) is not None:
+        if end := realpaths.get(path):
             yield end
         return
     yield from (end for start, end in realpaths.items() if exe_matches(pattern, start))

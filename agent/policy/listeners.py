@@ -14,13 +14,17 @@ from agent.model import (
     PortClass,
     Process,
     Target,
-    show_address,
+    show_endpoint,
     show_network,
 )
-from agent.policy import networks
+from agent.policy import networks, publications
 from agent.policy.homes import container_homes
-from agent.policy.owners import could_be_owner
+from agent.policy.owners import is_owner
 from agent.policy.values import Policy, Port, Service, UndeclaredListeners
+
+INIT = 1
+"""The process that systemd is."""
+ROOT = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ def judge_listener(policy: Policy | None, listener: Listener, facts: HostFacts) 
     if policy is None:
         return Judgement("", "", (), bind, "")
     declared = declaration_of(policy, listener, facts)
+    if declared is None and (inside := publications.leads_to(listener, facts)):
+        published = declaration_of(policy, inside, facts)
+        if published:
+            return _of_publication(*published, listener, facts)
     if declared is None:
         if listener.netns != facts.host_netns:
             return Judgement("", "", (), bind, "")
@@ -52,19 +60,41 @@ def judge_listener(policy: Policy | None, listener: Listener, facts: HostFacts) 
     return Judgement(service.name, port.port_class.value, states, bind, "; ".join(faults.values()))
 
 
+def _of_publication(service: Service, port: Port, listener: Listener, facts: HostFacts) -> Judgement:
+    """A port of this host that a runtime's process holds, and that leads to a service in a container."""
+    faults = dict(
+        _too_wide(
+            service,
+            port,
+            [(f"is published at {_spot(listener)}", each) for each in _own_reach(listener, facts)],
+        )
+    )
+    states = tuple(faults) or (ListenerState.DECLARED,)
+    explanation = "; ".join(faults.values())
+    return Judgement(service.name, port.port_class.value, states, bind_of(listener.address), explanation)
+
+
 def declaration_of(policy: Policy, listener: Listener, facts: HostFacts) -> tuple[Service, Port] | None:
     """The service and port that a listener serves; one that names an address goes before `at: host`."""
     found = None
     for service in policy.services.values():
         for port in service.ports:
-            if port.protocol is listener.protocol and port.first <= listener.port <= port.last:
-                if service.at is not None and _is_at(service.at, listener, facts):
+            if serves(service, port, listener, facts):
+                if not service.at_host:
                     return service, port
-                if listener.netns in container_homes(service, facts):
-                    return service, port
-                if service.at_host and listener.netns == facts.host_netns:
-                    found = (service, port)
+                found = (service, port)
     return found
+
+
+def serves(service: Service, port: Port, listener: Listener, facts: HostFacts) -> bool:
+    """Is it a listener of this port, whoever holds it?"""
+    if port.protocol is not listener.protocol or not port.first <= listener.port <= port.last:
+        return False
+    if service.at is not None and _is_at(service.at, listener, facts):
+        return True
+    if service.at_containers and listener.netns in container_homes(service, facts):
+        return True
+    return service.at_host and listener.netns == facts.host_netns
 
 
 def _is_at(at: tuple[Network, ...], listener: Listener, facts: HostFacts) -> bool:
@@ -89,18 +119,68 @@ def _addresses_of(netns: int, facts: HostFacts) -> tuple[Address, ...]:
 def _faults(
     service: Service, port: Port, listener: Listener, facts: HostFacts
 ) -> Iterator[tuple[ListenerState, str]]:
-    if listener.owners and not any(
-        could_be_owner(service.owner, process, facts) for process in listener.owners
-    ):
-        yield ListenerState.OWNER_MISMATCH, _wrong_owner(service, port, listener.owners)
-    scope = listening_scope(port)
-    wide = [
-        prefix
-        for prefix in networks.listening_prefixes(listener.address, listener.v6only)
-        if not any(networks.covers(allowed, prefix) for allowed in scope)
-    ]
-    if wide:
-        yield ListenerState.EXPOSED, _too_wide(service, port, listener, scope)
+    whose = _whose(service, listener, facts)
+    if whose is ListenerState.OWNER_MISMATCH:
+        yield whose, _wrong_owner(service, port, _answerable(listener))
+    elif whose is ListenerState.OWNER_UNKNOWN:
+        yield whose, _nobody_known(service, port, listener)
+    reach = [(f"listens on {_spot(listener)}", prefix) for prefix in _own_reach(listener, facts)]
+    yield from _too_wide(service, port, [*reach, *_published_reach(listener, facts)])
+
+
+def _own_reach(listener: Listener, facts: HostFacts) -> list[Network]:
+    """By which addresses it can be reached. In a container, everything listens on all that there is; on the
+    host, that is more than can be seen from here: it may have public addresses by somebody else's NAT."""
+    prefixes = networks.listening_prefixes(listener.address, listener.v6only)
+    if not listener.wildcard or listener.netns == facts.host_netns:
+        return list(prefixes)
+    addresses = _addresses_of(listener.netns, facts)
+    return [Network((int(each), 128)) for each in addresses if networks.holds(prefixes, each)]
+
+
+def _published_reach(listener: Listener, facts: HostFacts) -> Iterator[tuple[str, Network]]:
+    for one in publications.into(listener, _addresses_of(listener.netns, facts), facts):
+        spot = show_endpoint(one.address, one.port, one.protocol)
+        for prefix in networks.listening_prefixes(one.address, v6only=True):
+            yield f"is published at {spot} of this host ({one.by})", prefix
+
+
+def _whose(service: Service, listener: Listener, facts: HostFacts) -> ListenerState:
+    answerable = _answerable(listener)
+    answers = {
+        is_owner(service.owners_there, process, facts) for process in answerable if _serves(process, listener)
+    }
+    is_strange = service.owner and listener.strange and not listener.activated
+    if (answerable or is_strange) and answers <= {False}:
+        return ListenerState.OWNER_MISMATCH
+    is_sure = True in answers and not listener.opener  # who may have handed it on since
+    awaits_owner = listener.owners and not answerable
+    if not service.owner or is_sure or awaits_owner:
+        return ListenerState.DECLARED
+    return ListenerState.OWNER_UNKNOWN
+
+
+def opens_for_others(process: Process) -> bool:
+    """pid 1, or a process that it has made for that in the cgroup of a .socket unit. The name of a cgroup
+    proves nothing: what makes it believable is `Listener.activated`."""
+    return process.pid == INIT or process.unit.endswith(".socket")
+
+
+def _answerable(listener: Listener) -> tuple[Process, ...]:
+    """Those of its holders who serve it. pid 1 holds a socket for the service that it starts at the first
+    connection, and beside it afterwards; what it was handed to keep is whose it was."""
+    if listener.opener and not listener.activated:
+        return (listener.opener,)
+    others = tuple(process for process in listener.owners if process.pid != INIT)
+    if listener.activated:
+        return tuple(process for process in others if not opens_for_others(process))
+    return others or listener.owners
+
+
+def _serves(owner: Process, listener: Listener) -> bool:
+    """A stranger's listener becomes nobody else's by being left to a setuid program, or sent to a server: who
+    serves there has made it himself, or has it from root."""
+    return not listener.strange or listener.uid in (ROOT, -1, owner.uid)
 
 
 def listening_scope(port: Port) -> tuple[Network, ...]:
@@ -146,9 +226,7 @@ def bind_of(address: Address) -> str:
 
 
 def _spot(listener: Listener) -> str:
-    address = show_address(listener.address)
-    where = f"[{address}]" if ":" in address else address
-    return f"{where}:{listener.port}/{listener.protocol.name.lower()}"
+    return show_endpoint(listener.address, listener.port, listener.protocol)
 
 
 def _undeclared(policy: Policy, listener: Listener) -> str:
@@ -158,11 +236,19 @@ def _undeclared(policy: Policy, listener: Listener) -> str:
 
 
 def _wrong_owner(service: Service, port: Port, owners: Iterable[Process]) -> str:
-    who = ", ".join(dict.fromkeys(_name(process) for process in owners))
+    who = ", ".join(dict.fromkeys(_name(process) for process in owners)) or "somebody who hides it"
     return (
         f"{service.name} ({port}) is served by {who}, none of its owners ({service.owner[0].place}): "
         "stop it, or add it to `owner`"
     )
+
+
+def _nobody_known(service: Service, port: Port, listener: Listener) -> str:
+    if listener.owners:
+        who = ", ".join(dict.fromkeys(_name(process) for process in listener.owners))
+        return f"{service.name} ({port}): what is known of {who} does not say whether it is an owner"
+    opener = f"; {_name(listener.opener)} called listen()" if listener.opener else ""
+    return f"{service.name} ({port}): no process is known to hold it (yet){opener}"
 
 
 def _name(process: Process) -> str:
@@ -170,11 +256,19 @@ def _name(process: Process) -> str:
     return process.unit or container or process.exe or process.comm
 
 
-def _too_wide(service: Service, port: Port, listener: Listener, scope: tuple[Network, ...]) -> str:
+def _too_wide(
+    service: Service, port: Port, reach: Iterable[tuple[str, Network]]
+) -> Iterator[tuple[ListenerState, str]]:
+    """`reach`: how it can be reached, and from or at which addresses."""
+    scope = listening_scope(port)
+    wide = [how for how, prefix in reach if not any(networks.covers(allowed, prefix) for allowed in scope)]
+    if not wide:
+        return
     allowed = (
         "loopback and private addresses" if port.bind is None else ", ".join(show_network(n) for n in scope)
     )
-    return (
-        f"{service.name}/{port.port_class} listens on {_spot(listener)}, wider than {allowed} "
-        f"({port.place}): bind it to a narrower address, or widen `bind`"
+    yield (
+        ListenerState.EXPOSED,
+        f"{service.name}/{port.port_class} {' and '.join(dict.fromkeys(wide))}, wider than {allowed} "
+        f"({port.place}): bind it to a narrower address, or widen `bind`",
     )

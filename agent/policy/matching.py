@@ -11,7 +11,7 @@ from itertools import islice
 from agent.model import Consumer, LocalConsumer, RemoteConsumer, show_address, show_network
 from agent.policy.clauses import Clause
 from agent.policy.compile import Compiled
-from agent.policy.evaluate import Step, local_steps, source_set
+from agent.policy.evaluate import Step, in_container, local_steps, source_set
 from agent.policy.networks import holds
 from agent.policy.tables import Dimension, SetId, Uncertain
 from agent.policy.values import Place, Selector
@@ -38,12 +38,16 @@ class Match:
     why: str
 
 
-def match_principal(compiled: Compiled, principal: str, consumer: Consumer) -> list[Match]:
-    """In the order of the policy."""
+def match_principal(
+    compiled: Compiled, principal: str, consumer: Consumer, *, excluding: bool = False
+) -> list[Match]:
+    """In the order of the policy. excluding: as an exclusion means it, which is wider."""
+    index = compiled.index
+    bits = (index.excluded if excluding else index.principals).get(principal, 0)
     return [
         _match(compiled, number, clause, consumer)
         for number, clause in enumerate(compiled.clauses)
-        if clause.principal == principal
+        if bits >> number & 1
     ]
 
 
@@ -53,15 +57,17 @@ def _match(compiled: Compiled, number: int, clause: Clause, consumer: Consumer) 
         return Match(clause.principal, place, Holds.YES, "everybody is included")
     if isinstance(consumer, RemoteConsumer):
         return _match_source(compiled, number, clause, consumer)
-    doubts = []
+    doubts, is_stood_for = [], False
     for step in local_steps(compiled.tables, consumer):
         if not step.set >> number & 1:
-            return Match(clause.principal, place, Holds.NO, _failed(clause, step, consumer))
+            return Match(clause.principal, place, Holds.NO, _failed(compiled, clause, step, consumer))
         if step.uncertain and not compiled.tables.sets[SetId.CERTAIN + step.uncertain] >> number & 1:
             doubts.append(_doubt(clause, step, consumer))
+        is_stood_for |= bool(step.stood_for >> number & 1)
     if doubts:
         return Match(clause.principal, place, Holds.MAYBE, "; ".join(doubts))
-    return Match(clause.principal, place, Holds.YES, _spoken(clause))
+    why = _spoken(clause) + (f": {_stands_for(consumer)}" if is_stood_for else "")
+    return Match(clause.principal, place, Holds.YES, why)
 
 
 def _match_source(compiled: Compiled, number: int, clause: Clause, consumer: RemoteConsumer) -> Match:
@@ -80,8 +86,10 @@ def _match_source(compiled: Compiled, number: int, clause: Clause, consumer: Rem
     return Match(clause.principal, place, Holds.YES, f"{address} is in {_networks(clause)}")
 
 
-def _failed(clause: Clause, step: Step, consumer: LocalConsumer) -> str:
+def _failed(compiled: Compiled, clause: Clause, step: Step, consumer: LocalConsumer) -> str:
     selector = clause.selectors[0]
+    if step.confines:
+        return _confined(compiled, step, consumer)
     if step.dimension is Dimension.EXE:
         return f"exe {_exe(consumer)} is not {_listed(clause.exe or ())}"
     if step.dimension is Dimension.UID:
@@ -96,15 +104,27 @@ def _failed(clause: Clause, step: Step, consumer: LocalConsumer) -> str:
     return f"no address that counts for it is in {_networks(clause)} (those of the host itself never do)"
 
 
+def _confined(compiled: Compiled, step: Step, consumer: LocalConsumer) -> str:
+    """Why what speaks of processes outside containers does not hold."""
+    if step.dimension is Dimension.EXE and not in_container(compiled.tables, consumer):
+        return (
+            f"exe speaks of this host's files, and {_exe(consumer)} is below another root directory: "
+            "select it by unit or user"
+        )
+    where = f"cgroup {_cgroup(consumer)}" if consumer.cgroups else "it"
+    return (
+        f"exe, user and group speak of processes outside containers, and {where} is in one: "
+        'add container: "*" to mean those, too'
+    )
+
+
 def _doubt(clause: Clause, step: Step, consumer: LocalConsumer) -> str:
     if step.dimension is Dimension.EXE:
         return f"whether exe {_exe(consumer)} is {_listed(clause.exe or ())} is not known yet"
-    if step.dimension is Dimension.GID:
-        return "more groups than the kernel part looks at"
-    if step.uncertain is Uncertain.CONTAINER:
+    if step.uncertain & Uncertain.CONTAINER:
         return f"the name of the container in cgroup {_cgroup(consumer)} is not known"
     if step.dimension is Dimension.CGROUP:
-        return "more cgroup levels than the kernel part looks at"
+        return f"whether cgroup {_cgroup(consumer)} lies in a container is not known yet"
     return f"network namespace {consumer.netns} is not known yet"
 
 
@@ -122,6 +142,13 @@ def _spoken(clause: Clause) -> str:
         ("cidr", tuple(map(show_network, islice(clause.networks or (), _SHOWN + 1)))),
     )
     return ", ".join(f"{key} {_listed(values)}" for key, values in parts if values)
+
+
+def _stands_for(consumer: LocalConsumer) -> str:
+    """Why an exclusion holds for somebody whom it does not name."""
+    if consumer.owners:
+        return "it is in a user namespace of theirs"
+    return f"uid {consumer.uid} is a subordinate id of theirs"
 
 
 def _named(name: str, names: Iterable[str], number: str, numbers: Iterable[int]) -> str:

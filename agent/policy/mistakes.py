@@ -12,6 +12,7 @@ from agent.policy.findings import Findings, did_you_mean
 from agent.policy.schema import NOT_YET, Item
 from agent.policy.values import Place
 from agent.policy.yamltext import Location, Text
+from agent.wording import what_is_wrong
 
 ItemType = TypeVar("ItemType", bound=Item)
 
@@ -55,7 +56,7 @@ def _explained(
     if detail["type"] == MISTAKE:
         reason, remedy = detail["ctx"]["reason"], detail["ctx"]["remedy"]
         return place, reason if reason.startswith(key) else f"{key}: {reason}", remedy
-    return place, f"{key}: {detail['msg']}", ""
+    return place, f"{key}: {what_is_wrong(detail)}", ""
 
 
 def _keys(model: type[Item]) -> list[str]:

@@ -6,24 +6,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from agent.model import HostFacts, Process
-from agent.policy.cgroups import is_unit
+from agent.policy.cgroups import ground_of, is_unit
 from agent.policy.links import exe_selects
 from agent.policy.networks import holds
+from agent.policy.tables import MAX_CGROUPS
 from agent.policy.values import Selector
 
 
 def could_be_owner(selectors: Sequence[Selector], process: Process, facts: HostFacts) -> bool:
-    """True if any selector matches, or would if what is not known of the process were known; also where
-    there is no selector: anybody may serve it then."""
-    return not selectors or any(_matches(selector, process, facts) for selector in selectors)
+    """True also if one would match, were known what is not known of the process."""
+    return is_owner(selectors, process, facts) is not False
 
 
-def _matches(selector: Selector, process: Process, facts: HostFacts) -> bool:
-    return all(answer is not False for answer in _answers(selector, process, facts))
+def is_owner(selectors: Sequence[Selector], process: Process, facts: HostFacts) -> bool | None:
+    """Does any selector match? None: not known. True where there is none: anybody may serve it then."""
+    matches = {_matches(selector, process, facts) for selector in selectors} or {True}
+    return True if True in matches else None if None in matches else False
+
+
+def _matches(selector: Selector, process: Process, facts: HostFacts) -> bool | None:
+    answers = set(_answers(selector, process, facts))
+    return False if False in answers else None if None in answers else True
 
 
 def _answers(selector: Selector, process: Process, facts: HostFacts) -> Iterator[bool | None]:
     """One for each key the selector speaks of; None: not known."""
+    if selector.confined:
+        yield not _is_contained(process, facts) and not (selector.exe and process.exe_elsewhere)
     if selector.exe:
         known = bool(process.exe)
         yield any(exe_selects(each, process.exe, facts.realpaths) for each in selector.exe) if known else None
@@ -35,11 +44,11 @@ def _answers(selector: Selector, process: Process, facts: HostFacts) -> Iterator
         held = {*process.gids, *(() if process.gid is None else (process.gid,))}
         yield bool(held & wanted) if held else None
     if selector.units or selector.cgroups:
-        paths = list(lineage(process.cgroup))
-        in_unit = any(is_unit(unit, path) for unit in selector.units for path in paths)
+        paths, ground = list(lineage(process.cgroup))[-MAX_CGROUPS:], ground_of(facts)
+        in_unit = any(is_unit(unit, path, ground) for unit in selector.units for path in paths)
         yield (in_unit or any(each in paths for each in selector.cgroups)) if process.cgroup else None
     if selector.containers:
-        yield _is_container(selector, process)
+        yield _is_container(selector, process, facts)
     if selector.networks:
         yield _holds_any(selector, process, facts)
 
@@ -53,7 +62,13 @@ def _holds_any(selector: Selector, process: Process, facts: HostFacts) -> bool |
     return None
 
 
-def _is_container(selector: Selector, process: Process) -> bool | None:
+def _is_contained(process: Process, facts: HostFacts) -> bool:
+    return process.in_pid_namespace or any(path in facts.containers for path in lineage(process.cgroup))
+
+
+def _is_container(selector: Selector, process: Process, facts: HostFacts) -> bool | None:
+    if any(each.any for each in selector.containers) and _is_contained(process, facts):
+        return True
     if process.container is None:
         return False if process.cgroup else None
     if not process.container.known:

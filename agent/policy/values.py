@@ -5,13 +5,15 @@ Nothing here knows YAML or the kernel. `document` makes these, `compile` turns t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from agent.model import Container, Mode, Network, PortClass, Protocol, Target
+from agent.policy.ports import Ports
+from agent.policy.tables import Unresolved
 
 ANYONE = "anyone"
 """The built-in principal that includes every consumer."""
@@ -49,6 +51,11 @@ class ContainerSelector:
     """Of the image as the runtime has it, or without docker.io/library/ in front."""
     pod: str = ""
     namespace: str = ""
+
+    @property
+    def any(self) -> bool:
+        """Just `*`: any container, also one whose name is not known."""
+        return self == ContainerSelector("*")
 
     def __str__(self) -> str:
         parts = ((key, getattr(self, key)) for key in ("name", "image", "pod", "namespace"))
@@ -91,15 +98,26 @@ class Selector:
     def only_networks(self) -> bool:
         """True for an entry that an address alone can satisfy."""
         return bool(self.networks) and not (
-            self.exe
-            or self.users
-            or self.uids
-            or self.groups
-            or self.gids
-            or self.units
-            or self.cgroups
-            or self.containers
+            self.exe or self.accounts or self.units or self.cgroups or self.containers
         )
+
+    @property
+    def only_exe(self) -> bool:
+        """True for an entry that an executable alone can satisfy."""
+        return bool(self.exe) and not (
+            self.accounts or self.units or self.cgroups or self.containers or self.networks
+        )
+
+    @property
+    def accounts(self) -> tuple[str | int, ...]:
+        """Users and groups, by name or number."""
+        return (*self.users, *self.uids, *self.groups, *self.gids)
+
+    @property
+    def confined(self) -> bool:
+        """True for an entry that speaks of processes outside containers: files and accounts in there are the
+        container's own."""
+        return bool(self.exe or self.accounts) and not self.containers
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +139,9 @@ class Port:
     bind: tuple[Network, ...] | None = None
     """Allowed listening scope; None: the default of the class."""
 
+    def takes(self, protocol: Protocol, port: int) -> bool:
+        return self.protocol is protocol and self.first <= port <= self.last
+
     def __str__(self) -> str:
         numbers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
         return f"{numbers}/{self.protocol.name.lower()}"
@@ -138,7 +159,8 @@ class Service:
     owner: tuple[Selector, ...] = ()
     """Who may serve it; empty: anybody."""
     on_unresolved: bool | None = None
-    """Allow an attempt whose consumer is not known yet; None: the default of the class."""
+    """Allow an attempt whose consumer is not known yet; None: the default of the class, where it does not
+    enforce."""
     cuts: bool = False
     """End established flows whose right has ended, where this is enforced."""
     drops: bool = False
@@ -149,12 +171,42 @@ class Service:
         return self.at is None and not self.at_containers
 
     @property
+    def owner_name(self) -> str:
+        """Of its owners as a principal."""
+        return f"owner of {self.name}"
+
+    @property
+    def owners_there(self) -> tuple[Selector, ...]:
+        """Owners of a service at containers are processes in those, unless they say where they are."""
+        return tuple(
+            each
+            if each.units or each.cgroups or each.containers
+            else replace(each, containers=self.at_containers)
+            for each in self.owner
+        )
+
+    @property
     def classes(self) -> tuple[PortClass, ...]:
         """In the order they are first named."""
         return tuple(dict.fromkeys(port.port_class for port in self.ports))
 
-    def unresolved_allowed(self, port_class: PortClass) -> bool:
-        return port_class is not PortClass.ADMIN if self.on_unresolved is None else self.on_unresolved
+    def unresolved(self, port_class: PortClass) -> Unresolved:
+        if self.on_unresolved is None:
+            is_admin = port_class is PortClass.ADMIN
+            return Unresolved.DENY if is_admin else Unresolved.ALLOW_UNLESS_ENFORCING
+        return Unresolved.ALLOW if self.on_unresolved else Unresolved.DENY
+
+
+def named_selectors(
+    principals: Iterable[Principal], services: Iterable[Service]
+) -> Iterator[tuple[str, Selector]]:
+    """Every selector, with what a finding calls the place where it stands."""
+    for principal in principals:
+        for selector in principal.selectors:
+            yield f"principal '{principal.name}'", selector
+    for service in services:
+        for selector in service.owner:
+            yield f"service '{service.name}', owner", selector
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +280,14 @@ class Policy:
     """By `service/class`, `service` or `default`."""
     undeclared_listeners: UndeclaredListeners = UndeclaredListeners.REPORT
     files: tuple[str, ...] = ()
+    sha256: str = ""
+    """Of the files' contents, one behind the other: `cat FILE… | sha256sum`."""
     warnings: tuple[Finding, ...] = ()
+
+    @property
+    def ports(self) -> Ports:
+        """Every port that a service declares, whatever the protocol."""
+        return Ports.of(port for service in self.services.values() for port in service.ports)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -237,6 +296,10 @@ class Policy:
             for service in self.services.values()
             for port_class in service.classes
         )
+
+    def declares(self, protocol: Protocol) -> bool:
+        """Is there a port of it?"""
+        return any(port.protocol is protocol for service in self.services.values() for port in service.ports)
 
     def mode_of(self, target: Target) -> Mode:
         """What the policy says, whatever is overridden at run time."""

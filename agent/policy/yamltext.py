@@ -6,6 +6,7 @@ judged here, each with its line, before anything is built from them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ _BUILDERS = {
     f"{_TAG}float": yaml.SafeLoader.construct_yaml_float,
     f"{_TAG}timestamp": yaml.SafeLoader.construct_yaml_timestamp,
 }
+_NUMBERS = {
+    f"{_TAG}int": re.compile("-?(0|[1-9][0-9]*)"),
+    f"{_TAG}float": re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+"),
+}
+"""How a number may be written. YAML 1.1 also takes 0443 (octal), 22:22 (to the base of 60), 0x1bb, 1_000."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -59,8 +65,12 @@ class Unreadable(Exception):
 
 def read_yaml(path: Path) -> Text:
     """Raises Unreadable with every duplicate key, or with the one thing that stopped the reading."""
-    name = str(path)
-    return parse_yaml(_decoded(path, name), name)
+    return parse_content(read_content(path), str(path))
+
+
+def parse_content(content: bytes, name: str) -> Text:
+    """As read_yaml, of a file's content that is already there."""
+    return parse_yaml(_decoded(content, name), name)
 
 
 def parse_yaml(text: str, name: str) -> Text:
@@ -74,9 +84,9 @@ def parse_yaml(text: str, name: str) -> Text:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise _unreadable(
-            name, mark.line + 1 if mark else None, f"not YAML: {error.problem}", _remedy(error, text)
-        ) from error
+        # what ends too early ends on the last line, not on the one behind it
+        line = min(mark.line + 1, max(1, len(text.splitlines()))) if mark else None
+        raise _unreadable(name, line, f"not YAML: {error.problem}", _remedy(error, text)) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise _unreadable(
@@ -87,7 +97,9 @@ def parse_yaml(text: str, name: str) -> Text:
     return Text(name, data, builder.lines)
 
 
-def _decoded(path: Path, name: str) -> str:
+def read_content(path: Path) -> bytes:
+    """Raises Unreadable."""
+    name = str(path)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -95,6 +107,10 @@ def _decoded(path: Path, name: str) -> str:
         raise _unreadable(name, None, f"cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
         raise _unreadable(name, None, f"larger than {MAX_BYTES >> 20} MiB", "split it into policy.d/*.yaml")
+    return raw
+
+
+def _decoded(raw: bytes, name: str) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -155,7 +171,7 @@ class _Builder:
         before = self._nodes
         self._count(event, 1)
         if depth > MAX_DEPTH:
-            raise self._stop(event, f"nested deeper than {MAX_DEPTH} levels", "a policy needs no more than 8")
+            raise self._stop(event, f"nested deeper than {MAX_DEPTH} levels", "no file needs more than 8")
         value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event)
@@ -220,11 +236,23 @@ class _Builder:
         build = _BUILDERS.get(tag)
         if build is None:
             raise self._stop(event, f"tag {tag} is not supported", "remove the tag")
+        plain = _NUMBERS.get(tag)
+        if plain and not plain.fullmatch(event.value):
+            self._refuse_number(event)
         try:
             return build(self._loader, yaml.ScalarNode(tag, event.value))
         except (ValueError, LookupError, OverflowError, AttributeError):  # what PyYAML raises for nonsense
             # Looks like a number or a date and is none (2027-13-01): whoever wants the value says so.
             return event.value
+
+    def _refuse_number(self, event: Any) -> None:
+        self.findings.append(
+            Finding(
+                Place(self._name, event.start_mark.line + 1),
+                f"'{event.value}' is not a plain decimal number, and YAML would make another one of it",
+                f'write the number in decimal digits alone, or quote it where text is meant: "{event.value}"',
+            )
+        )
 
     def _alias(self, event: Any) -> Any:
         anchor = self._anchors.get(event.anchor)

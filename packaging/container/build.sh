@@ -3,8 +3,8 @@
 #
 #   packaging/container/build.sh VENV OUT.tar
 #
-# VENV is a development environment (make setup-dev). BASE is the image that it is made on, such as
-# docker.io/library/debian:trixie-slim; without it, the same minimal system is made here, from Debian's
+# VENV is a development environment (make setup-dev). BASE is the image that it is made on, by digest, such as
+# docker.io/library/debian:trixie-slim@sha256:…; without it, the same minimal system is made here, from Debian's
 # packages. What buildah keeps is in build/containers, so that a second build is quick.
 set -eu
 
@@ -58,6 +58,14 @@ report() { # IMAGE
 	store rm "$container" >/dev/null
 }
 
+case ${BASE:-@sha256:} in
+*@sha256:*) ;;
+*)
+	echo "build: BASE=$BASE: a tag may be another image tomorrow; name it by digest: $BASE@sha256:…" \
+		"(skopeo inspect --format '{{.Digest}}' docker://$BASE)" >&2
+	exit 1
+	;;
+esac
 mkdir -p "$folder"
 packages=$folder/packages
 rm -f "$packages"/*.deb

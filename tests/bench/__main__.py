@@ -14,6 +14,8 @@ from typing import Any
 from tests.bench import daemon
 from tests.bench.conditions import Condition, Traffic, on_one_cpu
 from tests.bench.costs import Hooked, measure_costs
+from tests.bench.crowd import measure_crowd
+from tests.bench.datagrams import measure_datagrams
 from tests.bench.decide import measure_decide
 from tests.bench.empty_hooks import empty_hooks
 from tests.bench.enforce import enforced, first_refusal_s, measure_refusals
@@ -88,6 +90,10 @@ class Bench:
         ns = {name: each["ns_per_connection"]["median"] for name, each in costs.items()}
         say("packet and socket gate")
         gates = measure_gates()
+        say("datagrams")
+        datagrams = measure_datagrams(rounds=self._rounds)
+        say("many network namespaces")
+        crowd = measure_crowd(self._lab)
         return {
             "ratio_unprotected": worst_ratio(rates, self._unprotected.name),
             "ratio_observe": worst_ratio(rates, self._observe.name),
@@ -110,6 +116,8 @@ class Bench:
             "start_to_protected_s": round(started.median, 3),
             "start_again_to_protected_s": round(started_again.median, 3),
             "reload_10k_s": round(reload.median, 3),
+            **crowd,
+            **{name: value for name, value in datagrams.items() if name != "details"},
             "details": {
                 "machine": {
                     "cores": os.cpu_count(),
@@ -121,6 +129,7 @@ class Bench:
                 "rates_enforce": enforce_rates,
                 "refusals": refusals,
                 "gates": gates["details"],
+                "datagrams": datagrams["details"],
                 "first_refusal_s": switch.to_json(3),
                 "kernel_time": costs,
                 "decide": decide,

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from agent.kernel import abi, libbpf
+from agent.kernel.compiler import offset_flags, open_btf
 from agent.kernel.kept import compiled
 from agent.kernel.maps import PolicyMaps
 from agent.kernel.pins import PINNED_MAPS, Pins
 from agent.kernel.programs import Programs
-from agent.kernel.source import bpf_folder, fields_read, joined
+from agent.kernel.source import bpf_folder, joined
 from agent.model import HostFacts, to_address
 from agent.policy.compile import compile_policy
 from agent.policy.document import parse_policy
 from agent.policy.hashing import path_hash
 from agent.policy.ids import Ids
 from tests.bench.policies import CANDIDATES, FIRST_PORT, policy_of_grants
-from tests.bench.repeat import run_repeatedly
 from tests.bench.spread import spread
 from tests.fixtures.leftovers import BPFFS, remove_pins
 from tests.fixtures.names import new_name
@@ -64,7 +64,7 @@ class Judge:
         policy = parse_policy(policy_of_grants(grants, port=port, consumer=consumer))
         address = to_address("10.77.1.1")
         facts = HostFacts(host_netns=NETNS, addresses=(address,), hash_seed=SEED)
-        self._maps.install(compile_policy(policy, facts, Ids()).tables)
+        self._maps.put_in_force(self._maps.prepare(compile_policy(policy, facts, Ids()).tables))
 
     def ns(self, port: int, consumer: Path, *, more: int = 0) -> list[float]:
         """Nanoseconds for one decision, less those of an empty program, in each round. `more`: targets
@@ -77,11 +77,11 @@ class Judge:
         self._question.put(bytes(4), bytes(question))
         rounds = []
         for _ in range(ROUNDS):
-            empty = run_repeatedly(self._empty, REPEAT)
-            run = run_repeatedly(self._decide, REPEAT)
-            if run.answer != LICENSED:
+            _, empty_ns = libbpf.run_program(self._empty, REPEAT)
+            answer, decide_ns = libbpf.run_program(self._decide, REPEAT)
+            if answer != LICENSED:
                 raise RuntimeError("the measured consumer was not licensed")
-            rounds.append(float(run.ns - empty.ns))
+            rounds.append(float(decide_ns - empty_ns))
         return rounds
 
 
@@ -104,7 +104,7 @@ def _judge() -> Iterator[Judge]:
     pins.make_folders()
     try:
         source = joined(bpf_folder()) + "\n" + (Path(__file__).parent / "decide.c").read_text()
-        programs = compiled(source, _offsets(source), bpf_folder(), keep=None)
+        programs = compiled(source, _flags(source), bpf_folder(), keep=None)
         for name in PINNED_MAPS:
             libbpf.pin(os.dup(programs.map_fd(name)), pins.map(name))
         yield Judge(programs, pins)
@@ -112,11 +112,9 @@ def _judge() -> Iterator[Judge]:
         remove_pins(root)
 
 
-def _offsets(source: str) -> list[str]:
-    btf = libbpf.Btf()
+def _flags(source: str) -> list[str]:
+    btf = open_btf()
     try:
-        return [
-            f"-DOFF_{struct}__{field}={btf.offset_of(struct, field)}" for struct, field in fields_read(source)
-        ]
+        return offset_flags(source, btf)
     finally:
         btf.close()

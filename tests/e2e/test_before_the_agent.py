@@ -97,6 +97,13 @@ def test_an_unlicensed_connection_from_before_is_one_violation_event(before: Bef
     assert violation["reason"] == "unlicensed_principal"
 
 
+def test_a_remote_consumer_from_before_counts_as_remote(before: Before) -> None:
+    def by(consumer: str) -> float:
+        return before.agent.total("licet_violations_by_consumer_total", service="local", consumer=consumer)
+
+    assert (by("remote"), by("cron.service"), by("other")) == (1, 1, 0)
+
+
 def test_a_listener_from_before_has_its_owner(before: Before) -> None:
     listener = next(one for one in before.agent.listeners() if one["port"] == 7100)
     assert [owner["pid"] for owner in listener["owners"]] == [before.server]

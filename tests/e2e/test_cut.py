@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,7 @@ from tests.fixtures.waiting import wait_for
 POLICY = """\
 version: 1
 services:
-  db: {product: acme, on_end: cut, ports: [{port: 7331, class: internal}]}
+  db: {product: acme, on_end: cut, ports: [{port: 7331, class: internal}, {port: 7333, class: internal}]}
   api: {product: acme, ports: [{port: 7332, class: internal}]}
 principals:
   both: [{uid: 1001}, {uid: 1002}, {cidr: 10.77.2.0/24}]
@@ -27,6 +28,39 @@ licenses:
 enforcement: {default: enforce}
 """
 FEWER = POLICY.replace("principals: [both]", "principals: [first]")
+
+BUSY = """
+import socket, sys
+listening = socket.create_server(("127.0.0.1", 7333), backlog=0)
+print("ready", flush=True)
+sys.stdin.readline()
+held = [listening.accept() for _ in range(4)]
+print("accepted", flush=True)
+sys.stdin.readline()
+"""
+"""There is room for one connection until it accepts; the SYNs of others are sent again every second."""
+SEVERAL = """
+import errno, socket, sys, time
+several = [socket.socket() for _ in range(4)]
+for one in several:
+    one.setblocking(False)
+    one.connect_ex(("127.0.0.1", 7333))
+def established():
+    return sum(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1 for one in several)
+for _ in range(100):
+    if established():
+        break
+    time.sleep(0.1)
+print(established(), flush=True)
+sys.stdin.readline()
+for one in several:
+    one.setblocking(True)
+    one.settimeout(20)
+    try:
+        print(len(one.recv(1)), flush=True)
+    except OSError as error:
+        print(errno.errorcode[error.errno or 0], flush=True)
+"""
 
 
 @pytest.fixture
@@ -91,3 +125,27 @@ def test_nothing_is_cut_in_observe(shared_lab: Lab, agent: RunningAgent) -> None
     agent.set_policy(FEWER.replace("default: enforce", "db: observe"))
     assert ("db", client.pid) in open_flows(agent)
     assert client.close()["error"] == ""
+
+
+def test_what_was_under_way_is_cut_once_it_is_established(shared_lab: Lab, agent: RunningAgent) -> None:
+    """A SYN that finds no room is sent again, for minutes: what was said when the first one left is old."""
+    lab = shared_lab
+    argv = [processes.PYTHON, "-Ic"]
+    busy = lab.run(lab.host, [*argv, BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert busy.stdin
+    assert busy.stdout
+    assert busy.stdout.readline() == "ready\n"
+    client = lab.run(lab.host, [*argv, SEVERAL], uid=1002, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert client.stdin
+    assert client.stdout
+    assert client.stdout.readline() == "1\n", "the others are under way"
+    agent.set_policy(FEWER)
+    wait_for(lambda: len(agent.flows()) == 3, "the one that is established is cut")
+    for one in (busy, client):
+        assert one.stdin
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    assert [client.stdout.readline() for _ in range(4)] == ["ECONNABORTED\n"] * 4
+    assert agent.flows() == []
+    for one in (busy, client):
+        processes.end(one)

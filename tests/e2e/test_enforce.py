@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.kernel.pins import ABI_VERSION
 from tests.fixtures import processes
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
@@ -38,7 +39,7 @@ def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
 
 def refusing_programs(agent: RunningAgent) -> set[str]:
     """Names of the links that could refuse."""
-    folder = agent.files.pins / "1" / "links"
+    folder = agent.files.pins / str(ABI_VERSION) / "links"
     return {path.name.partition("_")[2] for path in folder.iterdir() if path.name.startswith("refuse_")}
 
 

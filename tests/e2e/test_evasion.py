@@ -1,6 +1,6 @@
 """Ways around a licence check, each tried by the user who could: refused in enforce, reported in observe.
 
-docs/evasion.md lists them all, and those that are not covered."""
+docs/enforcement.md lists them all, and those that are not covered."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel import abi
-from agent.kernel.maps import Counters
-from agent.kernel.pins import Pins
 from tests.fixtures import namespaces, processes
 from tests.fixtures.clients import Client, dial
+from tests.fixtures.full_flows import full_of_flows
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections
@@ -157,15 +155,7 @@ def test_the_licensed_are_not_hurt_by_any_of_it(
 
 def test_a_full_flow_table_opens_no_gap(shared_lab: Lab, enforcing: tuple[RunningAgent, Client]) -> None:
     agent, _ = enforcing
-    flows = Counters(Pins(agent.files.pins)).flows
-    filler = [abi.U64.pack(1 << 62 | number) for number in range(flows.max_entries)]
-    row = bytes(abi.Flow())
-    try:
-        for key in filler:
-            try:
-                flows.put(key, row)
-            except OSError:
-                break  # full
+    with full_of_flows(agent):
         before = connections(agent, "db")
         assert WAYS["plain"](shared_lab) == "EPERM"
         for address in ("127.0.0.1", "10.77.1.1"):
@@ -177,6 +167,3 @@ def test_a_full_flow_table_opens_no_gap(shared_lab: Lab, enforcing: tuple[Runnin
             ("loopback", "denied"): 1,
             ("loopback", "allowed"): 2,
         }
-    finally:
-        for key in filler:
-            flows.remove(key)

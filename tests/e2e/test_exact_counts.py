@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures.lab import Lab, load_program
+from tests.fixtures.names import new_name
+from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import all_closed, connections, matching, told, violations
 from tests.fixtures.waiting import wait_for
@@ -102,28 +104,55 @@ def test_events_and_summaries_add_up_to_the_attempts(shared_lab: Lab, agent: Run
         assert told_of() == count
 
 
+class Going:
+    """Connections, a thousand at a time, until told to end: a daemon may be away for as long as it takes."""
+
+    def __init__(self, lab: Lab, place: Namespace, program: str, address: str, port: int, rate: int) -> None:
+        self._flag = lab.directory / f"{new_name()}-goes"
+        self._flag.touch()
+        argv = [lab.executable(program), address, str(port), "--connections", "1000", "--clients", "16"]
+        argv += ["--rate", str(rate), *(["--sources", "16"] if address == "127.0.0.1" else [])]
+        loop = 'flag=$1; shift; while [ -e "$flag" ]; do "$@"; done'
+        self._process = lab.run(place, ["sh", "-c", loop, "sh", self._flag, *argv], uid=1001)
+
+    def end(self) -> int:
+        """How many there were; all went through."""
+        self._flag.unlink()
+        out, err = self._process.communicate(timeout=120)
+        said = [json.loads(line) for line in out.splitlines()]
+        assert all(one["errors"] == {} and one["ok"] == one["attempts"] for one in said), (said, err)
+        return sum(one["ok"] for one in said)
+
+
+def kill_and_start(agent: RunningAgent, service: str) -> None:
+    """In the middle: connections are made before, meanwhile and after."""
+    before = connections(agent, service)
+    wait_for(lambda: connections(agent, service) != before, "connections are under way")
+    agent.kill9()
+    agent.start()
+    after = connections(agent, service)
+    wait_for(lambda: connections(agent, service) != after, "they still are")
+
+
 def test_a_daemon_killed_in_the_middle_loses_no_attempt(shared_lab: Lab, agent: RunningAgent) -> None:
     lab = shared_lab
     server = lab.serve(lab.host, "127.0.0.1", CRASHING, program=lab.executable("opt/server"), workers=WORKERS)
-    before = agent.total("licet_connections_total")
-    licensed = start_load(lab, "opt/licensed", CRASHING, 90_000)
-    stranger = start_load(lab, "opt/stranger", CRASHING, 10_000)
-    wait_for(lambda: agent.total("licet_connections_total") > before + 1_000, "connections are under way")
-    agent.kill9()
-    agent.start()
-    assert licensed.poll() is None, "the load ended before the daemon was back"
-    all_went_through(stranger, 10_000)
-    all_went_through(licensed, 90_000)
+    loads = [
+        Going(lab, lab.host, program, "127.0.0.1", CRASHING, rate)
+        for program, rate in (("opt/licensed", 7_500), ("opt/stranger", 800))
+    ]
+    kill_and_start(agent, "crashing")
+    licensed, stranger = (load.end() for load in loads)
 
     assert connections(agent, "crashing") == {
-        ("loopback", "allowed"): 90_000,
-        ("loopback", "denied"): 10_000,
+        ("loopback", "allowed"): licensed,
+        ("loopback", "denied"): stranger,
     }
-    assert violations(agent, "crashing") == {"unlicensed_principal": 10_000}
-    assert all_closed(agent, "crashing") == 100_000
+    assert violations(agent, "crashing") == {"unlicensed_principal": stranger}
+    assert all_closed(agent, "crashing") == licensed + stranger
     by_worker = flows_by_pid(agent, "crashing")
     assert set(by_worker) == children(server)
-    assert sum(by_worker.values()) == 100_000
+    assert sum(by_worker.values()) == licensed + stranger
 
 
 def test_a_daemon_killed_in_the_middle_counts_nothing_twice_across_namespaces(
@@ -132,22 +161,17 @@ def test_a_daemon_killed_in_the_middle_counts_nothing_twice_across_namespaces(
     """Their two ends close at different moments: a look at the sockets then sees one end only."""
     lab = shared_lab
     lab.serve(lab.host, lab.host.v4, 6800, program=lab.executable("opt/server"), workers=WORKERS)
-    argv = [lab.executable("opt/stranger"), lab.host.v4, "6800", "--connections", "10000", "--clients", "16"]
-    argv += ["--rate", "1500"]  # for longer than two starts take
-    loads = [lab.run(place, argv) for place in (lab.container, lab.remote)]
+    loads = [
+        Going(lab, place, "opt/stranger", lab.host.v4, 6800, 800) for place in (lab.container, lab.remote)
+    ]
     for _ in range(2):
-        before = connections(agent, "crossing")
-        wait_for(lambda before=before: connections(agent, "crossing") != before, "connections are under way")
-        agent.kill9()
-        agent.start()
-    assert all(load.poll() is None for load in loads), "the load ended before the daemon was back"
-    for load in loads:
-        all_went_through(load, 10_000)
+        kill_and_start(agent, "crossing")
+    container, remote = (load.end() for load in loads)
     assert connections(agent, "crossing") == {
-        ("container", "denied"): 10_000,
-        ("remote", "denied"): 10_000,
+        ("container", "denied"): container,
+        ("remote", "denied"): remote,
     }
-    assert all_closed(agent, "crossing") == 20_000
+    assert all_closed(agent, "crossing") == container + remote
 
 
 def test_nothing_was_lost_and_nothing_had_to_be_reconciled(agent: RunningAgent) -> None:

@@ -74,6 +74,7 @@ def test_status_has_its_keys(shared_lab: Lab, agent: RunningAgent) -> None:
     assert all({"hook", "rung", "attached_to", "note"} == set(hook) for hook in status["hooks"])
     assert status["policy"]["files"] == [str(agent.files.policy)]
     assert status["not_covered"]
+    assert status["maps"]["flows"]["entries"] == 1, "rows that each loading makes are no flows"
     assert 0 < status["memory_mb"] < 70  # a leak shows; the budget is held by make bench
 
 

@@ -173,3 +173,16 @@ def test_a_listener_that_is_gone_is_counted_no_more(shared_lab: Lab, agent: Runn
     wait_for(lambda: count(agent, "declared", "db") == 1, "it is counted")
     processes.end(server)
     wait_for(lambda: count(agent, "declared", "db") == 0, "it is not counted any more")
+
+
+def test_a_declared_port_that_nobody_listens_on_is_told(shared_lab: Lab, agent: RunningAgent) -> None:
+    def unserved() -> list[str]:
+        return [one["service"] for one in agent.status()["unserved"]]
+
+    wait_for(lambda: "cache" in unserved(), "nobody serves it")
+    assert agent.total("licet_unserved_ports", service="cache", port_class="internal") == 1
+    assert "nobody listens on 7603/tcp of cache/internal" in agent.licet("status").stdout
+    server = serve(shared_lab, "127.0.0.1", 7603)
+    wait_for(lambda: "cache" not in unserved(), "somebody serves it")
+    assert agent.total("licet_unserved_ports", service="cache") == 0
+    processes.end(server)

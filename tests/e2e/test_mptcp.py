@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures import namespaces, processes
 from tests.fixtures.lab import Lab
+from tests.fixtures.namespaces import Namespace
 from tests.fixtures.saying import all_closed, connections
+from tests.fixtures.users_network import joined_to_host, users_network
 from tests.fixtures.waiting import wait_for
 
-PORT, LICENSED, UNLICENSED = 7391, 1001, 1002
+PORT, ANNOUNCED, LICENSED, UNLICENSED = 7391, 7393, 1001, 1002
 SECOND = "10.77.1.77"
 POLICY = """\
 version: 1
 services:
-  db: {product: acme, ports: [{port: 7391, class: internal}]}
+  db: {product: acme, ports: [{port: 7391, class: internal}, {port: 7393, class: internal}]}
 principals:
   licensed: [{uid: 1001}]
 licenses:
@@ -95,6 +99,66 @@ def test_they_go_where_the_first_may_go_and_are_no_attempts(shared_lab: Lab, int
         client.communicate("\n")
         assert connections(agent, "db") == {("container", "allowed"): 1, ("container", "denied"): 1}
         assert all_closed(agent, "db") == 1
+
+
+ELSEWHERE = SERVER.replace("7391", "7392")
+
+
+@pytest.fixture(params=["of root's runtime", "of a user's own"])
+def network(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """From where further subflows go to the service's port, which the host announces: to an address that no
+    server listens at otherwise."""
+    lab = shared_lab
+    inside = ("-n", lab.host.name, "mptcp")
+    with ExitStack() as stack:
+        if request.param == "of root's runtime":
+            place, announced = lab.container, lab.host.v4
+        else:
+            place, announced = stack.enter_context(users_network(lab, LICENSED)), "10.77.4.1"
+            stack.enter_context(joined_to_host(lab, place))
+        for each in (place, lab.host):
+            namespaces.ip("-n", each.name, "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2")
+        namespaces.ip(*inside, "endpoint", "add", announced, "port", str(ANNOUNCED), "signal")
+        stack.callback(namespaces.ip, *inside, "endpoint", "flush")
+        server = lab.run(lab.host, [processes.PYTHON, "-Ic", ELSEWHERE])
+        stack.callback(processes.end, server)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield place
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_a_further_subflow_of_what_is_no_attempt_is_none_either(
+    shared_lab: Lab, network: Namespace, mode: str
+) -> None:
+    """Its first one went to a port of no service; nobody has asked the kernel for that one's cookie."""
+    lab, address = shared_lab, "10.77.1.1" if network == shared_lab.container else "10.77.4.1"
+    client = CLIENT.replace('"10.77.1.1", 7391', f'"{address}", 7392')
+    with lab.agent(POLICY.replace("MODE", mode)) as agent:
+        agent.wait_until_it_stands_by()
+        running = lab.run(network, [processes.PYTHON, "-Ic", client], uid=UNLICENSED, stdin=subprocess.PIPE)
+        assert running.stdout is not None
+        assert running.stdout.readline() == "open\n"
+        if mode == "observe":
+            wait_for(lambda: joined(network), "a further subflow to the service's port")
+        time.sleep(0.5)  # what is not to come
+        running.communicate("\n")
+        of_process = {key: count for key, count in connections(agent, "db").items() if key[0] != "remote"}
+        assert of_process == {}
+        if mode == "observe":
+            assert connections(agent, "db") == {}
+
+
+def joined(place: Namespace) -> bool:
+    """Is there an established subflow to the service's port?"""
+    with namespaces.entered(place):
+        found = subprocess.run(
+            ["ss", "-Htn", "state", "established", f"dport = :{ANNOUNCED}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return bool(found.stdout.strip())
 
 
 @pytest.mark.usefixtures("two_addresses")

@@ -147,23 +147,31 @@ def test_a_selector_takes_whom_it_names_and_nobody_else(
     assert decision(shared_lab, agent, case) == ("allowed" if case.allowed else "denied")
 
 
-GLOBS = [
+STARRED = [
     Case("exe-glob", True, "a match", program="glob/tooth"),
     Case("exe-glob", False, "no match", program="glob/other"),
+]
+GLOBS = [
     Case("exe-tree", True, "a file far below", program="tree/a/b/tool"),
     Case("exe-tree", False, "a file beside", program="treehouse/tool"),
 ]
 
 
+@pytest.mark.parametrize("case", STARRED, ids=lambda case: f"{case.selector}: {case.who}")
+def test_a_name_that_a_glob_with_one_star_has_not_met_is_judged_at_once(
+    shared_lab: Lab, agent: RunningAgent, case: Case
+) -> None:
+    shared_lab.executable(case.program)
+    assert decision(shared_lab, agent, case) == ("allowed" if case.allowed else "denied")
+
+
 @pytest.mark.parametrize("case", GLOBS, ids=lambda case: f"{case.selector}: {case.who}")
-def test_a_name_that_a_glob_has_not_met_is_unresolved_and_then_what_it_is(
+def test_a_name_that_a_glob_has_not_met_is_soon_what_it_is(
     shared_lab: Lab, agent: RunningAgent, case: Case
 ) -> None:
     lab = shared_lab
     exe = lab.executable(case.program)
-    assert decision(lab, agent, case) == "allowed"
     of_it = {"service": case.selector, "consumer.exe": str(exe)}
-    told(agent, of_it | {"type": "use", "decision": "allowed", "reason": "unresolved"})
     port = port_of(case.selector)
     settled = {True: {"type": "use", "reason": "licensed"}, False: {"type": "violation"}}[case.allowed]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import all_closed, connections, matching, violations
+from tests.fixtures.saying import all_closed, connections, matching, told, violations
 from tests.fixtures.waiting import wait_for
 
 POLICY = """\
@@ -163,3 +165,21 @@ def test_20_reloads_under_20000_attempts_each_judged_by_one_of_the_two(
     assert sum(counted.values()) == 20_000
     assert violations(agent, "busy") == {"unlicensed_principal": counted["loopback", "denied"]}
     assert all_closed(agent, "busy") == 20_000
+
+
+def test_each_event_and_a_metric_say_which_files_are_in_force(shared_lab: Lab, agent: RunningAgent) -> None:
+    """By a hash that anybody can make of the files."""
+    agent.set_policy(policy(1002, "hashed"))
+    more_in_policy_d(agent, "second")
+    parts = sorted((agent.files.directory / "policy.d").iterdir())
+    cat = subprocess.run(["cat", agent.files.policy, *parts], capture_output=True, check=True)
+    wanted = hashlib.sha256(cat.stdout).hexdigest()
+    assert agent.total("licet_policy_info", sha256=wanted) == 1
+    assert agent.total("licet_policy_info") == 1
+    status = agent.status()["policy"]
+    assert status["sha256"] == wanted
+    assert status["loaded_at"].endswith("Z")
+    shared_lab.load(shared_lab.host, "127.0.0.1", PORT, uid=1003)
+    event = told(agent, {"type": "violation", "service": "hashed", "consumer.uid": 1003})
+    assert event["policy"] == {"generation": status["generation"], "sha256": wanted}
+    assert (event["schema"], event["severity"], event["host"]) == (1, "warning", os.uname().nodename)

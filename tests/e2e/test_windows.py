@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from agent.model import show_time
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import connections, told, violations
+from tests.fixtures.saying import connections, matching, told, violations
 from tests.fixtures.waiting import wait_for
 
 SOON_S = 4.0
@@ -112,3 +113,35 @@ def test_a_license_that_has_not_begun_denies_and_says_so(agent: RunningAgent) ->
     event = told(agent, {"service": "future", "type": "violation"})
     assert (event["reason"], event["license"]) == ("not_yet_valid", "future")
     assert agent.total("licet_license_valid", license="future") == 0
+
+
+def test_what_expires_and_ends_is_told_though_nobody_connects(agent: RunningAgent) -> None:
+    soon = datetime.fromtimestamp(time.time() + SOON_S, UTC)
+    agent.set_policy(policy(soon.timestamp()))
+    at = {"type": "license", "expires_at": show_time(soon)}
+    ended = told(agent, {**at, "license": "lasting", "validity": "expired"})
+    assert (ended["severity"], ended["terminates_at"]) == ("warning", show_time(soon))
+    assert datetime.fromisoformat(ended["time"]) >= soon
+    assert ended["message"] == f"license 'lasting' ended at {show_time(soon)}: it licenses nobody"
+    assert told(agent, {**at, "license": "grace", "validity": "grace"})["severity"] == "warning"
+    told(agent, {**at, "license": "entitled", "entitlement": "use", "validity": "expired"})
+    assert not matching(agent, {"type": "license", "license": "future"})
+    said = [
+        f"license 'lasting' ended at {show_time(soon)}: it licenses nobody",
+        f"license 'grace' expired at {show_time(soon)}: grace until 2099-01-01T00:00:00Z",
+        f"license 'entitled', entitlement 'use' ended at {show_time(soon)}: it licenses nobody",
+    ]
+    warned = "\n".join(agent.control("GET", "/v1/status")["policy"]["warnings"])
+    checked = agent.licet("policy", "check").stdout
+    assert [line for line in said if line not in warned or line not in checked] == []
+    licenses = {one["id"]: one for one in agent.control("GET", "/v1/policy")["licenses"]}
+    assert {name: one["validity"] for name, one in licenses.items()} == {
+        "lasting": "expired",
+        "grace": "grace",
+        "entitled": "valid",
+        "future": "not_yet_valid",
+    }
+    renewed = datetime.fromtimestamp(time.time() + 3600, UTC)
+    agent.set_policy(policy(renewed.timestamp()))
+    now = {"type": "license", "license": "lasting", "expires_at": show_time(renewed)}
+    assert told(agent, now)["severity"] == "info"

@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 USER = "--property=User=daemon"
 
 
-def run(*argv: str | Path, check: bool = True, timeout_s: float = 300) -> str:
+def run(*argv: str | Path, check: bool = True, timeout_s: float = 900) -> str:
     """What it printed. Raises RuntimeError with all it said."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout_s)
     if check and done.returncode != 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +67,66 @@ def test_units_are_judged_named_and_refused(enforcing: None) -> None:
     # this kernel's sockops programs know no process
     assert CHANGED_ON_ITS_WAY[0] in [one["what"] for one in status["not_covered"]]
     assert machine.complaints() == []
+
+
+def test_its_unit_allows_more_than_it_takes(enforcing: None) -> None:
+    """The loader's memory and the kernel's tables are charged to it."""
+    group = Path("/sys/fs/cgroup") / machine.unit("ControlGroup").lstrip("/")
+    allowed = int(machine.unit("MemoryMax"))
+    assert allowed == 1 << 30
+    assert int((group / "memory.peak").read_text()) < allowed / 2
+    assert 0 < int(machine.unit("TasksCurrent")) < int(machine.unit("TasksMax")) / 2
+
+
+SOCKET_PORT = 7323
+SOCKETS = Path("/etc/systemd/system")
+
+
+def test_a_socket_unit_is_its_services(enforcing: None) -> None:
+    """pid 1 binds and listens; with filters of its own, the unit has a child of pid 1 do it."""
+    policy = machine.POLICY.replace(
+        "\nprincipals:",
+        "\n  mail: {product: acme, owner: [{unit: mail.service}], "
+        f"ports: [{{port: {SOCKET_PORT}, class: internal}}]}}\nprincipals:",
+    )
+    Path("/etc/licet/policy.yaml").write_text(policy)
+    machine.run("systemctl", "reload", "licet")
+    wait_for(lambda: machine.licet("status")["policy"]["targets"] == 2, "the policy is in force")
+    serve = f"ExecStart={sys.executable} -c 'import socket; socket.socket(fileno=3).accept()'"
+    (SOCKETS / "mail.service").write_text(f"[Service]\n{serve}\n")
+    try:
+        for option in ("", "IPAddressAllow=any\nIPAddressDeny=192.0.2.0/24\n"):
+            (SOCKETS / "mail.socket").write_text(f"[Socket]\nListenStream=127.0.0.1:{SOCKET_PORT}\n{option}")
+            machine.run("systemctl", "daemon-reload")
+            machine.run("systemctl", "restart", "mail.socket")
+            machine.run("systemctl", "is-active", "mail.socket")
+            wait_for(
+                lambda: (
+                    [one["states"] for one in machine.licet("listeners") if one["port"] == SOCKET_PORT]
+                    == [["declared"]]
+                ),
+                "it is declared before the first activation, once it is known who holds it",
+            )
+            machine.run("systemctl", "start", "mail.service")
+            machine.run("systemctl", "stop", "mail.socket", "mail.service")
+        bind = f"import socket; socket.socket().bind(('127.0.0.1', {SOCKET_PORT}))"
+        said = machine.run(
+            "systemd-run", "--wait", "--pipe", "--collect", sys.executable, "-c", bind, check=False
+        )
+        told = [one for one in machine.events() if one["type"] == "listener"]
+        assert said == ""
+        assert [(one["service"], one["enforced"]) for one in told if one["service"] == "mail"] == [
+            ("mail", True)
+        ]
+        assert machine.complaints() == []
+    finally:
+        machine.run("systemctl", "stop", "mail.socket", "mail.service", check=False)
+        for file in SOCKETS.glob("mail.*"):
+            file.unlink()
+        machine.run("systemctl", "daemon-reload")
+        Path("/etc/licet/policy.yaml").write_text(machine.POLICY)
+        machine.run("systemctl", "reload", "licet")
+        wait_for(lambda: machine.licet("status")["policy"]["targets"] == 1, "the policy is in force again")
 
 
 def test_a_namespace_that_appears_gets_its_gates(enforcing: None) -> None:

@@ -29,7 +29,7 @@ from tests.packaging.chart import Object, container_of, one, pod_of, render
 
 POD, NEXT_POD = "licet-x7f2c", "licet-q9d4m"
 DOCKER = "/var/lib/docker/containers"
-CAPABILITIES = {"DAC_READ_SEARCH": 2, "NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
+CAPABILITIES = {"DAC_READ_SEARCH": 2, "NET_BROADCAST": 11, "NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
 """linux/capability.h"""
 SIBLINGS = {"web-1": "a" * 64, "intruder": "b" * 64}
 SERVICES = """\

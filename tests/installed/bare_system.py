@@ -1,6 +1,6 @@
 """A system with nothing but what the package depends on: files of its own, a bpffs of its own, no init.
 
-The tree is made once by debootstrap and never written to: each test sees it below an overlay. Pins live in
+The tree is made once by mmdebstrap and never written to: each test sees it below an overlay. Pins live in
 a bpffs of the test's own mount namespace, so that default paths can be used and nothing outlives it."""
 
 from __future__ import annotations
@@ -37,25 +37,22 @@ exec sleep infinity
 
 
 def bare_tree() -> Path:
-    """Made by debootstrap (about a minute) unless it is there. Raises RuntimeError."""
+    """Made by mmdebstrap (some 30 s) unless it is there. Raises RuntimeError."""
     suite = SUITES[tested_release()]
-    asked = ["--variant=minbase", f"--include={','.join(INSIDE)}", suite]
+    asked = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(INSIDE)}", suite]
     tree = ROOT / "build" / f"bare-{hashlib.sha256(' '.join(asked).encode()).hexdigest()[:12]}"
     if not tree.exists():
         fresh = tree.with_suffix(".new")
         shutil.rmtree(fresh, ignore_errors=True)
-        done = subprocess.run(
-            ["debootstrap", *asked, fresh, *_mirror(suite)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*asked, fresh, *_mirror(suite)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"debootstrap: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        shutil.rmtree(fresh / "var" / "cache" / "apt" / "archives")
+            raise RuntimeError(f"mmdebstrap: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         fresh.rename(tree)
     return tree
 
 
 def _mirror(suite: str) -> list[str]:
-    """The one that this host's apt uses for the suite; none: debootstrap has a default."""
+    """The one that this host's apt uses for the suite; none: mmdebstrap has a default."""
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"],
         capture_output=True,
@@ -172,7 +169,7 @@ class BareSystem:
                     raise RuntimeError(f"the agent ended before {field}: {self.log()}") from None
                 return False
 
-        wait_for(told, f"the agent says {field}", timeout_s=30)
+        wait_for(told, f"the agent says {field}", timeout_s=90)  # all is compiled before
 
     def stop_agent(self) -> int:
         assert self._agent is not None

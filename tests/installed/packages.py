@@ -21,7 +21,7 @@ _SOURCES = ("agent", "bpf", "packaging", "pyproject.toml", "CHANGELOG.md")
 
 
 SUITES = {"debian12": "bookworm", "debian13": "trixie"}
-"""Releases that debootstrap makes a bare system of here, by their name in packaging/releases.txt."""
+"""Releases that mmdebstrap makes a bare system of here, by their name in packaging/releases.txt."""
 
 
 def tested_release() -> str:

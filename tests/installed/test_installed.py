@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from agent import __version__
+from agent.kernel import mover
 from tests.fixtures import processes
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.metrics_text import total
@@ -27,8 +28,8 @@ from tests.installed.packages import NEXT_VERSION
 
 LICENSED, UNLICENSED = 1001, 1002
 PORT = 7321
-A_SECOND = 500
-"""Connections."""
+A_SECOND = 200
+"""Connections: a port rests for a minute, and none runs out of them, however long it takes."""
 PINS = "/sys/fs/bpf/licet"
 GATES = ["connect", "bind", "socket", "tc"]
 POLICY = f"""\
@@ -168,7 +169,8 @@ def test_an_upgrade_under_traffic_lets_nothing_through_and_counts_on(
     assert enforcing.run("licet", "version").stdout.strip() == NEXT_VERSION
     old = still_there(before[0], set())
     assert old == [], "programs of the version before are still in the kernel"
-    assert pinned(enforcing.path(PINS))[1] == before[1], "maps were not taken over"
+    kept = pinned(enforcing.path(PINS))[1] & before[1]
+    assert len(kept) == len(before[1]) - len(mover.ALWAYS_NEW), "maps were not taken over"
 
 
 def test_removal_while_it_enforces_lets_go_and_purge_leaves_nothing(lab: Lab, enforcing: BareSystem) -> None:

@@ -42,7 +42,7 @@ DESTINATIONS = [
     Destination(protocol, to_address(address), port, policies.HOST)
     for protocol in Protocol
     for address in policies.ADDRESSES
-    for port in policies.PORTS
+    for port in policies.CONNECTED
 ]
 
 
@@ -76,7 +76,7 @@ def documents_about_who(draw: st.DrawFn, selectors: st.SearchStrategy[dict[str, 
             "db": {
                 "product": "red",
                 "at": "host",
-                "on_unresolved": draw(st.sampled_from(["allow", "deny"])),
+                **draw(st.sampled_from([{}, {"on_unresolved": "allow"}, {"on_unresolved": "deny"}])),
                 "ports": [
                     {"port": port, "class": port_class}
                     for port, port_class in zip(policies.PORTS, policies.CLASSES, strict=True)
@@ -88,6 +88,7 @@ def documents_about_who(draw: st.DrawFn, selectors: st.SearchStrategy[dict[str, 
             {"id": "l", "product": "red", "entitlements": [{"id": "e", "principals": licensed}]},
         ],
         "restrictions": [{"exclude": name, "target": "db"} for name in excluded],
+        "enforcement": {"default": draw(st.sampled_from(["observe", "enforce"]))},
     }
 
 
@@ -96,7 +97,7 @@ def cases(draw: st.DrawFn) -> Case:
     """Most attempts go to what the policy declares, so that there is something to decide."""
     by_name = st.fixed_dictionaries({"exe": policies.some(policies.PATTERNS)})
     about_who = documents_about_who(st.one_of(by_name, policies.selectors()))
-    document = draw(st.one_of(policies.documents(), about_who))
+    document = draw(st.one_of(policies.documents(), about_who, policies.exclusions()))
     facts = draw(policies.host_facts())
     policy = parse_policy(yaml.safe_dump(document))
     declared = [each for each in DESTINATIONS if naive.find_target(policy, facts, each)]
@@ -130,8 +131,9 @@ class Translation:
         """The cgroups of these facts are there when this returns, and no others. It is now half past `hour`,
         counted from policies.BOOTED."""
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        delegated = frozenset(map(self.path, facts.delegated))
         existing = self._world.only_cgroups(
-            map(self.path, facts.cgroups), known=map(self.path, KNOWN_CGROUPS)
+            map(self.path, facts.cgroups), map(self.path, KNOWN_CGROUPS), delegated
         )
         return replace(
             facts,
@@ -141,6 +143,7 @@ class Translation:
                 for each in facts.namespaces
             ),
             cgroups=existing,
+            delegated=delegated,
             containers={self.path(path): container for path, container in facts.containers.items()},
             boot_offset_ns=facts.boot_offset_ns + hour * policies.HOUR_NS + HALF_AN_HOUR_NS - now_ns,
             hash_seed=self._world.seed,

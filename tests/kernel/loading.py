@@ -6,7 +6,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,8 @@ class Loading:
 
     def outbound(self) -> int:
         """Unprotected connections counted so far."""
-        return Counters(self.pins).unprotected()["outbound"]
+        with closing(Counters(self.pins)) as counters:
+            return counters.unprotected()["outbound"]
 
     def links(self) -> dict[str, tuple[int, int]]:
         """(link id, program id) of every pinned link."""
@@ -107,6 +108,24 @@ def _map_id(path: Path) -> int:
         return int(libbpf.map_info(fd).id)
     finally:
         os.close(fd)
+
+
+def map_of_program(pins: Pins, program: str, name: str) -> libbpf.Map:
+    """One that is not pinned, by the first 15 bytes of its name."""
+    fd, info, numbers = libbpf.open_pin(pins.program(program)), libbpf.ProgramInfo(), (ctypes.c_uint32 * 64)()
+    info.nr_map_ids, info.map_ids = len(numbers), ctypes.addressof(numbers)
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    asked = ctypes.CDLL("libbpf.so.1", use_errno=True).bpf_obj_get_info_by_fd
+    failed = asked(fd, ctypes.byref(info), ctypes.byref(size))
+    os.close(fd)
+    if failed:
+        raise OSError(ctypes.get_errno(), f"maps of {program}")
+    for number in numbers[: info.nr_map_ids]:
+        found = map_by_id(number)
+        if libbpf.map_info(found).name == name.encode():
+            return libbpf.Map.from_fd(found, name)
+        os.close(found)
+    raise LookupError(f"{program} has no map {name}")
 
 
 def map_by_id(number: int) -> int:

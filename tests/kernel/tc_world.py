@@ -98,11 +98,11 @@ class TcWorld:
         load(settings, cgroups.directory(self.lab.scope))
         self.pins = Pins(root)
         self.host = namespace(self.lab.host)
-        self.maps = PolicyMaps(self.pins)
+        self.maps = self._cleanup.enter_context(closing(PolicyMaps(self.pins)))
         self.maps.tune(host_netns=self.host.cookie, edges=False, flow_events=False)
         self.maps.set_gates(["tc"])
-        self.counters = Counters(self.pins)
-        self._refused = self.pins.open_map("refused")
+        self.counters = self._cleanup.enter_context(closing(Counters(self.pins)))
+        self._refused = self._cleanup.enter_context(closing(self.pins.open_map("refused")))
         self.ids = Ids()
         self.program = self._compile()
         self._cleanup.callback(os.close, self.program)
@@ -110,12 +110,13 @@ class TcWorld:
     def _compile(self) -> int:
         source = joined(bpf_folder(), (*HEADERS, *GATES))
         with closing(open_btf()) as btf:
-            programs = compiled(source, offset_flags(source, btf), bpf_folder(), KEPT)
-        assert programs.take_over_maps(self.pins) == []
-        return programs.load("refuse_packet", SCHED_CLS)
+            made = compiled(source, offset_flags(source, btf), bpf_folder(), KEPT)
+        with closing(made) as programs:
+            assert programs.take_over_maps(self.pins) == []
+            return programs.load("refuse_packet", SCHED_CLS)
 
     def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = open_in) -> TcGate:
-        numbers = self.pins.open_map("tc_netns")
+        numbers = self._cleanup.enter_context(closing(self.pins.open_map("tc_netns")))
         made = (self.program, numbers, self.filter_name, interfaces)
         return TcGate(*made, run_in, LinkWatch, libbpf.tcx_programs)
 
@@ -150,7 +151,9 @@ class TcWorld:
         )
         assert lab.v4 in addresses
         policy = parse_policy(POLICY.replace("MODE", mode))
-        self.maps.install(compile_policy(policy, facts, self.ids).tables)
+        prepared = self.maps.prepare(compile_policy(policy, facts, self.ids).tables)
+        prepared.members.close()
+        self.maps.put_in_force(prepared)
 
     def refused(self) -> int:
         """By the packet gate, of all targets."""

@@ -17,8 +17,8 @@ from agent.policy.compile import compile_policy
 from agent.policy.document import parse_policy
 from agent.policy.evaluate import evaluate
 from agent.policy.ids import Ids
-from tests.fixtures import naive, policies
-from tests.kernel.decision_cases import KNOWN_CGROUPS, Case, Translation, cases, named
+from tests.fixtures import cgroups, naive, policies
+from tests.kernel.decision_cases import Case, Translation, cases, named
 from tests.kernel.decision_world import Judged, Seen, World, client_of
 
 pytestmark = pytest.mark.root
@@ -57,8 +57,12 @@ def test_the_kernel_decides_what_the_tables_and_the_policy_say(world: World, cas
     tables = compile_policy(policy, facts, ids).tables
     world.install(tables)
     # these are made under the policy in force: it takes in those that it names
-    made = world.only_cgroups(map(to.path, KNOWN_CGROUPS), known=())
-    world.settle(made, tables)
+    entered = {path for attempt in case.attempts for path in to.consumer(attempt.consumer).cgroups}
+    for path in sorted(entered, key=len):
+        there = cgroups.directory(path).exists()
+        number = world.make(path, facts.delegated)
+        if not there:
+            world.settle(path, number, tables)
     for attempt in case.attempts:
         consumer = to.consumer(attempt.consumer)
         destination = replace(attempt.destination, netns=consumer.netns)

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
+import select
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
+from agent.daemon.listener_rows import ListenerRows
 from agent.kernel import abi, libbpf
 from agent.kernel.libbpf import Map
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.model import Decision, Origin, PortClass, Protocol, Reason, Target, Verdict, to_network
-from agent.policy.tables import Dimension, SetId, Tables, TargetKey, TargetRow, empty_tables
+from agent.policy.tables import (
+    Dimension,
+    Numbered,
+    SetId,
+    Tables,
+    TargetKey,
+    TargetRow,
+    Unresolved,
+    empty_tables,
+)
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in, map_by_id
 
@@ -31,19 +46,20 @@ def loading() -> Iterator[Loading]:
 
 
 @pytest.fixture
-def maps(loading: Loading) -> PolicyMaps:
-    return PolicyMaps(loading.pins)
+def maps(loading: Loading) -> Iterator[PolicyMaps]:
+    with closing(PolicyMaps(loading.pins)) as opened:
+        yield opened
 
 
 @pytest.fixture
-def counters(loading: Loading) -> Counters:
-    counters = Counters(loading.pins)
+def counters(loading: Loading) -> Iterator[Counters]:
     for name in ("counts", "flows"):
         opened = loading.pins.open_map(name)
         for key in list(opened):
             opened.remove(key)
         opened.close()
-    return counters
+    with closing(Counters(loading.pins)) as counters:
+        yield counters
 
 
 def tables_of(*ports: int) -> Tables:
@@ -51,7 +67,7 @@ def tables_of(*ports: int) -> Tables:
         id=1,
         target=Target("db", PortClass.INTERNAL),
         mode="observe",  # type: ignore[arg-type]
-        unresolved_allowed=True,
+        unresolved=Unresolved.ALLOW,
         clock_synced=True,
         drops=False,
         excluded=SetId.EMPTY,
@@ -61,9 +77,16 @@ def tables_of(*ports: int) -> Tables:
     anywhere = to_network("10.0.0.0/8")
     return dataclasses.replace(
         empty_tables(),
-        targets={TargetKey(0, Protocol.TCP, port, anywhere): 1 for port in ports},
+        targets={TargetKey(0, Protocol.TCP, number, anywhere): 1 for number, _ in enumerate(ports, 1)},
+        numbers=tuple(Numbered(port, port, number) for number, port in enumerate(ports, 1)),
         rows={1: row},
     )
+
+
+def install(maps: PolicyMaps, tables: Tables) -> int:
+    fresh = maps.prepare(tables)
+    fresh.members.close()
+    return maps.put_in_force(fresh)
 
 
 def in_force(loading: Loading, name: str) -> int:
@@ -92,9 +115,9 @@ def declared_ports(loading: Loading) -> set[int]:
 def test_a_generation_takes_the_other_slot_and_the_last_one_stays_whole(
     loading: Loading, maps: PolicyMaps
 ) -> None:
-    first = maps.install(tables_of(5432))
+    first = install(maps, tables_of(5432))
     before = in_force(loading, "targets")
-    second = maps.install(tables_of(6379))
+    second = install(maps, tables_of(6379))
     assert second == first + 1 == maps.generation
     assert in_force(loading, "targets") != before
     other_slot = abi.U32.unpack(_read(loading, "targets", first & 1))[0]
@@ -102,44 +125,89 @@ def test_a_generation_takes_the_other_slot_and_the_last_one_stays_whole(
 
 
 def test_another_daemon_counts_generations_on(loading: Loading, maps: PolicyMaps) -> None:
-    generation = maps.install(tables_of(1))
-    assert PolicyMaps(loading.pins).generation == generation
-    assert PolicyMaps(loading.pins).install(tables_of(2)) == generation + 1
+    generation = install(maps, tables_of(1))
+    with closing(PolicyMaps(loading.pins)) as again:
+        assert again.generation == generation
+        assert install(again, tables_of(2)) == generation + 1
 
 
 def test_only_the_ports_of_the_generation_in_force_are_declared(loading: Loading, maps: PolicyMaps) -> None:
-    maps.install(tables_of(0, 1, 63, 64, 5432, 65535))
+    install(maps, tables_of(0, 1, 63, 64, 5432, 65535))
     assert declared_ports(loading) == {0, 1, 63, 64, 5432, 65535}
-    maps.install(tables_of(64, 8080))
+    install(maps, tables_of(64, 8080))
     assert declared_ports(loading) == {64, 8080}
-    maps.install(empty_tables())
+    install(maps, empty_tables())
     assert declared_ports(loading) == set()
 
 
+def test_the_numbers_of_ports_come_and_go_with_the_targets_that_are_keyed_by_them(
+    loading: Loading, maps: PolicyMaps
+) -> None:
+    first = install(maps, tables_of(80, 5432))
+    install(maps, tables_of(5432))
+    for generation, wanted in ((first, {80: 1, 5432: 2}), (first + 1, {5432: 1})):
+        inner = abi.U32.unpack(_read(loading, "port_numbers", generation & 1))[0]
+        with contextlib.closing(libbpf.open_map(inner, "port_numbers")) as numbers:
+            by_port = abi.PortNumbers.from_buffer_copy(numbers.get(bytes(4)) or b"").of
+            assert {port: number for port, number in enumerate(by_port) if number} == wanted
+
+
+def test_no_program_that_began_under_an_earlier_generation_meets_some_of_the_new_maps(
+    loading: Loading, maps: PolicyMaps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was held up since then would read the slot while its maps are replaced one by one."""
+    install(maps, tables_of(5432))
+    before, waited = _slots(loading), []
+    monkeypatch.setattr(libbpf, "wait_for_programs", lambda: waited.append(_slots(loading)))
+    install(maps, tables_of(6379))
+    assert waited == [before], "once, when nothing was replaced yet"
+    assert _slots(loading) != before
+
+
+def _slots(loading: Loading) -> dict[str, list[bytes]]:
+    return {
+        name: [_read(loading, name, slot) for slot in (0, 1)] for name in ("targets", "port_numbers", "sets")
+    }
+
+
 def test_tables_that_do_not_fit_change_nothing_in_force(loading: Loading, maps: PolicyMaps) -> None:
-    generation = maps.install(tables_of(5432))
+    generation = install(maps, tables_of(5432))
     before = in_force(loading, "targets")
     descriptors = len(os.listdir("/proc/self/fd"))
     too_many = dataclasses.replace(tables_of(6379), sets=(0,) * 20_000)
     with pytest.raises(OSError, match="fill sets"):
-        maps.install(too_many)
+        install(maps, too_many)
     assert maps.generation == generation
     assert in_force(loading, "targets") == before
     assert declared_ports(loading) == {5432}
     assert len(os.listdir("/proc/self/fd")) == descriptors, "every inner map was let go of"
 
 
+def test_what_is_prepared_is_judged_by_by_nobody_until_it_is_put_in_force(
+    loading: Loading, maps: PolicyMaps
+) -> None:
+    generation = install(maps, tables_of(5432))
+    before = in_force(loading, "targets")
+    maps.prepare(tables_of(6379)).members.close()
+    assert (maps.generation, in_force(loading, "targets")) == (generation, before)
+    assert declared_ports(loading) == {5432}
+    assert install(maps, tables_of(80)) == generation + 1, "another may take its place"
+    assert declared_ports(loading) == {80}
+
+
 def test_reloads_leave_no_descriptor_behind(maps: PolicyMaps) -> None:
-    maps.install(tables_of(1))
+    install(maps, tables_of(1))
     before = len(os.listdir("/proc/self/fd"))
     for port in range(10):
-        maps.install(tables_of(port))
+        install(maps, tables_of(port))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_name_that_comes_later_joins_the_generation_in_force(loading: Loading, maps: PolicyMaps) -> None:
-    maps.install(tables_of(5432))
-    maps.add_member(Dimension.CGROUP, 77, 0b101, FREE)
+    fresh = maps.prepare(tables_of(5432))
+    maps.put_in_force(fresh)
+    fresh.members.add(Dimension.CGROUP, 77, 0b101, FREE)
+    fresh.members.close()
     members = Map.from_fd(map_by_id(in_force(loading, "members")), "members")
     sets = Map.from_fd(map_by_id(in_force(loading, "sets")), "sets")
     try:
@@ -153,7 +221,8 @@ def test_a_name_that_comes_later_joins_the_generation_in_force(loading: Loading,
 def test_the_seed_is_drawn_once_for_as_long_as_the_pins_live(loading: Loading, maps: PolicyMaps) -> None:
     seed = maps.ensure_seed()
     assert seed
-    assert PolicyMaps(loading.pins).ensure_seed() == seed
+    with closing(PolicyMaps(loading.pins)) as again:
+        assert again.ensure_seed() == seed
 
 
 def test_tuning_keeps_the_seed(maps: PolicyMaps) -> None:
@@ -238,3 +307,78 @@ def test_a_row_that_is_there_is_not_overwritten_by_noexist(counters: Counters) -
     with pytest.raises(OSError, match="update flows") as caught:
         counters.flows.put(key, value, 1)
     assert caught.value.errno == errno.EEXIST
+
+
+def test_threads_that_change_different_settings_lose_none(maps: PolicyMaps) -> None:
+    """One switches a gate on while the loop reloads: without a gate's bit, it would refuse nothing."""
+    lost: list[object] = []
+
+    def switch_gates() -> None:
+        for number in range(1500):
+            wanted = ("connect",) if number % 2 else ("tc",)
+            maps.set_gates(wanted)
+            if maps.gates != wanted:
+                lost.append(wanted)
+
+    thread = threading.Thread(target=switch_gates)
+    thread.start()
+    number = 0
+    while thread.is_alive():
+        number += 1
+        maps.tune(host_netns=number, edges=False, flow_events=False)
+        if maps.settings.host_netns != number:
+            lost.append(number)
+    assert lost == []
+    maps.set_gates(())
+
+
+def test_the_ring_is_read_in_parts_so_that_nobody_keeps_the_reader_busy_for_ever(
+    loading: Loading, counters: Counters
+) -> None:
+    reader = libbpf.RingReader(counters.ring.fd)
+    while reader.drain():
+        pass
+    many = libbpf.RECORDS_AT_ONCE + 300
+    listen = f"""
+import socket
+for _ in range({many}):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+"""
+    loading.lab.call(loading.lab.container, [sys.executable, "-c", listen])
+    parts = []
+    while part := reader.drain():
+        parts.append(len(part))
+        assert select.select([reader.fileno()], [], [], 0)[0] or sum(parts) >= many
+    assert parts[0] == libbpf.RECORDS_AT_ONCE
+    assert sum(parts) >= many
+    assert counters.losses()["ring_full"] == 0
+    reader.close()
+
+
+def test_rows_of_listeners_are_changed_beside_programs_that_change_them(counters: Counters) -> None:
+    """The thread stands for the programs. It has the last word, whatever a look does meanwhile."""
+    rows = ListenerRows(counters.owners, counters.more_strangers, counters.more_owners, counters.crowded)
+    place = bytes(abi.OwnerKey(netns=1, port=9))
+    last, done = 20000, threading.Event()
+
+    def programs() -> None:
+        for cookie in range(1, last + 1):
+            counters.owners.put(place, bytes(abi.ListenerOwner(cookie=cookie)))
+        done.set()
+
+    listening = threading.Thread(target=programs)
+    listening.start()
+    looks = 0
+    while not done.is_set():
+        seen = rows.seen(place)
+        if seen is not None:
+            rows.put(place, seen, abi.ListenerOwner(cookie=seen.row.cookie, stranger_to=1, since_ns=looks))
+        looks += 1
+    listening.join()
+    now = rows.seen(place)
+    assert now is not None
+    assert (now.row.cookie, looks > 100) == (last, True)
+    rows.forget(place, now)
+    assert rows.seen(place) is None

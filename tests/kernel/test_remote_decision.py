@@ -64,7 +64,8 @@ class Connection:
 
     @property
     def destination(self) -> Destination:
-        return Destination(Protocol.TCP, to_address(self.address), self.port, policies.HOST)
+        host = policies.HOST
+        return Destination(Protocol.TCP, to_address(self.address), self.port, host, delivered_in=host)
 
 
 CONNECTIONS = [
@@ -128,7 +129,8 @@ def test_the_kernel_decides_about_addresses_what_the_tables_and_the_policy_say(
     world.install(tables)
     for connection in case.connections:
         consumer = RemoteConsumer(to_address(connection.source))
-        destination = replace(connection.destination, netns=facts.host_netns)
+        here = facts.host_netns
+        destination = replace(connection.destination, netns=here, delivered_in=here)
         seen = world.changes(partial(connect, world, connection))
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         verdict = evaluate(tables, consumer, destination, now_ns)

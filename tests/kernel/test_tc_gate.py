@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import TypeVar
 
 import pytest
@@ -84,14 +85,13 @@ def test_observe_refuses_nothing(world: TcWorld) -> None:
 def test_nothing_is_refused_before_the_gate_is_said_to_be_there(world: TcWorld) -> None:
     with world.attached():
         world.maps.set_gates([])
-        judged = set(world.pins.open_map("judged_syns"))
-        try:
-            assert connect(world.lab.remote, V4, CLOSED) == ""
-            assert set(world.pins.open_map("judged_syns")) == judged, (
-                "nor said to the socket gate to be right"
-            )
-        finally:
-            world.maps.set_gates(["tc"])
+        with closing(world.pins.open_map("judged_syns")) as judged:
+            before = set(judged)
+            try:
+                assert connect(world.lab.remote, V4, CLOSED) == ""
+                assert set(judged) == before, "nor said to the socket gate to be right"
+            finally:
+                world.maps.set_gates(["tc"])
 
 
 def test_undeclared_and_failsafe_ports_pass(world: TcWorld) -> None:
@@ -222,7 +222,7 @@ def test_a_tuple_made_in_another_namespace_speaks_for_nobody(world: TcWorld, for
     tuples = world.pins.open_map("tuples")
     before = set(tuples)
     client = [processes.PYTHON, "-Ic", STUCK, V4, str(CLOSED)]
-    with world.attached(), RawClient(world.lab.remote) as raw:
+    with closing(tuples), world.attached(), RawClient(world.lab.remote) as raw:
         world.lab.run(forger, client, uid=LICENSED)
         (forged,) = wait_for(lambda: set(tuples) - before, "a tuple of the stuck connection")
         _, _, _, port, _, _ = abi.TUPLE.unpack(forged)

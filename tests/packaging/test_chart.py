@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from agent.config import Settings, load_settings
-from agent.policy.document import load_policy
+from agent.policy.document import load_in_place
 from tests.packaging.chart import CHART, ROOT, Object, container_of, one, pod_of, render, run
 
 MANIFEST = ROOT / "packaging" / "kubernetes" / "licet.yaml"
@@ -25,14 +25,25 @@ OPERATORS_OWN = {
 }
 """Kinds of the Prometheus operator, for which there is no schema here, with the list in each."""
 EVERYTHING: Object = {
-    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "serviceMonitor": {"enabled": True},
-    "prometheusRule": {"enabled": True},
+    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "scrapeTimeout": "10s"},
+    "serviceMonitor": {
+        "enabled": True,
+        "namespace": "monitoring",
+        "relabelings": [{"action": "labeldrop", "regex": "pod"}],
+        "metricRelabelings": [{"action": "drop", "regex": "licet_edges.*", "sourceLabels": ["__name__"]}],
+    },
+    "prometheusRule": {"enabled": True, "namespace": "monitoring"},
     "grafanaDashboard": {"enabled": True},
     "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}]},
-    "licenses": {"existingSecret": "licenses"},
     "imagePullSecrets": [{"name": "registry"}],
-    "image": {"digest": "sha256:" + "0" * 64},
+    "image": {"registry": "registry.example.com:5000", "digest": "sha256:" + "0" * 64},
+    "commonLabels": {"cost-center": "42"},
+    "annotations": {"reloader.example.com/match": "true"},
+    "revisionHistoryLimit": 3,
+    "extraArgs": ["--config", "/extra/config.yaml"],
+    "extraVolumes": [{"name": "extra", "configMap": {"name": "extra"}}],
+    "extraVolumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+    "probes": {"liveness": {"periodSeconds": 30}},
     "extraEnv": [{"name": "LICET_DEBUG", "value": "1"}],
     "podAnnotations": {"a": "b"},
     "podLabels": {"team": "sre"},
@@ -126,17 +137,35 @@ def test_the_agent_reads_its_settings_as_the_chart_writes_them(default: list[Obj
     assert settings.listen.endswith(f":{container_of(default)['ports'][0]['containerPort']}")
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "[::]"])
+def test_probes_ask_where_nobody_from_elsewhere_can(address: str) -> None:
+    objects = render({"metrics": {"address": address}, "health": {"port": 9000}})
+    settings = Settings.model_validate(yaml.safe_load(one(objects, "ConfigMap")["data"]["config.yaml"]))
+    assert settings.health_listen == "127.0.0.1:9000"
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container_of(objects)[probe]["httpGet"]
+        assert f"{asked['host']}:{asked['port']}" == settings.health_listen
+
+
 def test_every_setting_but_those_of_the_chart_is_a_value() -> None:
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())
     known = set(schema["properties"]["config"]["properties"])
-    assert known == set(Settings.model_fields) - {"listen", "paths"}
+    assert known == set(Settings.model_fields) - {"listen", "health_listen", "paths"}
+
+
+def test_files_of_a_policy_may_be_called_as_the_agent_reads_them() -> None:
+    done = run({"policy": {"a.yml": "version: 1\n", "b.yaml": ""}})
+    assert done.returncode == 0, done.stderr
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert {"a.yml", "b.yaml"} <= set(one(objects, "ConfigMap", "licet-policy")["data"])
 
 
 def test_the_default_policy_is_accepted_and_observes(default: list[Object], tmp_path: Path) -> None:
     for name, text in one(default, "ConfigMap", "licet-policy")["data"].items():
         (tmp_path / name).write_text(text)
-    policy = load_policy(tmp_path / "none.yaml", tmp_path)
-    assert policy is not None
+    loaded = load_in_place(tmp_path / "none.yaml", tmp_path)
+    assert loaded is not None
+    policy = loaded.policy
     assert {mode.value for mode in policy.enforcement.values()} == {"observe"}
 
 
@@ -172,12 +201,85 @@ def test_what_the_operator_gets_is_named_as_the_rules_ask() -> None:
         assert {"targetLabel": "job", "replacement": "licet"} in endpoint["relabelings"]
 
 
+def test_a_monitor_in_another_namespace_finds_the_agents_in_the_releases() -> None:
+    objects = render(EVERYTHING)
+    assert one(objects, "PodMonitor")["metadata"]["namespace"] == "licet"
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert one(objects, kind)["metadata"]["namespace"] == "monitoring"
+    monitor = one(objects, "ServiceMonitor")["spec"]
+    assert monitor["namespaceSelector"] == {"matchNames": [one(objects, "Service")["metadata"]["namespace"]]}
+    (endpoint,) = monitor["endpoints"]
+    assert endpoint["relabelings"][-1]["action"] == "labeldrop"
+    assert endpoint["metricRelabelings"] == EVERYTHING["serviceMonitor"]["metricRelabelings"]
+    assert "scrapeTimeout" not in endpoint
+    assert one(objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["scrapeTimeout"] == "10s"
+
+
+def test_each_alert_has_a_link_where_the_runbooks_are_served() -> None:
+    served = "https://docs.example.com/licet/runbooks.md"
+    rule = one(render({"prometheusRule": {"enabled": True, "runbookUrl": served}}), "PrometheusRule")
+    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
+    assert alerts
+    for alert in alerts:
+        assert alert["annotations"]["runbook_url"] == f"{served}#{alert['alert'].lower()}"
+        assert "runbook" not in alert["annotations"]
+
+
+def test_common_labels_are_on_every_object_and_select_nothing() -> None:
+    objects = render(EVERYTHING)
+    assert all(each["metadata"]["labels"]["cost-center"] == "42" for each in objects)
+    daemons = one(objects, "DaemonSet")
+    assert daemons["spec"]["template"]["metadata"]["labels"]["cost-center"] == "42"
+    assert "cost-center" not in daemons["spec"]["selector"]["matchLabels"]
+    assert daemons["metadata"]["annotations"] == EVERYTHING["annotations"]
+
+
+def test_what_is_asked_of_the_agent_stays_and_how_often_is_a_value() -> None:
+    container = container_of(render(EVERYTHING))
+    assert container["livenessProbe"]["periodSeconds"] == 30
+    assert container["livenessProbe"]["failureThreshold"] == 4
+    paths = {
+        name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")
+    }
+    assert paths == {"startup": "/readyz", "liveness": "/healthz", "readiness": "/readyz"}
+
+
+def test_extra_arguments_reach_the_agent(tmp_path: Path) -> None:
+    """Also where a shell is around it: that is run, with a `licet` that writes down what it was given."""
+    values = {"extraArgs": ["--config", "/a path/config.yaml"]}
+    assert container_of(render(values))["args"] == ["licet", "run", "--quiet", *values["extraArgs"]]
+    args = container_of(render({**values, "unloadOnStop": True}))["args"]
+    licet = tmp_path / "licet"
+    licet.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    licet.chmod(0o755)
+    done = subprocess.run(
+        args, capture_output=True, text=True, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    )
+    assert done.stdout.splitlines() == ["run", "--quiet", *values["extraArgs"]]
+
+
+def test_the_image_is_named_with_its_registry() -> None:
+    zeros = "sha256:" + "0" * 64
+    for image, name in (
+        ({}, "licet:0.1.0"),
+        ({"registry": "r.example.com"}, "r.example.com/licet:0.1.0"),
+        ({"registry": "r.example.com:5000", "digest": zeros}, f"r.example.com:5000/licet@{zeros}"),
+        ({"repository": "r.example.com/team/licet", "tag": "1"}, "r.example.com/team/licet:1"),
+    ):
+        assert container_of(render({"image": image}))["image"] == name
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"enforcment": {}}, "enforcment"),
+        ({"licenses": {"existingSecret": "a"}}, "licenses"),
+        ({"probes": {"liveness": {"httpGet": {}}}}, "httpGet"),
+        ({"extraVolumes": [{"emptyDir": {}}]}, "name"),
+        ({"prometheusRule": {"runbookUrl": "docs/runbooks.md"}}, "runbookUrl"),
         ({"enforcement": {"default": "on"}}, "enforcement"),
-        ({"policy": {"a.yml": ""}}, "a.yml"),
+        ({"policy": {"a.json": ""}}, "a.json"),
+        ({"policy": {".a.yml": ""}}, ".a.yml"),
         ({"metrics": {"port": 0}}, "port"),
         ({"config": {"listen": "0.0.0.0:1"}}, "listen"),
         ({"securityContext": {"capabilities": ["CAP_BPF"]}}, "capabilities"),

@@ -1,4 +1,5 @@
-"""Names of containers, read from what their runtimes keep on disk: no socket, no client, no waiting."""
+"""Names of containers, read from what their runtimes keep on disk; over CRI, with a short wait, only where
+that has none (cri.py)."""
 
 from agent.observe.containers.registry import Containers
 

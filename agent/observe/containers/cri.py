@@ -15,6 +15,9 @@ from agent.observe.containers.wire import Message, field
 AUTO, NEVER = "auto", "never"
 SOCKETS = (
     Path("/run/containerd/containerd.sock"),
+    Path("/run/k3s/containerd/containerd.sock"),  # RKE2's, too
+    Path("/run/k0s/containerd.sock"),
+    Path("/var/snap/microk8s/common/run/containerd.sock"),
     Path("/run/crio/crio.sock"),
     Path("/run/cri-dockerd.sock"),
 )

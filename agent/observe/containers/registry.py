@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-import stat
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.model import Container
-from agent.observe.cgroup import directory
+from agent.observe.cgroup import directory, made_by_others, others_may_make
 from agent.observe.containers import bare
 from agent.observe.containers.containerd import read_containerd
 from agent.observe.containers.cri import NEVER, Cri
 from agent.observe.containers.docker import read_docker
+from agent.observe.containers.published import Published
 from agent.observe.containers.storage import Storage
-from agent.policy.cgroups import container_in
+from agent.policy.cgroups import UNIT_SUFFIXES, Ground, Top, container_in
 
 RETRY_S = 0.1
 """A name that was not there is looked for again after this long."""
+_NUMBER = re.compile(r"[0-9a-f]{64}")
+_IN_A_POD = re.compile(r"libpod-([0-9a-f]{64})")
 _MOST = 65536
 """Cgroups remembered; a host has some thousands."""
 
@@ -28,25 +31,44 @@ _MOST = 65536
 class Roots:
     """Where runtimes keep their state."""
 
-    containerd: Path
-    docker: Path
+    containerd: tuple[Path, ...]
+    docker: tuple[Path, ...]
     storage: tuple[Path, ...]
     """Of CRI-O and podman: bundles, and the list of names."""
     crun: Path
     runc: Path
+    cni: Path
+    """Its cache of results: published ports, as netavark's."""
+    netavark: Path
 
     def found(self) -> dict[str, str]:
-        """By runtime, the folders that are there; "" where none is."""
+        """By runtime, the folders that have something in them; "" where none has. A chart makes those that it
+        mounts where they are not there."""
         places = {
-            "containerd": (self.containerd,),
-            "docker": (self.docker,),
+            "containerd": self.containerd,
+            "docker": self.docker,
             "cri-o, podman": self.storage,
             "crun": (self.crun,),
             "runc": (self.runc,),
         }
         return {
-            name: ", ".join(str(path) for path in paths if path.is_dir()) for name, paths in places.items()
+            name: ", ".join(str(path) for path in paths if _has_something(path))
+            for name, paths in places.items()
         }
+
+
+def _has_something(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
+
+
+def _first(
+    read: Callable[[Path, str], Container | None], roots: tuple[Path, ...], number: str
+) -> Container | None:
+    return next((found for root in roots if (found := read(root, number))), None)
 
 
 class Containers:
@@ -66,18 +88,23 @@ class Containers:
         self.cri = cri or Cri(NEVER)
         self._mount = cgroup_mount
         self._clock = clock
-        storage = Storage(roots.storage)
+        storage = self._storage = Storage(roots.storage)
         self._readers: Mapping[str, Callable[[str], Container | None]] = {
-            "docker": lambda number: read_docker(roots.docker, number),
-            "containerd": lambda number: read_containerd(roots.containerd, number),
+            "docker": lambda number: _first(read_docker, roots.docker, number),
+            "containerd": lambda number: _first(read_containerd, roots.containerd, number),
             "cri-o": storage.read,
             "crun": lambda number: bare.read_crun(roots.crun, number),
             "runc": lambda number: bare.read_runc(roots.runc, number),
         }
+        self.published = Published(roots.docker, roots.cni, roots.netavark).all
+        """Ports of this host that lead into containers."""
         self._known: dict[str, Container] = {}
         """By the cgroup path that is the container's own."""
         self._again_s: dict[str, float] = {}
         self._no_container: set[str] = set()
+        self._made_by_others: set[str] = set()
+        """Cgroups that others than root could have made, when they were made. Who has a tree taken from him
+        leaves them behind."""
 
     def containing(self, path: str) -> Container | None:
         """The outermost container that a cgroup2 path lies in; None if in none."""
@@ -89,11 +116,34 @@ class Containers:
         if self._own(path) != path:
             return None
         found = self._look_up(path)
-        return found if self._only_root_makes(path) else None
+        return found if self.only_root_makes(path) else None
 
-    def appeared(self, path: str) -> None:
-        """A cgroup was made at this path: what stood there before says nothing about it."""
+    def unit_of(self, path: str) -> str:
+        """The unit of this host that a cgroup2 path is in; "" if none."""
+        own = self._own(path)
+        ground = Ground(tops={own} if own else set())
+        unit = ground.unit_of(path)
+        if not unit:
+            return ""
+        components = path.split("/")
+        own_cgroup = next(place for place, each in enumerate(components) if each.endswith(UNIT_SUFFIXES))
+        return unit if self.only_root_makes("/".join(components[: own_cgroup + 1])) else ""
+
+    @property
+    def delegated(self) -> frozenset[str]:
+        """Cgroups in which others than root could make some, when they did."""
+        return frozenset(path.rpartition("/")[0] or "/" for path in self._made_by_others)
+
+    def appeared(self, path: str, *, by_root: bool = True) -> None:
+        """A cgroup was made at this path: what stood there before says nothing about it. by_root: as the
+        kernel saw it."""
+        self._made_by_others.discard(path)
+        if not by_root:
+            if len(self._made_by_others) >= _MOST:
+                self._made_by_others.clear()
+            self._made_by_others.add(path)
         self._no_container.discard(path)
+        self._known.pop(path, None)
         self._again_s.pop(path, None)
 
     def forget_all_but(self, paths: Collection[str]) -> None:
@@ -101,15 +151,18 @@ class Containers:
             self._known.pop(path, None)
             self._again_s.pop(path, None)
         self._no_container &= set(paths)
+        self._made_by_others &= set(paths)
 
     def _own(self, path: str) -> str:
-        """The part of the path that is the container's own cgroup; "" if there is none."""
-        if found := container_in(path):
-            return found[0]
+        """The part of the path that is the outermost container's own cgroup; "" if there is none. Inside a
+        container, a cgroup may be called like another one."""
+        in_path = container_in(path)
+        if in_path and (below := self._below_a_pod(in_path.path, path)):
+            return below
         own = ""
         for component in path.split("/")[1:]:
             own += f"/{component}"
-            if own in self._known:
+            if (in_path and own == in_path.path) or own in self._known:
                 return own
             if own in self._no_container:
                 continue
@@ -119,6 +172,22 @@ class Containers:
                 self._no_container.clear()
             self._no_container.add(own)
         return ""
+
+    def _below_a_pod(self, pod: str, path: str) -> str:
+        """The container's own cgroup, where the outermost is a pod of podman: with a parent of its own
+        (--cgroup-parent), its path looks like a container's. Podman wrote down where the container is."""
+        own = "/".join(path.split("/")[: pod.count("/") + 2])
+        number = _IN_A_POD.fullmatch(own.removeprefix(f"{pod}/"))
+        if not number or not _NUMBER.fullmatch(pod.rpartition("/")[2]):
+            return ""
+        return own if self._storage.cgroup_of(number[1]) == own and self.only_root_makes(own) else ""
+
+    def _is_pod(self, path: str) -> bool:
+        try:
+            below = os.listdir(directory(self._mount, path))
+        except OSError:
+            return False
+        return any(self._below_a_pod(path, f"{path}/{name}") for name in below if _IN_A_POD.fullmatch(name))
 
     def _is_bare(self, component: str) -> bool:
         number = bare.id_of(component)
@@ -131,30 +200,38 @@ class Containers:
         found = self._read(own)
         if len(self._known) >= _MOST:
             self._known.clear()
+            self._again_s.clear()
         self._known[own] = found
         self._again_s[own] = self._clock() + RETRY_S
         return found
 
     def _read(self, own: str) -> Container:
-        in_path = container_in(own)
-        _, number, runtime = in_path or (own, bare.id_of(own.rpartition("/")[2]), "")
-        if not self._only_root_makes(own):
-            return Container(number, runtime)
+        leaf = own.rpartition("/")[2]
+        top = container_in(own) or Top(own, bare.id_of(leaf), "")
+        if top.path != own:  # the pod's, which it lies in
+            top = container_in(f"/{leaf}") or top
+        if not self.only_root_makes(own):
+            return Container(top.id, top.runtime)
+        if top.name:
+            return Container(top.id, top.runtime, top.name, known=True)
         # the one that the path names first; containers of the cgroupfs driver do not say whose they are
-        order = sorted(self._readers, key=lambda name: name != runtime)
-        found = next((one for name in order if (one := self._readers[name](number))), None)
-        return found or self.cri.read(number) or Container(number, runtime)
+        order = sorted(self._readers, key=lambda name: name != top.runtime)
+        found = next((one for name in order if (one := self._readers[name](top.id))), None)
+        if not found and not top.runtime and self._is_pod(own):
+            return Container(top.id, "podman", known=True)
+        return found or self.cri.read(top.id) or Container(top.id, top.runtime)
 
-    def _only_root_makes(self, path: str) -> bool:
-        """True if every directory above belongs to root, and nobody else may write there."""
-        above = path.rpartition("/")[0]
-        while True:
-            try:
-                status = os.stat(directory(self._mount, above))
-            except OSError:
+    def only_root_makes(self, path: str) -> bool:
+        """True if root made it and every directory above, each of these belongs to root, and nobody else may
+        write there; those that are gone say nothing."""
+        above = path
+        while above:
+            if above in self._made_by_others or made_by_others(self._mount, above):
                 return False
-            if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                return False
-            if not above:
-                return True
             above = above.rpartition("/")[0]
+            try:
+                if others_may_make(os.stat(directory(self._mount, above))):
+                    return False
+            except OSError:
+                continue
+        return True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.model import Container
-from agent.observe.containers.files import read_json, text
+from agent.observe.containers.files import mapping, read_json, text
 from agent.observe.containers.oci import read_bundle
 
 LISTS = ("containers.json", "volatile-containers.json")
@@ -36,6 +36,14 @@ class Storage:
         image = text(_metadata(entry), "image-name")
         found = found or Container(number, "podman", known=True)
         return replace(found, name=found.name or name, image=found.image or image)
+
+    def cgroup_of(self, number: str) -> str:
+        """The cgroup that a container was given; "" if that is not known."""
+        for root in self._roots:
+            config = read_json(root / number / "userdata" / "config.json")
+            if isinstance(config, dict):
+                return text(mapping(config, "linux"), "cgroupsPath")
+        return ""
 
     def _entry(self, number: str) -> Mapping[str, Any]:
         for root in self._roots:

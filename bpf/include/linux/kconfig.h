@@ -4,5 +4,6 @@
 #define CONFIG_BPF_SYSCALL 1
 #define CONFIG_CC_STACKPROTECTOR 1
 #define PAGE_SIZE 4096
-#define __always_inline inline __attribute__((always_inline))
+/* nodebug: nobody steps through them, and what a debugger needs takes a sixth of the compiler's time. */
+#define __always_inline inline __attribute__((always_inline, nodebug))
 #define noinline __attribute__((noinline))

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
-from agent.model import Namespace, to_address
-from agent.observe.addresses import global_addresses, own_addresses
+from agent.model import Namespace, Network, to_address, to_network
+from agent.observe.addresses import cluster_addresses, global_addresses, own_addresses
+from agent.observe.addresses_elsewhere import AddressesElsewhere
 from agent.observe.cgroup import cgroup_id, directory, find_mount, list_cgroups, path_of
+from agent.observe.clock import DeadlineClock
 from agent.observe.hostfacts import Mentions, gather
+from agent.observe.local_routes import own_local_routes
 from agent.observe.netns import NamespaceGone, Namespaces, open_in, own_cookie
 from agent.observe.proc import ProcReader
 from agent.observe.route_watch import AddressWatch
@@ -56,6 +59,30 @@ def test_a_namespace_without_a_name_is_seen_by_its_process(lab: Lab) -> None:
     assert found.path == f"/proc/{process.pid}/ns/net"
 
 
+def test_an_address_that_comes_elsewhere_is_announced_here_with_the_number_of_its_namespace(lab: Lab) -> None:
+    """And one that nobody is known by is not."""
+    with namespaces.entered(lab.host):
+        elsewhere = AddressesElsewhere()
+    heard: list[Namespace] = []
+
+    def listen() -> None:
+        numbers = elsewhere.wait()
+        scope = Namespaces(ProcReader(), [str(lab.host.path), str(lab.container.path), str(lab.remote.path)])
+        heard.extend(scope.enter_each(lambda one: elsewhere.number_of(one) in numbers))
+
+    with elsewhere:
+        thread = threading.Thread(target=listen)
+        thread.start()
+        for scope, address in (("link", "10.77.9.8"), ("global", "10.77.9.9")):
+            namespaces.ip(
+                *("-n", lab.remote.name, "address", "add", f"{address}/32", "dev", "eth0", "scope", scope)
+            )
+        thread.join(10)
+    (found,) = heard
+    assert found.inode == lab.remote.path.stat().st_ino
+    assert to_address("10.77.9.9") in found.addresses
+
+
 def test_a_scope_limits_what_is_seen(lab: Lab) -> None:
     scope = [str(lab.container.path), str(lab.host.path), "/run/netns/absent"]
     found = Namespaces(ProcReader(), scope).all()
@@ -88,6 +115,33 @@ def test_cluster_addresses_of_kube_proxy_are_not_the_hosts(lab: Lab) -> None:
     own = open_in(seen(lab.host), own_addresses)
     assert to_address("10.98.0.1") in own
     assert to_address("10.96.0.1") not in own
+    assert open_in(seen(lab.host), cluster_addresses) == (to_address("10.96.0.1"),)
+    assert to_network("10.96.0.1/32") not in local_routes(lab)
+
+
+def local_routes(lab: Lab) -> tuple[Network, ...]:
+    return open_in(seen(lab.host), lambda: own_local_routes(own_addresses()))
+
+
+def test_local_routes_are_those_that_addresses_do_not_tell_of(lab: Lab) -> None:
+    inside = ("-n", lab.host.name)
+    assert local_routes(lab) == ()
+    for destination in ("192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32", "169.254.9.0/24"):
+        namespaces.ip(*inside, "route", "add", "local", destination, "dev", "lo")
+    namespaces.ip(*inside, "route", "add", "10.61.0.0/16", "dev", "lo")
+    namespaces.ip(*inside, "route", "add", "blackhole", "10.62.0.0/16")
+    namespaces.ip(*inside, "route", "add", "local", "10.63.0.0/16", "dev", "lo", "table", "100")
+    namespaces.ip(*inside, "address", "add", "10.64.0.1/24", "dev", "lo")
+    # an address on lo brings all of its network along
+    expected = ("10.64.0.0/24", "169.254.9.0/24", "192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32")
+    assert local_routes(lab) == tuple(map(to_network, expected))
+    namespaces.ip(*inside, "route", "del", "local", "192.0.2.0/24", "dev", "lo")
+    assert to_network("192.0.2.0/24") not in local_routes(lab)
+
+
+def test_a_default_route_that_is_local_is_everything(lab: Lab) -> None:
+    namespaces.ip("-n", lab.host.name, "route", "add", "local", "0.0.0.0/0", "dev", "lo")
+    assert local_routes(lab) == (to_network("0.0.0.0/0"),)
 
 
 def test_a_peers_address_is_not_ours(lab: Lab) -> None:
@@ -160,6 +214,13 @@ def test_a_changed_address_wakes_the_watch_once(lab: Lab) -> None:
             for address in ("10.60.0.1/32", "fd60::1/128"):
                 namespaces.ip("-n", lab.host.name, "address", verb, address, "dev", "lo")
                 assert select.select([watch.fileno()], [], [], 5)[0]
+                wait_for(watch.changed, "the change is announced")
+        for destination in ("192.0.2.0/24", "2001:db8::/32"):
+            for verb in ("add", "del"):
+                route = ("-n", lab.host.name, "route", verb)
+                namespaces.ip(*route, destination, "dev", "to-remote")
+                assert not watch.changed(), "a route elsewhere"
+                namespaces.ip(*route, "local", destination, "dev", "lo", "table", "100")
                 wait_for(watch.changed, "the change is announced")
         namespaces.ip("-n", lab.host.name, "link", "set", "lo", "mtu", "9000")
         assert not watch.changed()
@@ -239,6 +300,7 @@ def test_host_facts_are_those_of_this_host(lab: Lab) -> None:
         cgroup_mount=find_mount(),
         hash_seed=99,
         not_before_unix_s=0,
+        clock=DeadlineClock(),
         known_executables=["/named/by/the/kernel"],
     )
     assert facts.host_netns == own_cookie()

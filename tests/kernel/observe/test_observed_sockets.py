@@ -9,21 +9,24 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
-from agent.model import Listener, Protocol, Socket, show_address, to_address
+from agent.daemon.flows import End
+from agent.model import Listener, Protocol, show_address, to_address
 from agent.observe.cgroup import find_mount
 from agent.observe.connections import Connection
 from agent.observe.inventory import Inventory
-from agent.observe.netns import Namespaces, open_in
+from agent.observe.netns import Namespaces, in_each, open_in
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
-from agent.observe.sockets import CLOSE_WAIT, ESTABLISHED, FIN_WAIT2, SYN_SENT, SocketDiag
+from agent.observe.sockets import CLOSE_WAIT, ESTABLISHED, FIN_WAIT2, SYN_SENT, SocketDiag, tcp_in_use
 from tests.fixtures import namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.waiting import wait_for
 
+T = TypeVar("T")
 SO_COOKIE = 57
 IPPROTO_MPTCP = 262
 SOL_IPV6_V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
@@ -84,11 +87,81 @@ def row(rows: list[Listener], one: socket.socket) -> Listener:
     return found
 
 
-def in_host(lab: Lab, listing: Callable[[SocketDiag], list[Socket]]) -> list[Socket]:
+def in_host(lab: Lab, listing: Callable[[SocketDiag], T]) -> T:
     """Rows of sock_diag in the lab's host namespace, without anything of the inventory's."""
     (host,) = Namespaces(ProcReader(), [str(lab.host.path)]).all()
     with open_in(host, partial(SocketDiag, host.cookie)) as diag:
         return listing(diag)
+
+
+@pytest.mark.parametrize(
+    ("listens", "goes_to"),
+    [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "::ffff:127.0.0.1"), ("0.0.0.0", "::ffff:127.0.0.1")],
+)
+def test_one_socket_is_asked_for_by_its_ends_and_its_cookie(
+    lab: Lab, opened: ExitStack, listens: str, goes_to: str
+) -> None:
+    listener = listen(opened, lab.host, listens)
+    client = connect(opened, lab.host, goes_to, port_of(listener))
+    server = opened.enter_context(listener.accept()[0])
+
+    def has(diag: SocketDiag, number: int, ends: tuple[End, End]) -> bool:
+        return diag.has(number, *ends)
+
+    def ask(number: int, *ends: End) -> bool:
+        (found,) = in_each(
+            Namespaces(ProcReader(), [str(lab.host.path)]).all(),
+            lambda one: has(SocketDiag(one.cookie), number, (ends[0], ends[1])),
+        )
+        return found
+
+    here, there = end_of(client.getsockname()), end_of(client.getpeername())
+    numbers = cookie(client), cookie(server)
+    assert ask(numbers[0], here, there)
+    assert ask(numbers[1], there, here)
+    assert not ask(numbers[1], here, there), "the socket with these ends is another one"
+    assert not ask(numbers[0], here, (there[0], there[1] + 1))
+    (elsewhere,) = in_each(
+        Namespaces(ProcReader(), [str(lab.container.path)]).all(),
+        lambda one: has(SocketDiag(one.cookie), numbers[0], (here, there)),
+    )
+    assert not elsewhere
+    client.close()  # first: the rest of it stays in TIME_WAIT
+    server.close()
+    wait_for(lambda: not ask(numbers[0], here, there), "it is gone")
+    assert not ask(numbers[1], there, here)
+
+
+def end_of(name: tuple[str, int]) -> End:
+    return to_address(name[0]), name[1]
+
+
+def test_sockets_in_use_are_those_that_listen_or_have_a_peer(lab: Lab, opened: ExitStack) -> None:
+    def in_use() -> int:
+        (found,) = in_each(Namespaces(ProcReader(), [str(lab.host.path)]).all(), lambda _: tcp_in_use())
+        return found
+
+    assert in_use() == 0
+    listeners = [listen(opened, lab.host, address) for address in ("127.0.0.1", "::1")]
+    make(opened, lab.host, socket.AF_INET).bind(("127.0.0.1", 0))
+    assert in_use() == 2
+    connect(opened, lab.host, "127.0.0.1", port_of(listeners[0]))
+    assert in_use() == 4, "also the end that nobody has accepted yet"
+    listeners[1].close()
+    assert in_use() == 3
+
+
+def test_connections_that_outlive_their_listener_are_found(
+    lab: Lab, opened: ExitStack, inventory: Inventory
+) -> None:
+    listener = listen(opened, lab.host, "127.0.0.1")
+    port = port_of(listener)
+    client = connect(opened, lab.host, "127.0.0.1", port)
+    opened.enter_context(listener.accept()[0])
+    listener.close()
+    (found,) = inventory.connections([port])
+    assert found.consumer
+    assert found.consumer.cookie == cookie(client)
 
 
 def test_a_listener_is_listed_as_what_it_is(lab: Lab, opened: ExitStack, inventory: Inventory) -> None:
@@ -265,7 +338,9 @@ def test_a_connection_is_listed_until_it_is_closed_and_not_in_time_wait(lab: Lab
     accepted = opened.enter_context(server.accept()[0])
 
     def states() -> dict[int, int]:
-        return {one.cookie: one.state for one in in_host(lab, lambda diag: diag.connections({5432}))}
+        rows, cookies = in_host(lab, lambda diag: (diag.connections(), diag.cookies()))
+        assert cookies == {one.cookie for one in rows}
+        return {one.cookie: one.state for one in rows}
 
     ends = (cookie(consumer), cookie(accepted))
     assert states() == dict.fromkeys(ends, ESTABLISHED)

@@ -41,12 +41,12 @@ def test_version_is_the_packages() -> None:
     assert licet("version").stdout == f"{package.__version__}\n"
 
 
-def test_without_a_daemon_one_line_says_what_to_do(config: Path) -> None:
-    for command in ("status", "events", "flows", "listeners"):
+def test_without_a_daemon_lines_say_what_to_do(config: Path) -> None:
+    for command, lines in (("status", 3), ("mode", 3), ("events", 1), ("flows", 1), ("listeners", 1)):
         ended = licet(command, "--config", config)
         assert ended.returncode == 1
         assert ended.stdout == ""
-        assert ended.stderr.count("\n") == 1
+        assert ended.stderr.count("\n") == lines
         assert ended.stderr.startswith("licet: no daemon answers at ")
         assert "licet run" in ended.stderr
 
@@ -104,6 +104,8 @@ def test_a_follower_prints_as_events_come_and_ends_with_ctrl_c(config: Path, age
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # what a shell starts in the background ignores SIGINT, and its children would, too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with follower:
         assert follower.stdout is not None
@@ -145,3 +147,11 @@ def test_a_follower_ends_when_the_daemon_stops(config: Path, tmp_path: Path) -> 
         wait_for(lambda: follower.poll() is not None, "the follower ends")
         _, err = follower.communicate(timeout=5)
     assert (follower.returncode, err) == (0, "")
+
+
+def test_closed_streams_are_no_mistake_of_ours(config: Path) -> None:
+    for closed in (">&-", "2>&-", "<&-", ">&- 2>&- <&-"):
+        command = f"{LICET} version {closed}; {LICET} listeners --config {config} {closed}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert "Error" not in done.stderr
+        assert done.returncode == 1

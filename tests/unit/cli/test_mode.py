@@ -24,6 +24,7 @@ from tests.unit.export.fake_agent import MODES, FakeAgent
 from tests.unit.export.serving import serving
 
 Licet = Callable[..., Result]
+ADMIN = {"service": "orders-db", "class": "admin"}
 REFUSED = {
     "consumer": "psql",
     "service": "orders-db",
@@ -49,7 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeAgent
 def agent(served: tuple[FakeAgent, Path]) -> FakeAgent:
     agent = served[0]
     agent.mode_requests, agent.fails_with, agent.mode_answer = [], None, {}
-    agent.turns_to_enforce, agent.would_be_refused = ["orders-db/admin"], [REFUSED]
+    agent.turns_to_enforce, agent.would_be_refused = [ADMIN], [REFUSED]
     return agent
 
 
@@ -136,6 +137,32 @@ def test_a_preview_with_nobody_in_it_says_so(licet: Licet, agent: FakeAgent) -> 
     assert "no attempt of the last 1 h would have been refused" in licet("enforce", "--yes").stderr
 
 
+def test_a_preview_says_what_is_not_known(licet: Licet, agent: FakeAgent) -> None:
+    agent.would_be_unknown = [{**agent.would_be_refused[0], "consumer": "nightly", "open": 4}]
+    agent.would_be_refused = []
+    agent.known_since = "2026-05-01T14:02:00Z"
+    said = licet("enforce", "--yes").stderr
+    assert "what was used is known since 2026-05-01T14:02:00Z" in said
+    assert "nobody that is known well enough of the last 1 h would have been refused" in said
+    (row,) = [line.split() for line in said.splitlines() if line.startswith("nightly")]
+    assert row[:4] == ["nightly", "orders-db/internal", "1,234", "4"]
+
+
+def test_a_preview_says_how_to_name_who_serves_what_others_own(licet: Licet, agent: FakeAgent) -> None:
+    agent.would_be_refused = []
+    agent.strangers = [
+        {
+            "service": "web", "class": "public", "address": "0.0.0.0", "port": 80, "how": "listened",
+            "exe": "/usr/sbin/nginx", "user": "root", "unit": "session-1.scope", "times": 2,
+            "last": "2026-05-01T14:12:11.000000Z",
+        }
+    ]  # fmt: skip
+    said = licet("enforce", "--yes").stderr
+    for part in ("web/public", "0.0.0.0:80", "listened", "/usr/sbin/nginx", "root", "session-1.scope"):
+        assert part in said, part
+    assert "{exe: PROGRAM, user: USER}" in said
+
+
 def test_a_reset_asks_only_where_it_turns_to_enforce(licet: Licet, agent: FakeAgent) -> None:
     assert licet("--reset").exit_code == 2
     agent.turns_to_enforce = []
@@ -217,4 +244,4 @@ def test_a_mode_without_a_daemon_says_how_to_start_one(tmp_path: Path) -> None:
     path.write_text(json.dumps({"paths": {"run": str(tmp_path / "none")}}))
     result = CliRunner().invoke(app, ["mode", "enforce", "--yes", "--config", str(path)])
     assert result.exit_code == 1
-    assert "licet run" in str(result.exception)
+    assert "licet run" in result.stderr

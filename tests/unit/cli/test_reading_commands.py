@@ -3,14 +3,16 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from agent.cli import completion, listeners, output
 from agent.cli.app import app
-from agent.model import Process
+from agent.model import Address, Process, show_address, to_address
 from tests.unit.export.fake_agent import INTERNAL, STATUS, FakeAgent, flow, judged_listener
 from tests.unit.export.serving import serving
 
@@ -73,6 +75,8 @@ def test_status_shows_all_that_an_operator_asks_first(licet: Licet) -> None:
         "fexit: not permitted",
         "65536",
         "unix sockets",
+        "nobody listens on 9187/tcp of orders-db/admin: start it, or correct it (policy.yaml:4)",
+        "and 11 more",
     ):
         assert part in shown
     assert "ring_full" not in shown  # nothing was lost there
@@ -85,8 +89,10 @@ def test_status_json_is_what_the_agent_says(licet: Licet) -> None:
 def test_flows_show_both_processes_and_only_the_target_asked_for(licet: Licet, agent: FakeAgent) -> None:
     agent.flow_rows = [(INTERNAL, flow(acceptor=Process(pid=813, comm="worker")))]
     shown = licet("flows")
-    for part in ("orders-db/internal", "curl[4711]", "postgres[812]", "worker[813]", "127.0.0.1:5432"):
+    for part in ("orders-db/internal", "4711  curl", "worker[813]", "127.0.0.1", "5432", "denied"):
         assert part in shown
+    agent.flow_rows = [(INTERNAL, flow())]
+    assert "postgres[812]" in licet("flows")
     assert json.loads(licet("flows", "--json", "--target", "orders-db"))[0]["consumer"]["pid"] == 4711
     assert json.loads(licet("flows", "--json", "--target", "orders-db/admin")) == []
     assert licet("flows", "--target", "orders-db/admin") == "no open flow to orders-db/admin\n"
@@ -99,20 +105,20 @@ def test_a_cell_is_whole_where_no_terminal_limits_it(licet: Licet, agent: FakeAg
 
 def test_listeners_show_what_is_wrong_and_can_leave_out_what_is_fine(licet: Licet, agent: FakeAgent) -> None:
     shown = licet("listeners")
-    for part in ("0.0.0.0:5432", "any", "postgres[812]", "declared, exposed_port", "listen on 127.0.0.1"):
+    for part in ("5432/tcp", "0.0.0.0 (any)", "812", "declared, exposed_port", "listen on 127.0.0.1"):
         assert part in shown
     fine = judged_listener(states=agent.listener_rows[0].states[:1], explanation="")
     agent.listener_rows = [fine]
     assert licet("listeners", "--judged") == "no listener that should not be there\n"
     assert json.loads(licet("listeners", "--judged", "--json")) == []
-    assert "postgres[812]" in licet("listeners", "--all")
+    assert "postgres" in licet("listeners", "--all")
 
 
 def test_events_are_readable_lines_or_the_lines_of_the_sink(licet: Licet, agent: FakeAgent) -> None:
     agent.log.write(violation())
     agent.log.write({"type": "stopped", "time": "2026-05-01T14:02:12.000000Z"})
     assert licet("events").splitlines() == [
-        "14:02:11 DENIED no_license orders-db/admin  curl[7] uid=0 → 127.0.0.1:9187",
+        "14:02:11 WOULD DENY no_license orders-db/admin  curl[7] uid=0 → 127.0.0.1:9187",
         "14:02:12 stopped",
     ]
     assert [json.loads(line) for line in licet("events", "--json").splitlines()] == agent.log.recent(2)
@@ -124,4 +130,109 @@ def test_a_program_name_can_not_color_a_table(licet: Licet, agent: FakeAgent) ->
     agent.flow_rows = [(INTERNAL, flow(consumer=Process(pid=9, comm="\x1b[31m[red]x")))]
     shown = licet("flows")
     assert "\x1b" not in shown
-    assert r"\x1b[31m[red]x[9]" in shown
+    assert r"9    \x1b[31m[red]x" in shown
+
+
+LONG = Process(pid=2304711, exe="/usr/lib/postgresql/15/bin/psql", unit="billing-worker@12.service")
+V6 = to_address("2001:db8:1:2:3:4:5:6")
+
+
+@pytest.mark.parametrize("address", [to_address("192.168.100.200"), V6])
+def test_at_80_columns_nothing_of_a_flow_is_cut(
+    licet: Licet, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch, address: Address
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda file=None: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    agent.flow_rows = [(INTERNAL, flow(consumer=LONG, consumer_address=address, port=65432))]
+    lines = licet("flows").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    for whole in ("denied", "2304711", "65432"):
+        assert whole in lines[2]
+    places = [lines[1].index(name) for name in ("SOURCE", "TARGET")]
+    source = "".join(line[slice(*places)].strip() for line in lines[2:])
+    assert source == show_address(address)
+
+
+def test_at_80_columns_why_has_lines_of_its_own(
+    licet: Licet, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (output, listeners):
+        monkeypatch.setattr(module, "is_terminal", lambda file=None: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    agent.listener_rows = [judged_listener(explanation="because " * 20)]
+    *table, why = licet("listeners").splitlines()
+    assert max(map(len, table)) <= 80
+    assert why == "0.0.0.0:5432: " + "because " * 20
+    for whole in ("5432/tcp", "812"):
+        assert whole in table[1]
+
+
+def test_a_guess_is_never_in_the_column_of_services(licet: Licet, agent: FakeAgent) -> None:
+    agent.listener_rows = [judged_listener(service="", port_class="", explanation="")]
+    header, row = licet("listeners").splitlines()
+    assert row[header.index("SERVICE") : header.index("LOOKS LIKE")].strip() == ""
+    assert row[header.index("LOOKS LIKE") :].startswith("postgresql")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("licet flows --target ord", {"orders-db", "orders-db/internal", "orders-db/admin"}),
+        ("licet mode enforce --target orders-db/a", {"orders-db/admin"}),
+        ("licet explain --target x", set()),
+        ("licet events --type flow", {"flow_open", "flow_close"}),
+    ],
+)
+def test_the_shell_is_offered_targets_and_types(
+    licet: Licet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, offered: set[str]
+) -> None:
+    monkeypatch.setenv("LICET_CONFIG", str(tmp_path / "config.yaml"))
+    env = {"_LICET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    result = CliRunner().invoke(app, [], prog_name="licet", env=env)
+    assert set(result.stdout.split()) == offered
+
+
+def test_the_shell_is_offered_nothing_where_no_daemon_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"paths": {"run": str(tmp_path)}}))
+    monkeypatch.setenv("LICET_CONFIG", str(config))
+    assert completion.targets("") == []
+
+
+def refused(config: Path, *arguments: str) -> str:
+    """What is said of a wrong word; exit code 2."""
+    result = CliRunner().invoke(app, [*arguments, "--config", str(config)])
+    assert result.exit_code == 2
+    return " ".join(result.stderr.replace("│", "").split())
+
+
+def test_a_target_that_is_none_is_a_mistake(licet: Licet, tmp_path: Path) -> None:
+    said = refused(tmp_path / "config.yaml", "flows", "--target", "order-db")
+    assert "did you mean 'orders-db'?" in said
+
+
+def test_a_type_that_is_none_is_a_mistake(licet: Licet, tmp_path: Path) -> None:
+    said = refused(tmp_path / "config.yaml", "events", "--type", "violations")
+    assert "did you mean 'violation'?" in said
+
+
+def test_very_many_listeners_of_one_process_stay_readable(
+    licet: Licet, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, *_) = agent.listener_rows
+    crowd = [
+        replace(first, listener=replace(first.listener, port=20_000 + n), explanation="why")
+        for n in range(5000)
+    ]
+    agent.listener_rows = [*crowd[:2500], *agent.listener_rows, *crowd[2500:]]
+    assert len(licet("listeners").splitlines()) == len(agent.listener_rows) + 1
+    for module in (output, listeners):
+        monkeypatch.setattr(module, "is_terminal", lambda *_: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = licet("listeners")
+    assert "4,99" in shown
+    assert "more" in shown
+    assert len(shown.splitlines()) < 30

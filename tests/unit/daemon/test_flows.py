@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket as sockets
+import tracemalloc
 
 import pytest
 
@@ -26,7 +27,7 @@ from agent.model import (
     to_network,
 )
 from agent.observe.connections import Connection
-from agent.policy.tables import SetId, Tables, TargetKey, TargetRow, empty_tables
+from agent.policy.tables import Numbered, SetId, Tables, TargetKey, TargetRow, Unresolved, empty_tables
 from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
 
 HOST, CONTAINER = 1, 2
@@ -42,15 +43,16 @@ def tables(home_netns: int = HOST) -> Tables:
         id=1,
         target=Target("db", PortClass.INTERNAL),
         mode=Mode.OBSERVE,
-        unresolved_allowed=True,
+        unresolved=Unresolved.ALLOW,
         clock_synced=True,
         drops=False,
         excluded=SetId.EMPTY,
         home_netns=home_netns,
         candidates=(),
     )
-    key = TargetKey(netns=0, protocol=Protocol.TCP, port=5432, network=to_network("10.0.0.1/32"))
-    return dataclasses.replace(empty_tables(), targets={key: 1}, rows={1: row})
+    key = TargetKey(netns=0, protocol=Protocol.TCP, ports=1, network=to_network("10.0.0.1/32"))
+    numbers = (Numbered(5432, 5432, 1),)
+    return dataclasses.replace(empty_tables(), targets={key: 1}, rows={1: row}, numbers=numbers)
 
 
 def end(local: Address, local_port: int, remote: Address, remote_port: int, *, netns: int = HOST) -> Socket:
@@ -227,16 +229,34 @@ def test_origin_is_the_consumers_namespace_against_the_services(
 def test_only_rows_whose_socket_is_gone_are_swept(world: World) -> None:
     world.row(1)
     world.row(2)
-    closed = world.table.sweep(frozenset({1}), frozenset({HOST}), NOW_NS)
-    assert [flow.cookie for flow in closed] == [2]
+    assert world.table.sweep(frozenset({1}), frozenset({HOST}), NOW_NS) == 1
     assert world.cookies() == {1}
     assert world.counters.opened_closed([1]) == {1: (0, 1)}
     assert world.counters.closed_unseen([1]) == 1
 
 
+def test_to_sweep_many_takes_the_memory_of_few(world: World) -> None:
+    many = 1_000
+    for number in range(many):
+        world.row(number)
+    tracemalloc.start()
+    try:
+        assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS) == many
+        assert tracemalloc.get_traced_memory()[1] < 400 * many, "bytes; a Flow has some 1,000"
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_are_counted_and_left_out_by_namespace(world: World) -> None:
+    for cookie, netns in ((1, HOST), (2, CONTAINER), (3, CONTAINER)):
+        world.row(cookie, netns=netns)
+    assert world.table.per_namespace() == {HOST: 1, CONTAINER: 2}
+    assert [flow.cookie for flow in world.table.rows(outside={CONTAINER})] == [1]
+
+
 def test_a_young_row_is_given_time(world: World) -> None:
     world.row(1, opened_ns=NOW_NS - SETTLE_NS + 1)
-    assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS) == []
+    assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS) == 0
     assert world.cookies() == {1}
 
 
@@ -249,7 +269,7 @@ def test_rows_of_a_namespace_that_was_not_looked_at_stay(world: World) -> None:
 @pytest.mark.parametrize("state", [abi.FlowState.ATTEMPT, abi.FlowState.SYN])
 def test_an_attempt_that_never_opened_is_swept_and_is_no_close(world: World, state: abi.FlowState) -> None:
     world.row(1, state=state)
-    assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS) == []
+    assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS) == 0
     assert world.cookies() == set()
     assert world.counters.closed_unseen([1]) == 0
 
@@ -263,9 +283,9 @@ def test_flows_are_listed_oldest_first_and_only_those_of_a_named_target(world: W
 
 def test_an_owner_the_kernel_does_not_know_is_whoever_listens_there(world: World) -> None:
     world.row(1)
-    assert world.table.listed()[0][1].owner is None
+    assert next(world.table.listed())[1].owner is None
     world.served[HOST, 5432, HERE] = SERVER
-    assert world.table.listed()[0][1].owner == SERVER
+    assert next(world.table.listed())[1].owner == SERVER
 
 
 def test_a_process_is_judged_in_its_cgroup_and_every_one_above() -> None:
@@ -300,6 +320,14 @@ def test_a_swept_row_takes_along_what_the_passive_side_would_look_for(world: Wor
     world.counters.tuples.put(tuple_key(flow), abi.U64.pack(1))
     world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS)
     assert world.counters.tuples.get(tuple_key(flow)) is None
+
+
+def test_but_not_what_another_socket_with_the_same_addresses_has_there_now(world: World) -> None:
+    world.row(1)
+    (flow,) = world.table.rows()
+    world.counters.tuples.put(tuple_key(flow), abi.U64.pack(2))
+    world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS)
+    assert world.counters.tuples.get(tuple_key(flow)) == abi.U64.pack(2)
 
 
 @pytest.mark.parametrize(("address", "netns"), [("127.0.0.1", HOST), ("10.0.0.1", 0)])

@@ -5,12 +5,13 @@ import os
 import socket as sockets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from agent.daemon.listener_owners import ListenerOwners
+from agent.daemon.listener_rows import ListenerRows
 from agent.daemon.listening import REMEMBERED, Listening, serving_process
 from agent.kernel import abi
 from agent.model import Address, HostFacts, Listener, ListenerState, Process, Protocol, to_address
@@ -23,6 +24,7 @@ from tests.unit.kernel.memory_map import MemoryMap
 
 HOST, CONTAINER = 1, 2
 ANY4, ANY6, LOOPBACK6 = to_address("0.0.0.0"), to_address("::"), to_address("::1")
+TARGETS = {"db/internal": 1}
 FACTS = HostFacts(host_netns=HOST, addresses=(HERE,))
 POLICY = """
 version: 1
@@ -68,24 +70,34 @@ class SeenListeners:
     def __init__(self) -> None:
         self.now: list[Listener] = []
 
-    def listeners(self) -> list[Listener]:
-        return self.now
+    def sees_own(self) -> bool:
+        return True
+
+    def listeners(self, openers: Mapping[int, Process], others: object) -> list[Listener]:
+        return [
+            one if one.owners else dataclasses.replace(one, opener=openers.get(one.cookie))
+            for one in self.now
+        ]
 
 
 class World:
     def __init__(self, proc: Path) -> None:
         self.there = SeenListeners()
         self.owners = MemoryMap("owners")
+        self.strangers = MemoryMap("more_strangers")
+        self.rightful = MemoryMap("more_owners")
+        self.crowded = MemoryMap("crowded")
         self.socket_owners = MemoryMap("socket_owners")
         self.listening = Listening(
             self.there,  # type: ignore[arg-type]
             ProcReader(proc),
             ListenerOwners(
-                self.owners,  # type: ignore[arg-type]
+                ListenerRows(self.owners, self.strangers, self.rightful, self.crowded),  # type: ignore[arg-type]
                 self.socket_owners,  # type: ignore[arg-type]
                 ProcReader(proc),
                 lambda path: path_hash(path, SEED),
             ),
+            lambda target: TARGETS[str(target)],
         )
 
     def look(self, *listeners: Listener, by: Policy | None = None) -> list[tuple[int, ListenerState]]:
@@ -94,7 +106,7 @@ class World:
         return [(one.listener.port, state) for one, state in self.listening.look(by, FACTS)]
 
     def violations(self) -> dict[tuple[str, str, str], int]:
-        return dict(self.listening.violations)
+        return self.listening.violations.counts()
 
 
 @pytest.fixture
@@ -146,6 +158,23 @@ def test_without_a_policy_nothing_is_wrong_and_everything_is_listed(world: World
     assert one.catalog
 
 
+def test_nobody_known_to_hold_a_listener_is_shown_and_is_no_violation(world: World) -> None:
+    world.listening.heard(7, HOST, 5432, LOOPBACK, POSTGRES)
+    for cookie in (7, 8):
+        assert world.look(listener(LOOPBACK, 5432, cookie=cookie), by=policy()) == []
+        assert world.listening.counts() == {("db", "loopback", ListenerState.OWNER_UNKNOWN): 1}
+    assert world.violations() == {}
+
+
+def test_a_stranger_that_the_kernel_named_is_one_though_nobody_has_seen_him_hold_it(world: World) -> None:
+    world.listening.heard(7, HOST, 5432, LOOPBACK, NETCAT)
+    assert world.look(listener(LOOPBACK, 5432, cookie=7), by=policy()) == [
+        (5432, ListenerState.OWNER_MISMATCH)
+    ]
+    (judged,) = world.listening.judged
+    assert "/usr/bin/nc" in judged.explanation
+
+
 def test_exposures_count_listeners_that_are_exposed_now(world: World) -> None:
     world.look(listener(ANY4, 5432, POSTGRES), by=policy())
     assert [(str(target), count) for target, count in world.listening.exposures().items()] == [
@@ -184,6 +213,15 @@ def test_a_port_is_owned_by_whoever_listens_at_its_address_or_at_all(world: Worl
     assert world.listening.owner_of(HOST, 5433, LOOPBACK) is None
 
 
+def test_of_several_that_share_a_place_only_what_they_have_in_common_is_said(world: World) -> None:
+    other = dataclasses.replace(POSTGRES, pid=27, start_boot_ns=2)
+    world.look(listener(LOOPBACK, 5432, POSTGRES, cookie=1), listener(LOOPBACK, 5432, other, cookie=2))
+    owner = world.listening.owner_of(HOST, 5432, LOOPBACK)
+    assert owner == dataclasses.replace(POSTGRES, pid=0, start_boot_ns=0)
+    world.look(listener(LOOPBACK, 5432, other, cookie=2))
+    assert world.listening.owner_of(HOST, 5432, LOOPBACK) == other
+
+
 def test_the_exact_address_goes_before_a_wildcard(world: World) -> None:
     world.look(listener(ANY4, 80, NETCAT, cookie=1), listener(HERE, 80, POSTGRES, cookie=2))
     assert world.listening.owner_of(HOST, 80, HERE) == POSTGRES
@@ -203,7 +241,7 @@ def test_a_routable_address_may_be_served_in_another_namespace_and_loopback_neve
 
 
 def test_an_owner_heard_at_listen_is_known_before_the_next_look_and_after_it_is_gone(world: World) -> None:
-    world.listening.heard(HOST, 5432, LOOPBACK, POSTGRES)
+    world.listening.heard(1, HOST, 5432, LOOPBACK, POSTGRES)
     assert world.listening.owner_of(HOST, 5432, LOOPBACK) == POSTGRES
     world.look()
     assert world.listening.owner_of(HOST, 5432, LOOPBACK) == POSTGRES
@@ -212,13 +250,13 @@ def test_an_owner_heard_at_listen_is_known_before_the_next_look_and_after_it_is_
 def test_an_owner_has_one_start_whoever_told_it(world: World) -> None:
     exact = dataclasses.replace(POSTGRES, start_boot_ns=6_603_180_123_456)
     rounded = dataclasses.replace(POSTGRES, start_boot_ns=6_603_180_000_000)
-    world.listening.heard(HOST, 5432, LOOPBACK, exact)
+    world.listening.heard(1, HOST, 5432, LOOPBACK, exact)
     world.look(listener(LOOPBACK, 5432, rounded))
     assert world.listening.owner_of(HOST, 5432, LOOPBACK) == exact
 
 
 def test_a_pid_that_was_reused_is_another_owner(world: World) -> None:
-    world.listening.heard(HOST, 5432, LOOPBACK, dataclasses.replace(POSTGRES, start_boot_ns=10**12))
+    world.listening.heard(1, HOST, 5432, LOOPBACK, dataclasses.replace(POSTGRES, start_boot_ns=10**12))
     later = dataclasses.replace(NETCAT, pid=POSTGRES.pid, start_boot_ns=10**13)
     world.look(listener(LOOPBACK, 5432, later))
     assert world.listening.owner_of(HOST, 5432, LOOPBACK) == later
@@ -226,16 +264,62 @@ def test_a_pid_that_was_reused_is_another_owner(world: World) -> None:
 
 def test_the_newest_owner_of_a_port_wins(world: World) -> None:
     world.look(listener(LOOPBACK, 5432, POSTGRES))
-    world.listening.heard(HOST, 5432, LOOPBACK, NETCAT)
+    world.listening.heard(1, HOST, 5432, LOOPBACK, NETCAT)
     assert world.listening.owner_of(HOST, 5432, LOOPBACK) == NETCAT
 
 
 def test_only_so_many_owners_are_remembered_the_newest_of_them(world: World) -> None:
     for number in range(REMEMBERED + 10):
         owner = dataclasses.replace(NETCAT, pid=1000 + number)
-        world.listening.heard(number, 80, LOOPBACK, owner)
+        world.listening.heard(number, number, 80, LOOPBACK, owner)
     assert world.listening.owner_of(0, 80, LOOPBACK) is None
     assert world.listening.owner_of(REMEMBERED + 9, 80, LOOPBACK) is not None
+
+
+def test_a_port_that_nobody_serves_is_known_after_a_look(world: World) -> None:
+    assert world.listening.unserved == []
+    world.look(listener(LOOPBACK, 80, NETCAT), by=policy())
+    assert [(str(one.target), str(one.port)) for one in world.listening.unserved] == [
+        ("db/internal", "5432/tcp")
+    ]
+    world.look(listener(LOOPBACK, 5432, POSTGRES), by=policy())
+    assert world.listening.unserved == []
+    world.look(by=None)
+    assert world.listening.unserved == []
+
+
+def test_very_many_listeners_of_one_push_nobody_out(world: World) -> None:
+    crowd = [
+        listener(LOOPBACK, 10_000 + n, NETCAT, netns=3, cookie=10_000 + n) for n in range(REMEMBERED + 10)
+    ]
+    world.look(listener(LOOPBACK, 5432, POSTGRES), *crowd)
+    assert world.listening.owner_of(HOST, 5432, LOOPBACK) == POSTGRES
+    assert world.listening.owner_of(3, 10_000, LOOPBACK) == NETCAT
+
+
+def test_one_that_is_gone_is_remembered_as_the_last_that_served(world: World) -> None:
+    world.look(listener(HERE, 5432, POSTGRES))
+    world.look()
+    assert world.listening.owner_of(HOST, 5432, HERE) == POSTGRES
+    assert world.listening.owner_of(CONTAINER, 5432, HERE) == POSTGRES
+    assert world.listening.owner_of(CONTAINER, 5433, HERE) is None
+
+
+def test_what_is_as_it_was_is_not_judged_again(world: World) -> None:
+    by, other = policy(), policy("violation")
+    one, moved = listener(LOOPBACK, 5432, NETCAT), listener(LOOPBACK, 5432, POSTGRES)
+    world.look(one, by=by)
+    world.look(one, by=by)  # a stranger since the look before
+    (first,) = world.listening.judged
+    world.look(dataclasses.replace(one), by=by)
+    assert world.listening.judged[0] is first
+    world.look(moved, by=by)
+    assert [each.states for each in world.listening.judged] == [(ListenerState.DECLARED,)]
+    for facts, now in ((FACTS, other), (dataclasses.replace(FACTS, delegated=frozenset({"/a"})), other)):
+        (before,) = world.listening.judged
+        world.there.now = [moved]
+        world.listening.look(now, facts)
+        assert world.listening.judged[0] is not before
 
 
 LISTEN = """
@@ -274,9 +358,12 @@ def test_the_kernel_is_told_once_who_holds_a_listener_from_before(server: tuple[
     (identity,) = [abi.ListenerOwner.from_buffer_copy(value).process for value in world.owners.rows.values()]
     assert (identity.pid, identity.start_ns, identity.uid, identity.gid) == (pid, 5, 1000, 100)
     assert (identity.exe, identity.netns) == (path_hash("/usr/bin/server", SEED), HOST)
+    (row,) = world.owners.rows.values()
+    world.look(before, by=declared)
+    assert next(iter(world.owners.rows.values())) is row, "nothing has changed"
     world.owners.rows.clear()
     world.look(before, by=declared)
-    assert world.owners.rows == {}, "nothing has changed"
+    assert len(world.owners.rows) == 1, "it was lost"
     other = dataclasses.replace(owner, start_boot_ns=10**9)
     world.look(dataclasses.replace(before, owners=(other,)), by=declared)
     assert len(world.owners.rows) == 1, "it changed hands"
@@ -287,3 +374,136 @@ def test_a_listener_whose_process_is_gone_is_passed_over(world: World) -> None:
     world.look(listener(LOOPBACK, 5432, gone))
     assert world.owners.rows == {}
     assert len(world.listening.judged) == 1
+
+
+def noted_by_kernel(world: World, one: Listener, process: Process, flags: int = 0) -> None:
+    """As on_listen() in bpf/flow.c leaves it."""
+    place = abi.OwnerKey(netns=one.netns, address=abi.RawAddress.of(one.address), port=one.port)
+    row = abi.ListenerOwner(cookie=one.cookie, socket=0xFFFF888000000000, flags=flags)
+    row.process.pid, row.process.start_ns, row.process.exe = process.pid, process.start_boot_ns, 7
+    world.owners.rows[bytes(place)] = bytes(row)
+
+
+def rows(world: World) -> list[abi.ListenerOwner]:
+    return [abi.ListenerOwner.from_buffer_copy(value) for value in world.owners.rows.values()]
+
+
+def test_what_the_kernel_has_noted_of_a_socket_stays(world: World) -> None:
+    one = listener(LOOPBACK, 5432, POSTGRES)
+    noted_by_kernel(world, one, POSTGRES, abi.Listener.V6ONLY)
+    world.look(one, by=policy())
+    (row,) = rows(world)
+    flags = abi.Listener.V6ONLY | abi.Listener.OWNER
+    assert (row.socket, row.flags, row.process.exe) == (0xFFFF888000000000, flags, 7)
+
+
+def test_the_kernel_is_told_who_is_a_stranger_and_who_is_none_any_more(world: World) -> None:
+    one = listener(LOOPBACK, 5432, NETCAT)
+    noted_by_kernel(world, one, NETCAT)
+    world.look(one, by=policy())
+    assert [row.stranger_to for row in rows(world)] == [TARGETS["db/internal"]]
+    handed_on = dataclasses.replace(one, owners=(NETCAT, POSTGRES))
+    world.look(handed_on, by=policy())
+    assert [(row.stranger_to, row.process.pid) for row in rows(world)] == [(0, POSTGRES.pid)]
+    world.look(one, by=policy())
+    allowed = dataclasses.replace(policy(), services={})
+    world.look(one, by=allowed)
+    assert rows(world) == [], "no service declares the port any more"
+
+
+def test_a_stranger_beside_an_owner_is_none(world: World) -> None:
+    stranger, owner = listener(LOOPBACK, 5432, NETCAT, cookie=1), listener(LOOPBACK, 5432, POSTGRES, cookie=2)
+    noted_by_kernel(world, stranger, NETCAT)
+    world.look(stranger, owner, by=policy())
+    assert [row.stranger_to for row in rows(world)] == [0]
+    world.look(stranger, by=policy())
+    assert [row.stranger_to for row in rows(world)] == [TARGETS["db/internal"]]
+
+
+def test_who_has_listened_since_the_listing_is_left_to_the_next_look(world: World) -> None:
+    late = listener(LOOPBACK, 5432, NETCAT, cookie=9)
+    noted_by_kernel(world, late, NETCAT)
+    (place,) = world.owners.rows
+    row = abi.ListenerOwner.from_buffer_copy(world.owners.rows[place])
+    row.since_ns = 2**63
+    world.owners.rows[place] = bytes(row)
+    world.look(listener(LOOPBACK, 5432, POSTGRES, cookie=1), by=policy())
+    assert [row.cookie for row in rows(world)] == [9]
+    world.look(by=policy())
+    assert [row.cookie for row in rows(world)] == [9], "nor forgotten"
+
+
+INIT = Process(
+    pid=1, start_boot_ns=0, comm="systemd", exe="/usr/lib/systemd/systemd", uid=0, cgroup="/init.scope"
+)
+
+
+@pytest.fixture
+def with_systemd(tmp_path: Path) -> World:
+    """A host whose pid 1 is that of the initial pid namespace."""
+    (tmp_path / "self/ns").mkdir(parents=True)
+    (tmp_path / "self/ns/pid").symlink_to("/proc/self/ns/pid")
+    return World(tmp_path)
+
+
+SEES_INITIAL_PIDS = os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC
+INITIAL = pytest.mark.skipif(not SEES_INITIAL_PIDS, reason="these tests run in a pid namespace")
+
+
+@INITIAL
+def test_what_pid_1_alone_holds_and_listens_on_is_no_mismatch(with_systemd: World) -> None:
+    world, one = with_systemd, listener(LOOPBACK, 5432, INIT)
+    noted_by_kernel(world, one, INIT, abi.Listener.ACTIVATED)
+    assert world.look(one, by=policy()) == []
+    assert [row.stranger_to for row in rows(world)] == [0]
+
+
+@INITIAL
+@pytest.mark.parametrize(("uid", "found"), [(0, []), (1002, [(5432, ListenerState.OWNER_MISMATCH)])])
+def test_of_a_socket_from_before_nobody_knows_who_called_listen(
+    with_systemd: World, uid: int, found: list[tuple[int, ListenerState]]
+) -> None:
+    assert (
+        with_systemd.look(dataclasses.replace(listener(LOOPBACK, 5432, INIT), uid=uid), by=policy()) == found
+    )
+
+
+@INITIAL
+def test_what_was_handed_to_pid_1_to_keep_is_a_strangers(with_systemd: World) -> None:
+    """FDSTORE=1 in sd_notify(3): a service may do that."""
+    one = dataclasses.replace(listener(LOOPBACK, 5432, INIT), uid=0)
+    noted_by_kernel(with_systemd, one, NETCAT)
+    assert with_systemd.look(one, by=policy()) == [(5432, ListenerState.OWNER_MISMATCH)]
+
+
+@pytest.mark.parametrize(
+    ("served_by", "found"), [(POSTGRES, []), (NETCAT, [(5432, ListenerState.OWNER_MISMATCH)])]
+)
+def test_once_another_process_holds_it_that_one_is_judged(
+    world: World, served_by: Process, found: list[tuple[int, ListenerState]]
+) -> None:
+    """Whether or not the owner is root, which pid 1 is, too."""
+    one = listener(LOOPBACK, 5432, INIT, served_by)
+    noted_by_kernel(world, one, INIT, abi.Listener.ACTIVATED)
+    owned_by_root = parse_policy(
+        POLICY.replace("UNDECLARED", "report").replace("unit: postgresql.service", "uid: 0")
+    )
+    assert world.look(one, by=policy()) == found
+    another = listener(LOOPBACK, 5432, INIT, dataclasses.replace(served_by, uid=26), cookie=9)
+    assert world.look(another, by=owned_by_root) == [(5432, ListenerState.OWNER_MISMATCH)], "it is not root"
+
+
+def test_pid_1_of_a_container_is_a_process_like_any(world: World) -> None:
+    one = listener(LOOPBACK, 5432, INIT)
+    noted_by_kernel(world, one, INIT, abi.Listener.ACTIVATED)
+    assert world.look(one, by=policy()) == [(5432, ListenerState.OWNER_MISMATCH)]
+
+
+def test_only_of_declared_ports_the_kernel_is_asked_for_strangers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(ListenerOwners, "strange", lambda self, one: asked.append(one.port))
+    many = [listener(LOOPBACK, port, NETCAT) for port in range(20_000, 20_050)]
+    world.look(*many, listener(LOOPBACK, 5432, POSTGRES), by=policy())
+    assert asked == [5432]

@@ -2,22 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.daemon.foresight import Foreseen
 from agent.daemon.mode_switch import ModeSwitch
-from agent.daemon.usage import Denied
+from agent.daemon.strangers import Stranger
 from agent.enforce.modes import Overrides
 from agent.errors import KernelError, ModeError
 from agent.export.view import Caller, ModeRequest
 from agent.kernel import abi
-from agent.model import Mode, PortClass, Reason, Target
+from agent.model import Mode, PortClass, Process, Target, to_address
 from agent.policy.document import load_policy_files
-from agent.policy.values import Policy
+from agent.policy.values import Finding, Place, Policy
 from tests.unit.kernel.memory_map import MemoryMap
 
 DB = Target("db", PortClass.INTERNAL)
@@ -61,7 +62,7 @@ class World:
         file = folder / "policy.yaml"
         file.write_text(POLICY)
         self.policy: Policy | None = load_policy_files([file])
-        self.rows: list[Denied] = []
+        self.asked: list[list[str]] = []
         self.events: list[dict[str, Any]] = []
         self.map = MemoryMap("modes")
         self.gates = FakeGates(self.map)
@@ -79,19 +80,25 @@ class World:
             gates=self.gates,
             attached=lambda: ("connect",),
             policy=lambda: self.policy,
-            denied=self.denied,
+            foresight=self,  # type: ignore[arg-type]
+            known_since_ns=lambda: self.known_since_ns,
             failsafe=frozenset({22}),
             tell=self.events.append,
+            lost=self.lost,
+            strangers=lambda since_ns: [one for one in self.strangers if one.last_boot_ns >= since_ns],
         )
+        self.strangers: list[Stranger] = []
+        self.known_since_ns = self.boot_ns - 2 * HOUR_NS
 
-    def denied(self, since_boot_ns: int) -> Sequence[Denied]:
-        return [row for row in self.rows if row.last_boot_ns >= since_boot_ns]
+    def of(
+        self, targets: Collection[Target], since_ns: int, now_ns: int, failsafe: Collection[int]
+    ) -> Foreseen:
+        assert (now_ns - since_ns, failsafe) == (HOUR_NS, {22})
+        self.asked.append(list(map(str, targets)))
+        return Foreseen([{"consumer": "psql"}], [{"consumer": "cron"}])
 
-    def attempts(
-        self, consumer: str, target: Target, count: int, *, ago_s: float = 60, port: int = 5432
-    ) -> None:
-        last_ns = self.boot_ns - int(ago_s * 1e9)
-        self.rows.append(Denied(consumer, target, Reason.NO_LICENSE, port, count, last_ns - HOUR_NS, last_ns))
+    def lost(self, targets: Collection[Target]) -> list[Finding]:
+        return [Finding(Place("policy.yaml", 3), f"ends for {target}", "say so") for target in targets]
 
     def ask(self, scope: str | None, mode: Mode | None, for_s: float | None = None) -> dict[str, Any]:
         return asyncio.run(self.switch.switch(ModeRequest(scope, mode, for_s), ROOT))
@@ -124,7 +131,7 @@ def test_where_gates_cannot_be_attached_nothing_has_changed(world: World) -> Non
 def test_where_the_override_cannot_be_kept_the_gates_are_let_go_of_again(
     world: World, tmp_path: Path
 ) -> None:
-    (tmp_path / ".modes.json.new").mkdir()
+    (tmp_path / "modes.json").mkdir()  # so that it can't be written, by root either
     with pytest.raises(KernelError, match="cannot be written"):
         world.ask("db", Mode.ENFORCE)
     assert [what for what, _ in world.gates.asked] == ["attach", "settle"]
@@ -184,38 +191,64 @@ def test_what_holds_is_listed_with_where_it_comes_from(world: World) -> None:
     ]
 
 
-def test_a_preview_names_who_of_the_last_hour_would_be_refused(world: World) -> None:
-    world.attempts("billing.service", DB, 5)
-    world.attempts("billing.service", DB, 7, ago_s=30)
-    world.attempts("psql", DB, 40)
-    world.attempts("nightly", DB, 1, ago_s=3601)
-    world.attempts("curl", WEB, 3)
-    world.attempts("ssh", WEB, 9, port=22)
-    found = world.preview("db", Mode.ENFORCE)
-    assert [(row["consumer"], row["attempts"]) for row in found["refused"]] == [
-        ("psql", 40),
-        ("billing.service", 12),
+@pytest.mark.parametrize(
+    ("scope", "turning"),
+    [
+        (None, ["db/internal", "web/public"]),  # the policy enforces db/admin already
+        ("db", ["db/internal"]),
+        ("db/admin", []),
+    ],
+)
+def test_a_preview_looks_at_what_turns_alone(world: World, scope: str | None, turning: list[str]) -> None:
+    found = world.preview(scope, Mode.ENFORCE)
+    assert [f"{one['service']}/{one['class']}" for one in found["turns_to_enforce"]] == turning
+    assert world.asked == [turning]
+    assert (found["refused"], found["unknown"]) == ([{"consumer": "psql"}], [{"consumer": "cron"}])
+
+
+def test_a_preview_says_from_when_on_uses_are_known(world: World) -> None:
+    assert world.preview(None, Mode.ENFORCE)["known_since"] is None
+    world.known_since_ns = world.boot_ns
+    assert world.preview(None, Mode.ENFORCE)["known_since"].endswith("Z")
+
+
+def test_a_preview_names_who_serves_what_others_own(world: World) -> None:
+    root = Process(pid=9, start_boot_ns=1, exe="/usr/sbin/nginx", uid=0, user="root", unit="session-1.scope")
+    place = to_address("127.0.0.1")
+    now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    world.strangers = [
+        Stranger(DB, root, place, 5432, "listened", 3, now_ns),
+        Stranger(DB, root, place, 22, "listens", 1, now_ns),  # failsafe
+        Stranger(DB, root, place, 5432, "refused", 1, now_ns - 2 * HOUR_NS),
+        Stranger(Target("web", PortClass.PUBLIC), root, place, 80, "listens", 1, now_ns),
     ]
-    assert set(found["refused"][0]) == {
-        "consumer", "service", "class", "reason", "attempts", "since", "last",
-    }  # fmt: skip
-    assert found["turns_to_enforce"] == ["db/internal"]  # the policy enforces db/admin already
-    host_wide = world.preview(None, Mode.ENFORCE)
-    assert [row["consumer"] for row in host_wide["refused"]] == ["psql", "billing.service", "curl"]
+    (one,) = world.preview("db", Mode.ENFORCE)["strangers"]
+    assert (one["service"], one["port"], one["how"], one["times"]) == ("db", 5432, "listened", 3)
+    assert (one["exe"], one["user"], one["unit"]) == ("/usr/sbin/nginx", "root", "session-1.scope")
+    assert [row["port"] for row in world.preview(None, Mode.ENFORCE)["strangers"]] == [5432, 80]
+
+
+@pytest.mark.parametrize(
+    ("scope", "named"), [(None, ["db/internal", "web/public"]), ("web", ["web/public"]), ("db/admin", [])]
+)
+def test_a_preview_names_rights_that_end_of_what_turns_alone(
+    world: World, scope: str | None, named: list[str]
+) -> None:
+    said = world.preview(scope, Mode.ENFORCE)["confined"]
+    assert said == [f"policy.yaml:3: ends for {target} (say so)" for target in named]
 
 
 def test_a_preview_leaves_out_what_a_narrower_override_observes(world: World) -> None:
-    world.attempts("psql", DB, 40)
     world.ask("db/internal", Mode.OBSERVE)
-    assert world.preview(None, Mode.ENFORCE)["refused"] == []
+    world.preview(None, Mode.ENFORCE)
+    assert world.asked == [["web/public"]]
 
 
 def test_a_reset_previews_what_the_policy_would_refuse(world: World) -> None:
-    world.attempts("psql", DB_ADMIN, 4)
     world.ask(None, Mode.OBSERVE)
     found = world.preview(None, None)
-    assert found["turns_to_enforce"] == ["db/admin"]
-    assert [row["consumer"] for row in found["refused"]] == ["psql"]
+    assert found["turns_to_enforce"] == [{"service": "db", "class": "admin"}]
+    assert world.asked == [["db/admin"]]
     assert world.preview(None, Mode.OBSERVE)["turns_to_enforce"] == []
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from agent.daemon.state import RunLock, State
 from agent.errors import AlreadyRunning, KernelError
 from agent.model import PortClass, Target
+from agent.policy.document import Source
 from agent.policy.ids import Ids
 
 DB = Target("db", PortClass.INTERNAL)
@@ -85,12 +87,80 @@ def test_damaged_ids_are_an_error_that_says_what_to_remove(tmp_path: Path, conte
 def test_a_failure_to_store_names_the_file_and_keeps_what_was_there(tmp_path: Path) -> None:
     state = State(tmp_path)
     state.store_ids(Ids())
-    (tmp_path / ".ids.json.new").mkdir()  # so that it can't be written, by root either
+    ids_file = tmp_path / "ids.json"
+    before = ids_file.read_text()
+    ids_file.unlink()
+    ids_file.mkdir()  # so that it can't be written, by root either
     changed = Ids()
     changed.target(DB)
-    with pytest.raises(KernelError, match=r"ids\.json"):
-        state.store_ids(changed)
-    assert state.ids().targets == {}
+    state.store_ids(changed)
+    assert f"{ids_file}: cannot be written" in state.problem
+    assert [path.name for path in tmp_path.iterdir()] == ["ids.json"]
+    ids_file.rmdir()
+    ids_file.write_text(before)
+    state.retry()
+    assert state.problem == ""
+    assert State(tmp_path).ids().target_named(1) == DB
+
+
+def test_numbers_that_cannot_be_stored_live_as_long_as_what_counts_by_them(tmp_path: Path) -> None:
+    folder, run = tmp_path / "state", tmp_path / "run"
+    run.mkdir()
+    (folder / "ids.json").mkdir(parents=True)
+    state = State(folder, run)
+    (folder / "ids.json").rmdir()
+    ids = state.ids()
+    (folder / "ids.json").mkdir()
+    ids.target(DB)
+    state.store_ids(ids)
+    (folder / "ids.json").rmdir()
+    again = State(folder, run)
+    restored = again.ids()
+    assert restored.target_named(1) == DB
+    assert restored.target(Target("other", PortClass.ADMIN)) == 2
+    again.store_ids(restored)
+    assert not (run / "ids.json").exists()
+    assert State(folder).ids().target_named(2) == Target("other", PortClass.ADMIN)
+
+
+def test_ids_are_written_only_when_one_is_new(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    ids = state.ids()
+    ids.target(DB)
+    state.store_ids(ids)
+    before = (tmp_path / "ids.json").stat().st_ino
+    state.store_ids(ids)
+    assert (tmp_path / "ids.json").stat().st_ino == before
+
+
+@pytest.mark.parametrize("name", ["ids.json", "clock.json", "policy.json"])
+def test_a_fifo_among_the_files_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    state = State(tmp_path)
+    if name == "ids.json":
+        with pytest.raises(KernelError, match=r"ids\.json: cannot be read: not a regular file"):
+            state.ids()
+    assert state.newest_time() == 0.0
+    assert state.kept_policy() == ()
+    state.store_time()
+    assert state.newest_time() > 0
+
+
+def test_the_last_good_policy_comes_back_as_it_was(tmp_path: Path) -> None:
+    sources = (
+        Source("/etc/licet/policy.yaml", "\ufeffversion: 1\n# ü\n".encode()),
+        Source("/etc/licet/a.yml", b""),
+    )
+    assert State(tmp_path).kept_policy() == ()
+    State(tmp_path).keep_policy(sources)
+    assert State(tmp_path).kept_policy() == sources
+    assert (tmp_path / "policy.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": [{}]}', '{"files": 3}', "\x00"])
+def test_a_damaged_last_good_policy_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "policy.json").write_text(content)
+    assert State(tmp_path).kept_policy() == ()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"seen_unix_s": null}', '{"seen_unix_s": "x"}'])
@@ -108,3 +178,36 @@ def test_the_stored_time_never_goes_back(tmp_path: Path) -> None:
     (tmp_path / "clock.json").write_text(f'{{"seen_unix_s": {far_ahead}}}')
     state.store_time()
     assert State(tmp_path).newest_time() == far_ahead
+
+
+def test_the_newest_offset_is_of_this_boot(tmp_path: Path) -> None:
+    State(tmp_path).store_time(123)
+    assert State(tmp_path).newest_offset_ns() == 123
+    path = tmp_path / "clock.json"
+    path.write_text(path.read_text().replace('"boot": "', '"boot": "another'))
+    assert State(tmp_path).newest_offset_ns() is None
+    State(tmp_path).store_time()
+    assert State(tmp_path).newest_offset_ns() is None
+
+
+def test_uses_come_back_in_the_same_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert State(tmp_path).kept_uses() == {}
+    State(tmp_path).keep_uses({"gone": [1]})
+    assert State(tmp_path).kept_uses()["gone"] == [1]
+    assert (tmp_path / "uses.json").stat().st_mode & 0o077 == 0
+    monkeypatch.setattr("agent.daemon.state._boot", lambda: "another")
+    assert State(tmp_path).kept_uses() == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"3", b"{}", b"\xff", 9000 * b"[", b"[" * (17 << 20), b'{"boot": 1}']
+)
+def test_damaged_uses_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "uses.json").write_bytes(content)
+    assert State(tmp_path).kept_uses() == {}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_of_uses_is_none(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "uses.json")
+    assert State(tmp_path).kept_uses() == {}

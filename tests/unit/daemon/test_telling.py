@@ -4,12 +4,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from agent.daemon.telling import Teller
+from agent.daemon.following import Findings
+from agent.daemon.telling import LISTENERS_OF_ONE, Teller
 from agent.export.event_log import EventLog
+from agent.export.view import JudgedListener
 from agent.kernel import abi
-from agent.model import Address, Origin, Process
+from agent.model import Address, Listener, ListenerState, Origin, Process, Protocol
 from agent.policy.ids import Ids
-from tests.unit.daemon.worlds import DB, HERE, new_names
+from tests.unit.daemon.worlds import DB, HERE, LOOPBACK, new_names
 
 SERVER = Process(pid=26, start_boot_ns=1, comm="postgres", exe="/usr/bin/postgres", unit="postgresql.service")
 
@@ -82,3 +84,27 @@ def test_an_owner_that_the_kernel_has_not_met_yet_is_whoever_listens(teller: Tel
 def test_a_flow_of_a_target_without_a_name_is_not_told(teller: Teller, log: EventLog) -> None:
     teller.flow(flow_event(abi.EventType.OPEN, target=99), new_names())
     assert list(log.recent(10)) == []
+
+
+def found(number: int, uid: int) -> tuple[JudgedListener, ListenerState]:
+    listener = Listener(
+        protocol=Protocol.TCP, family=2, address=LOOPBACK, port=20_000 + number, netns=1, cookie=number,
+        inode=number, v6only=False, owners=(replace(SERVER, uid=uid),), uid=uid,
+    )  # fmt: skip
+    state = ListenerState.UNDECLARED
+    return JudgedListener(listener, "", "", (state,), "loopback", ""), state
+
+
+def test_a_user_with_very_many_listeners_hides_nobody_elses(teller: Teller) -> None:
+    log = EventLog("none", 10_000)
+    teller._log = log
+    crowd = [found(number, 1201) for number in range(3000)]
+    teller.findings(Findings(listeners=[*crowd, *(found(number, 1202) for number in range(2))]))
+    events = log.recent(10_000)
+    of_crowd = [event for event in events if event["owner"]["uid"] == 1201]
+    assert len(events) - len(of_crowd) == 2
+    assert len(of_crowd) == LISTENERS_OF_ONE + 1
+    last = of_crowd[-1]
+    assert (last["counts"], last["reason"]) == ({"listeners": 2900}, "undeclared_listener")
+    assert "and 2,900 more listeners of uid 1201" in last["explanation"]
+    assert "port" not in last

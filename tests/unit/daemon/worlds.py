@@ -23,6 +23,8 @@ class MemoryCounters(Counters):
 
     uses: Any = field(default_factory=lambda: MemoryMap("uses"))
     told: Any = field(default_factory=lambda: MemoryMap("told"))
+    _use_counts: Any = field(default_factory=lambda: MemoryMap("use_counts", max_entries=8194))
+    _noted_uses: Any = None
     flows: Any = field(default_factory=lambda: MemoryMap("flows"))
     tuples: Any = field(default_factory=lambda: MemoryMap("tuples"))
     found: list[tuple[Verdict, Origin]] = field(default_factory=list)

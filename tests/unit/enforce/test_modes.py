@@ -267,14 +267,54 @@ def test_gates_stay_for_what_will_enforce_again_while_no_daemon_runs(host: Host)
     assert overrides.enforces_without_help(DB, Mode.OBSERVE)
 
 
-def test_a_file_that_cannot_be_written_changes_nothing(host: Host) -> None:
+def cannot_be_written(path: Path) -> None:
+    """By root either."""
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def test_what_cannot_be_kept_does_not_begin_to_refuse(host: Host) -> None:
     overrides = host.start()
     set_(overrides, "web", Mode.OBSERVE)
-    (host.folder / ".modes.json.new").mkdir()
+    cannot_be_written(host.path)
     with pytest.raises(KernelError, match=r"modes\.json: cannot be written"):
         set_(overrides, "db", Mode.ENFORCE)
     assert host.kernel() == {7: ("OBSERVE", NEVER)}
     assert [one.scope for one in overrides.listed()] == ["web/public"]
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, None])
+def test_what_cannot_be_kept_is_taken_back_in_the_kernel_and_said(host: Host, mode: Mode | None) -> None:
+    overrides = host.start()
+    set_(overrides, "db", Mode.ENFORCE)
+    cannot_be_written(host.path)
+    change = overrides.set("db", mode, None, uid=0, pid=1) if mode else overrides.reset("db")
+    assert all(value[0] != "ENFORCE" for value in host.kernel().values())
+    assert overrides.effective(DB, Mode.OBSERVE).mode is Mode.OBSERVE
+    assert "may not outlive a restart" in change.problem
+    assert overrides.problem == change.problem
+    overrides.retry()
+    assert overrides.problem
+    host.path.rmdir()
+    overrides.retry()
+    assert overrides.problem == ""
+    assert host.start().effective(DB, Mode.OBSERVE).mode is Mode.OBSERVE
+
+
+def test_an_end_that_cannot_be_kept_is_told_once_and_kept_later(host: Host) -> None:
+    overrides = host.start()
+    set_(overrides, "db", Mode.ENFORCE, 10)
+    cannot_be_written(host.path)
+    host.passes(20)
+    assert {one.scope for one in overrides.take_ended()} == {"db/internal", "db/admin"}
+    assert overrides.take_ended() == ()
+    assert overrides.problem
+
+
+def test_a_file_that_is_none_is_not_waited_for(host: Host) -> None:
+    os.mkfifo(host.path)
+    with pytest.raises(KernelError, match=r"modes\.json: cannot be read: not a regular file"):
+        host.start()
 
 
 def test_a_map_that_refuses_leaves_all_as_it_was(host: Host) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.errors import LicetError
 from agent.export.event_log import EventLog
+from agent.export.events import target_fields
 from agent.export.view import (
     Caller,
     JudgedListener,
@@ -64,6 +65,7 @@ SNAPSHOT = Snapshot(
         (INTERNAL, Origin.REMOTE, Decision.DENIED): 3,
     },
     violations={(INTERNAL, "unlicensed_principal"): 3},
+    unresolved={(INTERNAL, Decision.ALLOWED): 4},
     refused={(INTERNAL, "connect"): 2, (INTERNAL, "tc"): 1},
     listener_violations={("", "", "undeclared_listener"): 2, ("orders-db", "internal", "exposed_port"): 1},
     violations_by_consumer={("orders-db", "curl"): 2, ("orders-db", "other"): 1},
@@ -73,6 +75,7 @@ SNAPSHOT = Snapshot(
     unprotected={"outbound": 70},
     listeners={("orders-db", "any", ListenerState.EXPOSED): 1, ("", "loopback", ListenerState.UNDECLARED): 2},
     exposures={INTERNAL: 1},
+    unserved={ADMIN: 1},
     licenses=(LicenseState("acme-2026", 1798761600.0, True), LicenseState("forever", None, False)),
     enforcing={INTERNAL: False, ADMIN: False},
     enforcing_wanted={INTERNAL: False, ADMIN: True},
@@ -137,6 +140,7 @@ def judged_listener(**changes: Any) -> JudgedListener:
 STATUS: Mapping[str, Any] = {
     "version": "0.1.0",
     "ready": True,
+    "troubles": {},
     "pid": 900,
     "uptime_s": 3725.0,
     "mode": "observe",
@@ -154,7 +158,7 @@ STATUS: Mapping[str, Any] = {
     "policy": {
         "files": ["/etc/licet/policy.yaml"],
         "generation": 7,
-        "loaded_at": 1795000000.25,
+        "loaded_at": "2026-11-18T11:06:40.250000Z",
         "targets": 2,
         "grants": 1,
         "warnings": ["policy.yaml:9: principal 'ci' matches nothing"],
@@ -166,6 +170,13 @@ STATUS: Mapping[str, Any] = {
         "cri": {"socket": "/run/crio/crio.sock", "runtime": "", "error": "Version: timed out"},
         "unnamed": 2,
     },
+    "unserved": [
+        {"service": "orders-db", "class": "admin", "ports": "9187/tcp", "rule": "policy.yaml:4"},
+        *(
+            {"service": f"s{n}", "class": "public", "ports": "80/tcp", "rule": "policy.yaml:5"}
+            for n in range(20)
+        ),
+    ],
     "losses": {"ring_full": 0, "event_sink": 5},
     "maps": {"flows": {"entries": 4, "capacity": 65536}},
     "flows": {"open": 4, "opened": 12, "closed": 8, "closed_by_reconciliation": 0},
@@ -223,14 +234,17 @@ class FakeAgent:
     status_fields: Mapping[str, Any] = field(default_factory=lambda: STATUS)
     mode_requests: list[tuple[ModeRequest, Caller]] = field(default_factory=list)
     would_be_refused: list[dict[str, Any]] = field(default_factory=list)
-    turns_to_enforce: list[str] = field(default_factory=list)
+    would_be_unknown: list[dict[str, Any]] = field(default_factory=list)
+    known_since: str | None = None
+    strangers: list[dict[str, Any]] = field(default_factory=list)
+    turns_to_enforce: list[dict[str, str]] = field(default_factory=list)
     mode_answer: dict[str, Any] = field(default_factory=dict)
 
     def snapshot(self) -> Snapshot:
         return self.seen
 
-    def ready(self) -> bool:
-        return self.is_ready
+    def why_not_ready(self) -> str:
+        return "" if self.is_ready else "the policy is not in force yet"
 
     def status(self) -> dict[str, Any]:
         if self.fails_with:
@@ -259,7 +273,8 @@ class FakeAgent:
         return self.log.since(cursor)
 
     def policy(self) -> dict[str, Any]:
-        return {"generation": 7, "files": [], "licenses": []}
+        targets = [target_fields(target) for target in (INTERNAL, ADMIN)]
+        return {"generation": 7, "files": [], "licenses": [], "targets": targets}
 
     def modes(self) -> dict[str, Any]:
         return dict(MODES)
@@ -270,7 +285,10 @@ class FakeAgent:
             "mode": request.mode,
             "seconds": 3600,
             "turns_to_enforce": self.turns_to_enforce,
+            "known_since": self.known_since,
             "refused": self.would_be_refused,
+            "unknown": self.would_be_unknown,
+            "strangers": self.strangers,
         }
 
     async def set_mode(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:

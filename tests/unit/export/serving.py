@@ -13,14 +13,14 @@ from agent.export.view import Agent
 
 
 @contextmanager
-def serving(agent: Agent, control_socket: Path) -> Iterator[Servers]:
+def serving(agent: Agent, control_socket: Path, health_listen: str = "") -> Iterator[Servers]:
     """Listens on a free port and on `control_socket`; stopped when the context ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def start() -> Servers:
-        return await Servers(agent, "127.0.0.1:0", control_socket).__aenter__()
+        return await Servers(agent, "127.0.0.1:0", control_socket, health_listen).__aenter__()
 
     try:
         servers = asyncio.run_coroutine_threadsafe(start(), loop).result(10)

@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,9 +10,10 @@ import pytest
 from starlette.applications import Starlette
 
 from agent.errors import KernelError, PolicyError, PolicyErrors
-from agent.export.api import _follow, control_app, public_app
+from agent.export.api import AT_ONCE, _follow, control_app, public_app
 from agent.export.event_log import EventLog
-from agent.model import Process
+from agent.export.hosts import Hosts
+from agent.model import Flow, Process, Target
 from tests.fixtures.metrics_text import parse_metrics, total
 from tests.unit.export.fake_agent import INTERNAL, FakeAgent, flow
 
@@ -43,7 +45,7 @@ class App:
 
 @pytest.fixture
 def public(agent: FakeAgent) -> App:
-    return App(public_app(agent))
+    return App(public_app(agent, Hosts(["licet"])))
 
 
 @pytest.fixture
@@ -205,3 +207,36 @@ def test_an_unknown_path_is_not_found(control: App) -> None:
 def test_an_executable_with_an_undecodable_name_is_listed(control: App, agent: FakeAgent) -> None:
     agent.flow_rows = [(INTERNAL, flow(consumer=Process(pid=9, exe=os.fsdecode(b"/tmp/\xff"))))]
     assert control.get("/v1/flows").json()[0]["consumer"]["exe"] == r"/tmp/\xff"
+
+
+def test_a_long_list_is_answered_piece_by_piece(control: App, agent: FakeAgent) -> None:
+    made: list[int] = []
+
+    class Rows:
+        """As the daemon's: made when they are asked for, and in the order of age."""
+
+        def __iter__(self) -> Iterator[tuple[Target, Flow]]:
+            for number in range(3 * AT_ONCE + 1):
+                made.append(number)
+                yield INTERNAL, flow(cookie=number)
+
+    agent.flow_rows = Rows()  # type: ignore[assignment]
+    response = control.get("/v1/flows")
+    assert "content-length" not in response.headers
+    assert [one["cookie"] for one in response.json()] == made == list(range(3 * AT_ONCE + 1))
+
+
+@pytest.mark.parametrize("many", [0, 1, AT_ONCE, 2 * AT_ONCE])
+def test_a_list_of_any_length_is_json(control: App, agent: FakeAgent, many: int) -> None:
+    agent.flow_rows = [(INTERNAL, flow(cookie=number)) for number in range(many)]
+    assert [one["cookie"] for one in control.get("/v1/flows").json()] == list(range(many))
+
+
+def test_a_list_that_fails_at_once_is_an_error(control: App, agent: FakeAgent) -> None:
+    def broken() -> Iterator[tuple[Target, Flow]]:
+        raise KernelError("no such map")
+        yield
+
+    agent.flow_rows = broken()  # type: ignore[assignment]
+    answer = control.get("/v1/flows")
+    assert (answer.status_code, answer.json()) == (500, {"error": "no such map"})

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from agent.export import events
+from agent.export.envelope import SCHEMA, severity
 from agent.export.human import human_line
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
@@ -26,7 +28,7 @@ TYPES = {
 
 def test_every_type_has_an_example() -> None:
     assert {example["type"] for example in EXAMPLES} == TYPES
-    assert len(TYPES) == 14
+    assert set(events.TYPES) == TYPES
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
@@ -37,10 +39,18 @@ def test_an_example_is_an_event_that_people_can_read(example: dict[str, Any]) ->
     assert example["type"] in line or example.get("reason", "?") in line.lower()
 
 
+def test_an_example_of_the_log_has_what_every_event_has() -> None:
+    for example in EXAMPLES:
+        if example["type"] != "missed":
+            assert (example["schema"], example["severity"]) == (SCHEMA, severity(example))
+            assert example["host"]
+            assert set(example["policy"]) == {"generation", "sha256"}
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
 def test_every_field_of_an_example_is_explained(example: dict[str, Any]) -> None:
     explained = set(re.findall(r"`(\w+)`", DOCUMENT))
     names = set(example)
-    for part in ("consumer", "owner", "acceptor", "tuple", "counts", "caller"):
+    for part in ("policy", "consumer", "owner", "acceptor", "tuple", "counts", "caller"):
         names |= set(example.get(part, {}))
     assert names <= explained

@@ -89,3 +89,45 @@ def test_an_agent_that_keeps_nothing_still_writes(tmp_path: Path) -> None:
     log.write({"n": 0})
     assert path.read_text() == '{"n":0}\n'
     assert log.since(0) == (1, [])
+
+
+def made_by(uid: int, number: int) -> dict[str, object]:
+    return {"type": "violation", "n": number, "consumer": {"uid": uid}}
+
+
+def test_a_flood_pushes_out_its_own_events() -> None:
+    log = EventLog("none", 100)
+    log.write(made_by(1002, 0))
+    log.write({"type": "policy"})
+    for number in range(1_000):
+        log.write(made_by(1001, number))
+        log.write({"type": "violation", "origin": "remote", "consumer": {}})
+        log.write({"type": "flow_open", "consumer": {"uid": 0}})
+    kept = log.recent(1_000)
+    assert len(kept) == 100
+    assert kept[:2] == [made_by(1002, 0), {"type": "policy"}]
+    assert [one["n"] for one in kept if one.get("consumer", {}).get("uid") == 1001][-1] == 999
+
+
+def test_a_flood_of_many_users_leaves_the_newest_of_each() -> None:
+    log = EventLog("none", 100)
+    for number in range(1_000):
+        log.write(made_by(number % 150, number))
+    assert [one["n"] for one in log.recent(1_000)] == sorted(one["n"] for one in log.recent(1_000))
+    assert len(log.recent(1_000)) == 100
+    assert log.recent(1) == [made_by(999 % 150, 999)]
+
+
+def test_a_follower_learns_how_many_were_pushed_out() -> None:
+    log = EventLog("none", 10)
+    for number in range(30):
+        log.write(made_by(1, number))
+    cursor, events = log.since(15)
+    assert (cursor, [one["n"] for one in events]) == (30, list(range(20, 30)))
+    assert log.since(cursor) == (30, [])
+
+
+def test_none_are_kept_where_none_is_wanted() -> None:
+    log = EventLog("none", 0)
+    log.write(made_by(1, 1))
+    assert log.recent(5) == []

@@ -1,3 +1,4 @@
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -35,9 +36,44 @@ def event(kind: str = "violation", **changes: Any) -> dict[str, Any]:
 
 def test_a_violation_is_one_line_with_both_processes() -> None:
     assert human_line(event()) == (
-        "14:02:11 DENIED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) "
+        "14:02:11 WOULD DENY unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) "
         "unit=session-2.scope → 127.0.0.1:5432 (owner postgres[812])"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "enforced", "said"),
+    [
+        ("violation", False, "WOULD DENY unlicensed_principal"),
+        ("violation", True, "REFUSED unlicensed_principal"),
+        ("summary", True, "REFUSED unlicensed_principal"),
+        ("cut", True, "CUT unlicensed_principal"),
+    ],
+)
+def test_it_says_whether_anybody_was_refused(kind: str, enforced: bool, said: str) -> None:
+    counts = {"attempts": 2, "total": 3, "seconds": 1.0, "flows": 2}
+    line = human_line(event(kind, enforced=enforced, counts=counts))
+    assert line.startswith(f"14:02:11 {said} orders-db/internal  curl")
+    assert "DENIED" not in line
+
+
+def test_a_bind_that_was_refused_says_so() -> None:
+    finding = {"reason": "owner_mismatch", "service": "orders-db", "class": "admin", "explanation": "why"}
+    line = human_line({"type": "listener", "time": now_text(0), "enforced": True, **finding})
+    assert line == "00:00:00 REFUSED OWNER_MISMATCH orders-db/admin  why"
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"exe_elsewhere": True}, "below another root"),
+        ({"in_pid_namespace": True}, "in a pid namespace"),
+    ],
+)
+def test_it_says_where_a_consumer_runs_if_that_is_why(where: dict[str, bool], said: str) -> None:
+    consumer = consumer_fields(dataclasses.replace(CURL, **where), to_address("127.0.0.1"))
+    assert consumer | where == consumer
+    assert f"uid=1000(ann) {said} unit=session-2.scope" in human_line(event(consumer=consumer))
 
 
 def test_a_summary_says_how_often_and_in_how_long() -> None:
@@ -64,7 +100,7 @@ def test_a_program_name_can_neither_break_the_line_nor_color_it() -> None:
 
 
 def test_color_is_there_only_where_it_is_asked_for() -> None:
-    assert human_line(event(), color=True).startswith("14:02:11 \033[31mDENIED")
+    assert human_line(event(), color=True).startswith("14:02:11 \033[31mWOULD DENY")
     assert "\033" not in human_line(event())
 
 
@@ -85,5 +121,5 @@ def test_every_other_type_has_a_line_too() -> None:
     assert human_line({"type": "missed", "time": at, "count": 3}) == "00:00:00 missed  3"
     opened = {"type": "flow_open", "time": at, **flow_fields(INTERNAL, flow())}
     assert human_line(opened).startswith(
-        "00:00:00 opened DENIED unlicensed_principal orders-db/internal  curl"
+        "00:00:00 opened WOULD DENY unlicensed_principal orders-db/internal  curl"
     )

@@ -71,6 +71,9 @@ def test_every_series_of_every_target_is_there_at_zero_before_anything_happens()
         ):
             series = {**labels, "reason": reason}
             assert found[("licet_violations_total", frozenset(series.items()))] == 0
+        for outcome in ("allowed", "denied"):
+            series = {**labels, "decision": outcome}
+            assert found[("licet_unresolved_connections_total", frozenset(series.items()))] == 0
         for gate in abi.GATES:
             assert found[("licet_refused_total", frozenset({**labels, "gate": gate}.items()))] == 0
         for name in (

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +113,29 @@ def test_requests_on_one_connection_have_one_caller(control_socket: Path, agent:
 
 
 def test_a_preview_changes_nothing(control_socket: Path, agent: FakeAgent) -> None:
-    agent.turns_to_enforce = ["orders-db/admin"]
+    agent.turns_to_enforce = [{"service": "orders-db", "class": "admin"}]
     found = ControlClient(control_socket).post("/v1/mode/preview", {"mode": "enforce", "target": "orders-db"})
-    assert (found["scope"], found["turns_to_enforce"]) == ("orders-db", ["orders-db/admin"])
+    assert (found["scope"], found["turns_to_enforce"]) == ("orders-db", agent.turns_to_enforce)
     assert agent.mode_requests == []
+
+
+def test_who_asks_for_the_status_does_not_wait_for_a_preview(
+    control_socket: Path, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, answered = threading.Event(), threading.Event()
+
+    def slow(_agent: FakeAgent, _request: ModeRequest) -> dict[str, Any]:
+        begun.set()
+        return {"waited": answered.wait(20)}
+
+    monkeypatch.setattr(FakeAgent, "mode_preview", slow)
+    client = ControlClient(control_socket)
+    with ThreadPoolExecutor() as pool:
+        preview = pool.submit(client.post, "/v1/mode/preview", {"mode": "enforce"})
+        assert begun.wait(10)
+        assert client.get("/v1/status")["ready"]
+        answered.set()
+        assert preview.result(10) == {"waited": True}
 
 
 @pytest.mark.parametrize(
@@ -126,8 +147,8 @@ def test_a_preview_changes_nothing(control_socket: Path, agent: FakeAgent) -> No
         (b"[" * 60000, 400, "a JSON object is expected"),
         (b"[]", 422, "body:"),
         (b"null", 422, "body:"),
-        (b"{}", 422, "mode: Field required"),
-        (b'{"mode": "block"}', 422, "mode: Input should be 'observe' or 'enforce'"),
+        (b"{}", 422, "mode: is missing"),
+        (b'{"mode": "block"}', 422, "mode: observe or enforce is expected, not block"),
         (b'{"mode": ["enforce"]}', 422, "mode:"),
         (b'{"mode": "enforce", "target": 7}', 422, "target:"),
         (b'{"mode": "enforce", "target": ""}', 422, "target:"),

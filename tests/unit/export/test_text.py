@@ -25,6 +25,16 @@ def test_whatever_a_name_is_it_can_be_written_as_utf8(text: str) -> None:
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    "steering", ["\x1b[2J", "\x9b2J", "\u202e", "\u2066", "\x7f", "\u2028", "\U000e0001"]
+)
+def test_what_steers_a_terminal_is_escaped_in_json_and_the_same_when_read(steering: str) -> None:
+    for indent in (None, 2):
+        written = to_json({"comm": f"a{steering}b"}, indent)
+        assert written.replace("\n", "").isprintable()
+        assert json.loads(written) == {"comm": f"a{steering}b"}
+
+
 @given(ANY_TEXT)
 def test_nothing_in_a_name_reaches_the_terminal_as_a_control_character(text: str) -> None:
     assert printable(text).isprintable()

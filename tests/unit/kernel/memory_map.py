@@ -29,6 +29,9 @@ class MemoryMap:
     def remove(self, key: bytes) -> bool:
         return self.rows.pop(key, None) is not None
 
+    def take(self, key: bytes) -> bytes | None:
+        return self.rows.pop(key, None)
+
     def put_all(self, pairs: list[tuple[bytes, bytes]]) -> None:
         for key, value in pairs:
             self.put(key, value)

@@ -35,14 +35,46 @@ def test_what_is_no_code_is_refused(text: str) -> None:
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for number in range(kept.MOST + 3):
-        path = tmp_path / f"{number:02}"
+        path = tmp_path / f"{number:032x}"
         kept.write(path, CODE)
         os.utime(path, (number, number))
-    kept.write(tmp_path / "newest", CODE)
+    newest = tmp_path / f"{'f' * 32}"
+    kept.write(newest, CODE)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == kept.MOST
-    assert (names[0], names[-1]) == ("04", "newest")
-    assert kept.read(tmp_path / "newest") == CODE
+    assert (names[0], names[-1]) == (f"{4:032x}", newest.name)
+    assert kept.read(newest) == CODE
+
+
+def test_files_of_others_stay_in_the_folder(tmp_path: Path) -> None:
+    theirs = ["notes.txt", "licet", ".new-1", f"{7:032x}", f"{8:032x}", f"{9:040x}"]
+    for name in theirs:
+        (tmp_path / name).write_text(f"{8:032x}  {name}\n")
+        os.utime(tmp_path / name, (1, 1))
+    os.mkfifo(tmp_path / f"{10:032x}")
+    (tmp_path / f"{11:032x}").mkdir()
+    for number in range(100, 100 + kept.MOST + 3):
+        kept.write(tmp_path / f"{number:032x}", CODE)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left >= {*theirs, f"{10:032x}", f"{11:032x}"}
+    assert len(left) == len(theirs) + 2 + kept.MOST
+
+
+def test_code_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "code")
+    assert kept.read(tmp_path / "code") is None
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_code_below_a_folder_that_others_can_write_to_is_not_read(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "programs" / f"{1:032x}"
+    kept.write(path, CODE)
+    path.parent.chmod(mode)
+    assert kept.read(path) is None
+    path.parent.chmod(0o700)
+    assert kept.read(path) == CODE
+    tmp_path.chmod(0o777)
+    assert kept.read(path) is None
 
 
 def test_what_nobody_wrote_is_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes as ct
 import dataclasses
 
 import pytest
@@ -10,15 +11,21 @@ from agent.kernel import abi
 from agent.kernel.maps import encode_row, encode_set, encode_tables, silent_clauses
 from agent.model import Mode, PortClass, Protocol, Reason, Target, to_network
 from agent.policy.tables import (
+    ASKS_CONTAINER,
+    ASKS_SUBORDINATE,
+    ASKS_USER_NAMESPACE,
     NO_BOOT_NS,
     SET_BITS,
     Candidate,
     Dimension,
+    Numbered,
     SetId,
+    SubordinateKey,
     Tables,
     TargetKey,
     TargetRow,
     Uncertain,
+    Unresolved,
     empty_tables,
 )
 
@@ -29,8 +36,9 @@ FREE = SetId.FIRST_FREE
 
 def tables_with(*sets: int) -> Tables:
     """`sets` are numbered from FREE on."""
-    blank = empty_tables()
-    return dataclasses.replace(blank, sets=(*blank.sets, *sets))
+    blank = list(empty_tables().sets)
+    blank[SetId.IN_CONTAINER] = (1 << SET_BITS) - 1  # no clause speaks of what is outside only
+    return dataclasses.replace(empty_tables(), sets=(*blank, *sets))
 
 
 def candidate(principal: int, **changes: object) -> Candidate:
@@ -43,7 +51,7 @@ def row(*candidates: Candidate, **changes: object) -> TargetRow:
         "id": 1,
         "target": Target("db", PortClass.INTERNAL),
         "mode": Mode.OBSERVE,
-        "unresolved_allowed": True,
+        "unresolved": Unresolved.ALLOW,
         "clock_synced": True,
         "drops": False,
         "excluded": SetId.EMPTY,
@@ -65,8 +73,11 @@ def test_a_set_is_its_clauses_as_bits() -> None:
 
 
 def test_a_row_carries_what_the_target_says() -> None:
-    raw = encoded(tables_with(), row(mode=Mode.ENFORCE, unresolved_allowed=False, clock_synced=False))
-    assert (raw.enforce, raw.unresolved_allowed, raw.clock_synced, raw.home_netns) == (1, 0, 0, 4)
+    raw = encoded(
+        tables_with(),
+        row(mode=Mode.ENFORCE, unresolved=Unresolved.ALLOW_UNLESS_ENFORCING, clock_synced=False),
+    )
+    assert (raw.enforce, raw.unresolved, raw.clock_synced, raw.home_netns) == (1, 2, 0, 4)
     assert encoded(tables_with(), row()).enforce == 0
 
 
@@ -100,6 +111,36 @@ def test_only_a_dimension_some_relevant_clause_speaks_of_is_looked_at(dimension:
     assert encoded(tables_with(0b01), row(candidate(FREE)), silent).dimensions == 0
 
 
+def test_whether_a_process_is_in_a_container_is_asked_where_it_matters() -> None:
+    tables = tables_with(0b10)
+    sets = list(tables.sets)
+    sets[SetId.IN_CONTAINER] = ~0b10 & (1 << SET_BITS) - 1  # clause 1 does not hold in there
+    confined = dataclasses.replace(tables, sets=tuple(sets))
+    assert encoded(confined, row(candidate(FREE))).dimensions == 1 << ASKS_CONTAINER
+    sets = list(tables.sets)
+    sets[SetId.ANY_CONTAINER] = 0b10  # it holds in any
+    anywhere = dataclasses.replace(tables, sets=tuple(sets))
+    assert encoded(anywhere, row(candidate(FREE))).dimensions == 1 << ASKS_CONTAINER
+    assert encoded(tables, row(candidate(FREE))).dimensions == 0
+
+
+def test_user_namespaces_are_asked_for_where_their_owners_are_excluded() -> None:
+    sets = list(tables_with(0b10, 0b01).sets)
+    sets[SetId.OWNED] = 0b10
+    tables = dataclasses.replace(empty_tables(), sets=tuple(sets))
+    assert encoded(tables, row(excluded=FREE)).dimensions == 1 << ASKS_USER_NAMESPACE
+    assert encoded(tables, row(excluded=FREE + 1)).dimensions == 0
+
+
+def test_subordinate_ids_are_asked_for_where_whose_they_are_is_excluded_and_has_some() -> None:
+    sets = list(tables_with(0b10, 0b01).sets)
+    sets[SetId.OWNED], sets[SetId.SUBORDINATE] = 0b11, 0b10
+    tables = dataclasses.replace(empty_tables(), sets=tuple(sets))
+    asks = 1 << ASKS_USER_NAMESPACE
+    assert encoded(tables, row(excluded=FREE)).dimensions == asks | 1 << ASKS_SUBORDINATE
+    assert encoded(tables, row(excluded=FREE + 1)).dimensions == asks
+
+
 def test_a_clause_that_may_hold_when_its_dimension_is_unknown_is_not_silent_of_it() -> None:
     sets = list(tables_with().sets)
     sets[SetId.MISS + Dimension.EXE] = 0b111  # an unknown name could match any of these…
@@ -117,15 +158,22 @@ def test_uid_is_never_uncertain() -> None:
 
 def test_an_ipv4_target_is_a_prefix_of_the_mapped_address() -> None:
     network = to_network("10.1.0.0/16")
-    key = TargetKey(netns=0, protocol=Protocol.TCP, port=5432, network=network)
+    key = TargetKey(netns=0, protocol=Protocol.TCP, ports=5, network=network)
     tables = dataclasses.replace(empty_tables(), targets={key: 9})
     ((raw, value),) = encode_tables(tables)["targets"]
-    length, protocol, port, netns, address = abi.TARGET_KEY.unpack(raw)
+    length, protocol, ports, netns, address = abi.TARGET_KEY.unpack(raw)
     assert length == 96 + 96 + 16  # protocol, port and namespace; the mapped prefix; the /16
-    assert (protocol, netns, address) == (6, 0, network.network_address.packed)
-    assert raw[6:8] == (5432).to_bytes(2, "big")
-    assert port != 5432
+    assert (protocol, ports, netns, address) == (6, 5, 0, network.network_address.packed)
     assert abi.U32.unpack(value) == (9,)
+
+
+def test_each_port_has_its_number_and_all_others_none() -> None:
+    numbers = (Numbered(1, 1, 2), Numbered(5432, 5434, 1), Numbered(65535, 65535, 9))
+    ((_, raw),) = encode_tables(dataclasses.replace(empty_tables(), numbers=numbers))["port_numbers"]
+    by_port = abi.PortNumbers.from_buffer_copy(raw).of
+    found = {port: number for port, number in enumerate(by_port) if number}
+    assert found == {1: 2, 5432: 1, 5433: 1, 5434: 1, 65535: 9}
+    assert len(raw) == ct.sizeof(abi.PortNumbers)
 
 
 def test_members_and_sources_name_their_sets() -> None:
@@ -138,7 +186,17 @@ def test_members_and_sources_name_their_sets() -> None:
     ]
 
 
+def test_a_block_of_subordinate_ids_is_a_prefix_of_the_uid() -> None:
+    key = SubordinateKey(Dimension.GID, first=165536, prefixlen=27)
+    tables = dataclasses.replace(empty_tables(), subordinates={key: 33})
+    ((raw, value),) = encode_tables(tables)["subordinates"]
+    length, dimension, uid = abi.SUBORDINATE_KEY.unpack(raw)
+    assert (length, dimension, uid) == (32 + 27, Dimension.GID, (165536).to_bytes(4, "big"))
+    assert abi.U32.unpack(value) == (33,)
+
+
 def test_no_policy_declares_nothing_and_still_has_the_fixed_sets() -> None:
     raw = encode_tables(empty_tables())
-    assert [name for name, pairs in raw.items() if pairs] == ["sets"]
+    assert [name for name, pairs in raw.items() if pairs] == ["sets", "port_numbers"]
+    assert not any(value.strip(b"\0") for _, value in raw["port_numbers"])
     assert len(raw["sets"]) == SetId.FIRST_FREE

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import ctypes as ct
+import threading
 
 import pytest
 
 from agent.kernel import abi
-from agent.kernel.records import Names, flow_of, flows_in, process_of, use_of
+from agent.kernel.hash_of_abi_1 import path_hash_of_abi_1
+from agent.kernel.records import Names, flow_of, flow_rows, process_of, use_of
 from agent.model import Address, Decision, Origin, Process, Protocol, Reason, Verdict, to_address
 from agent.policy.hashing import UNTRUSTED_NAME, path_hash
 from tests.unit.kernel.memory_map import MemoryMap
@@ -54,6 +56,12 @@ def test_a_learned_name_is_known_to_the_next_daemon(stored: MemoryMap, names: Na
     assert names_of(stored)[exe] == "/usr/bin/psql"
 
 
+def test_a_name_that_0_1_0_has_stored_is_whole(stored: MemoryMap) -> None:
+    exe, path = path_hash_of_abi_1("/usr/bin/psql", SEED), b"/usr/bin/psql"
+    stored.put(abi.U64.pack(exe), bytes(abi.StoredName(len(path), (ct.c_uint8 * abi.EXE_NAME_BYTES)(*path))))
+    assert names_of(stored)[exe] == "/usr/bin/psql"
+
+
 def test_a_name_that_comes_later_is_found_after_a_miss(names: Names) -> None:
     exe = hashed("/usr/bin/psql")
     assert names[exe] == ""
@@ -69,11 +77,43 @@ def test_a_component_that_was_cut_is_completed_from_proc(stored: MemoryMap) -> N
     assert names.learn(event) == whole
 
 
+def test_a_path_deeper_than_the_walk_does_not_begin_where_that_ended(stored: MemoryMap) -> None:
+    parts = [f"d{depth}".encode() for depth in range(24)]
+    exe = hashed("another one's, higher up") | UNTRUSTED_NAME
+    shown = "…/" + "/".join(part.decode() for part in reversed(parts))
+    assert names_of(stored).learn(name_event(*parts, exe=exe)) == shown
+    assert names_of(stored)[exe] == shown
+    assert names_of(stored).trusted_paths() == frozenset()
+
+
+def test_a_path_as_deep_as_the_walk_is_whole(names: Names) -> None:
+    parts = [f"d{depth}".encode() for depth in range(24)]
+    whole = "/" + "/".join(part.decode() for part in reversed(parts))
+    assert names.learn(name_event(*parts, exe=hashed(whole))) == whole
+
+
+def test_a_program_in_memory_has_no_path(stored: MemoryMap) -> None:
+    exe = hashed("/") | UNTRUSTED_NAME
+    assert names_of(stored).learn(name_event(exe=exe)) == "memfd:"
+    assert names_of(stored)[exe] == "memfd:"
+
+
 def test_a_pid_that_was_reused_does_not_lend_its_name(stored: MemoryMap) -> None:
     names = names_of(stored, ProcExe(pid5="/usr/bin/other"))
     event = name_event(b"x" * 95, b"opt", exe=hashed("/opt/" + "x" * 200))
     event.pid = 5
     assert names.learn(event) == "/opt/" + "x" * 95 + "…"
+
+
+def test_a_name_that_was_lost_is_the_one_in_proc_while_it_is_the_same_program(stored: MemoryMap) -> None:
+    names = names_of(stored, ProcExe(pid5="/usr/bin/psql", pid6="/usr/bin/sleep"))
+    exe = hashed("/usr/bin/psql")
+    named = [process_of(abi.Identity(pid=pid, exe=exe), names) for pid in (7, 6, 5, 6)]
+    assert [one.exe for one in named if one] == ["", "", "/usr/bin/psql", "/usr/bin/psql"]
+    assert names[exe] == "/usr/bin/psql"
+    none = process_of(abi.Identity(pid=6, exe=abi.EXE_UNTRUSTED), names)
+    assert none is not None
+    assert none.exe == ""
 
 
 def test_a_name_of_an_untrusted_mount_namespace_is_shown_and_not_trusted(names: Names) -> None:
@@ -186,7 +226,7 @@ def test_every_row_of_the_map_is_a_flow_but_the_spare_ones(names: Names) -> None
     rows = MemoryMap("flows")
     for cookie in (abi.SPARE_FLOW, 5, 6, abi.SPARE_FLOW | 1):
         rows.put(abi.U64.pack(cookie), bytes(raw_flow(Origin.LOOPBACK)))
-    assert [flow.cookie for flow in flows_in(rows, names)] == [5, 6]  # type: ignore[arg-type]
+    assert [cookie for cookie, _ in flow_rows(rows)] == [5, 6]  # type: ignore[arg-type]
 
 
 def test_a_row_of_usage_takes_its_verdict_from_the_key(names: Names) -> None:
@@ -219,3 +259,38 @@ def test_a_row_of_usage_takes_its_verdict_from_the_key(names: Names) -> None:
     assert (use.source, use.source_port) == (HERE, 1000)
     assert (use.destination, use.port) == (Address("fd00::1"), 53)
     assert not use.told
+
+
+def test_a_path_for_each_run_does_not_grow_what_is_known(
+    stored: MemoryMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.kernel.records.KNOWN_BYTES", 10_000)
+    names = names_of(stored)
+    for number in range(1000):
+        names.note(f"/tmp/{number}/{'x' * 200}")
+    assert 0 < sum(len(path) + 200 for path in names._known.values()) <= 10_000
+    assert names[hashed(f"/tmp/999/{'x' * 200}")] == f"/tmp/999/{'x' * 200}"
+    assert names[hashed(f"/tmp/0/{'x' * 200}")] == f"/tmp/0/{'x' * 200}", "read again from the map"
+
+
+def test_a_name_that_is_forgotten_is_not_known_to_the_kernel_either(stored: MemoryMap, names: Names) -> None:
+    exe = names.note("/tmp/copy")
+    names.forget(exe)
+    assert (names[exe], stored.rows) == ("", {})
+    names.forget(exe)
+    assert names.note("/tmp/copy") == exe
+
+
+def test_paths_can_be_listed_while_the_kernel_names_more() -> None:
+    """The loop learns names while a thread looks at the host."""
+    names = names_of(MemoryMap("names", max_entries=2000))
+
+    def learn() -> None:
+        for number in range(2000):
+            names.note(f"/opt/{number}")
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    while thread.is_alive():
+        names.trusted_paths()
+    assert len(names.trusted_paths()) == 2000

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.source import GATES, HEADERS, PROGRAMS, bpf_folder, fields_read, joined, source_hash
+from agent.kernel.source import (
+    DATAGRAMS,
+    GATES,
+    HEADERS,
+    PROGRAMS,
+    bpf_folder,
+    fields_read,
+    joined,
+    source_hash,
+)
 
 
 @pytest.fixture
@@ -29,7 +38,7 @@ def test_the_compiler_is_told_which_line_of_which_file_it_reads(folder: Path) ->
 
 def test_every_program_file_of_the_folder_is_joined() -> None:
     there = {path.name for path in bpf_folder().iterdir() if path.suffix in (".c", ".h")}
-    assert there == {*HEADERS, *PROGRAMS, *GATES}
+    assert there == {*HEADERS, *PROGRAMS, *GATES, *DATAGRAMS}
 
 
 def test_a_field_is_named_once_however_often_it_is_read() -> None:
@@ -47,8 +56,25 @@ def test_the_programs_read_kernel_structs_only_by_offsets() -> None:
     assert all(struct and field for struct, field in found)
 
 
-def test_source_and_flags_both_make_the_hash() -> None:
-    assert source_hash("a", ["auto"]) == source_hash("a", ["auto"])
-    different = {source_hash("a", ["auto"]), source_hash("b", ["auto"]), source_hash("a", ["always"])}
+def test_source_and_flags_both_make_the_hash(folder: Path) -> None:
+    assert source_hash("a", ["auto"], folder) == source_hash("a", ["auto"], folder)
+    different = {
+        source_hash("a", ["auto"], folder),
+        source_hash("b", ["auto"], folder),
+        source_hash("a", ["always"], folder),
+    }
     assert len(different) == 3
-    assert source_hash("ab", []) != source_hash("a", ["b"])
+    assert source_hash("ab", [], folder) != source_hash("a", ["b"], folder)
+
+
+def test_a_header_that_changes_or_moves_makes_another_hash(folder: Path) -> None:
+    seen = [source_hash("a", [], folder)]
+    header = folder / "include" / "linux" / "types.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("typedef int s32;\n")
+    seen.append(source_hash("a", [], folder))
+    header.write_text("typedef long s32;\n")
+    seen.append(source_hash("a", [], folder))
+    header.rename(folder / "include" / "types.h")
+    seen.append(source_hash("a", [], folder))
+    assert len(set(seen)) == len(seen)

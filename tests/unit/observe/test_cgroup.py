@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import KernelError
 from agent.observe.cgroup import cgroup_id, find_mount, list_cgroups
-from agent.policy.cgroups import container_of, unit_of
+from agent.policy.cgroups import container_in, container_of, unit_of
 
 ID = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -125,6 +125,8 @@ def test_what_is_below_a_unit_or_a_container_forges_no_other_unit(path: str, uni
         f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope",
         f"/system.slice/web.service/libpod-payload-{ID}",
         f"/docker/{ID}/docker/{OTHER}",
+        f"/libpod_parent/{OTHER}/libpod-{ID}",
+        f"/libpod_parent/{OTHER}/libpod-{ID}/container",
     ],
 )
 def test_a_container_is_named_by_its_cgroup_whatever_made_it(path: str) -> None:
@@ -147,3 +149,75 @@ def test_a_container_is_named_by_its_cgroup_whatever_made_it(path: str) -> None:
 )
 def test_what_is_no_container_has_no_container_name(path: str) -> None:
     assert container_of(path) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "own", "name", "runtime"),
+    [
+        ("/lxc.payload.web/system.slice/nginx.service", "/lxc.payload.web", "web", "lxc"),
+        ("/lxc/101/ns/system.slice/nginx.service", "/lxc/101", "101", "lxc"),
+        ("/lxc.payload/web/init.scope", "/lxc.payload/web", "web", "lxc"),
+        ("/lxc.payload.shop_web", "/lxc.payload.shop_web", "shop_web", "lxc"),
+        (
+            "/machine.slice/systemd-nspawn@my\\x2dweb.service/payload/system.slice/x.service",
+            "/machine.slice/systemd-nspawn@my\\x2dweb.service",
+            "my-web",
+            "systemd-nspawn",
+        ),
+        (
+            "/machine.slice/machine-web.scope/payload",
+            "/machine.slice/machine-web.scope",
+            "web",
+            "systemd-nspawn",
+        ),
+        (
+            "/machine.slice/machine-lxc\\x2d42\\x2dmy\\x2dweb.scope",
+            "/machine.slice/machine-lxc\\x2d42\\x2dmy\\x2dweb.scope",
+            "my-web",
+            "libvirt-lxc",
+        ),
+        ("/garden/a1b2/init", "/garden/a1b2", "a1b2", "garden"),
+        (
+            "/system.slice/docker-" + ID + ".scope/lxc.payload.web",
+            f"/system.slice/docker-{ID}.scope",
+            "",
+            "docker",
+        ),
+    ],
+)
+def test_a_container_whose_path_has_its_name(path: str, own: str, name: str, runtime: str) -> None:
+    found = container_in(path)
+    assert found is not None
+    assert (found.path, found.name, found.runtime) == (own, name, runtime)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/lxc.monitor.web",
+        "/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt/emulator",
+        "/nomad.slice/share.slice/d3b07384-d9a0-4c9b-8f6e-1f2a3b4c5d6e.web.scope",
+        f"/libpod_parent/{ID}",
+    ],
+)
+def test_a_virtual_machine_a_monitor_or_a_pod_is_no_container(path: str) -> None:
+    assert container_in(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("/lxc.payload.x/system.slice/billing.service", ""),
+        ("/lxc/x/system.slice/billing.service", ""),
+        ("/lxc/billing.service", ""),
+        ("/garden/x/billing.service", ""),
+        (
+            "/machine.slice/systemd-nspawn@x.service/payload/system.slice/billing.service",
+            "systemd-nspawn@x.service",
+        ),
+        ("/machine.slice/systemd-nspawn@x.service", "systemd-nspawn@x.service"),
+        ("/machine.slice/machine-x.scope/payload/billing.service", "machine-x.scope"),
+    ],
+)
+def test_a_container_with_an_init_of_its_own_has_no_units_of_the_host(path: str, unit: str) -> None:
+    assert unit_of(path) == unit

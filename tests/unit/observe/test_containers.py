@@ -23,11 +23,13 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self.roots = Roots(
-            containerd=folder / "containerd",
-            docker=folder / "docker",
+            containerd=(folder / "containerd",),
+            docker=(folder / "docker",),
             storage=(folder / "storage-run", folder / "storage-lib"),
             crun=folder / "crun",
             runc=folder / "runc",
+            cni=folder / "cni",
+            netavark=folder / "netavark",
         )
         self.cgroups = folder / "cgroup"
         self.now_s = 0.0
@@ -115,7 +117,7 @@ POD = {"name": "server", "image": "registry.example/shop/cart:3", "pod": "cart-0
 
 @pytest.mark.parametrize("cgroup", [f"/system.slice/docker-{NUMBER}.scope", f"/docker/{NUMBER}"])
 def test_docker(node: Node, cgroup: str) -> None:
-    node.write(node.roots.docker / NUMBER / "config.v2.json", docker_state())
+    node.write(node.roots.docker[0] / NUMBER / "config.v2.json", docker_state())
     assert node.named(cgroup) == Container(NUMBER, "docker", "web", "nginx:1.25", known=True)
 
 
@@ -126,7 +128,7 @@ def test_docker_below_kubernetes(node: Node) -> None:
         "io.kubernetes.pod.namespace": "shop",
     }
     state = docker_state("/k8s_server_cart-0_shop_1_0", POD["image"], **labels)
-    node.write(node.roots.docker / NUMBER / "config.v2.json", state)
+    node.write(node.roots.docker[0] / NUMBER / "config.v2.json", state)
     found = node.named(f"/kubepods.slice/kubepods-pod1.slice/docker-{NUMBER}.scope")
     assert found == Container(NUMBER, "docker", **POD, known=True)
 
@@ -140,14 +142,14 @@ def test_docker_below_kubernetes(node: Node) -> None:
     ],
 )
 def test_containerd(node: Node, cgroup: str) -> None:
-    node.write(node.roots.containerd / "k8s.io" / NUMBER / "config.json", CONTAINERD_BUNDLE)
+    node.write(node.roots.containerd[0] / "k8s.io" / NUMBER / "config.json", CONTAINERD_BUNDLE)
     assert node.named(cgroup) == Container(NUMBER, "containerd", **POD, known=True)
 
 
 def test_nerdctl(node: Node) -> None:
     annotations = {"nerdctl/name": "web", "nerdctl/namespace": "default"}
     bundle = {"annotations": annotations}
-    node.write(node.roots.containerd / "default" / NUMBER / "config.json", bundle)
+    node.write(node.roots.containerd[0] / "default" / NUMBER / "config.json", bundle)
     found = node.named(f"/system.slice/nerdctl-{NUMBER}.scope")
     assert found == Container(NUMBER, "containerd", "web", known=True)
 
@@ -155,7 +157,7 @@ def test_nerdctl(node: Node) -> None:
 def test_a_sandbox_has_a_pod_and_no_name(node: Node) -> None:
     annotations = dict(CONTAINERD_BUNDLE["annotations"])
     del annotations["io.kubernetes.cri.container-name"]
-    node.write(node.roots.containerd / "k8s.io" / NUMBER / "config.json", {"annotations": annotations})
+    node.write(node.roots.containerd[0] / "k8s.io" / NUMBER / "config.json", {"annotations": annotations})
     found = node.named(f"/kubepods/pod1/{NUMBER}")
     assert found
     assert (found.pod, found.label) == ("cart-0", NUMBER[:12])
@@ -233,10 +235,10 @@ def test_a_cgroup_that_becomes_a_container_is_looked_at_again(node: Node) -> Non
 
 
 def test_what_is_gone_is_forgotten(node: Node) -> None:
-    node.write(node.roots.docker / NUMBER / "config.v2.json", docker_state())
+    node.write(node.roots.docker[0] / NUMBER / "config.v2.json", docker_state())
     cgroup = f"/docker/{NUMBER}"
     assert node.named(cgroup)
-    node.write(node.roots.docker / NUMBER / "config.v2.json", docker_state("/renamed"))
+    node.write(node.roots.docker[0] / NUMBER / "config.v2.json", docker_state("/renamed"))
     found = node.named(cgroup)
     assert found
     assert found.name == "web"
@@ -247,7 +249,7 @@ def test_what_is_gone_is_forgotten(node: Node) -> None:
 
 
 def test_in_a_tree_that_belongs_to_a_user_a_cgroup_has_no_name(node: Node) -> None:
-    node.write(node.roots.docker / NUMBER / "config.v2.json", docker_state())
+    node.write(node.roots.docker[0] / NUMBER / "config.v2.json", docker_state())
     OWNERS[str(node.cgroups / "user.slice")] = 1000
     cgroup = f"/user.slice/app/docker-{NUMBER}.scope"
     assert node.named(cgroup) is None
@@ -269,8 +271,8 @@ def test_in_a_tree_that_belongs_to_a_user_a_cgroup_has_no_name(node: Node) -> No
     ],
 )
 def test_what_is_no_state_names_nothing_and_harms_nothing(node: Node, state: str) -> None:
-    node.write(node.roots.docker / NUMBER / "config.v2.json", state)
-    node.write(node.roots.containerd / "k8s.io" / NUMBER / "config.json", state)
+    node.write(node.roots.docker[0] / NUMBER / "config.v2.json", state)
+    node.write(node.roots.containerd[0] / "k8s.io" / NUMBER / "config.json", state)
     node.write(node.roots.storage[0] / NUMBER / "userdata" / "config.json", state)
     node.write(node.roots.storage[1] / "containers.json", state)
     node.write(node.roots.runc / NUMBER / "state.json", state)
@@ -280,7 +282,7 @@ def test_what_is_no_state_names_nothing_and_harms_nothing(node: Node, state: str
 
 
 def test_a_file_that_is_too_large_is_not_read(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = node.roots.docker / "large"
+    path = node.roots.docker[0] / "large"
     node.write(path, '"' + "x" * 100 + '"')
     assert state_files.read_json(path, limit=1000) == "x" * 100
     assert state_files.read_json(path, limit=50) is None
@@ -288,5 +290,67 @@ def test_a_file_that_is_too_large_is_not_read(node: Node, monkeypatch: pytest.Mo
 
 def test_whose_state_was_found(node: Node) -> None:
     assert not any(node.roots.found().values())
-    node.roots.docker.mkdir()
-    assert node.roots.found()["docker"] == str(node.roots.docker)
+    (folder,) = node.roots.docker
+    folder.mkdir()
+    assert node.roots.found()["docker"] == "", "a chart makes what it mounts"
+    (folder / NUMBER).mkdir()
+    assert node.roots.found()["docker"] == str(folder)
+
+
+A_POD = "f" * 64
+
+
+@pytest.mark.parametrize("parent", ["/libpod_parent", "/custom", "/machine.slice"])
+def test_a_container_in_a_pod_of_podman_is_the_container(node: Node, parent: str) -> None:
+    pod, own = f"{parent}/{A_POD}", f"{parent}/{A_POD}/libpod-{NUMBER}"
+    (node.cgroups / own[1:]).mkdir(parents=True)
+    bundle = {"linux": {"cgroupsPath": own}}
+    node.write(node.roots.storage[0] / NUMBER / "userdata" / "config.json", bundle)
+    node.write(node.roots.storage[0] / "containers.json", [{"id": NUMBER, "names": ["web"]}])
+    found = node.containers.at(own)
+    assert found is not None
+    assert (found.name, found.runtime) == ("web", "podman")
+    assert node.containers.containing(f"{own}/x") == found
+    of_pod = node.containers.at(pod)
+    assert of_pod is None or (of_pod.known, of_pod.name) == (True, ""), "nothing is awaited of it"
+
+
+def test_a_container_that_calls_a_cgroup_like_one_in_a_pod_stays_what_it_is(node: Node) -> None:
+    own = f"/docker/{A_POD}"
+    forged = f"{own}/libpod-{NUMBER}"
+    (node.cgroups / forged[1:]).mkdir(parents=True)
+    node.write(node.roots.docker[0] / A_POD / "config.v2.json", docker_state("/evil"))
+    bundle = {"linux": {"cgroupsPath": f"/machine.slice/libpod-{NUMBER}.scope"}}
+    node.write(node.roots.storage[0] / NUMBER / "userdata" / "config.json", bundle)
+    node.write(node.roots.storage[0] / "containers.json", [{"id": NUMBER, "names": ["web"]}])
+    assert node.containers.at(forged) is None
+    containing = node.containers.containing(forged)
+    assert containing is not None
+    assert containing.name == "evil"
+
+
+def test_in_a_bare_container_nothing_is_another_one(node: Node) -> None:
+    (node.roots.crun / "bare").mkdir(parents=True)
+    node.write(node.roots.docker[0] / NUMBER / "config.v2.json", docker_state())
+    forged = f"/bare/docker-{NUMBER}.scope"
+    (node.cgroups / forged[1:]).mkdir(parents=True)
+    assert node.containers.at(forged) is None
+    containing = node.containers.containing(forged)
+    assert containing is not None
+    assert containing.id == "bare"
+    assert node.containers.unit_of("/bare/system.slice/nginx.service") == ""
+    assert node.containers.unit_of("/system.slice/nginx.service/x") == "nginx.service"
+
+
+def test_a_unit_in_a_tree_that_others_were_given_is_none_though_it_is_taken_back(node: Node) -> None:
+    path = "/given.slice/nginx.service"
+    (node.cgroups / path[1:]).mkdir(parents=True)
+    assert node.containers.unit_of(path) == "nginx.service"
+    OWNERS[str(node.cgroups / "given.slice")] = 1000
+    assert node.containers.unit_of(path) == ""
+    node.containers.appeared(path, by_root=False)
+    OWNERS.clear()
+    assert node.containers.unit_of(path) == ""
+    assert node.containers.delegated == {"/given.slice"}
+    node.containers.forget_all_but({"/given.slice"})
+    assert node.containers.delegated == frozenset()

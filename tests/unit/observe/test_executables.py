@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_path_through_a_link_says_where_it_ends(tree: Path, path: str, real: s
 
 def test_what_is_not_there_is_left_out(tree: Path) -> None:
     for path in ("usr/bin/absent", "usr/bin/dangling", "no/where/*"):
-        assert find_executables([f"{tree}/{path}"]) == find_executables([])
+        assert (found(tree, path), realpaths(tree, path)) == (set(), {})
 
 
 def test_a_glob_finds_executable_files_only_hidden_ones_too(tree: Path) -> None:
@@ -82,3 +83,24 @@ def test_a_glob_through_a_link_finds_real_paths_and_says_where_its_directory_end
 def test_a_loop_of_links_ends(tree: Path) -> None:
     (tree / "opt/app-2/loop").symlink_to("../app-2")
     assert "opt/app-2/bin/run" in found(tree, "opt/**")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_link_of_a_user_under_a_glob_leads_only_to_what_is_his(tree: Path, mode: int) -> None:
+    """Else his ~/bin/tool, which is a link to the interpreter, would give everybody's interpreter a right."""
+    home = tree / "home/eve"
+    home.mkdir(parents=True)
+    for name, end in (("others", tree / "usr/bin/tool"), ("own", home / "real")):
+        (home / name).symlink_to(end)
+    (home / "real").write_text("")
+    (home / "real").chmod(0o755)
+    assert found(tree, "home/*/o*") == {"usr/bin/tool", "home/eve/real"}, "of root's"
+    for path in (home, home / "real"):
+        os.chown(path, 1605, 1605)
+    home.chmod(mode)
+    own = "home/eve/real" if mode == 0o755 else "home/eve/own"
+    for pattern in ("home/*/o*", "home/eve/o*", "home/**"):
+        assert {"home/eve/others", own} <= found(tree, pattern) <= {"home/eve/others", own, "home/eve/real"}
+        assert "usr/bin/tool" not in realpaths(tree, pattern).values()
+    assert found(tree, "home/eve/others") == {"usr/bin/tool"}, "the policy says so itself"

@@ -4,7 +4,8 @@ import time
 
 from agent.model import to_address
 from agent.observe.addresses import is_link_local, own_addresses
-from agent.observe.hostfacts import boot_offset_ns, clock_synced, gids, uids
+from agent.observe.clock import boot_offset_ns
+from agent.observe.hostfacts import clock_synced, gids, uids
 from agent.policy.networks import is_loopback
 
 

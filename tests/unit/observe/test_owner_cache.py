@@ -53,10 +53,12 @@ def listening(inode: int, cookie: int = 0) -> Socket:
     )
 
 
-def pids(cache: OwnerCache, sockets: Iterable[Socket]) -> dict[int, list[int]]:
+def pids(
+    cache: OwnerCache, sockets: Iterable[Socket], openers: Mapping[int, int] | None = None
+) -> dict[int, list[int]]:
     return {
         cookie: [process.pid for process in processes]
-        for cookie, processes in cache.owners(list(sockets), {}).items()
+        for cookie, processes in cache.owners(list(sockets), {}, openers).items()
     }
 
 
@@ -186,6 +188,48 @@ def test_a_costly_look_is_followed_by_a_rest_in_which_new_sockets_have_no_owner(
     assert reader.looked_at == []
     reader.now_s += 11.0
     assert pids(cache, [listening(50), listening(51)]) == {50: [7], 51: [7]}
+
+
+def rest(cache: OwnerCache, reader: CountingReader, tmp_path: Path) -> None:
+    """A pass over three processes, after which the cache rests."""
+    for pid in (7, 8, 9):
+        add_process(tmp_path, pid, sockets={3: pid})
+    reader.look_takes_s = 0.02
+    pids(cache, [listening(7)])
+
+
+def test_during_a_rest_whoever_called_listen_is_looked_at_and_nobody_else(
+    cache: OwnerCache, reader: CountingReader, tmp_path: Path
+) -> None:
+    rest(cache, reader, tmp_path)
+    hold(tmp_path, 8, 4, 51)
+    reader.looked_at.clear()
+    for _ in range(3):
+        assert pids(cache, [listening(7), listening(51)], {51: 8}) == {7: [7], 51: [8]}
+        assert reader.looked_at == [8]
+
+
+def test_an_opener_that_hides_his_descriptor_is_looked_at_once_for_a_socket(
+    cache: OwnerCache, reader: CountingReader, tmp_path: Path
+) -> None:
+    rest(cache, reader, tmp_path)
+    reader.looked_at.clear()
+    for _ in range(3):
+        assert pids(cache, [listening(7), listening(51)], {51: 8}) == {7: [7]}
+        assert reader.looked_at == [8]
+
+
+def test_an_opener_with_very_many_descriptors_rests_too(
+    cache: OwnerCache, reader: CountingReader, tmp_path: Path
+) -> None:
+    add_process(tmp_path, 7)
+    reader.look_takes_s = 0.3
+    pids(cache, [])
+    pids(cache, [listening(50)], {50: 7})
+    reader.looked_at.clear()
+    for inode in range(51, 60):
+        pids(cache, [listening(inode)], {inode: 7})
+    assert reader.looked_at == []
 
 
 def test_the_network_namespace_is_named_by_its_cookie(cache: OwnerCache, tmp_path: Path) -> None:

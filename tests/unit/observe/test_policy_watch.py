@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,3 +153,54 @@ def test_watches_do_not_pile_up(watch: PolicyWatch, etc: Path) -> None:
         watch.changed()
     lines = Path(f"/proc/self/fdinfo/{watch.fileno()}").read_text().splitlines()
     assert sum(line.startswith("inotify wd") for line in lines) <= 5
+
+
+NO_INOTIFY = """
+import os, sys
+from pathlib import Path
+from agent.observe.policy_watch import PolicyWatch
+
+limits, etc = Path("/proc/sys/user"), Path(sys.argv[1])
+limit, before = limits / sys.argv[2], (limits / sys.argv[2]).read_text()
+limit.write_text("0")
+watch = PolicyWatch(etc / "policy.yaml", etc / "policy.d")
+assert "sysctl" in watch.problem, watch.problem
+assert (watch.fileno() is None) == (sys.argv[2] == "max_inotify_instances")
+assert not watch.changed()
+(etc / "policy.d" / "more.yml").write_text("version: 1")
+assert watch.changed() and not watch.changed()
+assert watch.problem
+limit.write_text(before)
+assert not watch.changed()
+assert not watch.problem, watch.problem
+assert watch.fileno() is not None
+(etc / "policy.yaml").write_text("version: 2")
+limit.write_text("0")
+assert watch.changed()
+(etc / "policy.d").rename(etc / "elsewhere")
+(etc / "policy.d").mkdir()
+assert watch.changed()
+assert (not watch.problem) == (sys.argv[2] == "max_inotify_instances")
+"""
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_where_the_kernel_gives_no_inotify_changes_are_seen_when_asked_for(etc: Path, limit: str) -> None:
+    """In a user namespace, which has limits of its own."""
+    argv = ["unshare", "--user", "--map-root-user", sys.executable, "-c", NO_INOTIFY, etc, limit]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "unshare failed" in done.stderr:
+        pytest.skip("no user namespaces here")
+    assert done.returncode == 0, done.stderr
+
+
+def test_who_can_write_is_a_change_too(watch: PolicyWatch, etc: Path) -> None:
+    (etc / "policy.d").chmod(0o777)
+    assert tells(watch)
+    (etc / "policy.d").chmod(0o755)
+    assert tells(watch)
+
+
+def test_a_fifo_is_not_waited_for(watch: PolicyWatch, etc: Path) -> None:
+    os.mkfifo(etc / "policy.d" / "fifo.yaml")
+    assert tells(watch)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -157,9 +159,10 @@ def test_only_sockets_are_listed_of_the_descriptors(reader: ProcReader, tmp_path
     (place / "fd" / "4").symlink_to("pipe:[333]")
     (place / "fd" / "5").symlink_to("anon_inode:[eventpoll]")
     assert reader.fds(7) == {3: 111, 17: 222}
-    assert reader.holds(7, 3, 111)
-    assert not reader.holds(7, 3, 222)
-    assert not reader.holds(7, 4, 333)
+    assert reader.holds_all(7, {111: 3})
+    assert not reader.holds_all(7, {222: 3})
+    assert not reader.holds_all(7, {111: 3, 333: 4})
+    assert not reader.holds_all(8, {111: 3})
 
 
 def test_pids_are_the_numbers_in_proc(reader: ProcReader, tmp_path: Path) -> None:
@@ -186,3 +189,23 @@ def test_a_descriptor_that_appears_is_seen(reader: ProcReader, tmp_path: Path) -
     assert reader.fds(7) == {}
     hold(tmp_path, 7, 3, 55)
     assert reader.fds(7) == {3: 55}
+
+
+EXCHANGE = 'exec "$2" -c "$3" - "$2" "$1" "$3"'
+"""Of a shell, which becomes the other one at once: its arguments are itself, the other one and this."""
+
+
+def test_the_arguments_of_a_process_are_those_of_its_executable(tmp_path: Path) -> None:
+    """It becomes another program hundreds of times a second."""
+    one, other = (str(tmp_path / name) for name in ("one", "other"))
+    for copy in (one, other):
+        shutil.copy2(os.path.realpath("/bin/sh"), copy)
+    process = subprocess.Popen([one, "-c", EXCHANGE, "-", one, other, EXCHANGE])
+    try:
+        seen = [ProcReader().process(process.pid) for _ in range(2000)]
+    finally:
+        process.kill()
+        process.wait()
+    told = [one for one in seen if one is not None and one.args]
+    assert len(told) > 100
+    assert [one for one in told if one.args[0] != one.exe or one.comm != Path(one.exe).name] == []

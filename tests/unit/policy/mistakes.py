@@ -45,6 +45,9 @@ def more(line: str) -> str:
 
 
 PORT = "{product: acme, ports: [%s]}"
+ONE_BY_ONE = [f"{{port: {port}, class: admin}}" for port in range(1000, 5200)]
+MANY_PORTS = PORT % ", ".join(ONE_BY_ONE)
+CUTTING = f"  z: {{at: 10.0.0.1, product: acme, ports: [{', '.join(ONE_BY_ONE[::2])}]}}\n"
 MISTAKES = {
     "unknown section": (more("sevices: {}"), "unknown key 'sevices'", "did you mean 'services'?"),
     "unknown key": (service("{produkt: acme, ports: []}"), "unknown key 'produkt'", "did you mean 'product'?"),
@@ -67,7 +70,8 @@ MISTAKES = {
     "port out of range": (service(PORT % "{port: 70000, class: admin}"), "outside 1-65535", ""),
     "port zero": (service(PORT % "{port: 0, class: admin}"), "outside 1-65535", ""),
     "range backwards": (service(PORT % "{port: 20-10, class: admin}"), "ends before it starts", "write 10-20"),
-    "too many ports": (service(PORT % "{port: 10000-15000, class: admin}"), "more than 4096 ports", "narrow"),
+    "too many ports": (service(MANY_PORTS), "more than 4096 ports", "as one range"),
+    "a range in too many pieces": (service(PORT % "{port: 1-65535, class: admin}").replace("  web:", CUTTING + "  web:"), "1-65535/tcp is cut into 4207 by others, and there are more than 4096", "narrow it"),
     "bad bind": (service(PORT % "{port: 1, class: admin, bind: [lo]}"), "'lo' is no CIDR", "10.2.0.0/16"),
     "bad on_unresolved": (service("{product: acme, on_unresolved: maybe, ports: [{port: 1, class: admin}]}"), "'maybe' is none of", "allow, deny"),
     "bad at": (service("{product: acme, at: [nowhere], ports: [{port: 1, class: admin}]}"), "at: 'nowhere' is no CIDR", "write"),
@@ -86,9 +90,11 @@ MISTAKES = {
             "  web:", "  y: {product: acme, at: 10.0.0.1, ports: [{port: 7-9, class: admin}]}\n  web:"
         ),
         "both have port 7/tcp at 10.0.0.1/32",
-        "another",
+        "write 8-9 in place of 7-9",
     ),
-    "one port twice in a service": (service(PORT % "{port: 1-5, class: admin}, {port: 3, class: public}"), "port 3/tcp is already declared", "one class"),
+    "one port twice in a service": (service(PORT % "{port: 1-5, class: admin}, {port: 3, class: public}"), "port 3/tcp is already declared", "write 1-2 and 4-5 in place of 1-5"),
+    "ranges that overlap in a service": (service(PORT % "{port: 30000-32767, class: admin}, {port: 32000-33000, class: public}"), "port 32000-32767/tcp is already declared", "write 30000-31999 in place of 30000-32767"),
+    "a range twice in a service": (service(PORT % "{port: 1-5, class: admin}, {port: 1-5, class: public}"), "port 1-5/tcp is already declared", "remove one"),
     "owner that is no list": (service("{product: acme, owner: {unit: a.service}, ports: [{port: 1, class: admin}]}"), "owner: expected a list", "after a -"),
     "owner with a mistake": (service("{product: acme, owner: [{unit: a}], ports: [{port: 1, class: admin}]}"), "owner: unit 'a' has no type", "a.service"),
     "empty principal": (principal("[]"), "principal 'x' is empty", "add a selector"),
@@ -105,7 +111,12 @@ MISTAKES = {
     "pod selector": (principal("[{pod: {namespace: x}}]"), "'pod' is not supported by this version yet", "container: {namespace"),
     "unit and cgroup": (principal("[{unit: a.service, cgroup: /a}]"), "both unit and cgroup", "two entries"),
     "user and uid": (principal("[{user: a, uid: 1}]"), "both user and uid", "two entries"),
-    "unit glob": (principal("[{unit: web@*.service}]"), "globs are not supported by this version yet", "list each unit"),
+    "unit glob": (principal("[{unit: web*.service}]"), "the whole instance of a template", "write app@*.service"),
+    "part of an instance": (principal("[{unit: web@a*.service}]"), "the whole instance", "list each unit"),
+    "instances of a scope": (principal("[{unit: web@*.scope}]"), "the whole instance", "list each unit"),
+    "cgroup too deep": (principal(f"[{{cgroup: {'/a' * 13}}}]"), "13 cgroups deep", "one of those above"),
+    "slice too deep": (principal(f"[{{unit: {'-'.join('a' * 13)}.slice}}]"), "13 cgroups deep", "one of those"),
+    "cgroup too long": (principal(f"[{{cgroup: /a/{'x' * 254}}}]"), "longer than the 255 bytes", "one of those"),
     "cgroup glob": (principal("[{cgroup: /a/*}]"), "globs are not supported by this version yet", "list each cgroup"),
     "unit template": (principal("[{unit: web@.service}]"), "is a template", "each instance"),
     "unit without type": (principal("[{unit: nginx}]"), "'nginx' has no type", "write nginx.service"),
@@ -167,5 +178,17 @@ MISTAKES = {
     "merge key": (more("x: {<<: {a: 1}}"), "merge keys (<<) are not supported", "write the keys out"),
     "alias of nothing": (more("x: *nothing"), "alias *nothing has no anchor", ""),
     "alias of itself": (more("x: &a [*a]"), "alias *a has no anchor", ""),
+    "an octal port": (service(PORT % "{port: 0443, class: admin}"), "'0443' is not a plain decimal number", "digits"),
+    "a sexagesimal port": (service(PORT % "{port: 22:22, class: admin}"), "'22:22' is not a plain", "quote it"),
+    "a hexadecimal port": (service(PORT % "{port: 0x1bb, class: admin}"), "'0x1bb' is not a plain", "digits"),
+    "a quoted port with a zero before it": (service(PORT % "{port: '0443', class: admin}"), "'0443' is no port", "5432"),
+    "a port in other digits": (service(PORT % "{port: '٤٤٣', class: admin}"), "is no port", "5432"),
+    "an octal id": (principal("[{uid: 0100}]"), "'0100' is not a plain decimal number", "digits"),
+    "an id with underscores": (principal("[{uid: 1_000}]"), "'1_000' is not a plain decimal number", "digits"),
+    "an id with a sign": (principal("[{gid: +5}]"), "'+5' is not a plain decimal number", "digits"),
+    "a binary user": (principal("[{user: 0b11}]"), "'0b11' is not a plain decimal number", "digits"),
+    "a float with an exponent": (service(PORT % "{port: 4.43e+2, class: admin}"), "'4.43e+2' is not a plain", "digits"),
+    "a tagged octal": (service(PORT % "{port: !!int '0443', class: admin}"), "'0443' is not a plain", "digits"),
+    "a container of two numbers": (principal("[{container: 22:22}]"), "'22:22' is not a plain", 'quote it where text is meant: "22:22"'),
     "too deep": (more(f"x: {'[' * 30}{']' * 30}"), "nested deeper than 16 levels", ""),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from agent.policy.evaluate import decide, evaluate, row_of_target, who_is
 from agent.policy.explain import explain
 from agent.policy.ids import Ids
 from agent.policy.matching import Holds, match_principal
-from agent.policy.tables import SetId
+from agent.policy.tables import LISTED_GROUPS, NO_GID, Dimension, SetId
 from agent.policy.values import ANYONE, Policy
 from tests.fixtures import naive, policies
 
@@ -62,10 +62,14 @@ def test_an_explanation_matches_selectors_as_the_policy_says(
 ) -> None:
     compiled = compile_policy(policy, facts, Ids())
     expected = {True: Holds.YES, None: Holds.MAYBE, False: Holds.NO}
-    for principal in [*policy.principals, ANYONE]:
-        found = {match.holds for match in match_principal(compiled, principal, consumer)}
+    licensed = {name for one in policy.licenses for each in one.entitlements for name in each.principals}
+    excluded = {each.principal for each in policy.exclusions}
+    asked = [(name, False) for name in licensed] + [(name, True) for name in excluded] + [(ANYONE, False)]
+    for principal, excluding in asked:
+        matches = match_principal(compiled, principal, consumer, excluding=excluding)
+        found = {match.holds for match in matches}
         strongest = next(each for each in (Holds.YES, Holds.MAYBE, Holds.NO) if each in found)
-        assert strongest is expected[naive.includes(policy, facts, principal, consumer)]
+        assert strongest is expected[naive.includes(policy, facts, principal, consumer, excluding=excluding)]
 
 
 @SLOW
@@ -88,5 +92,26 @@ def test_compiling_again_gives_the_same_tables(text: str, facts: HostFacts) -> N
     first, second = (compile_policy(parse_policy(text), facts, Ids()).tables for _ in range(2))
     assert first == second
     assert list(first.members.items()) == list(second.members.items())
-    free = first.sets[SetId.FIRST_FREE :]
+    rows = [*first.rows.values(), *first.owners.values()]
+    lists = {row.gid_list + part for row in rows if row.gid_list for part in (0, 1)}
+    free = [bits for n, bits in enumerate(first.sets) if n >= SetId.FIRST_FREE and n not in lists]
     assert len(set(free)) == len(free), "equal sets are stored once"
+
+
+@SLOW
+@given(policies.policy_texts(), policies.host_facts())
+def test_a_row_lists_the_groups_that_it_speaks_of(text: str, facts: HostFacts) -> None:
+    tables = compile_policy(parse_policy(text), facts, Ids()).tables
+    for row in (*tables.rows.values(), *tables.owners.values()):
+        spoken = tables.sets[row.excluded]
+        for candidate in row.candidates:
+            spoken |= tables.sets[candidate.principal]
+        silent = tables.sets[SetId.MISS + Dimension.GID]
+        matter = {
+            value
+            for (dimension, value), number in tables.members.items()
+            if dimension is Dimension.GID and (tables.sets[number] & ~silent) & spoken
+        }
+        whole = tables.sets[row.gid_list] | tables.sets[row.gid_list + 1] << 1024
+        listed = {whole >> 32 * place & NO_GID for place in range(LISTED_GROUPS)} - {NO_GID}
+        assert (listed if row.gid_list else set()) == matter

@@ -28,7 +28,8 @@ def policy(tmp_path: Path) -> Path:
 
 
 def test_a_fine_policy_ends_with_0(policy: Path) -> None:
-    result = licet("policy", "check", policy)
+    """Its unit runs on another host."""
+    result = licet("policy", "check", "--elsewhere", policy)
     assert (result.exit_code, result.output) == (0, "fine: 3 targets, 2 principals, 1 licenses\n")
 
 
@@ -63,6 +64,11 @@ def test_a_warning_does_not_fail_the_check(policy: Path) -> None:
     assert (
         f"warning: {policy}:9: principal 'ops': no file on this host is '/no/such/program'" in result.output
     )
+
+
+def test_what_this_host_lacks_is_no_warning_for_another(policy: Path) -> None:
+    policy.write_text(WHOLE.replace("group: sre", "exe: /no/such/program"))
+    assert "warning" not in licet("policy", "check", "--elsewhere", policy).output
 
 
 def test_a_directory_is_checked_as_the_daemon_reads_it(policy: Path) -> None:
@@ -149,7 +155,7 @@ def test_a_mistake_in_a_case_is_told_with_its_line(policy: Path, line: str, caus
 def test_show_lists_who_may_use_what(policy: Path) -> None:
     text = licet("policy", "show", policy).output
     assert f"db/admin: 9187/tcp, product acme ({policy}:3)" in text
-    assert f"  ops: l1/app, until no end ({policy}:14)" in text
+    assert f"  ops: l1/app, no end ({policy}:14)" in text
     shown = json.loads(licet("policy", "show", "--json", policy).output)
     assert shown["services"]["db"]["at"] == "host"
     assert len(shown["grants"]) == 6
@@ -219,3 +225,10 @@ def test_a_container_can_be_asked_about_and_tested(policy: Path, tmp_path: Path)
         "  - {target: web, consumer: {container: web-2}, expect: denied}\n"
     )
     assert licet("policy", "test", cases).exit_code == 0
+
+
+def test_show_tells_both_ends_of_a_license(policy: Path) -> None:
+    ends = "    expires_at: 2027-01-01T00:00:00Z\n    terminates_at: 2027-02-01T00:00:00Z\n"
+    policy.write_text(policy.read_text().replace("  - id: l1\n", f"  - id: l1\n{ends}"))
+    shown = licet("policy", "show", policy).output
+    assert "l1/app, expires_at 2027-01-01T00:00:00Z, terminates_at 2027-02-01T00:00:00Z" in shown

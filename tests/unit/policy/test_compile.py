@@ -8,7 +8,18 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.errors import PolicyErrors
-from agent.model import HostFacts, Namespace, Target, show_network, to_address
+from agent.model import (
+    Container,
+    Destination,
+    EphemeralPorts,
+    HostFacts,
+    Namespace,
+    Protocol,
+    Target,
+    show_network,
+    to_address,
+)
+from agent.policy import compile
 from agent.policy.compile import (
     Compiled,
     compile_policy,
@@ -17,9 +28,21 @@ from agent.policy.compile import (
     member_for_netns,
 )
 from agent.policy.document import parse_policy
-from agent.policy.hashing import path_hash, string_hash
+from agent.policy.evaluate import cgroup_member, row_of_destination
+from agent.policy.hashing import path_hash, string_hash, template_hash
 from agent.policy.ids import Ids
-from agent.policy.tables import NO_BOOT_NS, Dimension, SetId, Uncertain, empty_tables
+from agent.policy.owners import lineage
+from agent.policy.tables import (
+    DELIVERED,
+    MEMBER_CONTAINER,
+    MEMBER_FLAGS,
+    MEMBER_UNSURE,
+    NO_BOOT_NS,
+    Dimension,
+    SetId,
+    Uncertain,
+    empty_tables,
+)
 from tests.unit.policy.mistakes import WHOLE
 
 FACTS = HostFacts(
@@ -39,7 +62,7 @@ def compiled(principal: str, facts: HostFacts = FACTS) -> Compiled:
 
 def member(made: Compiled, dimension: Dimension, value: int) -> int | None:
     number = made.tables.members.get((dimension, value))
-    return None if number is None else made.tables.sets[number]
+    return None if number is None else made.tables.sets[number & ~MEMBER_FLAGS]
 
 
 BILLING, OPS = 1 << 1, 1 << 2
@@ -47,7 +70,8 @@ ANYONE = 1
 
 
 def keys(made: Compiled, port: int) -> set[tuple[int, str]]:
-    return {(key.netns, show_network(key.network)) for key in made.tables.targets if key.port == port}
+    number = made.tables.number_of(port)
+    return {(key.netns, show_network(key.network)) for key in made.tables.targets if key.ports == number}
 
 
 def test_no_policy_compiles_to_empty_tables() -> None:
@@ -63,6 +87,7 @@ def test_this_host_is_its_addresses_and_what_each_namespace_has_of_its_own() -> 
         (7, "::1/128"),
         (7, "0.0.0.0/32"),
         (7, "::/128"),
+        (7, str(DELIVERED)),
     }
 
 
@@ -79,7 +104,7 @@ def test_an_address_of_this_host_named_by_another_service_goes_to_that_one() -> 
     owners = {
         show_network(key.network): ids.target_named(n)
         for key, n in made.tables.targets.items()
-        if key.port == 80
+        if key.ports == made.tables.number_of(80)
     }
     assert str(owners["192.0.2.1/32"]) == "near/admin"
     assert str(owners["fd00::1/128"]) == "web/public"
@@ -87,9 +112,80 @@ def test_an_address_of_this_host_named_by_another_service_goes_to_that_one() -> 
     assert warning.place.line == 7
 
 
-def test_a_port_range_is_written_out() -> None:
-    made = compile_policy(parse_policy(WHOLE.replace("port: 80,", "port: 80-83,")), FACTS, Ids())
-    assert made.tables.ports == {80, 81, 82, 83, 5432, 9187}
+def test_a_port_range_costs_as_much_as_a_port() -> None:
+    ids = Ids()
+    one = compile_policy(parse_policy(WHOLE), FACTS, ids).tables
+    made = compile_policy(parse_policy(WHOLE.replace("port: 80,", "port: 49152-65535,")), FACTS, ids).tables
+    assert len(made.targets) == len(one.targets)
+    assert made.ports.ranges == ((5432, 5432), (9187, 9187), (49152, 65535))
+    assert len({made.number_of(port) for port in range(49152, 65536)}) == 1
+    assert [made.number_of(port) for port in (80, 5431, 5433, 49151)] == [0] * 4
+
+
+def test_ports_that_one_service_has_in_one_class_are_one_entry() -> None:
+    one = compile_policy(parse_policy(WHOLE), FACTS, Ids()).tables
+    more = "port: 80, class: public}, {port: 443, class: public}, {port: 8000-8999, class: public"
+    made = compile_policy(parse_policy(WHOLE.replace("port: 80, class: public", more)), FACTS, Ids()).tables
+    assert len(made.targets) == len(one.targets)
+    assert made.number_of(80) == made.number_of(443) == made.number_of(8999) != 0
+
+
+def test_a_range_in_a_larger_network_leaves_a_smaller_one_its_port() -> None:
+    text = """\
+version: 1
+services:
+  nodes: {product: acme, at: [10.0.0.0/8], ports: [{port: 30000-32767, class: internal}]}
+  one: {product: acme, at: [10.1.0.0/16], ports: [{port: 31000, class: admin}]}
+"""
+    ids = Ids()
+    made = compile_policy(parse_policy(text), FACTS, ids).tables
+    assert len(made.targets) == 3, "two numbers of the range's, one of which the port has, too"
+    found = {
+        (address, port): str(row.target) if row else ""
+        for address in ("10.1.0.1", "10.2.0.1")
+        for port in (29999, 30000, 30999, 31000, 31001, 32767, 32768)
+        for row in [row_of_destination(made, Destination(Protocol.TCP, to_address(address), port, 7))]
+    }
+    assert {where for where, target in found.items() if target == "one/admin"} == {("10.1.0.1", 31000)}
+    assert {port for (_, port), target in found.items() if not target} == {29999, 32768}
+
+
+def test_a_range_of_another_protocol_is_another_range() -> None:
+    tcp, udp = "{port: 100-200, class: internal}", "{port: 150-250, class: admin, protocol: udp}"
+    text = f"version: 1\nservices:\n  ftp: {{product: acme, ports: [{tcp}, {udp}]}}\n"
+    made = compile_policy(parse_policy(text), FACTS, Ids()).tables
+    found: dict[tuple[Protocol, str], set[int]] = {}
+    for protocol in Protocol:
+        for port in (99, 100, 149, 150, 200, 201, 250, 251):
+            row = row_of_destination(made, Destination(protocol, to_address("192.0.2.1"), port, 7))
+            if row:
+                found.setdefault((protocol, str(row.target)), set()).add(port)
+    assert found == {
+        (Protocol.TCP, "ftp/internal"): {100, 149, 150, 200},
+        (Protocol.UDP, "ftp/admin"): {150, 200, 201, 250},
+    }
+
+
+def test_numbers_stay_while_only_the_host_changes() -> None:
+    text = WHOLE.replace("web: {", "web: {at: {container: {name: web}}, ")
+    made = compile_policy(parse_policy(text), FACTS, Ids()).tables
+    assert made.number_of(80) != 0
+    assert 80 not in made.ports, "it is nowhere yet"
+    assert 5432 in made.ports
+
+
+@pytest.mark.parametrize(("room", "is_enough"), [(24, True), (23, False)])
+def test_more_places_than_the_kernel_has_room_for_are_a_mistake_with_its_line(
+    room: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three ports at three addresses, and five places of each namespace; a fourth is as the third."""
+    monkeypatch.setattr(compile, "MAX_PLACES", room)
+    policy = parse_policy(WHOLE.replace("{port: 80, ", "{port: 443, class: public}, {port: 80, "))
+    if is_enough:
+        assert len(compile_policy(policy, FACTS, Ids()).tables.targets) == room
+        return
+    with pytest.raises(PolicyErrors, match=rf":\d+: service 'web': 443/tcp is one too many: .* {room}"):
+        compile_policy(policy, FACTS, Ids())
 
 
 def test_a_literal_executable_is_known_by_its_path_and_by_where_it_leads() -> None:
@@ -114,12 +210,20 @@ def test_a_literal_name_in_a_directory_has_the_clause_of_the_directory_too() -> 
 
 def test_a_glob_is_uncertain_until_the_name_is_known() -> None:
     made = compiled(
-        "[{exe: '/opt/a*/run'}]", replace(FACTS, executables=frozenset({"/opt/app/run", "/bin/sh"}))
+        "[{exe: '/opt/a?p/run'}]", replace(FACTS, executables=frozenset({"/opt/app/run", "/bin/sh"}))
     )
     assert member(made, Dimension.EXE, path_hash("/opt/app/run", 42)) == ANYONE | BILLING | OPS
     assert member(made, Dimension.EXE, path_hash("/bin/sh", 42)) == ANYONE | BILLING
     assert made.tables.sets[SetId.MISS + Dimension.EXE] & OPS
     assert not made.tables.sets[SetId.CERTAIN + Uncertain.EXE] & OPS
+
+
+def test_a_glob_with_one_star_is_certain_for_names_that_nobody_knows() -> None:
+    made = compiled("[{exe: ['/opt/a*/run', '/opt/b*/run', '/opt/**/never']}]")
+    assert made.tables.sets[SetId.CERTAIN + Uncertain.EXE] & OPS
+    assert not made.tables.sets[SetId.MISS + Dimension.EXE] & OPS
+    assert made.tables.members[Dimension.EXE_SHAPE, 0] == 1 | 1 << 8, "of both"
+    assert (Dimension.EXE_SHAPE, 1) not in made.tables.members
 
 
 def test_a_file_of_unknown_name_in_a_named_directory_could_still_be_of_a_glob() -> None:
@@ -163,21 +267,87 @@ def test_a_user_the_host_does_not_know_is_nobody_and_a_warning() -> None:
     )
 
 
-def test_a_unit_is_known_by_path_before_it_runs() -> None:
-    made = compiled("[{unit: web@1.service}]")
-    path = "/system.slice/system-web.slice/web@1.service"
-    assert member(made, Dimension.CGROUP_PATH, string_hash(path, 42)) == ANYONE | OPS
+def test_a_unit_is_known_by_its_name_before_it_runs_wherever_it_will() -> None:
+    made = compiled("[{unit: web@1.service}, {unit: cpu.service}]")
+    assert member(made, Dimension.UNIT, string_hash("web@1.service", 42)) == ANYONE | OPS
+    assert member(made, Dimension.UNIT, string_hash("_cpu.service", 42)) == ANYONE | OPS << 1
+    assert member(made, Dimension.UNIT, string_hash("cpu.service", 42)) is None
 
 
-def test_a_unit_that_runs_elsewhere_is_known_by_id_and_by_path() -> None:
+def test_the_instances_of_a_template_are_known_before_they_run() -> None:
+    made = compiled("[{unit: web@*.service}, {unit: web@1.service}]")
+    assert member(made, Dimension.UNIT_TEMPLATE, template_hash("web@*.service", 42)) == ANYONE | OPS
+    assert member(made, Dimension.UNIT, string_hash("web@1.service", 42)) == ANYONE | OPS | OPS << 1
+    assert cgroup_member(made.tables, "/a.slice/web@2.service") == cgroup_member(
+        made.tables, "/system.slice/system-web.slice/web@x@y.z.service"
+    )
+    for other in (
+        "/web@.service",
+        "/xweb@1.service",
+        "/web@1.socket",
+        "/web@1",
+        "/web@1.service/web@2.service",
+    ):
+        assert cgroup_member(made.tables, other) is None
+
+
+def test_a_unit_that_runs_elsewhere_is_known_by_id_and_one_below_another_is_none() -> None:
     facts = replace(
         FACTS, cgroups={"/other.slice/billing.service": 77, "/other.slice/x.service/billing.service": 78}
     )
     made = compiled("[{uid: 1}]", facts)
     assert member(made, Dimension.CGROUP, 77) == ANYONE | BILLING | OPS
     assert member(made, Dimension.CGROUP, 78) is None, "a service cannot name its children after another one"
-    path = string_hash("/other.slice/billing.service", 42)
-    assert member(made, Dimension.CGROUP_PATH, path) == ANYONE | BILLING | OPS
+
+
+@pytest.mark.parametrize(
+    ("path", "delegated", "containers"),
+    [
+        ("/given/billing.service", {"/given"}, {}),
+        ("/given/a/b/billing.service", {"/given"}, {}),
+        ("/billing.service", {"/"}, {}),
+        ("/web/billing.service", set(), {"/web": Container("web", "crun", "web", known=True)}),
+        ("/lxc.payload.x/system.slice/billing.service", set(), {}),
+        ("/lxc/x/system.slice/billing.service", set(), {}),
+        ("/lxc/billing.service", set(), {}),
+        (f"/docker/{'a' * 64}/billing.service", set(), {}),
+    ],
+)
+def test_a_cgroup_of_a_units_name_that_is_not_this_hosts_is_none(
+    path: str, delegated: set[str], containers: dict[str, Container]
+) -> None:
+    cgroups = {each: number for number, each in enumerate(sorted({*lineage(path), *containers}), start=70)}
+    facts = replace(FACTS, cgroups=cgroups, delegated=frozenset(delegated), containers=containers)
+    made = compiled("[{uid: 1}]", facts)
+    assert member(made, Dimension.CGROUP, cgroups[path]) is None
+    assert cgroup_member(made.tables, path) is None
+    assert cgroup_member(compiled("[{uid: 1}]").tables, "/x.slice/billing.service") is not None
+
+
+def test_a_path_that_the_policy_names_counts_whoever_makes_it_and_its_unit_does_not() -> None:
+    facts = replace(
+        FACTS, cgroups={"/given": 76, "/given/billing.service": 77}, delegated=frozenset({"/given"})
+    )
+    made = compiled("[{cgroup: /given/billing.service}]", facts)
+    assert member(made, Dimension.CGROUP, 77) == ANYONE | OPS
+    path = string_hash("/given/billing.service", 42)
+    assert member(made, Dimension.CGROUP_GIVEN, path) == ANYONE | OPS
+    assert member(made, Dimension.CGROUP_PATH, path) == ANYONE | OPS | BILLING, "once it is root's alone"
+
+
+def test_a_container_is_marked_and_so_is_the_next_at_its_place() -> None:
+    containers = {"/web": Container("web", "crun", "web", known=True), "/x": Container("x", "runc")}
+    made = compiled("[{container: web}]", replace(FACTS, cgroups={"/web": 7, "/x": 8}, containers=containers))
+    flags = {
+        (dimension, value): number & MEMBER_FLAGS
+        for (dimension, value), number in made.tables.members.items()
+    }
+    assert (
+        flags[Dimension.CGROUP, 7]
+        == flags[Dimension.CGROUP_PATH, string_hash("/web", 42)]
+        == MEMBER_CONTAINER
+    )
+    assert flags[Dimension.CGROUP, 8] == MEMBER_CONTAINER | MEMBER_UNSURE
 
 
 def test_a_cidr_holds_for_containers_and_never_for_the_host_itself() -> None:
@@ -298,6 +468,45 @@ def test_a_selector_that_can_match_nothing_here_is_a_warning(selector: str, reas
 
 def test_a_selector_that_matches_is_no_warning() -> None:
     facts = replace(FACTS, cgroups={"/system.slice/billing.service/x": 1}, executables=frozenset({"/bin/sh"}))
-    assert (
-        compiled("[{exe: /bin/*, user: billing}, {exe: /bin/sh}, {exe: '/opt/**/x'}]", facts).warnings == ()
+    made = compiled("[{exe: /bin/*, user: billing}, {exe: /bin/sh}, {exe: '/opt/**/x'}]", facts)
+    assert "the kernel can't match '/opt/**/x' by itself" in made.warnings[0].reason
+    assert len(made.warnings) == 1
+
+
+def test_pods_of_a_node_in_a_container_are_out_of_reach() -> None:
+    node = f"/docker/{'a' * 64}"
+    pod = f"{node}/kubelet.slice/kubelet-kubepods.slice/cri-containerd-{'b' * 64}.scope"
+    facts = replace(
+        FACTS,
+        cgroups={"/system.slice/billing.service": 1, node: 2, pod: 3},
+        containers={node: Container("a" * 64, "docker", "kind-worker", known=True)},
     )
+    (warning,) = compiled("[{container: {pod: 'web-*'}}]", facts).warnings
+    assert "pods of the node in container kind-worker (kind) are that container here" in warning.reason
+    assert compiled("[{container: 'web-*'}]", facts).warnings == ()
+    inside = {"/system.slice/billing.service": 1, pod.removeprefix(node): 3}
+    there = replace(facts, cgroups=inside, containers={})
+    assert compiled("[{container: {pod: 'web-*'}}]", there).warnings == (), "in the node, they are pods"
+
+
+@pytest.mark.parametrize(
+    ("service", "ports"),
+    [
+        ("owner: [{uid: 1}], ports: [{port: 40000, class: internal}]", "40000"),
+        ("owner: [{uid: 1}], ports: [{port: 32760-32770, class: internal}]", "32768-32770"),
+        ("owner: [{uid: 1}], ports: [{port: 32767, class: internal}]", ""),
+        ("owner: [{uid: 1}], ports: [{port: 40001, class: internal}]", ""),
+        ("ports: [{port: 40000, class: internal}]", ""),
+        ("owner: [{uid: 1}], at: {container: {name: db}}, ports: [{port: 40000, class: internal}]", ""),
+    ],
+)
+def test_a_port_that_the_kernel_gives_to_anybody_is_a_warning_where_it_has_owners(
+    service: str, ports: str
+) -> None:
+    policy = parse_policy(f"version: 1\nservices:\n  db: {{product: acme, {service}}}\n")
+    facts = replace(FACTS, ephemeral=EphemeralPorts(32768, 60999, ((40001, 40001),)))
+    found = [
+        one for one in compile_policy(policy, facts, Ids()).warnings if "ip_local_port_range" in str(one)
+    ]
+    assert [one.remedy.split()[1] for one in found] == ([ports] if ports else [])
+    assert all(one.place.line == 3 for one in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from agent.errors import PolicyErrors
 from agent.model import PortClass, Protocol, to_network
-from agent.policy.document import find_policy_files, load_policy, load_policy_files, parse_policy
+from agent.policy.document import find_policy_files, load_in_place, load_policy_files, parse_policy
+from agent.policy.tables import Unresolved
 from agent.policy.values import UndeclaredListeners
 from tests.fixtures.policies import policy_texts
 from tests.unit.policy.mistakes import WHOLE
@@ -83,17 +85,25 @@ def test_defaults_are_this_host_tcp_and_report() -> None:
     assert policy.undeclared_listeners is UndeclaredListeners.REPORT
 
 
-@pytest.mark.parametrize(("port_class", "allowed"), [("public", True), ("internal", True), ("admin", False)])
-def test_an_unknown_consumer_is_denied_on_admin_ports_only(port_class: str, allowed: bool) -> None:
-    service = parse_policy(WHOLE).services["db"]
-    assert service.unresolved_allowed(PortClass(port_class)) is allowed
+@pytest.mark.parametrize(
+    ("port_class", "meant"),
+    [
+        (PortClass.PUBLIC, Unresolved.ALLOW_UNLESS_ENFORCING),
+        (PortClass.INTERNAL, Unresolved.ALLOW_UNLESS_ENFORCING),
+        (PortClass.ADMIN, Unresolved.DENY),
+    ],
+)
+def test_an_unknown_consumer_is_denied_on_admin_ports_and_where_it_is_enforced(
+    port_class: PortClass, meant: Unresolved
+) -> None:
+    assert parse_policy(WHOLE).services["db"].unresolved(port_class) is meant
 
 
-def test_on_unresolved_overrides_the_default_of_every_class() -> None:
-    service = parse_policy(
-        WHOLE.replace("    product: acme\n", "    product: acme\n    on_unresolved: deny\n", 1)
-    )
-    assert not any(service.services["db"].unresolved_allowed(each) for each in PortClass)
+@pytest.mark.parametrize(("said", "meant"), [("deny", Unresolved.DENY), ("allow", Unresolved.ALLOW)])
+def test_on_unresolved_overrides_the_default_of_every_class(said: str, meant: Unresolved) -> None:
+    text = WHOLE.replace("    product: acme\n", f"    product: acme\n    on_unresolved: {said}\n", 1)
+    service = parse_policy(text).services["db"]
+    assert {service.unresolved(each) for each in PortClass} == {meant}
 
 
 @pytest.mark.parametrize(
@@ -124,12 +134,15 @@ def test_files_merge_in_name_order_after_the_main_one(tmp_path: Path) -> None:
     main.write_text(WHOLE)
     (parts / "20-b.yaml").write_text("version: 1\nprincipals: {b: [{uid: 2}]}\n")
     (parts / "10-a.yaml").write_text("version: 1\nprincipals: {a: [{uid: 1}]}\n")
+    (parts / "15-c.yml").write_text("version: 1\nprincipals: {c: [{uid: 3}]}\n")
     for ignored in (".#10-a.yaml", "notes.txt", "30-c.yaml~"):
         (parts / ignored).write_text("not a policy: [")
-    policy = load_policy(main, parts)
-    assert policy is not None
-    assert list(policy.principals) == ["billing", "ops", "a", "b"]
-    assert policy.files == tuple(map(str, (main, parts / "10-a.yaml", parts / "20-b.yaml")))
+    loaded = load_in_place(main, parts)
+    assert loaded is not None
+    policy = loaded.policy
+    assert list(policy.principals) == ["billing", "ops", "a", "c", "b"]
+    names = ("10-a.yaml", "15-c.yml", "20-b.yaml")
+    assert policy.files == tuple(map(str, (main, *(parts / name for name in names))))
 
 
 def test_a_rule_may_name_what_a_later_file_defines(tmp_path: Path) -> None:
@@ -141,7 +154,7 @@ def test_a_rule_may_name_what_a_later_file_defines(tmp_path: Path) -> None:
 
 def test_no_file_at_all_is_no_policy(tmp_path: Path) -> None:
     assert find_policy_files(tmp_path / "policy.yaml", tmp_path / "policy.d") == []
-    assert load_policy(tmp_path / "policy.yaml", tmp_path / "policy.d") is None
+    assert load_in_place(tmp_path / "policy.yaml", tmp_path / "policy.d") is None
 
 
 def test_a_directory_that_vanished_is_an_empty_one(tmp_path: Path) -> None:
@@ -160,10 +173,19 @@ def test_a_place_that_may_not_be_looked_at_is_an_error(tmp_path: Path) -> None:
         find_policy_files(tmp_path / "policy.yaml", tmp_path / ("x" * 300))
 
 
+@pytest.mark.parametrize("name", ["policy.yaml", "policy.d/a.yaml"])
+def test_a_fifo_is_an_error_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "policy.d").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(PolicyErrors, match=f"{name}: cannot be read: not a regular file"):
+        find_policy_files(tmp_path / "policy.yaml", tmp_path / "policy.d")
+
+
 def test_a_policy_directory_alone_is_a_policy(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(WHOLE)
-    policy = load_policy(tmp_path / "none.yaml", tmp_path)
-    assert policy is not None
+    loaded = load_in_place(tmp_path / "none.yaml", tmp_path)
+    assert loaded is not None
+    policy = loaded.policy
     assert len(policy.targets) == 3
 
 

@@ -25,6 +25,7 @@ from agent.policy.compile import compile_policy
 from agent.policy.document import parse_policy
 from agent.policy.evaluate import evaluate
 from agent.policy.ids import Ids
+from agent.policy.tables import MAX_PATH_COMPONENTS
 from tests.unit.policy.mistakes import WHOLE
 
 SECOND = 10**9
@@ -186,16 +187,59 @@ def test_a_possible_exclusion_makes_an_allowed_consumer_unresolved() -> None:
     assert (found.decision, found.reason) == (Decision.ALLOWED, Reason.UNRESOLVED)
 
 
-def test_more_groups_than_the_kernel_reads_are_unresolved_where_groups_matter() -> None:
+@pytest.mark.parametrize(
+    ("said", "mode", "override", "allowed"),
+    [
+        ("", "observe", None, True),
+        ("", "enforce", None, False),
+        ("", "enforce", False, True),
+        ("", "observe", True, False),
+        ("on_unresolved: allow, ", "enforce", None, True),
+        ("on_unresolved: allow, ", "observe", True, True),
+        ("on_unresolved: deny, ", "observe", None, False),
+        ("on_unresolved: deny, ", "enforce", False, False),
+    ],
+)
+def test_an_unresolved_consumer_is_let_in_where_nothing_enforces_or_the_service_says_so(
+    said: str, mode: str, override: bool | None, allowed: bool
+) -> None:
+    text = f"""
+version: 1
+services: {{db: {{product: acme, {said}ports: [{{port: 5432, class: internal}}]}}}}
+principals: {{who: [{{exe: /opt/**/run}}]}}
+licenses: [{{id: l, product: acme, entitlements: [{{id: e, principals: [who]}}]}}]
+enforcement: {{default: {mode}}}
+"""
+    tables = compile_policy(parse_policy(text), FACTS, Ids()).tables
+    enforces = None if override is None else lambda _target: override
+    found = evaluate(tables, UNNAMED, DB, 0, enforces)
+    expected = Decision.ALLOWED if allowed else Decision.DENIED
+    assert (found.decision, found.reason) == (expected, Reason.UNRESOLVED)
+
+
+def test_any_number_of_groups_is_looked_through() -> None:
     many = replace(NOBODY, gids=frozenset(range(3000, 3070)))
-    assert verdict(WHOLE, many).reason is Reason.UNRESOLVED
-    assert verdict(WHOLE.replace("group: sre", "uid: 5"), many).reason is Reason.UNLICENSED_PRINCIPAL
+    assert verdict(WHOLE, many).reason is Reason.UNLICENSED_PRINCIPAL
+    member = replace(many, gids=many.gids | {FACTS.groups["sre"]})
+    assert outcome(WHOLE, member) == (Decision.ALLOWED, Reason.LICENSED)
 
 
-def test_deeper_cgroups_than_the_kernel_walks_are_unresolved_where_units_matter() -> None:
-    deep = replace(NOBODY, cgroups=tuple("/x" * depth for depth in range(13, 0, -1)))
-    assert verdict(WHOLE, deep).reason is Reason.UNRESOLVED
-    assert verdict(WHOLE, replace(deep, cgroups=deep.cgroups[1:])).reason is Reason.UNLICENSED_PRINCIPAL
+def test_a_path_too_deep_for_the_kernel_matches_nothing_for_certain() -> None:
+    deep = replace(NOBODY, exe="/opt" + "/x" * MAX_PATH_COMPONENTS + "/run")
+    assert outcome(GLOB, deep) == (Decision.DENIED, Reason.UNLICENSED_PRINCIPAL)
+
+
+def test_a_cgroup_deeper_than_the_kernel_walks_is_what_lies_above_it() -> None:
+    below = [f"/system.slice/billing.service{'/x' * depth}" for depth in range(20, 0, -1)]
+    assert outcome(WHOLE, replace(NOBODY, cgroups=(*below, *BILLING.cgroups))) == (
+        Decision.ALLOWED,
+        Reason.LICENSED,
+    )
+    for levels in (11, 12, 13):
+        above = [f"/{'/'.join(['x'] * depth)}" for depth in range(levels, 0, -1)]
+        deep = replace(NOBODY, cgroups=(f"{above[0]}/billing.service", *above))
+        expected = Reason.LICENSED if levels == 11 else Reason.UNLICENSED_PRINCIPAL
+        assert verdict(WHOLE, deep).reason is expected
 
 
 def test_a_child_of_a_service_cannot_pose_as_another_service() -> None:
@@ -227,6 +271,15 @@ def test_anyone_is_everyone() -> None:
     text = WHOLE.replace("[billing, ops]", "[anyone]")
     for consumer in (NOBODY, replace(NOBODY, exe=None, netns=99), RemoteConsumer(to_address("203.0.113.1"))):
         assert outcome(text, consumer) == (Decision.ALLOWED, Reason.LICENSED)
+
+
+@pytest.mark.parametrize("pattern", ["/bin/x", "/bin/*", "/b*/x", "/bin/?"])
+def test_an_executable_that_nobody_has_looked_at_could_be_any(pattern: str) -> None:
+    text, unknown = WHOLE.replace("{group: sre}", f"{{exe: '{pattern}'}}"), replace(NOBODY, exe=None)
+    assert outcome(text, unknown) == (Decision.ALLOWED, Reason.UNRESOLVED)
+    assert outcome(text, replace(BILLING, exe=None)) == (Decision.ALLOWED, Reason.LICENSED)
+    text += "restrictions: [{exclude: ops, target: db}]\n"
+    assert outcome(text, replace(BILLING, exe=None)) == (Decision.ALLOWED, Reason.UNRESOLVED)
 
 
 def test_the_keys_of_a_selector_are_and_its_values_or() -> None:

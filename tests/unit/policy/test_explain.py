@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.model import Consumer, Decision, PortClass, Reason, RemoteConsumer, Target, to_address
+from agent.model import Consumer, Decision, HostFacts, PortClass, Reason, RemoteConsumer, Target, to_address
 from agent.policy.compile import compile_policy
 from agent.policy.document import parse_policy
 from agent.policy.explain import Explanation, explain
@@ -18,9 +18,15 @@ from tests.unit.policy.test_evaluate import BILLING, DB, FACTS, NOBODY, SRE
 INTERNAL = Target("db", PortClass.INTERNAL)
 
 
-def explained(consumer: Consumer, text: str = WHOLE, asked: object = INTERNAL, now_s: int = 0) -> Explanation:
+def explained(
+    consumer: Consumer,
+    text: str = WHOLE,
+    asked: object = INTERNAL,
+    now_s: int = 0,
+    facts: HostFacts = FACTS,
+) -> Explanation:
     policy = parse_policy(text)
-    compiled = compile_policy(policy, FACTS, Ids())
+    compiled = compile_policy(policy, facts, Ids())
     return explain(policy, compiled, consumer, asked, now_s * 10**9)  # type: ignore[arg-type]
 
 
@@ -57,11 +63,25 @@ def test_an_exclusion_is_named_with_its_place() -> None:
     assert found.summary == "db/internal: denied, excluded: restriction excludes ops (policy.yaml:16)"
 
 
+def test_who_is_excluded_as_somebody_else_is_told_why() -> None:
+    """A member of the group, by a subordinate id or in his own user namespace."""
+    facts = replace(FACTS, members={2001: frozenset({1001})}, subordinates={1001: (range(165536, 165546),)})
+    text = WHOLE + "restrictions:\n  - {exclude: ops, target: db}\n"
+    for consumer, why in (
+        (SRE, "group sre"),
+        (replace(SRE, uid=165536), "group sre"),
+        (replace(NOBODY, uid=165536), "group sre: uid 165536 is a subordinate id of theirs"),
+        (replace(NOBODY, owners=((1001, 9),)), "group sre: it is in a user namespace of theirs"),
+    ):
+        assert explained(consumer, text, facts=facts).rules[0].selectors[0].why == why
+    assert explained(replace(NOBODY, uid=165546), text, facts=facts).rules[0].yields != "denied, excluded"
+
+
 def test_an_expired_license_is_named() -> None:
     text = WHOLE.replace("    entitlements", "    expires_at: 2026-06-01T00:00:10Z\n    entitlements")
     found = explained(BILLING, text, now_s=10)
     assert found.summary == "db/internal: denied, expired: license l1, entitlement app (policy.yaml:15)"
-    assert found.rules[0].yields == "denied, expired (until 2026-06-01T00:00:10+00:00)"
+    assert found.rules[0].yields == "denied, expired (until 2026-06-01T00:00:10Z)"
 
 
 def test_what_is_not_known_is_said() -> None:
@@ -100,6 +120,15 @@ def test_a_destination_leads_to_its_target() -> None:
     assert "port 5432/tcp at this host (policy.yaml:5)" in explained(BILLING, asked=DB).found
 
 
+def test_a_destination_in_a_range_is_told_with_the_range() -> None:
+    ports = "{port: 100-200, class: internal}, {port: 150-250, class: internal, protocol: udp}"
+    text = WHOLE.replace("{port: 5432, class: internal}", ports)
+    found = explained(BILLING, text, asked=replace(DB, port=160))
+    assert found.target == INTERNAL
+    assert found.found.startswith("target db/internal is port 100-200/tcp at this host")
+    assert explained(BILLING, text, asked=replace(DB, port=201)).target is None
+
+
 def test_a_destination_that_nothing_declares_is_not_protected() -> None:
     found = explained(BILLING, asked=replace(DB, port=1))
     assert (found.target, found.denied) == (None, False)
@@ -113,5 +142,6 @@ def test_a_target_the_policy_does_not_have_is_an_error() -> None:
 
 def test_an_explanation_is_json() -> None:
     found = json.loads(json.dumps(explained(SRE).to_json()))
-    assert (found["target"], found["decision"], found["reason"]) == ("db/internal", "allowed", "licensed")
+    assert (found["service"], found["class"]) == ("db", "internal")
+    assert (found["decision"], found["reason"]) == ("allowed", "licensed")
     assert found["rules"][1]["selectors"] == [{"place": "policy.yaml:9", "holds": "yes", "why": "group sre"}]

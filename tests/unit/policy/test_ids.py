@@ -6,8 +6,12 @@ import json
 import sys
 import threading
 
+import pytest
+
+from agent.errors import LicetError
 from agent.model import PortClass, Target
 from agent.policy.ids import Ids
+from agent.policy.tables import MAX_TARGETS
 
 DB = Target("db", PortClass.INTERNAL)
 WEB = Target("web", PortClass.PUBLIC)
@@ -19,6 +23,17 @@ def test_a_number_is_never_given_to_another_name() -> None:
     assert (ids.grant("a/b/c@db/internal"), ids.grant("x")) == (1, 2)
     assert ids.target_named(2) == WEB
     assert ids.target_named(3) is None
+
+
+def test_a_target_that_the_kernel_could_not_count_is_refused() -> None:
+    """Arrays of the kernel end there: it would be judged, and neither counted nor switched."""
+    ids = Ids()
+    numbers = [ids.target(Target(f"s{number}", PortClass.ADMIN)) for number in range(MAX_TARGETS)]
+    assert numbers[-1] == MAX_TARGETS
+    with pytest.raises(LicetError, match="none is given twice"):
+        ids.target(DB)
+    assert DB not in ids.targets.values()
+    assert ids.target(Target("s0", PortClass.ADMIN)) == 1
 
 
 def test_numbers_survive_being_stored() -> None:
@@ -47,7 +62,7 @@ def test_readers_are_not_disturbed_while_a_policy_is_compiled() -> None:
     sys.setswitchinterval(1e-6)
     try:
         reader.start()
-        for number in range(20_000):
+        for number in range(MAX_TARGETS):
             ids.target(Target(f"service-{number}", PortClass.ADMIN))
     finally:
         sys.setswitchinterval(interval)

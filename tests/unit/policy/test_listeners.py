@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from typing import Any
 
 import pytest
 
 from agent.model import (
+    Address,
     Container,
     HostFacts,
     Listener,
@@ -16,6 +18,7 @@ from agent.model import (
     PortClass,
     Process,
     Protocol,
+    Publication,
     Target,
     to_address,
 )
@@ -74,6 +77,31 @@ def test_a_declared_listener_has_nothing_to_explain() -> None:
     assert judged.explanation == ""
 
 
+@pytest.mark.parametrize(
+    ("opener", "activated", "state"),
+    [
+        (None, False, ListenerState.OWNER_UNKNOWN),
+        (POSTGRES, False, ListenerState.OWNER_UNKNOWN),
+        (Process(pid=9, exe="/usr/bin/nc", cgroup="/user.slice"), False, ListenerState.OWNER_MISMATCH),
+        (Process(pid=1, comm="systemd", cgroup="/init.scope"), True, ListenerState.OWNER_UNKNOWN),
+    ],
+)
+def test_of_a_listener_that_nobody_is_known_to_hold(
+    opener: Process | None, activated: bool, state: ListenerState
+) -> None:
+    unheld = dataclasses.replace(listener("127.0.0.1"), opener=opener, activated=activated)
+    assert states(unheld) == (state,)
+
+
+def test_who_may_be_served_by_anybody_is_declared_whoever_holds_it() -> None:
+    by_anybody = parse_policy(
+        "{version: 1, services: {db: {product: acme, ports: [{port: 5432}]}}}".replace(
+            "5432", "5432, class: internal"
+        )
+    )
+    assert states(listener("127.0.0.1"), by_anybody) == (ListenerState.DECLARED,)
+
+
 def test_a_port_that_no_service_declares_is_undeclared() -> None:
     judged = judge_listener(POLICY, listener("0.0.0.0", 6379), FACTS)
     assert (judged.service, judged.port_class, judged.states) == ("", "", (ListenerState.UNDECLARED,))
@@ -82,7 +110,7 @@ def test_a_port_that_no_service_declares_is_undeclared() -> None:
 
 def test_protocols_are_declared_apart() -> None:
     assert states(listener("127.0.0.1", 5432, protocol=Protocol.UDP)) == (ListenerState.UNDECLARED,)
-    assert states(listener("127.0.0.1", 5353, protocol=Protocol.UDP)) == (ListenerState.DECLARED,)
+    assert states(listener("127.0.0.1", 5353, POSTGRES, protocol=Protocol.UDP)) == (ListenerState.DECLARED,)
 
 
 def test_without_a_policy_nothing_is_judged() -> None:
@@ -97,7 +125,7 @@ def test_another_namespace_has_its_own_ports() -> None:
 
 def test_a_service_at_a_containers_address_is_judged_there() -> None:
     assert states(listener("10.9.0.2", 6000, netns=8)) == (ListenerState.DECLARED,)
-    assert states(listener("0.0.0.0", 6000, netns=8)) == (ListenerState.EXPOSED,)
+    assert states(listener("0.0.0.0", 6000, netns=8)) == (ListenerState.DECLARED,)
     assert states(listener("0.0.0.0", 6000, netns=9)) == (), "this one has no such address"
     assert states(listener("::", 6000, netns=8, v6only=True)) == (), "takes no IPv4"
 
@@ -129,7 +157,7 @@ def test_a_service_at_a_containers_address_is_judged_there() -> None:
 )
 def test_a_listener_wider_than_its_scope_is_exposed(address: str, port: int, exposed: bool) -> None:
     expected = ListenerState.EXPOSED if exposed else ListenerState.DECLARED
-    assert states(listener(address, port)) == (expected,)
+    assert states(listener(address, port, POSTGRES)) == (expected,)
 
 
 def test_an_ipv6_only_wildcard_is_not_an_ipv4_one() -> None:
@@ -161,8 +189,9 @@ def test_the_explanation_of_an_exposure_names_scope_rule_and_remedy() -> None:
             (Process(pid=2, uid=71, exe="/x", cgroup="/a.service/postgresql.service"),),
             ListenerState.OWNER_MISMATCH,
         ),
-        ((), ListenerState.DECLARED),
-        ((Process(pid=2),), ListenerState.DECLARED),
+        ((), ListenerState.OWNER_UNKNOWN),
+        ((Process(pid=2),), ListenerState.OWNER_UNKNOWN),
+        ((Process(pid=2), dataclasses.replace(POSTGRES, pid=3)), ListenerState.DECLARED),
     ],
     ids=[
         "unit",
@@ -173,6 +202,7 @@ def test_the_explanation_of_an_exposure_names_scope_rule_and_remedy() -> None:
         "forged unit",
         "not found",
         "not known",
+        "one of them not known",
     ],
 )
 def test_only_a_known_process_that_is_no_owner_is_a_mismatch(
@@ -242,6 +272,143 @@ def test_a_service_at_a_container_is_judged_where_it_is_and_by_its_owner() -> No
 
     assert judged(right) == (ListenerState.DECLARED,)
     assert judged(wrong) == judged(None) == (ListenerState.OWNER_MISMATCH,)
-    assert judged(Container("2")) == (ListenerState.DECLARED,), "whose it is, is not known"
+    assert judged(Container("2")) == (ListenerState.OWNER_UNKNOWN,), "whose it is, is not known"
     assert judged(right, netns=8) == (), "another namespace"
     assert judged(right, netns=7) == (ListenerState.UNDECLARED,), "the host"
+
+
+@pytest.mark.parametrize(
+    ("holders", "made_by", "expected"),
+    [
+        ((), 1202, ListenerState.OWNER_MISMATCH),
+        ((dataclasses.replace(POSTGRES, uid=70),), 1202, ListenerState.OWNER_MISMATCH),
+        ((dataclasses.replace(POSTGRES, uid=70),), 70, ListenerState.DECLARED),
+        ((dataclasses.replace(POSTGRES, uid=70),), 0, ListenerState.DECLARED),
+    ],
+    ids=["hidden", "left to an owner", "the owner's own", "from root"],
+)
+def test_a_strangers_listener_is_an_owners_where_he_made_it_or_root_did(
+    holders: tuple[Process, ...], made_by: int, expected: ListenerState
+) -> None:
+    holders = tuple(dataclasses.replace(one, pid=20) for one in holders)
+    found = dataclasses.replace(listener("127.0.0.1", 5432, *holders), uid=made_by, strange=True)
+    assert states(found) == (expected,)
+    known = ListenerState.DECLARED if holders else ListenerState.OWNER_UNKNOWN
+    assert states(dataclasses.replace(found, strange=False)) == (known,)
+    assert states(dataclasses.replace(found, activated=True, owners=())) == (ListenerState.OWNER_UNKNOWN,)
+
+
+AT_HOME = parse_policy("""\
+version: 1
+services:
+  db:
+    product: acme
+    at: {container: db}
+    ports: [{port: 5432, class: internal}, {port: 80, class: public}]
+""")
+INSIDE, OUTSIDE = to_address("172.17.0.2"), to_address("203.0.113.9")
+DB = Container("1", "docker", "db", known=True)
+
+
+def container_facts(*published: Publication, addresses: tuple[Address, ...] = (INSIDE,)) -> HostFacts:
+    return dataclasses.replace(
+        FACTS,
+        namespaces=(Namespace(9, 90, "/run/netns/d", addresses),),
+        containers={"/docker/1": DB},
+        container_netns={"/docker/1": 9},
+        published=published,
+    )
+
+
+def publication(address: str, port: int = 5432, to_port: int = 5432, to: Address = INSIDE) -> Publication:
+    return Publication(Protocol.TCP, to_address(address), port, (to,), to_port, "/var/lib/docker/x")
+
+
+def in_container(address: str, port: int = 5432, **facts: Any) -> ListenerState:
+    published = facts.pop("published", ())
+    judged = judge_listener(AT_HOME, listener(address, port, netns=9), container_facts(*published, **facts))
+    (state,) = judged.states
+    return state
+
+
+@pytest.mark.parametrize(
+    ("address", "addresses", "state"),
+    [
+        ("0.0.0.0", (INSIDE,), ListenerState.DECLARED),
+        ("::", (INSIDE, to_address("fd00::2")), ListenerState.DECLARED),
+        ("0.0.0.0", (), ListenerState.DECLARED),
+        ("0.0.0.0", (INSIDE, OUTSIDE), ListenerState.EXPOSED),
+        ("::", (INSIDE, to_address("2001:db8::9")), ListenerState.EXPOSED),
+        ("0.0.0.0", (INSIDE, to_address("2001:db8::9")), ListenerState.DECLARED),
+        ("203.0.113.9", (INSIDE, OUTSIDE), ListenerState.EXPOSED),
+    ],
+)
+def test_in_a_container_a_wildcard_reaches_as_far_as_its_addresses(
+    address: str, addresses: tuple[Address, ...], state: ListenerState
+) -> None:
+    assert in_container(address, addresses=addresses) is state
+
+
+@pytest.mark.parametrize(
+    ("published", "state"),
+    [
+        (publication("0.0.0.0"), ListenerState.EXPOSED),
+        (publication("::"), ListenerState.EXPOSED),
+        (publication("0.0.0.0", 15432), ListenerState.EXPOSED),
+        (publication("192.0.2.1"), ListenerState.EXPOSED),
+        (publication("127.0.0.1"), ListenerState.DECLARED),
+        (publication("192.168.7.1"), ListenerState.DECLARED),
+        (publication("0.0.0.0", 5432, 5433), ListenerState.DECLARED),
+        (publication("0.0.0.0", to=to_address("172.17.0.3")), ListenerState.DECLARED),
+    ],
+)
+def test_a_published_port_exposes_what_it_leads_to(published: Publication, state: ListenerState) -> None:
+    assert in_container("0.0.0.0", published=(published,)) is state
+    assert in_container("0.0.0.0", 80, published=(published,)) is ListenerState.DECLARED
+
+
+def test_the_explanation_names_the_published_port_and_who_says_so() -> None:
+    facts = container_facts(publication("0.0.0.0", 15432))
+    explanation = judge_listener(AT_HOME, listener("0.0.0.0", netns=9), facts).explanation
+    for part in ("db/internal is published at 0.0.0.0:15432/tcp", "/var/lib/docker/x", "policy.yaml:6"):
+        assert part in explanation
+    assert "listens on" not in explanation
+
+
+def proxy(arguments: str = "", *, uid: int = 0, name: str = "docker-proxy") -> Process:
+    exe = f"/usr/bin/{name}"
+    return Process(
+        pid=70, exe=exe, uid=uid, args=(exe, *arguments.split()), cgroup="/system.slice/docker.service"
+    )
+
+
+TO_DB = "-proto tcp -host-ip 0.0.0.0 -host-port 5432 -container-ip 172.17.0.2 -container-port 5432"
+
+
+@pytest.mark.parametrize(
+    ("process", "published", "address", "service", "state"),
+    [
+        (proxy(TO_DB), (), "0.0.0.0", "db", ListenerState.EXPOSED),
+        (proxy(TO_DB + " -use-listen-fd"), (), "127.0.0.1", "db", ListenerState.DECLARED),
+        (proxy(), (publication("0.0.0.0"),), "0.0.0.0", "db", ListenerState.EXPOSED),
+        (proxy(name="conmon"), (publication("0.0.0.0"),), "0.0.0.0", "db", ListenerState.EXPOSED),
+        (proxy(TO_DB, uid=1000), (), "0.0.0.0", "", ListenerState.UNDECLARED),
+        (proxy(TO_DB, name="nc"), (publication("0.0.0.0"),), "0.0.0.0", "", ListenerState.UNDECLARED),
+        (proxy(TO_DB.replace("0.2", "0.9")), (), "0.0.0.0", "", ListenerState.UNDECLARED),
+        (proxy(TO_DB.replace("tcp", "udp")), (), "0.0.0.0", "", ListenerState.UNDECLARED),
+        (proxy("-container-port"), (), "0.0.0.0", "", ListenerState.UNDECLARED),
+    ],
+)
+def test_a_runtimes_proxy_on_the_host_is_the_target_that_it_leads_to(
+    process: Process,
+    published: tuple[Publication, ...],
+    address: str,
+    service: str,
+    state: ListenerState,
+) -> None:
+    judged = judge_listener(AT_HOME, listener(address, 5432, process), container_facts(*published))
+    assert (judged.service, judged.states) == (service, (state,))
+
+
+def test_a_wildcard_of_the_host_stays_an_exposure() -> None:
+    assert states(listener("0.0.0.0", 5432, POSTGRES)) == (ListenerState.EXPOSED,)

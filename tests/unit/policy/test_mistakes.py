@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from agent.errors import PolicyError, PolicyErrors
+from agent.policy import tables
 from agent.policy.document import load_policy_files, parse_policy
 from tests.unit.policy.mistakes import MISTAKES, WHOLE
 
@@ -99,11 +101,54 @@ def test_nine_grants_for_one_target_are_too_many() -> None:
     assert "'l1/app' for 'p8'" in error.reason
 
 
+def test_more_groups_than_are_looked_for_are_too_many_for_one_target() -> None:
+    fits = ", ".join(f"{{gid: {number}}}" for number in range(64))
+    parse_policy(WHOLE.replace("{group: sre}", fits))
+    error, *_ = mistakes(WHOLE.replace("{group: sre}", f"{{group: sre}}, {fits}"))
+    assert error.line == 3
+    assert "target db/internal: its principals speak of 65 groups, 64 are the most" in error.reason
+
+
+def test_groups_of_excluded_principals_count_and_those_of_other_targets_do_not() -> None:
+    listed = ", ".join(map(str, range(64)))
+    text = WHOLE.replace("{group: sre}", f"{{gid: [{listed}]}}")
+    text = text.replace("licenses:", "  out: [{group: ghosts}]\nlicenses:")
+    parse_policy(text)
+    (error,) = mistakes(text + "restrictions: [{exclude: out, target: web}]\n")
+    assert "target web/public: its principals speak of 65 groups" in error.reason
+
+
+def test_owners_of_too_many_groups_are_a_mistake_of_their_own() -> None:
+    listed = ", ".join(map(str, range(65)))
+    text = WHOLE.replace("    product: acme\n", f"    product: acme\n    owner: [{{gid: [{listed}]}}]\n", 1)
+    error, *_ = mistakes(text)
+    assert "its owners speak of 65 groups" in error.reason
+
+
+def test_a_glob_that_the_kernel_cannot_match_is_warned_of_with_what_it_can() -> None:
+    text = WHOLE.replace("{group: sre}", "{exe: ['/opt/*/bin/x', '/opt/*/bin/*']}")
+    (warning,) = parse_policy(text).warnings
+    assert warning.place.line == 9
+    assert "can't match '/opt/*/bin/*' by itself: the first connect()" in warning.reason
+    owner = WHOLE.replace("    product: acme\n", "    product: acme\n    owner: [{exe: '/o?t/x'}]\n", 1)
+    assert "service 'db', owner: the kernel can't match" in parse_policy(owner).warnings[0].reason
+
+
+def test_globs_of_more_shapes_than_the_kernel_looks_at_are_too_many() -> None:
+    fits = [f"/opt/{'x' * length}*/run" for length in range(16)]
+    again = [f"/srv/{'y' * length}*/other" for length in range(16)]
+    parse_policy(WHOLE.replace("{group: sre}", f"{{exe: {[*fits, *again, '/opt/*']}}}"))
+    (error,) = mistakes(WHOLE.replace("{group: sre}", f"{{exe: {[*fits, *again, '/opt/x*']}}}"))
+    assert error.line == 9
+    assert "'/opt/x*' is one too many" in error.reason
+    assert "16 ways" in error.reason
+
+
 def test_more_selectors_than_the_kernel_has_bits_are_too_many() -> None:
     listed = ", ".join(f"{{uid: {number}}}" for number in range(1022))
     parse_policy(WHOLE.replace("{group: sre}", listed))
     (error,) = mistakes(WHOLE.replace("{group: sre}", f"{listed}, {{uid: 0}}"))
-    assert (error.line, "more than 1023 selectors" in error.reason) == (9, True)
+    assert (error.line, "1,024 selectors in all, 1,023 are the most" in error.reason) == (9, True)
 
 
 def test_a_hundred_thousand_addresses_of_one_principal_are_one_selector() -> None:
@@ -155,3 +200,33 @@ def test_one_file_of_several_may_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("")
     policy = load_policy_files([tmp_path / "a.yaml", tmp_path / "b.yaml"])
     assert [warning.reason for warning in policy.warnings] == ["the file says nothing"]
+
+
+def test_too_many_selectors_are_told_with_their_number_and_the_way_out() -> None:
+    many = ", ".join(f"{{uid: {number}}}" for number in range(1100))
+    (error,) = mistakes(WHOLE.replace("{group: sre}", many))
+    assert "1,101 selectors in all, 1,023 are the most" in error.reason
+    assert "several values in one selector" in error.remedy
+    parse_policy(WHOLE.replace("{group: sre}", f"{{uid: [{', '.join(map(str, range(1100)))}]}}"))
+    parse_policy(
+        WHOLE.replace(
+            "{group: sre}", ", ".join(f"{{cidr: 10.0.{n // 250}.{n % 250}/32}}" for n in range(1100))
+        )
+    )
+
+
+def test_each_limit_stands_in_the_docs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "limits.md").read_text()
+    limits = dict(re.findall(r"^\| ([^|]*) \| ([0-9,]+) \|", page, flags=re.MULTILINE))
+    assert {name: int(number.replace(",", "")) for name, number in limits.items()} == {
+        "ports and ranges": tables.MAX_PORT_ENTRIES,
+        "places": tables.MAX_PLACES,
+        "targets": tables.MAX_TARGETS,
+        "selectors": tables.SET_BITS - 1,
+        "grants of a target": tables.CANDIDATES,
+        "levels of a cgroup": tables.MAX_CGROUPS,
+        "components of an `exe`": tables.MAX_PATH_COMPONENTS,
+        "groups of a target": tables.LISTED_GROUPS,
+        "shapes of globs with one `*`": tables.MAX_SHAPES,
+        "combinations": tables.MAX_SETS,
+    }

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.policy.cgroups import is_unit, unit_of, usual_cgroup
+from agent.policy.hashing import glob_of, shape_hash
 from agent.policy.links import exe_selects
 from agent.policy.owners import lineage
-from agent.policy.paths import ExeKind, exe_kind, exe_matches, glob_mistake
+from agent.policy.paths import ExeKind, escape, exe_kind, exe_matches, glob_mistake, starred
 
 
 @pytest.mark.parametrize(
@@ -31,20 +37,104 @@ def test_globs(pattern: str, matching: list[str], other: list[str]) -> None:
     assert glob_mistake(pattern) == ""
 
 
+def as_expression(pattern: str) -> re.Pattern[str]:
+    """The same glob by another way, which may take for ever."""
+    written = {
+        "**/": "(?:[^/]+/)*",
+        "**": ".+",
+        "*": "[^/]*",
+        "?": "[^/]",
+        "[ab]": "[ab]",
+        "[!a]": "(?!/)[^a]",
+    }
+    tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[ab\]|\[!a\]|.", pattern, re.DOTALL)
+    return re.compile("".join(written.get(token, re.escape(token)) for token in tokens), re.DOTALL)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[ab]", "[!a]", "-", "\n"]), max_size=8),
+    st.text("ab/-\nx", max_size=10),
+)
+def test_a_glob_takes_what_the_expression_takes(pieces: list[str], path: str) -> None:
+    pattern = f"/{''.join(pieces)}"
+    assert exe_matches(pattern, f"/{path}") is (as_expression(pattern).fullmatch(f"/{path}") is not None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("/opt/*-*-*-*-*-*-*-*-*/run", f"/opt/{'-' * 250}/run/x"),
+        ("/**/*a*a*a*a*a*/**/*a*a*/**/run", "/" + f"{'a' * 250}/" * 16),
+        ("/" + "**a" * 40, "/" + "a" * 4000 + "/"),
+        ("/" + "**/" * 100 + "x", "/" + "y/" * 2000),
+    ],
+)
+def test_a_path_made_for_it_takes_no_longer(pattern: str, path: str) -> None:
+    """Not a time: a program that would take for ever never gets here."""
+    assert not exe_matches(pattern, path)
+
+
 @pytest.mark.parametrize(
     ("pattern", "kind"),
     [
         ("/opt/a", ExeKind.LITERAL),
         ("/opt/*", ExeKind.DIRECTORY),
         ("/*", ExeKind.DIRECTORY),
-        ("/opt/a*", ExeKind.OPEN),
+        ("/usr/bin/[[]", ExeKind.LITERAL),
+        ("/opt/[*]/x", ExeKind.LITERAL),
+        ("/opt/a*", ExeKind.STARRED),
+        ("/opt/*/bin/x", ExeKind.STARRED),
+        ("/opt/app-*-v/bin/x", ExeKind.STARRED),
+        ("/*/x", ExeKind.STARRED),
+        ("/opt/[*]/*", ExeKind.STARRED),
+        ("/opt/x[*]*/y", ExeKind.STARRED),
+        ("/opt/a*b*", ExeKind.OPEN),
+        ("/opt/*/bin/*", ExeKind.OPEN),
+        ("/opt/a?b*", ExeKind.OPEN),
+        ("/opt/[!a]/x*", ExeKind.OPEN),
         ("/o?t/*", ExeKind.OPEN),
         ("/opt/**", ExeKind.OPEN),
+        ("/opt/x**", ExeKind.OPEN),
         ("/opt/[ab]", ExeKind.OPEN),
+        (f"/opt/{'x' * 255}*", ExeKind.STARRED),
+        (f"/opt/{'x' * 128}*{'y' * 128}", ExeKind.OPEN),
+        ("/opt/\udce2*", ExeKind.OPEN),
     ],
 )
-def test_only_a_whole_directory_is_decided_without_the_name(pattern: str, kind: ExeKind) -> None:
+def test_what_the_kernel_decides_by_itself_is_told_from_what_takes_the_name(
+    pattern: str, kind: ExeKind
+) -> None:
     assert exe_kind(pattern) is kind
+
+
+PIECES = st.sampled_from(["a", "b", ".", "[", "é", "\udcff", "\udce2\udc82", "漢", "\n", " "])
+NAMES = st.lists(PIECES, min_size=1, max_size=4).map("".join)
+
+
+@st.composite
+def starred_globs(draw: st.DrawFn) -> str:
+    components = [escape(name) for name in draw(st.lists(NAMES, min_size=1, max_size=4))]
+    at = draw(st.integers(0, len(components) - 1))
+    ends = [escape(draw(st.one_of(st.just(""), NAMES))) for _ in range(2)]
+    return "/" + "/".join([*components[:at], "*".join(ends), *components[at + 1 :]])
+
+
+@given(starred_globs(), st.lists(NAMES, min_size=1, max_size=5), st.integers(0, 2**64 - 1), st.data())
+def test_a_glob_with_one_star_has_the_hash_of_all_that_it_matches(
+    pattern: str, names: list[str], seed: int, data: st.DataObject
+) -> None:
+    glob = starred(pattern)
+    if glob is None:  # bytes that are no text beside the star
+        return
+    inside = glob.prefix + data.draw(st.one_of(st.just(""), NAMES)) + glob.suffix
+    like_it = [name or inside for name in glob.components]
+    for path in ("/" + "/".join(names), "/" + "/".join(like_it)):
+        if "//" in path or path.endswith("/"):
+            continue
+        path = os.fsdecode(os.fsencode(path))  # as the kernel's bytes are read
+        shaped = glob_of(path, glob.shape)
+        same = shaped is not None and shape_hash(shaped, seed) == shape_hash(glob, seed)
+        assert same == exe_matches(pattern, path), path
 
 
 def test_a_selector_means_what_a_link_leads_to() -> None:

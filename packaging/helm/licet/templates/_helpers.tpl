@@ -22,6 +22,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "licet.serviceAccount" -}}
@@ -33,6 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "licet.image" -}}
+{{- with .Values.image.registry }}{{ . }}/{{ end }}
 {{- if .Values.image.digest }}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
 {{- else }}
@@ -48,7 +52,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "licet.config" -}}
 {{- $listen := printf "%s:%v" .Values.metrics.address .Values.metrics.port }}
 {{- $paths := dict "policy" "/etc/licet/policy.yaml" "policy_dir" "/etc/licet/policy.d" "run" "/run/licet" "state" "/var/lib/licet" "pins" "/sys/fs/bpf/licet" }}
-{{- mergeOverwrite (deepCopy .Values.config) (dict "listen" $listen "paths" $paths) | toYaml }}
+{{- if .Values.hostUsers }}{{ $_ := set $paths "etc" "/proc/1/root/etc" }}{{ end }}
+{{- mergeOverwrite (deepCopy .Values.config) (dict "listen" $listen "health_listen" (printf "127.0.0.1:%v" .Values.health.port) "paths" $paths) | toYaml }}
 {{- end }}
 
 {{- /* Empty before Kubernetes 1.30, where AppArmor has no field yet. */}}
@@ -61,13 +66,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- get (dict "Unconfined" "unconfined" "RuntimeDefault" "runtime/default") $profile.type | default (printf "localhost/%s" $profile.localhostProfile) }}
 {{- end }}
 
-{{- /* Where the probes ask: wherever the agent listens, loopback is nearest. */}}
-{{- define "licet.probeHost" -}}
-{{- if has .Values.metrics.address (list "0.0.0.0" "[::]") }}127.0.0.1{{ else }}{{ .Values.metrics.address | trimPrefix "[" | trimSuffix "]" }}{{ end }}
+{{- /* What is scraped, for either monitor, which is the argument: whose series they are, the rules ask for
+job="licet", and a node is a better name than a pod. */}}
+{{- define "licet.endpoint" -}}
+port: metrics
+path: /metrics
+interval: {{ .interval }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
 {{- end }}
-
-{{- /* Whose series they are: the rules ask for job="licet", and a node is a better name than a pod. */}}
-{{- define "licet.relabelings" -}}
-- {targetLabel: job, replacement: licet}
-- {sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: instance}
+relabelings:
+  - {targetLabel: job, replacement: licet}
+  - {sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: instance}
+  {{- with .relabelings }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- with .metricRelabelings }}
+metricRelabelings: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

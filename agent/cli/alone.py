@@ -1,0 +1,151 @@
+"""Where no daemon answers: what its programs in the kernel do meanwhile, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from agent.cli.output import client, print_json
+from agent.config import Settings, load_settings
+from agent.daemon.pins_lock import flock_holder
+from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError
+from agent.export.events import now_text, target_fields, unix_time
+from agent.export.text import printable
+from agent.kernel.in_force import InForce, TargetMode, in_force
+from agent.kernel.pins import Pins
+from agent.model import Target
+from agent.policy.ids import Ids
+
+ANSWER_WITHIN_S = 10.0
+"""Whoever asks what is going on is not left waiting by a daemon that hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    error: str
+    holder: int
+    """pid of a daemon that runs and does not answer; 0: none runs."""
+    kernel: InForce | None
+    unreadable: str
+    """Why nobody knows what the kernel does; empty: `kernel` says it, None being nothing."""
+    targets: Mapping[int, Target]
+    """By number; where one is missing, its name is not known."""
+
+    def lines(self) -> list[str]:
+        return [self.error, self._kernel(), self._remedy()]
+
+    def to_json(self) -> dict[str, object]:
+        found = self.kernel
+        return {
+            "daemon": {"answers": False, "pid": self.holder or None, "error": self.error},
+            "kernel": None
+            if self.unreadable or not found
+            else {
+                "loaded": found.version,
+                "links": found.links,
+                "gates": list(found.gates),
+                "refuses_on": [
+                    {**self._fields(one.target), "until": _rfc3339(one.until_ns)} for one in found.refusing
+                ],
+            },
+            "unreadable": self.unreadable or None,
+        }
+
+    def _kernel(self) -> str:
+        found = self.kernel
+        if self.unreadable:
+            return f"what its programs do in the kernel is not known: {self.unreadable}"
+        if found is None:
+            return "nothing of it is in the kernel: nothing is counted, and nothing is refused"
+        if not found.is_readable:
+            return (
+                f"programs of another version (ABI {found.version}) are in the kernel and go on as they were"
+            )
+        if not found.refusing:
+            return "its programs are in the kernel: they count, and refuse nothing"
+        where = ", ".join(self._refusing(one) for one in found.refusing)
+        return f"its programs are in the kernel and refuse on {where} (gates: {', '.join(found.gates)})"
+
+    def _refusing(self, one: TargetMode) -> str:
+        until = f" until {_clock(one.until_ns)}" if one.until_ns is not None else ""
+        return self._name(one.target) + until
+
+    def _name(self, number: int) -> str:
+        return printable(str(self.targets.get(number, f"target {number}")))
+
+    def _fields(self, number: int) -> dict[str, Any]:
+        target = self.targets.get(number)
+        return target_fields(target) if target else {"service": None, "class": None, "number": number}
+
+    def _remedy(self) -> str:
+        if self.holder:
+            start = f"the daemon (pid {self.holder}) runs and does not answer: restart it"
+        else:
+            start = "start it (`systemctl start licet`, or `licet run`)"
+        if self.kernel is None and not self.unreadable:
+            return start
+        return f"{start}, or let go of all that is in the kernel with `licet unload`"
+
+
+def look(settings: Settings, error: DaemonUnreachable) -> Alone:
+    kernel, unreadable = None, ""
+    try:
+        kernel = in_force(Pins(settings.paths.pins))
+    except PermissionError:
+        unreadable = f"only root may look ({settings.paths.pins}): sudo licet status"
+    except (OSError, LicetError) as why:
+        unreadable = str(why)
+    return Alone(str(error), _holder(settings), kernel, unreadable, _targets(settings))
+
+
+def tell(settings: Settings, error: DaemonUnreachable, *, as_json: bool) -> None:
+    alone = look(settings, error)
+    if as_json:
+        print_json(alone.to_json())
+        return
+    for line in alone.lines():
+        print(f"licet: {line}", file=sys.stderr)
+
+
+def asked(config: Path | None, path: str, as_json: bool) -> Any:
+    """The daemon's answer. Without one, this says so and ends the command with EXIT_FAILED."""
+    try:
+        return client(config).within(ANSWER_WITHIN_S).get(path)
+    except DaemonUnreachable as error:
+        tell(load_settings(config), error, as_json=as_json)
+        raise typer.Exit(EXIT_FAILED) from error
+
+
+def _holder(settings: Settings) -> int:
+    """Of the run lock; to try it would keep a daemon from starting."""
+    with suppress(OSError):
+        return flock_holder(os.stat(settings.paths.run / "licet.lock").st_ino, settings.paths.proc)
+    return 0
+
+
+def _targets(settings: Settings) -> Mapping[int, Target]:
+    """Without them there are numbers, which is better than nothing."""
+    with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
+        stored = json.loads((settings.paths.state / "ids.json").read_text(encoding="utf-8"))
+        return Ids.from_json(stored).targets
+    return {}
+
+
+def _clock(until_ns: int) -> str:
+    """Local time, with the date where it is not today's."""
+    moment = datetime.fromtimestamp(unix_time(until_ns)).astimezone()
+    today = moment.date() == datetime.now().astimezone().date()
+    return moment.strftime("%H:%M" if today else "%Y-%m-%d %H:%M")
+
+
+def _rfc3339(until_ns: int | None) -> str | None:
+    return None if until_ns is None else now_text(unix_time(until_ns), "seconds")

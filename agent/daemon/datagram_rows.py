@@ -1,0 +1,46 @@
+"""The tables of who sends datagrams: what has been idle is taken away, and what was pushed out is counted."""
+
+from __future__ import annotations
+
+from agent.kernel import abi
+from agent.kernel.libbpf import Map
+from agent.kernel.maps import Counters
+
+IDLE_NS = 60 * 10**9
+"""Twice as long as programs go by a row: none that they refresh meanwhile is taken away."""
+
+
+class DatagramRows:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._tables = (
+            (counters.senders, abi.Sender.seen_ns.offset),
+            (counters.sents, abi.Sent.time_ns.offset),
+            (counters.peers, abi.Peer.seen_ns.offset),
+        )
+        self._gone: list[int] = []
+        """By table: rows that had been made and were not there any more, after the last sweep."""
+        self._evicted = 0
+
+    def losses(self) -> dict[str, int]:
+        """Rows of use that a full table has pushed out, since this daemon began."""
+        return {"datagrams": self._evicted}
+
+    def sweep(self, now_ns: int) -> None:
+        """now_ns: CLOCK_BOOTTIME."""
+        gone = []
+        for number, (made, (table, at)) in enumerate(
+            zip(self._counters.datagram_rows(), self._tables, strict=True)
+        ):
+            there, idle = _idle(table, at, now_ns)
+            if self._gone:
+                self._evicted += max(made - there - self._gone[number], 0)
+            gone.append(made - there + sum(table.remove(key) for key in idle))
+        self._gone = gone
+
+
+def _idle(table: Map, at: int, now_ns: int) -> tuple[int, list[bytes]]:
+    """How many rows there are, and the keys of those that have been idle. `at`: of their time, in a row."""
+    rows = list(table.items())
+    long_ago = now_ns - IDLE_NS
+    return len(rows), [key for key, row in rows if abi.U64.unpack_from(row, at)[0] < long_ago]

@@ -1,0 +1,94 @@
+"""What watches UDP: loaded and attached while the policy in force declares a port of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from agent.config import Settings
+from agent.kernel import load
+from agent.kernel.gates import NOTE_DATAGRAM, OBSERVE_ARRIVAL, OBSERVE_SEND, SEND, CgroupGate, SocketGate
+from agent.kernel.pins import Pins
+from agent.model import Namespace
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Datagrams:
+    """Observers before gates, and let go of after them: a gate carries out what an observer has decided.
+
+    Where the socket gate is attached, it judges arrivals itself, and the observer of them is not needed."""
+
+    settings: Settings
+    wanted: Callable[[], bool]
+    """Does the policy in force declare a port of UDP?"""
+    observers: CgroupGate
+    notes: CgroupGate
+    gate: CgroupGate
+    arrivals: SocketGate
+    missing: dict[str, str] = field(default_factory=dict)
+    """By program, why this kernel does not take it."""
+    attached: bool = False
+
+    @classmethod
+    def on(cls, settings: Settings, pins: Pins, cgroup: Path, wanted: Callable[[], bool]) -> Self:
+        return cls(
+            settings,
+            wanted,
+            CgroupGate(pins, cgroup, OBSERVE_SEND),
+            CgroupGate(pins, cgroup, NOTE_DATAGRAM),
+            CgroupGate(pins, cgroup, SEND),
+            SocketGate(pins, OBSERVE_ARRIVAL, "arrival_calls"),
+        )
+
+    def observe(self, namespaces: Sequence[Namespace], gated: Collection[int] = ()) -> None:
+        """Attach in these but those of `gated` (cookies) if a port is declared; else let go. Raises OSError
+        or LicetError."""
+        if not self.wanted():
+            self._let_go()
+            return
+        if not self.attached:
+            self.missing = load.load_datagrams(self.settings)
+            self.notes.attach(self.missing)
+            self.observers.attach(self.missing)
+            self.attached = True
+        if OBSERVE_ARRIVAL not in self.missing:
+            self.arrivals.sync([one for one in namespaces if one.cookie not in gated])
+
+    def enforce(self) -> None:
+        """Attach the gate of senders, where there is something to refuse. Raises OSError."""
+        if self.attached:
+            self.gate.attach()
+        else:
+            self.gate.detach()
+
+    def status(self) -> list[dict[str, str]]:
+        """As the other hooks: hook, rung, attached_to ("" where it is not), note."""
+        cgroup = self.settings.scope.cgroup if self.attached else ""
+        namespaces = f"{len(self.arrivals.attached())} network namespaces" if self.attached else ""
+        idle = "" if self.attached else "no port of UDP is declared"
+        return [
+            {"hook": hook, "rung": rung, "attached_to": place, "note": self._why_missing(programs) or idle}
+            for hook, rung, place, programs in (
+                ("datagram", "cgroup-sock-addr-link", cgroup, OBSERVE_SEND),
+                ("datagram_sent", "cgroup-skb-link", cgroup, NOTE_DATAGRAM),
+                ("datagram_arrival", "sk-lookup-link", namespaces, (OBSERVE_ARRIVAL,)),
+            )
+        ]
+
+    def _why_missing(self, programs: Iterable[str]) -> str:
+        return "; ".join(self.missing[name] for name in programs if name in self.missing)
+
+    def detach_gate(self) -> None:
+        self.gate.detach()
+
+    def _let_go(self) -> None:
+        self.gate.detach()
+        self.arrivals.detach()
+        self.observers.detach()
+        self.notes.detach()
+        self.attached = False

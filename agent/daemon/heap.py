@@ -1,0 +1,48 @@
+"""What the garbage collector need not look at again and again, and what the C library need not keep."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from collections.abc import Iterator
+
+LOOKED_AT_EACH = 64
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+"""mallopt(3)."""
+_GIVEN_BACK_BYTES = 128 * 1024
+
+
+def give_memory_back() -> None:
+    """One heap for all threads; what is large goes back to the kernel once it is free. glibc's own way, an
+    arena for each thread and thresholds that grow, keeps what was ever in use, several times over."""
+    with contextlib.suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _GIVEN_BACK_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _GIVEN_BACK_BYTES)
+
+
+class Heap:
+    """A collection stops every thread, over a policy of 10,000 grants for a tenth of a second. A program may
+    need less from its start to its first connect(), and who it is has to be looked at before.
+
+    What is compiled has no cycles: it goes when the next takes its place. Cycles that others made meanwhile
+    are found when all is looked at, each 64th time."""
+
+    def __init__(self) -> None:
+        self._times = 0
+
+    @contextlib.contextmanager
+    def filled(self) -> Iterator[None]:
+        """What is made inside stays long, unless this is left by an exception."""
+        if self._times % LOOKED_AT_EACH == 0:
+            gc.unfreeze()
+        self._times += 1
+        gc.collect()
+        gc.disable()
+        try:
+            yield
+            gc.freeze()
+        finally:
+            gc.enable()

@@ -1,0 +1,115 @@
+"""Rows of listeners in the kernel's tables, changed beside programs that change them, too."""
+
+from __future__ import annotations
+
+import errno
+import time
+from dataclasses import dataclass
+
+from agent.kernel import abi
+from agent.kernel.libbpf import BPF_NOEXIST, Map
+
+_OF_USER_SPACE = abi.U32.pack(0)
+"""In `crowded`: no target has this number."""
+_RIGHTFUL = abi.Listener.OWNER | abi.Listener.ACTIVATED | abi.Listener.TRANSPARENT
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A row as it was read, and where."""
+
+    table: Map
+    raw: bytes
+
+    @property
+    def row(self) -> abi.ListenerOwner:
+        return abi.ListenerOwner.from_buffer_copy(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRows:
+    """By place. `owners` is for every listener; what a verdict rests on has room beside it."""
+
+    owners: Map
+    strangers: Map
+    rightful: Map
+    """Of owners, and transparent listeners."""
+    crowded: Map
+
+    def places(self) -> set[bytes]:
+        return {*self.owners, *self.strangers, *self.rightful}
+
+    def seen(self, place: bytes) -> Seen | None:
+        for table in (self.owners, self.strangers, self.rightful):
+            raw = table.get(place)
+            if raw:
+                return Seen(table, raw)
+        return None
+
+    def put(self, place: bytes, seen: Seen | None, fresh: abi.ListenerOwner) -> bool:
+        """False: there is no room. A row that a program has made since `seen` stays, one that it has deleted
+        does not come back."""
+        if seen is None:
+            return self._put_new(place, fresh) is not None
+        if seen.raw == bytes(fresh):
+            return True
+        if seen.table not in self._tables_for(fresh):
+            noted = self._put_new(place, fresh) is not None
+            self.forget(place, seen)
+            return noted
+        stand_in = self._stand_in(place, seen)
+        taken = seen.table.take(place)
+        where = None
+        if taken is not None:
+            row = fresh if taken == seen.raw else abi.ListenerOwner.from_buffer_copy(taken)
+            where = self._put_new(place, row)
+            if where is not None and where is stand_in:
+                stand_in.put(place, bytes(row))
+        if stand_in is not None and where is not stand_in:
+            stand_in.remove(place)
+        return taken is None or where is not None
+
+    def _stand_in(self, place: bytes, seen: Seen) -> Map | None:
+        """What a verdict rests on, does so while its row in `owners` is changed: where that is, meanwhile."""
+        if seen.table is not self.owners:
+            return None
+        return next((table for table in self._tables_for(seen.row)[1:] if _add(table, place, seen.raw)), None)
+
+    def forget(self, place: bytes, seen: Seen) -> None:
+        """Unless a program has made another one since."""
+        taken = seen.table.take(place)
+        if taken is not None and taken != seen.raw:
+            self._put_new(place, abi.ListenerOwner.from_buffer_copy(taken))
+
+    def all_noted(self, at_ns: int) -> None:
+        """Each stranger who listened at this boot time has a row."""
+        self.crowded.put(_OF_USER_SPACE, abi.U64.pack(at_ns))
+
+    def _tables_for(self, row: abi.ListenerOwner) -> tuple[Map, ...]:
+        if row.stranger_to:
+            return self.owners, self.strangers
+        if row.flags & _RIGHTFUL:
+            return self.owners, self.rightful
+        return (self.owners,)
+
+    def _put_new(self, place: bytes, row: abi.ListenerOwner) -> Map | None:
+        """Where it is noted, or somebody else's is."""
+        raw = bytes(row)
+        where = next((table for table in self._tables_for(row) if _add(table, place, raw)), None)
+        if where is None and row.stranger_to:
+            now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            self.crowded.put(abi.U32.pack(row.stranger_to), abi.U64.pack(now_ns))
+        return where
+
+
+def _add(table: Map, place: bytes, raw: bytes) -> bool:
+    """False: it is full. Also true where somebody else has put one there."""
+    try:
+        table.put(place, raw, BPF_NOEXIST)
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            return True
+        if error.errno in (errno.E2BIG, errno.ENOSPC, errno.ENOMEM):
+            return False
+        raise
+    return True

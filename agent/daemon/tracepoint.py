@@ -1,0 +1,55 @@
+"""A tracepoint's program that is attached while it is of use, by this process alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.kernel import libbpf
+from agent.kernel.pins import Pins
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Tracepoint:
+    """The link is not pinned: without a daemon, nobody would read the events."""
+
+    pins: Pins
+    name: str
+    program: str
+    wanted: Callable[[], bool]
+    without: str
+    """What follows where this kernel has no such tracepoint."""
+    _link: int | None = None
+    _failed: str = ""
+
+    @property
+    def attached(self) -> bool:
+        return self._link is not None
+
+    def follow(self) -> bool:
+        """Attach or let go; True: it has just been attached. The program comes with the gates, a moment after
+        the start."""
+        if self.wanted() == self.attached:
+            return False
+        if self._link is not None:
+            os.close(self._link)
+            self._link = None
+            return False
+        try:
+            program = libbpf.open_pin(self.pins.program(self.program))
+        except FileNotFoundError:
+            return False
+        try:
+            self._link = libbpf.raw_tracepoint_open(self.name, program)
+        except OSError as error:
+            if str(error) != self._failed:
+                log.warning("%s: %s; %s", self.name, error, self.without)
+            self._failed = str(error)
+            return False
+        finally:
+            os.close(program)
+        return True

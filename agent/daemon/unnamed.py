@@ -1,0 +1,36 @@
+"""Containers whose name nobody knows, though the policy speaks of names: said once for each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+SAID_AFTER_S = 10.0
+"""A runtime may write a name down after it has made the cgroup."""
+
+
+@dataclass(slots=True)
+class Unnamed:
+    found: Callable[[], Mapping[str, str]]
+    """By runtime, the folders of its state that have something in them."""
+    clock: Callable[[], float] = time.monotonic
+    _said: frozenset[str] = field(default_factory=frozenset)
+
+    def follow(self, since_s: Mapping[str, float]) -> None:
+        """since_s: when each appeared, by the path of its cgroup."""
+        late = frozenset(path for path, at_s in since_s.items() if self.clock() - at_s >= SAID_AFTER_S)
+        fresh, self._said = sorted(late - self._said), late
+        if not fresh:
+            return
+        more = f" and {len(fresh) - 1} more" if len(fresh) > 1 else ""
+        folders = ", ".join(filter(None, self.found().values())) or "none"
+        log.warning(
+            "container %s%s has no name, and the policy speaks of containers: no selector by name takes it; "
+            "let `containers` in config.yaml say where its runtime keeps its state (found: %s)",
+            fresh[0],
+            more,
+            folders,
+        )

@@ -1,0 +1,64 @@
+"""What every event has beside what it is about, so that lines of many hosts can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.export.events import Event
+
+SCHEMA = 1
+"""Grows when a field of an event changes its name, form or meaning; a new field is no such change."""
+
+_SEVERITIES = {
+    "violation": "warning",
+    "listener": "warning",
+    "exposure": "warning",
+    "cut": "warning",
+    "policy_error": "error",
+}
+_PROCESSES = ("consumer", "owner", "acceptor")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    generation: int = 0
+    sha256: str = ""
+    """Of its files; empty without a policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    host: str
+    policy: Callable[[], PolicyInForce]
+    args: bool
+    """Whether arguments of processes are told."""
+
+    def around(self, event: Event) -> Event:
+        """`event` with `schema`, `severity`, `host`, `policy`; without arguments where they are not told."""
+        policy = self.policy()
+        head = {
+            "type": event["type"],
+            "time": event["time"],
+            "schema": SCHEMA,
+            "severity": severity(event),
+            "host": self.host,
+            "policy": {"generation": policy.generation, "sha256": policy.sha256},
+        }
+        return {**head, **(event if self.args else _without_args(event))}
+
+
+def severity(event: Event) -> str:
+    """info, warning, or error. Of what was judged, a denial is a warning, whether or not it was refused."""
+    if event.get("decision") == "denied":
+        return "warning"
+    if event["type"] == "license":
+        return "warning" if event["validity"] in ("grace", "expired") else "info"
+    return _SEVERITIES.get(event["type"], "info")
+
+
+def _without_args(event: Event) -> Event:
+    return {
+        name: {key: value for key, value in fields.items() if key != "args"} if name in _PROCESSES else fields
+        for name, fields in event.items()
+    }

@@ -1,0 +1,80 @@
+"""What deadlines of licenses are counted by: the wall clock as an offset to the time since boot."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import time
+from collections.abc import Callable
+
+_STA_UNSYNC = 0x40  # linux/timex.h
+NOTICED_NS = 5_000_000_000
+
+
+class _Timex(ct.Structure):
+    """struct timex of linux/timex.h, up to the status."""
+
+    _fields_ = [
+        ("modes", ct.c_uint32),
+        ("offset", ct.c_long),
+        ("frequency", ct.c_long),
+        ("max_error", ct.c_long),
+        ("estimated_error", ct.c_long),
+        ("status", ct.c_int),
+        ("rest", ct.c_uint8 * 164),
+    ]
+
+
+def is_synchronised() -> bool:
+    """Does a time service say so (adjtimex(2))? It never does on a host whose time comes from its hypervisor
+    or is set by hand; setting it takes that back until the next time."""
+    about = _Timex()
+    state = ct.CDLL(None).adjtimex(ct.byref(about))
+    return state >= 0 and not about.status & _STA_UNSYNC
+
+
+def boot_offset_ns() -> int:
+    """Wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME. It changes whenever the wall clock is
+    set or slewed, by seconds as well as by nanoseconds."""
+    before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    wall_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return wall_ns - (before_ns + after_ns) // 2
+
+
+class DeadlineClock:
+    """Follows the wall clock until it has been synchronised in this boot, that correction included; from then
+    on never back. Else an expired license would be licensed again by setting the clock."""
+
+    def __init__(
+        self,
+        newest_ns: int | None = None,
+        *,
+        read: Callable[[], int] = boot_offset_ns,
+        is_synchronised: Callable[[], bool] = is_synchronised,
+    ) -> None:
+        """`newest_ns`: of an earlier daemon in this boot."""
+        self.newest_ns = newest_ns
+        """The largest offset since the clock was synchronised; None: it was not."""
+        self._read = read
+        self._is_synchronised = is_synchronised
+        self._behind_ns = 0
+
+    def offset_ns(self) -> int:
+        # asked for first: what a time service corrects, it has corrected when it says so
+        synchronised = self.newest_ns is None and self._is_synchronised()
+        now_ns = self._read()
+        if self.newest_ns is None:
+            self.newest_ns = now_ns if synchronised else None
+            return now_ns
+        self._behind_ns = self.newest_ns - now_ns
+        self.newest_ns = max(self.newest_ns, now_ns)
+        return self.newest_ns
+
+    @property
+    def problem(self) -> str:
+        if self._behind_ns < NOTICED_NS:
+            return ""
+        return (
+            f"the wall clock was set back by {self._behind_ns // 10**9} s: deadlines of licenses stay where "
+            "they were, until it has caught up or the host is booted again"
+        )

@@ -1,0 +1,126 @@
+"""Where a process is, as bpf/container.h judges it: among the host's, in a pid namespace of root's, below
+another root directory, in a user namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+INITIAL_USER_NS = 0xEFFFFFFD
+# linux/nsfs.h
+NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+_MOST_NAMESPACES = 33
+"""One in the other, the first included (MAX_PID_NS_LEVEL, and as many user namespaces)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    in_pid_namespace: bool = False
+    exe_elsewhere: bool = False
+    user_owners: tuple[int, ...] = ()
+    """Uids of who owns its user namespace, and each around it."""
+
+
+class Places:
+    """Of processes below a /proc; its process 1 is the host's. Where that may not be looked at (which takes
+    CAP_SYS_PTRACE), the agent's own place stands for it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._host = next((each for each in ("1", "self") if _shows_namespaces(root / each)), "")
+
+    @property
+    def pid_namespace(self) -> int:
+        """Inode of the host's; 0: not known."""
+        return os.stat(self._root / self._host / "ns/pid").st_ino if self._host else 0
+
+    def of(self, process: int) -> Whereabouts:
+        """process: an fd of its directory. Raises what a process that is gone raises."""
+        if not self._host:
+            return Whereabouts()
+        host = os.open(self._root / self._host, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return Whereabouts(
+                in_pid_namespace=_differs(process, host, "pid") and _is_roots_pid_namespace(process, host),
+                exe_elsewhere=_differs(process, host, "mnt") and _root_of(process) != _root_of(host),
+                user_owners=tuple(_user_owners(process)) if _differs(process, host, "user") else (),
+            )
+        finally:
+            os.close(host)
+
+
+def _shows_namespaces(process: Path) -> bool:
+    try:
+        return bool(os.readlink(process / "ns/pid"))
+    except OSError:
+        return False
+
+
+def _differs(process: int, host: int, kind: str) -> bool:
+    """False also where it may not be read: that makes nobody a container's."""
+    with contextlib.suppress(*_GONE):
+        return os.readlink(f"ns/{kind}", dir_fd=process) != os.readlink(f"ns/{kind}", dir_fd=host)
+    return False
+
+
+def _is_roots_pid_namespace(process: int, host: int) -> bool:
+    """Of those below the host's, the outermost tells, and its own: in a container of root's, anybody may make
+    more."""
+    end = os.stat("ns/pid", dir_fd=host).st_ino
+    levels = []
+    for fd in _up(process, "pid", NS_GET_PARENT):
+        if os.fstat(fd).st_ino == end:
+            break
+        levels.append(belongs_to_root(fd))
+    return bool(levels) and (levels[0] or levels[-1])
+
+
+def belongs_to_root(fd: int) -> bool:
+    """Does the namespace belong to the first user namespace?"""
+    try:
+        owner = fcntl.ioctl(fd, NS_GET_USERNS)
+    except OSError:
+        return False  # EPERM: owned from outside what the agent itself can see
+    try:
+        return os.fstat(owner).st_ino == INITIAL_USER_NS
+    finally:
+        os.close(owner)
+
+
+def _user_owners(process: int) -> Iterator[int]:
+    for fd in _up(process, "user", NS_GET_PARENT):
+        if os.fstat(fd).st_ino == INITIAL_USER_NS:
+            return
+        raw = fcntl.ioctl(fd, NS_GET_OWNER_UID, struct.pack("=I", 0))
+        yield struct.unpack("=I", raw)[0]
+
+
+def _up(process: int, kind: str, step: int) -> Iterator[int]:
+    """fds of a namespace and of those around it, as far as they may be seen; closed at the end."""
+    with contextlib.ExitStack() as held:
+        fd = os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+        for _ in range(_MOST_NAMESPACES):
+            held.callback(os.close, fd)
+            yield fd
+            try:
+                fd = fcntl.ioctl(fd, step)
+            except OSError:
+                return
+
+
+def _root_of(process: int) -> tuple[str, str]:
+    """Device and directory of what is mounted at the root directory; a later mount hides an earlier one."""
+    found = ("", "")
+    file = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+    with open(file, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:  # proc(5): id, parent, device, root, mount point, …
+            _, _, device, root, place, *_ = line.split()
+            if place == "/":
+                found = (device, root)
+    return found

@@ -1,0 +1,79 @@
+"""Units that a policy names and that no process is in, though systemd may call them active: why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from agent.observe.cgroup import processes_in
+from agent.policy.cgroups import unit_of
+
+FOLDERS = (
+    Path("/etc/systemd/system"),
+    Path("/run/systemd/system"),
+    Path("/run/systemd/generator"),
+    Path("/usr/local/lib/systemd/system"),
+    Path("/usr/lib/systemd/system"),
+    Path("/lib/systemd/system"),
+)
+"""systemd.unit(5): the first that has a unit counts."""
+
+
+def units_at_rest(
+    names: Iterable[str], cgroups: Iterable[str], mount: Path, folders: tuple[Path, ...] = FOLDERS
+) -> dict[str, str]:
+    """By unit, why nobody is in it; those with a process are left out, and those nothing is known of."""
+    found: dict[str, str] = {}
+    places: dict[str, list[str]] = {}
+    for path in cgroups:
+        if unit := unit_of(path):
+            places.setdefault(unit, []).append(path)
+    for name in names:
+        if name in places:
+            if not any(processes_in(mount, path) for path in places[name]):
+                found[name] = "no process is in it"
+        elif why := _why_not_there(name, sorted(places), folders):
+            found[name] = why
+    return found
+
+
+def _why_not_there(name: str, running: list[str], folders: tuple[Path, ...]) -> str:
+    file = next((folder / name for folder in folders if (folder / name).exists()), None)
+    if file is None:
+        return ""
+    real = os.path.basename(os.path.realpath(file))
+    if real != name and real.endswith(name[name.rfind(".") :]) and "@" not in name:
+        return f"it is another name of '{real}', by which its cgroup goes"
+    settings = _settings(name, file, folders)
+    if settings.get("Type") != "oneshot":
+        return ""
+    stem, _, kind = name.rpartition(".")
+    instances = [f"'{unit}'" for unit in running if unit.startswith(f"{stem}@") and unit.endswith(f".{kind}")]
+    told = f" ({settings['ExecStart']})" if settings.get("ExecStart") else ""
+    others = f"; running are {', '.join(instances)}" if instances else ""
+    return f"it is Type=oneshot{told}: its command ends, and no process stays in it{others}"
+
+
+def _settings(name: str, file: Path, folders: tuple[Path, ...]) -> Mapping[str, str]:
+    """Of [Service]: the last one of each name counts, those of drop-ins behind the unit's own."""
+    drop_ins: dict[str, Path] = {}
+    for folder in reversed(folders):
+        try:
+            drop_ins |= {one.name: one for one in (folder / f"{name}.d").iterdir() if one.suffix == ".conf"}
+        except OSError:
+            continue
+    found: dict[str, str] = {}
+    for each in (file, *(drop_ins[key] for key in sorted(drop_ins))):
+        try:
+            lines = each.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        section = ""
+        for line in map(str.strip, lines):
+            if line.startswith("["):
+                section = line
+            elif section == "[Service]" and "=" in line and line[0] not in "#;":
+                key, _, value = line.partition("=")
+                found[key.strip()] = value.strip()
+    return found

@@ -1,0 +1,108 @@
+"""Who else could write what an agent with root's rights reads. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNTS = Path("/proc/self/mountinfo")
+_MOST_LINKS = 40  # path_resolution(7)
+_KUBELET_VOLUME = re.compile(r"/pods/[^/]+/volumes/kubernetes\.io~")
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Somebody else can change a file that is read, or put another one in its place."""
+
+    path: Path
+    reason: str
+    remedy: str
+    refuses: bool
+    """False: a warning is enough."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason} ({self.remedy})"
+
+
+def doubts(paths: Iterable[Path]) -> list[Doubt]:
+    """About these files, what links lead to, and each folder above either.
+
+    What is not there is left out, as what cannot be looked at is: whoever reads it says so."""
+    steps = {step: about for path in paths for step, about in _steps(path)}
+    return [doubt for step, about in steps.items() if (doubt := _doubt(step, about))]
+
+
+def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything on the way to `path`, from / on, links themselves among it."""
+    here = Path("/")
+    yield here, here.lstat()
+    ahead = list(reversed(path.absolute().parts[1:]))
+    links = 0
+    while ahead:
+        part = ahead.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        step = here / part
+        try:
+            about = step.lstat()
+            leads_to = Path(os.readlink(step)) if stat.S_ISLNK(about.st_mode) else None
+        except OSError:
+            return
+        yield step, about
+        if leads_to is None:
+            here = step
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            return
+        parts = list(leads_to.parts)
+        if leads_to.is_absolute():
+            here = Path(parts.pop(0))
+        ahead.extend(reversed(parts))
+
+
+def _doubt(path: Path, about: os.stat_result) -> Doubt | None:
+    if about.st_uid not in (0, os.geteuid()):
+        return Doubt(
+            path,
+            f"belongs to {_user(about.st_uid)}",
+            f"chown {'--no-dereference ' * _is_link(about)}root",
+            True,
+        )
+    is_folder = stat.S_ISDIR(about.st_mode)
+    if _is_link(about) or (is_folder and about.st_mode & stat.S_ISVTX):
+        return None  # of a sticky folder only owners remove their files
+    if about.st_mode & stat.S_IWOTH and not (is_folder and _is_kubelet_volume(path)):
+        return Doubt(path, "everybody may write to it", "chmod o-w", True)
+    if about.st_mode & stat.S_IWGRP and not about.st_mode & stat.S_IWOTH:
+        return Doubt(path, f"group {about.st_gid} may write to it", "chmod g-w", False)
+    return None
+
+
+def _is_link(about: os.stat_result) -> bool:
+    return stat.S_ISLNK(about.st_mode)
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _is_kubelet_volume(path: Path) -> bool:
+    """The mount of a volume in a pod, whose folder kubelet makes for everybody (pkg/volume/emptydir): the
+    folder above it, on the node, is closed to all but root."""
+    try:
+        lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    # proc_pid_mountinfo(5): the fourth field is what of the file system is mounted, the fifth where
+    mounted = [fields[3] for line in lines if (fields := line.split())[4] == str(path)]
+    return bool(mounted) and bool(_KUBELET_VOLUME.search(mounted[-1]))

@@ -1,0 +1,104 @@
+"""Whether licenses, and entitlements with a window of their own, hold at a time; said to people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from agent.model import show_time
+from agent.policy.values import Finding, License, Place, Window
+
+
+class Validity(StrEnum):
+    NOT_YET_VALID = "not_yet_valid"
+    VALID = "valid"
+    GRACE = "grace"
+    EXPIRED = "expired"
+
+
+IN_FORCE = frozenset({Validity.VALID, Validity.GRACE})
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """The time in which a license holds, or an entitlement of it."""
+
+    license: str
+    entitlement: str
+    """"": the license as a whole."""
+    place: Place
+    window: Window
+
+    def at(self, now: datetime) -> Validity:
+        """As bpf/decide.h judges it."""
+        window = self.window
+        if window.ends_at and now >= window.ends_at:
+            return Validity.EXPIRED
+        if window.starts_at and now < window.starts_at:
+            return Validity.NOT_YET_VALID
+        if window.expires_at and now >= window.expires_at:
+            return Validity.GRACE
+        return Validity.VALID
+
+    def edges(self) -> Iterator[datetime]:
+        """When that changes."""
+        for edge in (self.window.starts_at, self.window.expires_at, self.window.ends_at):
+            if edge:
+                yield edge
+
+    def fields(self, validity: Validity) -> dict[str, str | None]:
+        """As JSON has them, wherever a license is told."""
+        expires, ends = self.window.expires_at, self.window.ends_at
+        return {
+            "validity": validity.value,
+            "expires_at": show_time(expires) if expires else None,
+            "terminates_at": show_time(ends) if ends else None,
+        }
+
+    def said(self, validity: Validity) -> str:
+        """In a sentence, with the time that matters."""
+        name = f"license '{self.license}'"
+        if self.entitlement:
+            name += f", entitlement '{self.entitlement}'"
+        match validity:
+            case Validity.EXPIRED:
+                return f"{name} ended at {_shown(self.window.ends_at)}: it licenses nobody"
+            case Validity.GRACE:
+                grace = f"{name} expired at {_shown(self.window.expires_at)}: grace"
+                return f"{grace} until {_shown(self.window.ends_at)}" if self.window.ends_at else grace
+            case Validity.NOT_YET_VALID:
+                return f"{name} licenses nobody before {_shown(self.window.starts_at)}"
+            case Validity.VALID:
+                return f"{name} is valid"
+
+
+def terms_of(licenses: Iterable[License]) -> Iterator[Term]:
+    for one in licenses:
+        yield Term(one.id, "", one.place, one.window)
+        for entitlement in one.entitlements:
+            if entitlement.window != Window():
+                window = one.window.narrowed_by(entitlement.window)
+                yield Term(one.id, entitlement.id, entitlement.place, window)
+
+
+def ended(licenses: Iterable[License], now: datetime) -> list[Finding]:
+    """What is past its end, or in grace. Of an entitlement, only what its license does not say already."""
+    said: dict[str, Validity] = {}
+    findings = []
+    for term in terms_of(licenses):
+        validity = term.at(now)
+        if not term.entitlement:
+            said[term.license] = validity
+        elif validity is said[term.license]:
+            continue
+        if validity is Validity.EXPIRED:
+            findings.append(Finding(term.place, term.said(validity), "renew it, or remove it"))
+        elif validity is Validity.GRACE:
+            findings.append(Finding(term.place, term.said(validity), "renew it"))
+    return findings
+
+
+def _shown(moment: datetime | None) -> str:
+    return show_time(moment) if moment else "an unknown time"

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * UDP: who sends, and what counts as an attempt. A datagram has no connection: what was judged is
+ * kept for a second, so that not each one costs a judgement, and what was counted for as long as
+ * the next datagram comes within ATTEMPT_NS.
+ */
+
+#define ATTEMPT_NS 30000000000ULL /* as long as conntrack keeps a datagram that nobody answers */
+#define JUDGED_NS  1000000000ULL  /* how old a verdict may be */
+
+enum datagram_rows { ROWS_SENDERS, ROWS_SENTS, ROWS_PEERS };
+
+/* A clock that was read on another CPU may be ahead of this one. */
+static __always_inline bool is_within(u64 since, u64 now, u64 most)
+{
+	return since && (s64)(now - since) < (s64)most;
+}
+
+/* Does an end of it mean something else in each network namespace? Then its tuple has one. */
+static __always_inline bool differs_by_netns(struct tuple *tuple)
+{
+	return is_per_namespace(&tuple->local) || is_per_namespace(&tuple->remote);
+}
+
+static __always_inline void count_made(u32 which)
+{
+	u64 *count = datagram_rows.lookup(&which);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+/* What the current task is: another program, other credentials, another process give another one.
+ */
+static __always_inline void read_task(struct sender *now)
+{
+	void *task = (void *)bpf_get_current_task();
+
+	now->pid = bpf_get_current_pid_tgid() >> 32;
+	READ(now->cred, task, OFF_task_struct__cred);
+	READ(now->exec_id, task, OFF_task_struct__self_exec_id);
+}
+
+static __always_inline bool is_same_task(struct sender *one, struct sender *other)
+{
+	return one->pid == other->pid && one->cred == other->cred && one->exec_id == other->exec_id;
+}
+
+static __always_inline void put_sender(struct sender_key *key, struct sender *known,
+				       struct sender *now)
+{
+	if (known)
+		*known = *now;
+	else if (!senders.update(key, now))
+		count_made(ROWS_SENDERS);
+	else
+		lose(LOSS_TUPLES);
+}
+
+static __always_inline bool is_verdict(struct verdict *verdict, u8 decision, u8 reason, u8 enforced)
+{
+	return verdict->decision == decision && verdict->reason == reason &&
+	       verdict->enforced == enforced;
+}
+
+/* Is this the socket's first datagram to the target, the first in a while, or the first that is
+ * judged so? */
+static __always_inline bool is_new_attempt(u64 cookie, struct verdict *verdict, u64 now)
+{
+	struct sender_key key = {.cookie = cookie, .target = verdict->target};
+	struct sender *known = senders.lookup(&key);
+	struct sender row = {
+		.seen_ns = now,
+		.target = verdict->target,
+		.decision = verdict->decision,
+		.reason = verdict->reason,
+		.enforced = verdict->enforced,
+	};
+	bool is_new = !known || !is_within(known->seen_ns, now, ATTEMPT_NS) ||
+		      !is_verdict(verdict, known->decision, known->reason, known->enforced);
+
+	put_sender(&key, known, &row);
+	return is_new;
+}
+
+/* Keeps what was said of this socket and this destination. */
+static __always_inline void remember_sender(struct sender_key *key, struct sender *now,
+					    struct verdict *verdict)
+{
+	now->judged_ns = now->seen_ns;
+	now->target = verdict->target;
+	now->decision = verdict->decision;
+	now->reason = verdict->reason;
+	now->enforced = verdict->enforced;
+	put_sender(key, senders.lookup(key), now);
+}
+
+/* The target of a datagram that is delivered here, to this address and port, or 0. */
+static __always_inline u32 target_of_datagram(u32 slot, u16 port, struct address *address,
+					      u64 netns)
+{
+	u32 target = target_of(slot, IPPROTO_UDP, port, address, netns);
+
+	return target ? target : target_delivered(slot, IPPROTO_UDP, port, netns);
+}
+
+/* Does what was noted of a socket count in this network namespace? In one of his own a user can
+ * send from any address: nothing that he sends there is anybody's right, takes an attempt out of
+ * the count, or makes an answer of what somebody else sends. */
+static __always_inline bool speaks(struct sent *sent, u64 netns, u64 now)
+{
+	return is_within(sent->time_ns, now, ATTEMPT_NS) &&
+	       (!sent->foreign || sent->netns == netns);
+}
+
+/* Does a datagram from this port of a socket to there answer one that came from there? The address
+ * of the socket is not known before the datagram has a route. */
+static __always_inline bool answers(u16 own_port, struct address *remote, u16 port, u64 netns,
+				    u64 now)
+{
+	struct peer_key key = {.target = ANSWERS_FROM | own_port, .address = *remote};
+	struct tuple there = {
+		.netns = is_per_namespace(remote) ? netns : 0,
+		.local = *remote,
+		.local_port = port,
+		.remote_port = own_port,
+	};
+	struct sent *sent;
+	struct peer *peer;
+
+	sent = sents.lookup(&there);
+	if (sent && speaks(sent, netns, now))
+		return true;
+	peer = peers.lookup(&key);
+	return peer && is_within(peer->seen_ns, now, ATTEMPT_NS);
+}
+
+/* Is what was denied refused at `gate`, by the mode that is in force now? */
+static __always_inline bool is_refused(u32 slot, u32 target, u8 decision, u32 gate, u16 port,
+				       u64 now)
+{
+	struct verdict verdict = {.target = target, .decision = decision};
+	struct target_row *row;
+
+	if (decision != DENIED)
+		return false;
+	row = find(rows.lookup(&slot), &target);
+	return row && refuses(row, &verdict, gate, port, now);
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * cgroup/skb egress: each datagram of a socket of this host, when both its ends are known. Notes
+ * who sent it, by tuple, so that it is known as it arrives: the datagram of a sender that was
+ * judged, and the answer to a socket that sent from a declared port. Always allows.
+ */
+
+#define REFRESH_NS 1000000000ULL /* how far the time of a row may be behind */
+
+struct udp_header {
+	u16 source_net, destination_net, bytes_net, check;
+};
+
+struct plain4 {
+	struct ip4_header ip;
+	struct udp_header udp;
+};
+
+struct plain6 {
+	struct ip6_header ip;
+	struct udp_header udp;
+};
+
+static __always_inline void set_ends4(struct tuple *tuple, struct ip4_header *ip,
+				      struct udp_header *udp)
+{
+	tuple->local.w[2] = tuple->remote.w[2] = bpf_htonl(0xffff);
+	tuple->local.w[3] = ip->source;
+	tuple->remote.w[3] = ip->destination;
+	tuple->local_port = bpf_ntohs(udp->source_net);
+	tuple->remote_port = bpf_ntohs(udp->destination_net);
+}
+
+static __always_inline void set_ends6(struct tuple *tuple, struct ip6_header *ip,
+				      struct udp_header *udp)
+{
+	tuple->local = ip->source;
+	tuple->remote = ip->destination;
+	tuple->local_port = bpf_ntohs(udp->source_net);
+	tuple->remote_port = bpf_ntohs(udp->destination_net);
+}
+
+/* Where options or extension headers stand before it: the kernel says where its UDP header is. */
+static __always_inline bool read_ends(struct __sk_buff *skb, struct tuple *tuple)
+{
+	u16 protocol = 0, network = 0, transport = 0;
+	struct udp_header udp = {};
+	struct ip6_header ip6 = {};
+	struct ip4_header ip4 = {};
+	void *sk = 0, *head = 0;
+
+	READ(sk, skb, OFF_sk_buff__sk);
+	if (READ(protocol, sk, OFF_sock__sk_protocol) || protocol != IPPROTO_UDP)
+		return false;
+	READ(head, skb, OFF_sk_buff__head);
+	READ(network, skb, OFF_sk_buff__network_header);
+	READ(transport, skb, OFF_sk_buff__transport_header);
+	READ(udp, head, transport);
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		READ(ip4, head, network);
+		set_ends4(tuple, &ip4, &udp);
+	} else {
+		READ(ip6, head, network);
+		set_ends6(tuple, &ip6, &udp);
+	}
+	return true;
+}
+
+/* Both ends of what a UDP socket of this host sends; the kernel has just written its headers.
+ * Nearly every packet shows them without a helper. False: it is something else. */
+static __always_inline bool find_ends(struct __sk_buff *skb, struct tuple *tuple)
+{
+	void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct plain4 *plain4 = start;
+	struct plain6 *plain6 = start;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if ((void *)(plain4 + 1) <= end && plain4->ip.version_words == 0x45) {
+			if (plain4->ip.protocol != IPPROTO_UDP)
+				return false;
+			set_ends4(tuple, &plain4->ip, &plain4->udp);
+			return true;
+		}
+	} else if ((void *)(plain6 + 1) <= end) {
+		if (plain6->ip.next == IPPROTO_TCP)
+			return false;
+		if (plain6->ip.next == IPPROTO_UDP) {
+			set_ends6(tuple, &plain6->ip, &plain6->udp);
+			return true;
+		}
+	}
+	return read_ends(skb, tuple);
+}
+
+static __always_inline u64 netns_of_socket(void *sk)
+{
+	void *net = 0;
+	u64 netns = 0;
+
+	READ(net, sk, OFF_sock_common__skc_net);
+	READ(netns, net, OFF_net__net_cookie);
+	return netns;
+}
+
+/* Is this where it was sent to, or what the kernel has put in place of "any"? */
+static __always_inline bool is_destination(struct address *said, struct tuple *tuple)
+{
+	struct address any = any_of_family(&tuple->remote);
+
+	return same(said, &tuple->remote) || same(said, &any);
+}
+
+/* What was said of a connected socket. False: it is not, or sends elsewhere now. */
+static __always_inline bool was_connected(struct __sk_buff *skb, struct tuple *tuple,
+					  struct sent *now)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct connected *kept;
+
+	sk = sk ? bpf_sk_fullsock(sk) : 0;
+	kept = sk ? connected.sk_storage_get(sk, 0, 0) : 0;
+	if (!kept || kept->port != tuple->remote_port || !is_destination(&kept->remote, tuple))
+		return false;
+	now->target = kept->target;
+	/* another policy may license who was denied: as an established connection, it goes on */
+	now->decision = kept->generation == policy_in_force() ? kept->decision : ALLOWED;
+	return true;
+}
+
+/* What was said of a socket that sends to an address. */
+static __always_inline bool was_judged(struct tuple *tuple, struct sent *now)
+{
+	struct sender_key key = {
+		.cookie = now->cookie,
+		.remote = tuple->remote,
+		.port = tuple->remote_port,
+	};
+	struct sender *sender = senders.lookup(&key);
+
+	if (!sender) {
+		key.remote = any_of_family(&tuple->remote);
+		sender = senders.lookup(&key);
+	}
+	if (!sender)
+		return false;
+	now->target = sender->target;
+	now->decision = sender->decision;
+	return true;
+}
+
+/* Does this answer a datagram that was let in? */
+static __always_inline bool is_answer(struct tuple *tuple, u64 netns, u64 now)
+{
+	struct peer_key key = {.address = tuple->remote};
+	u32 slot = slot_in_force();
+	struct tuple there = {};
+	struct sent *sent;
+	struct peer *peer;
+
+	turn_round(tuple, &there);
+	sent = sents.lookup(&there);
+	if (sent && speaks(sent, netns, now))
+		return true;
+	key.target = target_of_datagram(slot, tuple->local_port, &tuple->local, netns);
+	peer = peers.lookup(&key);
+	return peer && is_within(peer->seen_ns, now, ATTEMPT_NS) &&
+	       !is_refused(slot, key.target, peer->decision, GATE_SOCKET, tuple->local_port, now);
+}
+
+/* Whoever has a namespace of his own takes nobody else's place. */
+static __always_inline void note_sent(struct tuple *tuple, struct sent *now)
+{
+	struct sent *known = sents.lookup(tuple);
+
+	if (known && now->foreign && known->netns != now->netns)
+		return;
+	if (known) {
+		now->refused = known->refused && known->target == now->target;
+		*known = *now;
+	} else if (now->foreign ? sents.insert(tuple, now) : sents.update(tuple, now)) {
+		lose(LOSS_TUPLES);
+	} else {
+		count_made(ROWS_SENTS);
+	}
+}
+
+int note_datagram(struct __sk_buff *skb)
+{
+	struct tuple tuple = {};
+	struct sent now = {}, *known;
+	void *sk = 0;
+
+	if (!find_ends(skb, &tuple) ||
+	    (!declared(tuple.local_port) && !declared(tuple.remote_port)))
+		return PASS;
+	now.cookie = bpf_get_socket_cookie(skb);
+	now.time_ns = bpf_ktime_get_boot_ns();
+	READ(sk, skb, OFF_sk_buff__sk);
+	if (differs_by_netns(&tuple))
+		tuple.netns = netns_of_socket(sk);
+	known = sents.lookup(&tuple);
+	if (declared(tuple.remote_port) && !was_connected(skb, &tuple, &now))
+		was_judged(&tuple, &now);
+	if (known && known->cookie == now.cookie && known->target == now.target &&
+	    known->decision == now.decision && is_within(known->time_ns, now.time_ns, REFRESH_NS))
+		return PASS;
+	now.netns = netns_of_socket(sk);
+	if (!now.target &&
+	    (!declared(tuple.local_port) || is_answer(&tuple, now.netns, now.time_ns)))
+		return PASS;
+	now.foreign = is_made_by_user(sk, now.netns);
+	note_sent(&tuple, &now);
+	if (!declared(tuple.local_port))
+		return PASS;
+	/* for answers(), which does not know the address */
+	__builtin_memset(&tuple.remote, 0, sizeof(tuple.remote));
+	tuple.netns = is_per_namespace(&tuple.local) ? now.netns : 0;
+	note_sent(&tuple, &now);
+	return PASS;
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Send observer, in the context of the process: cgroup/sendmsg4 and sendmsg6 of a datagram to an
+ * address; connect4 and connect6 of a UDP socket, whose send() comes to no hook. Judges each;
+ * counts the first one of a socket to a target. Always allows.
+ */
+
+static __always_inline bool is_connect(void)
+{
+	u32 type = ATTACH_TYPE;
+
+	return type == BPF_CGROUP_INET4_CONNECT || type == BPF_CGROUP_INET6_CONNECT;
+}
+
+/* Does what was said of the last datagram hold for this one? */
+static __always_inline bool still_holds(struct sender *said, struct sender *now, u16 port)
+{
+	return said->generation == now->generation &&
+	       is_within(said->judged_ns, now->seen_ns, JUDGED_NS) && is_same_task(said, now) &&
+	       said->enforced == is_refused(now->generation & 1, said->target, said->decision,
+					    GATE_CONNECT, port, now->seen_ns);
+}
+
+/* By this its datagrams go until it is connected anew. */
+static __always_inline void keep_connected(struct bpf_sock_addr *ctx, struct sender_key *key,
+					   struct verdict *verdict, u64 policy)
+{
+	struct connected *kept;
+
+	if (!ctx->sk)
+		return;
+	kept = connected.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!kept) {
+		lose(LOSS_STORAGE);
+		return;
+	}
+	kept->generation = policy;
+	kept->remote = key->remote;
+	kept->port = key->port;
+	kept->target = verdict->target;
+	kept->decision = verdict->decision;
+}
+
+static __always_inline void judge_sender(struct bpf_sock_addr *ctx, struct sender_key *key,
+					 u16 own_port, struct sender *now, u64 netns)
+{
+	u32 slot = now->generation & 1;
+	struct settings *settings = get_settings();
+	struct exe_name name = {};
+	struct flow *flow;
+	void *groups;
+	bool refused, is_new;
+	u32 target = target_of(slot, IPPROTO_UDP, key->port, &key->remote, netns);
+
+	if (!target || !settings || answers(own_port, &key->remote, key->port, netns, now->seen_ns))
+		return;
+	flow = new_local_flow(key->cookie, now->seen_ns, &key->remote, key->port, netns,
+			      IPPROTO_UDP);
+	if (!flow)
+		return;
+	read_exe(settings, now->generation, now->seen_ns, &name);
+	if (decide_local(flow, slot, target, &name, GATE_CONNECT, &groups, &refused)) {
+		is_new = is_new_attempt(key->cookie, &flow->verdict, now->seen_ns);
+		if (is_new)
+			record_local(flow, groups);
+		if (refused)
+			ask_refusal(key->cookie, target, !is_new);
+		remember_sender(key, now, &flow->verdict);
+		if (is_connect() && !refused)
+			keep_connected(ctx, key, &flow->verdict, now->generation);
+	}
+	flows.delete(&key->cookie);
+}
+
+/* Loaded for each of these hooks. */
+int observe_send(struct bpf_sock_addr *ctx)
+{
+	struct sender_key key = {.port = bpf_ntohs(ctx->user_port)};
+	struct sender now = {}, *known;
+
+	if (is_connect() && ctx->user_family != family_of_hook())
+		return PASS; /* EAFNOSUPPORT, or the end of a connection */
+	if (ctx->protocol != IPPROTO_UDP || !declared(key.port))
+		return PASS;
+	if (!read_sockaddr(ctx, &key.remote))
+		lose(LOSS_IDENTITY);
+	key.cookie = bpf_get_socket_cookie(ctx);
+	now.generation = policy_in_force();
+	now.seen_ns = bpf_ktime_get_boot_ns();
+	read_task(&now);
+	known = senders.lookup(&key);
+	if (is_connect() || !known || !still_holds(known, &now, key.port)) {
+		judge_sender(ctx, &key, port_of(kernel_socket(ctx)), &now,
+			     bpf_get_netns_cookie(ctx));
+		return PASS;
+	}
+	known->seen_ns = now.seen_ns;
+	if (known->enforced)
+		ask_refusal(key.cookie, known->target, true);
+	return PASS;
+}
