@@ -420,9 +420,10 @@ struct sent {
 	u64 cookie; /* of the socket */
 	u32 target; /* 0: to no target, from a declared port: what comes back is an answer */
 	u8 decision;
-	u8 foreign; /* made in a network namespace that a user, not the host, owns */
-	u8 refused; /* counted as refused */
-	u8 pad;
+	u8 foreign;   /* made in a network namespace that a user, not the host, owns */
+	u8 refused;   /* counted as refused */
+	u8 forwarded; /* by no socket of this host: answers to it are let through on their way alone
+		       */
 };
 
 /* In peer_key.target, with a port of this host: that address has sent to it from a declared port.

@@ -63,35 +63,31 @@ static __always_inline bool is_verdict(struct verdict *verdict, u8 decision, u8 
 	       verdict->enforced == enforced;
 }
 
-/* Is this the socket's first datagram to the target, the first in a while, or the first that is
- * judged so? */
-static __always_inline bool is_new_attempt(u64 cookie, struct verdict *verdict, u64 now)
+static __always_inline void set_verdict(struct sender *now, struct verdict *verdict)
 {
-	struct sender_key key = {.cookie = cookie, .target = verdict->target};
-	struct sender *known = senders.lookup(&key);
-	struct sender row = {
-		.seen_ns = now,
-		.target = verdict->target,
-		.decision = verdict->decision,
-		.reason = verdict->reason,
-		.enforced = verdict->enforced,
-	};
-	bool is_new = !known || !is_within(known->seen_ns, now, ATTEMPT_NS) ||
-		      !is_verdict(verdict, known->decision, known->reason, known->enforced);
-
-	put_sender(&key, known, &row);
-	return is_new;
-}
-
-/* Keeps what was said of this socket and this destination. */
-static __always_inline void remember_sender(struct sender_key *key, struct sender *now,
-					    struct verdict *verdict)
-{
-	now->judged_ns = now->seen_ns;
 	now->target = verdict->target;
 	now->decision = verdict->decision;
 	now->reason = verdict->reason;
 	now->enforced = verdict->enforced;
+}
+
+/* Is this the socket's first datagram to the target, the first in a while, or the first that is
+ * judged so? */
+static __always_inline bool is_new_attempt(u64 cookie, struct sender *now, struct verdict *verdict)
+{
+	struct sender_key key = {.cookie = cookie, .target = now->target};
+	struct sender *known = senders.lookup(&key);
+	bool is_new = !known || !is_within(known->seen_ns, now->seen_ns, ATTEMPT_NS) ||
+		      !is_verdict(verdict, known->decision, known->reason, known->enforced);
+
+	put_sender(&key, known, now);
+	return is_new;
+}
+
+/* Keeps what was said of this socket and this destination. */
+static __always_inline void remember_sender(struct sender_key *key, struct sender *now)
+{
+	now->judged_ns = now->seen_ns;
 	put_sender(key, senders.lookup(key), now);
 }
 

@@ -77,6 +77,8 @@ BPF_PERCPU_ARRAY(datagram_rows, u64, 3);
 /* Judges datagrams as they arrive: observe_arrival and refuse_arrival, which share a number each.
  */
 BPF_PROG_ARRAY(arrival_calls, 2);
+/* Judges datagrams at the packet gate: refuse_forwarded. */
+BPF_PROG_ARRAY(packet_calls, 1);
 
 /* Programs that others call: loaded with the gates, put here by their loader. */
 BPF_PROG_ARRAY(lookup_calls, 1);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A TCP SYN as a packet: reading it, and answering it with RST|ACK in its own buffer. Offsets of
- * reads are from the network header, so they do not ask whether there is a link-layer header.
+ * A packet at a tc filter: where it came in, its ends; a TCP SYN, and answering it with RST|ACK in
+ * its own buffer. Offsets of reads are from the network header, so they do not ask whether there is
+ * a link-layer header.
  */
 
 /* linux/if_ether.h, linux/in.h, linux/in6.h and linux/pkt_cls.h */
@@ -54,6 +55,19 @@ struct tcp_header {
 	u16 window, check, urgent;
 };
 
+/* What our filter says about its interface, in the minor of its classid (a program is not shown the
+ * major): whether packets have no link-layer header, and the number in tc_netns of the namespace.
+ * bpf_get_netns_cookie() would be that of the sender. */
+#define NO_LINK_HEADER 0x8000
+
+static __always_inline u64 netns_of(struct __sk_buff *skb)
+{
+	u32 number = skb->tc_classid & (NO_LINK_HEADER - 1);
+	u64 *netns = tc_netns.lookup(&number);
+
+	return netns ? *netns : 0;
+}
+
 struct syn {
 	struct tuple here; /* as the receiving socket sees it; netns is left 0 */
 	u32 sequence_net;
@@ -89,24 +103,39 @@ static __always_inline bool is_plainly_no_syn(struct __sk_buff *skb, u32 link_by
 	return true;
 }
 
+/* May there be a UDP header in it, behind whatever else? */
+static __always_inline bool may_be_datagram(struct __sk_buff *skb, u32 link_bytes)
+{
+	void *ip = (void *)(long)skb->data + link_bytes, *end = (void *)(long)skb->data_end;
+	struct ip4_header *ip4 = ip;
+	struct ip6_header *ip6 = ip;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return (void *)(ip4 + 1) > end || ip4->protocol == IPPROTO_UDP;
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return (void *)(ip6 + 1) > end || ip6->next != IPPROTO_TCP;
+	return false;
+}
+
 static __always_inline bool load(struct __sk_buff *skb, u32 at, void *to, u32 bytes)
 {
 	return !bpf_skb_load_bytes_relative(skb, at, to, bytes, BPF_HDR_START_NET);
 }
 
-/* Is there a TCP header in this packet, and where? A later fragment has none. */
-static __always_inline bool find_tcp4(struct __sk_buff *skb, struct syn *syn)
+/* Is there a header of this protocol in the packet, and where? A later fragment has none. */
+static __always_inline bool find_header4(struct __sk_buff *skb, u8 protocol, struct tuple *here,
+					 u32 *at)
 {
 	struct ip4_header ip;
 
-	if (!load(skb, 0, &ip, sizeof(ip)) || ip.protocol != IPPROTO_TCP ||
+	if (!load(skb, 0, &ip, sizeof(ip)) || ip.protocol != protocol ||
 	    ip.fragment_net & bpf_htons(IP4_FRAGMENT_AT))
 		return false;
-	syn->at = (ip.version_words & 0xf) * 4;
-	syn->here.local.w[2] = syn->here.remote.w[2] = bpf_htonl(0xffff);
-	syn->here.local.w[3] = ip.destination;
-	syn->here.remote.w[3] = ip.source;
-	return syn->at >= sizeof(ip);
+	*at = (ip.version_words & 0xf) * 4;
+	here->local.w[2] = here->remote.w[2] = bpf_htonl(0xffff);
+	here->local.w[3] = ip.destination;
+	here->remote.w[3] = ip.source;
+	return *at >= sizeof(ip);
 }
 
 /* Skips one header of `kind`; what follows it, or a negative number where it can't be skipped. */
@@ -127,7 +156,8 @@ static __always_inline int skip_extension(struct __sk_buff *skb, u8 kind, u32 *a
 	return header.next;
 }
 
-static __always_inline bool find_tcp6(struct __sk_buff *skb, struct syn *syn)
+static __always_inline bool find_header6(struct __sk_buff *skb, u8 protocol, struct tuple *here,
+					 u32 *at)
 {
 	struct ip6_header ip;
 	int next;
@@ -135,17 +165,24 @@ static __always_inline bool find_tcp6(struct __sk_buff *skb, struct syn *syn)
 	if (!load(skb, 0, &ip, sizeof(ip)))
 		return false;
 	next = ip.next;
-	syn->at = sizeof(ip);
+	*at = sizeof(ip);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < EXTENSIONS; i++) {
 		KEEP(i);
-		if (next == IPPROTO_TCP || next < 0)
+		if (next == protocol || next < 0)
 			break;
-		next = skip_extension(skb, next, &syn->at);
+		next = skip_extension(skb, next, at);
 	}
-	syn->here.local = ip.destination;
-	syn->here.remote = ip.source;
-	return next == IPPROTO_TCP;
+	here->local = ip.destination;
+	here->remote = ip.source;
+	return next == protocol;
+}
+
+static __always_inline bool find_header(struct __sk_buff *skb, u8 protocol, struct tuple *here,
+					u32 *at)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) ? find_header4(skb, protocol, here, at)
+						    : find_header6(skb, protocol, here, at);
 }
 
 /* False: not a SYN that opens a connection, or one that can't be read here. */
@@ -153,7 +190,7 @@ static __always_inline bool read_syn(struct __sk_buff *skb, struct syn *syn)
 {
 	struct tcp_header tcp;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP) ? !find_tcp4(skb, syn) : !find_tcp6(skb, syn))
+	if (!find_header(skb, IPPROTO_TCP, &syn->here, &syn->at))
 		return false;
 	if (!load(skb, syn->at, &tcp, sizeof(tcp)) || !opens(tcp.flags))
 		return false;

@@ -60,12 +60,13 @@ static __always_inline void judge_sender(struct bpf_sock_addr *ctx, struct sende
 		return;
 	read_exe(settings, now->generation, now->seen_ns, &name);
 	if (decide_local(flow, slot, target, &name, GATE_CONNECT, &groups, &refused)) {
-		is_new = is_new_attempt(key->cookie, &flow->verdict, now->seen_ns);
+		set_verdict(now, &flow->verdict);
+		is_new = is_new_attempt(key->cookie, now, &flow->verdict);
 		if (is_new)
 			record_local(flow, groups);
 		if (refused)
 			ask_refusal(key->cookie, target, !is_new);
-		remember_sender(key, now, &flow->verdict);
+		remember_sender(key, now);
 		if (is_connect() && !refused)
 			keep_connected(ctx, key, &flow->verdict, now->generation);
 	}

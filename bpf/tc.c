@@ -7,21 +7,8 @@
  *
  * Whose SYN it is: a socket of this host has been judged at connect(), and that stands. Across a
  * veth the packet still belongs to that socket; over lo it does not, and is known by its tuple.
- * All others are judged by their source address.
+ * All others are judged by their source address. Datagrams: forward.c.
  */
-
-/* What our filter says about its interface, in the minor of its classid (a program is not shown the
- * major): whether packets have no link-layer header, and the number in tc_netns of the namespace.
- * bpf_get_netns_cookie() would be that of the sender. */
-#define NO_LINK_HEADER 0x8000
-
-static __always_inline u64 netns_of(struct __sk_buff *skb)
-{
-	u32 number = skb->tc_classid & (NO_LINK_HEADER - 1);
-	u64 *netns = tc_netns.lookup(&number);
-
-	return netns ? *netns : 0;
-}
 
 /* The flow of a consumer on this host, or 0. A cookie is that of the sending socket, so only a
  * consumer's own packets speak for it, and only where it was judged for: NAT in its own namespace
@@ -137,6 +124,8 @@ int refuse_packet(struct __sk_buff *skb)
 	struct syn syn = {};
 	u64 netns;
 
+	if (may_be_datagram(skb, link_bytes))
+		packet_calls.call(skb, 0); /* back here where it is not loaded */
 	if (is_plainly_no_syn(skb, link_bytes) || !read_syn(skb, &syn) ||
 	    !declared(syn.here.local_port) || !has_gate(GATE_TC))
 		return TC_ACT_UNSPEC;

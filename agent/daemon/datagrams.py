@@ -10,11 +10,22 @@ from typing import Self
 
 from agent.config import Settings
 from agent.kernel import load
-from agent.kernel.gates import NOTE_DATAGRAM, OBSERVE_ARRIVAL, OBSERVE_SEND, SEND, CgroupGate, SocketGate
+from agent.kernel.gates import (
+    NOTE_DATAGRAM,
+    OBSERVE_ARRIVAL,
+    OBSERVE_SEND,
+    REFUSE_ARRIVAL,
+    REFUSE_FORWARDED,
+    SEND,
+    CgroupGate,
+    SocketGate,
+)
 from agent.kernel.pins import Pins
 from agent.model import Namespace
 
 log = logging.getLogger(__name__)
+
+ARRIVALS = (OBSERVE_ARRIVAL, REFUSE_ARRIVAL, REFUSE_FORWARDED)
 
 
 @dataclass(slots=True)
@@ -76,7 +87,7 @@ class Datagrams:
             for hook, rung, place, programs in (
                 ("datagram", "cgroup-sock-addr-link", cgroup, OBSERVE_SEND),
                 ("datagram_sent", "cgroup-skb-link", cgroup, NOTE_DATAGRAM),
-                ("datagram_arrival", "sk-lookup-link", namespaces, (OBSERVE_ARRIVAL,)),
+                ("datagram_arrival", "sk-lookup-link", namespaces, ARRIVALS),
             )
         ]
 

@@ -294,7 +294,7 @@ class Sent(ct.Structure):
         ("decision", u8),
         ("foreign", u8),
         ("refused", u8),
-        ("pad", u8),
+        ("forwarded", u8),
     ]
 
 

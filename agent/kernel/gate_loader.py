@@ -27,6 +27,7 @@ from agent.kernel.gates import (
     OBSERVE_ARRIVAL,
     OBSERVE_SEND,
     REFUSE_ARRIVAL,
+    REFUSE_FORWARDED,
     REWRITTEN,
     RMDIR,
     SEND,
@@ -55,6 +56,7 @@ DATAGRAM_PROGRAMS: tuple[Program, ...] = (
     *(("note_datagram", CGROUP_SKB, kind, name) for name, kind in NOTE_DATAGRAM.items()),
     ("observe_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, OBSERVE_ARRIVAL),
     ("refuse_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, REFUSE_ARRIVAL),
+    ("refuse_forwarded", SCHED_CLS, 0, REFUSE_FORWARDED),
 )
 UNITS = {"gates": (GATES, PROGRAMS), "datagrams": (DATAGRAMS, DATAGRAM_PROGRAMS)}
 """Source and programs of what is compiled at once."""
@@ -64,6 +66,7 @@ CALLED_BY = {
     LISTENER: ("listen_calls", 0),
     OBSERVE_ARRIVAL: ("arrival_calls", ARRIVALS.index("observe_arrival")),
     REFUSE_ARRIVAL: ("arrival_calls", ARRIVALS.index("refuse_arrival")),
+    REFUSE_FORWARDED: ("packet_calls", 0),
 }
 """Programs that others call, the map through which they do, and their place in it."""
 

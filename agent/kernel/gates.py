@@ -37,6 +37,7 @@ OBSERVE_SEND = {
 NOTE_DATAGRAM = {"note_datagram": 1}
 OBSERVE_ARRIVAL = "observe_arrival"
 REFUSE_ARRIVAL = "refuse_arrival"
+REFUSE_FORWARDED = "refuse_forwarded"
 REWRITTEN = "judge_rewritten"
 LISTENER = "judge_listener"
 

@@ -35,7 +35,7 @@ from agent.kernel.pins import PINNED_MAPS, Pins
 POLICY = frozenset(
     {"targets", "port_numbers", "sources", "subordinates", "rows", "members", "sets", "generation", "ports"}
 )
-OWN_CALLS = frozenset({"arrival_calls", "sockops_calls", "listen_calls"})
+OWN_CALLS = frozenset({"arrival_calls", "packet_calls", "sockops_calls", "listen_calls"})
 """Of programs that only the version's own programs may call."""
 OWN_NOTES = frozenset({"exe_names", "exe_globs", "refusals"})
 """Caches, and what an observer asks of its own gate."""
@@ -48,15 +48,11 @@ SCRATCH = RINGS | {
     "lookup_calls",
     "socket_owners",
     "use_counts",
-    "senders",
-    "sents",
-    "peers",
-    "datagram_rows",
     "connected",
 }
-"""Rows of use for microseconds, or, of UDP, until the next datagram; kept by sockets (socket_owners,
-connected) or counted from others (use_counts), which is noted again at the next look; what waits in a ring of
-another version's events is told in other ways."""
+"""Rows of use for microseconds; kept by sockets (socket_owners, and connected, which senders has, too), or
+counted from others (use_counts), which is noted again at the next look; what waits in a ring of another
+version's events is told in other ways."""
 COUNTS: dict[str, tuple[str, ...]] = {
     "counts": ("",),
     "flow_counts": ("opened", "closed"),
@@ -67,6 +63,7 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "uses": ("attempts",),
     "acceptors": ("",),
     "edges": ("",),
+    "datagram_rows": ("",),
 }
 """Fields that programs add to."""
 ONLY_COUNTS = frozenset(COUNTS) - {"uses"}
@@ -75,14 +72,22 @@ BY_COOKIE = ("flows", "rowless")
 UNDECIDED = {"flows": ("state", abi.FlowState.ATTEMPT)}
 """Rows that the gate right behind may delete. Until the observers have ended, the bridge alone brings them
 over."""
-MADE_AT = {"flows": "opened_ns", "owners": "since_ns"}
-"""When a row was made: of two the later one holds."""
+MADE_AT = {
+    "flows": "opened_ns",
+    "owners": "since_ns",
+    "senders": "seen_ns",
+    "sents": "time_ns",
+    "peers": "seen_ns",
+}
+"""When a row was made, or used: of two the later one holds."""
 SPREAD_OVER = {"refused": "flow_counts"}
 """An array with so many places for each place of another: by target and gate."""
 TAKEN = frozenset({*BY_COOKIE, "unserved"})
 """Rows that programs delete when they are done with, and that must not come back: taken when the programs of
 before have ended."""
-COPIED_AGAIN = frozenset({"owners", "names", "uses", "subflows", "tuples", "late_tuples"})
+COPIED_AGAIN = frozenset(
+    {"owners", "names", "uses", "subflows", "tuples", "late_tuples", "senders", "sents", "peers"}
+)
 """Rows that programs of the version before may still have made after the first copy."""
 DROPPED: dict[str, frozenset[str]] = {}
 """By map, fields of values that versions before had, and that nothing needs any more."""

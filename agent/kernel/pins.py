@@ -43,6 +43,7 @@ PINNED_MAPS = (
     "lookup_netns",
     "lookup_calls",
     "arrival_calls",
+    "packet_calls",
     "senders",
     "sents",
     "peers",

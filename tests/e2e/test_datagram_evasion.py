@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fixtures import datagrams, processes
+from tests.fixtures.clients import by_io_uring
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
@@ -187,6 +188,18 @@ def test_a_socket_from_before_the_gates(shared_lab: Lab, agent: RunningAgent, wh
     said = json.loads(sender.communicate(timeout=30)[0])
     assert said["answered"] < 150, "refused from when the gates were there"
     assert sum(said["errors"].values()) >= 10
+
+
+@pytest.mark.parametrize("place", ["host", "container"])
+def test_io_uring(shared_lab: Lab, agent: RunningAgent, place: str) -> None:
+    """A worker thread of the kernel's sends, and is still the process that asked for it."""
+    where: Namespace = getattr(shared_lab, place)
+    before = connections(agent, "dns")
+    said = by_io_uring(shared_lab, where, "10.77.1.1", PORT, "udp", uid=UNLICENSED)
+    assert said == "EPERM"
+    origin = {"host": "loopback", "container": "container"}[place]
+    assert since(before, agent, "dns") == {(origin, "denied"): 1}
+    assert by_io_uring(shared_lab, where, "10.77.1.1", FREE, "udp", uid=UNLICENSED) == ""
 
 
 FROM_TO = """

@@ -5,14 +5,13 @@ docs/enforcement.md lists them all, and those that are not covered."""
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures import namespaces, processes
-from tests.fixtures.clients import Client, dial
+from tests.fixtures.clients import Client, by_io_uring, dial
 from tests.fixtures.full_flows import full_of_flows
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
@@ -59,12 +58,8 @@ def dialed(kind: str, address: str, port: int = PORT) -> Way:
     return lambda lab: dial(lab, lab.host, kind, address, port, uid=UNLICENSED)["error"]
 
 
-def by_io_uring(lab: Lab) -> str:
-    program = lab.directory / "uring"
-    if not program.exists():
-        subprocess.run(["cc", "-O2", "-Wall", "-o", program, FIXTURES / "uring.c"], check=True)
-    said = lab.call(lab.host, [program, "127.0.0.1", str(PORT)], uid=UNLICENSED).stdout.strip()
-    return "" if said == "0" else said
+def in_a_thread_of_the_kernels(lab: Lab) -> str:
+    return by_io_uring(lab, lab.host, "127.0.0.1", PORT, uid=UNLICENSED)
 
 
 def with_a_licensed_users_socket(lab: Lab) -> str:
@@ -91,7 +86,7 @@ WAYS: dict[str, Way] = {
     "unspecified address": dialed("plain", "0.0.0.0"),
     "unspecified ipv6 address": dialed("plain", "::"),
     "own routable address": dialed("plain", "10.77.1.1"),
-    "io_uring": by_io_uring,
+    "io_uring": in_a_thread_of_the_kernels,
     "a licensed user's socket": with_a_licensed_users_socket,
     "a copied executable": with_a_copied_executable,
 }

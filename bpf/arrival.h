@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * A datagram as it arrives. One of a judged sender of this host goes by what was said of him; an
+ * answer passes; what is left is judged by its address.
+ */
+
+/* Judged when it was sent, and counted; by a mode that has changed since it may be refused. */
+static __always_inline bool refuses_sent(struct sent *sent, u32 slot, u16 port, u32 gate, u64 now)
+{
+	if (!is_refused(slot, sent->target, sent->decision, gate, port, now))
+		return false;
+	if (!sent->refused)
+		count_refused(sent->target, gate);
+	sent->refused = true;
+	return true;
+}
+
+static __always_inline void put_peer(struct peer_key *key, struct peer *known, struct peer *now)
+{
+	if (known)
+		*known = *now;
+	else if (!peers.update(key, now))
+		count_made(ROWS_PEERS);
+	else
+		lose(LOSS_TUPLES);
+}
+
+static __always_inline bool refuses_peer(struct tuple *here, u64 netns, u64 policy, u32 target,
+					 u32 gate, u64 now)
+{
+	struct peer_key key = {.target = target, .address = here->remote};
+	struct peer row = {.generation = policy, .judged_ns = now, .seen_ns = now}, *known;
+	u32 slot = policy & 1;
+	struct target_row *rules;
+	struct flow *flow;
+	bool is_new;
+
+	known = peers.lookup(&key);
+	if (known && known->generation == policy && is_within(known->judged_ns, now, JUDGED_NS) &&
+	    known->enforced ==
+		    is_refused(slot, target, known->decision, gate, here->local_port, now)) {
+		known->seen_ns = now;
+		return known->enforced;
+	}
+	flow = packet_row(here, netns);
+	if (!flow)
+		return false;
+	rules = judge_remote(flow, slot, target);
+	if (!rules)
+		return false;
+	flow->verdict.protocol = IPPROTO_UDP;
+	refuses(rules, &flow->verdict, gate, here->local_port, now);
+	row.decision = flow->verdict.decision;
+	row.reason = flow->verdict.reason;
+	row.enforced = flow->verdict.enforced;
+	is_new = !known || !is_within(known->seen_ns, now, ATTEMPT_NS) ||
+		 !is_verdict(&flow->verdict, known->decision, known->reason, known->enforced);
+	put_peer(&key, known, &row);
+	if (is_new && row.enforced)
+		count_refused(target, gate);
+	if (is_new)
+		record_remote(flow);
+	return row.enforced;
+}
+
+/* Is it known already, from a sender that was judged, or as an answer? */
+static __always_inline bool is_known(struct tuple *here, u64 netns, u32 slot, u32 gate, u64 now,
+				     bool *refused)
+{
+	struct tuple there = {};
+	struct sent *sent;
+
+	turn_round(here, &there);
+	sent = sents.lookup(&there);
+	if (sent && sent->target && speaks(sent, netns, now)) {
+		*refused = refuses_sent(sent, slot, here->local_port, gate, now);
+		return true;
+	}
+	sent = sents.lookup(here);
+	return sent && (!sent->forwarded || gate == GATE_TC) && speaks(sent, netns, now);
+}
