@@ -183,7 +183,7 @@ def test_places_that_a_stranger_owns_are_refused_at_start(world: Lab, place: str
         assert done.returncode == 1, done.stderr
         assert f"licet: {paths[place]}: belongs to uid {STRANGER}" in done.stderr
         os.chown(paths[place], 0, 0)
-        agent.start()
+        agent.start(timeout_s=60)  # where no program is kept, all are compiled
 
 
 def _programs(agent: RunningAgent) -> str:
