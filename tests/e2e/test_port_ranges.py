@@ -127,8 +127,8 @@ def test_a_range_moves_under_load_and_each_attempt_is_judged_once(lab: Lab) -> N
             agent.set_policy(moved(number))
         assert loads[1].poll() is None, "the load ended before the reloads"
         for load in loads:
-            out, err = load.communicate(timeout=120)
-            assert json.loads(out)["ok"] == count, err
+            out, _ = load.communicate(timeout=120)
+            assert json.loads(out)["errors"] == {}
         (counted,) = connections(agent, "data").values()
         wait_for(lambda: counted + unprotected(agent, "outbound") == 3 * count, "each is counted once")
         assert count < counted < 3 * count
@@ -146,7 +146,7 @@ def test_a_port_in_both_of_two_policies_is_protected_all_the_while(lab: Lab) -> 
         for number in range(1, 13):
             agent.set_policy(moved(number))
         assert load.poll() is None, "the load ended before the reloads"
-        out, err = load.communicate(timeout=120)
-        assert json.loads(out)["ok"] == 15_000, err
+        out, _ = load.communicate(timeout=120)
+        assert json.loads(out)["errors"] == {}
         assert connections(agent, "data") == {("loopback", "allowed"): 15_000}
         assert unprotected(agent, "outbound") == 0
