@@ -51,8 +51,13 @@ run: need-root setup bpffs ## watch this host (observe: nothing is ever refused)
 demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespaces and check every step
 	$(BIN)/python -m tests.e2e.demo
 
+# HOST_AGENT=yes: as on a host in use, beside a licet that watches all of it. WORKERS=2: two files at a time.
+# FAILED=yes: those that failed the last time.
+PYTEST = $(BIN)/python -m pytest -q $(if $(HOST_AGENT),--host-agent) $(if $(WORKERS),-n $(WORKERS) --dist loadfile) \
+	$(if $(FAILED),--last-failed --last-failed-no-failures none)
+
 test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages and the image: unit, kernel, e2e
-	$(BIN)/python -m pytest -q $(if $(HOST_AGENT),--host-agent) tests --ignore tests/installed --ignore tests/host --ignore tests/image
+	$(PYTEST) tests --ignore tests/installed --ignore tests/host --ignore tests/image
 
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
