@@ -188,29 +188,32 @@ int note_datagram(struct __sk_buff *skb)
 {
 	struct tuple tuple = {};
 	struct sent now = {}, *known;
+	bool from, to;
 	void *sk = 0;
 
-	if (!find_ends(skb, &tuple) ||
-	    (!declared(tuple.local_port) && !declared(tuple.remote_port)))
+	if (!find_ends(skb, &tuple))
 		return PASS;
+	from = declared(tuple.local_port);
+	to = declared(tuple.remote_port);
+	if (!from && !to)
+		return PASS;
+	READ(sk, skb, OFF_sk_buff__sk);
 	now.cookie = bpf_get_socket_cookie(skb);
 	now.time_ns = bpf_ktime_get_boot_ns();
-	READ(sk, skb, OFF_sk_buff__sk);
+	now.netns = netns_of_socket(sk);
 	if (differs_by_netns(&tuple))
-		tuple.netns = netns_of_socket(sk);
-	known = sents.lookup(&tuple);
-	if (declared(tuple.remote_port) && !was_connected(skb, &tuple, &now))
+		tuple.netns = now.netns;
+	if (to && !was_connected(skb, &tuple, &now))
 		was_judged(&tuple, &now);
+	if (!now.target && (!from || is_answer(&tuple, now.netns, now.time_ns)))
+		return PASS;
+	known = sents.lookup(&tuple);
 	if (known && known->cookie == now.cookie && known->target == now.target &&
 	    known->decision == now.decision && is_within(known->time_ns, now.time_ns, REFRESH_NS))
 		return PASS;
-	now.netns = netns_of_socket(sk);
-	if (!now.target &&
-	    (!declared(tuple.local_port) || is_answer(&tuple, now.netns, now.time_ns)))
-		return PASS;
 	now.foreign = is_made_by_user(sk, now.netns);
 	note_sent(&tuple, &now);
-	if (!declared(tuple.local_port))
+	if (!from)
 		return PASS;
 	/* for answers(), which does not know the address */
 	__builtin_memset(&tuple.remote, 0, sizeof(tuple.remote));
