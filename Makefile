@@ -53,7 +53,8 @@ demo: need-root setup-dev bpffs $(LOAD) ## play the story in throwaway namespace
 
 # HOST_AGENT=yes: as on a host in use, beside a licet that watches all of it. WORKERS=2: two files at a time.
 # FAILED=yes: those that failed the last time.
-PYTEST = $(BIN)/python -m pytest -q $(if $(HOST_AGENT),--host-agent) $(if $(WORKERS),-n $(WORKERS) --dist loadfile) \
+IN_PARALLEL = $(if $(WORKERS),-n $(WORKERS) --dist loadfile)
+PYTEST = $(BIN)/python -m pytest -q $(IN_PARALLEL) $(if $(HOST_AGENT),--host-agent) \
 	$(if $(FAILED),--last-failed --last-failed-no-failures none)
 
 test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages and the image: unit, kernel, e2e
@@ -62,8 +63,8 @@ test: need-root setup-dev bpffs $(LOAD) ## every test but those of packages and 
 test-unit: setup-dev ## the tests that need no root
 	$(BIN)/python -m pytest -q tests/unit
 
-test-tree: need-root setup-dev bpffs ## unit and kernel tests with another release's Python, bcc and LLVM, on this kernel
-	packaging/tree.sh $(VENV) $(or $(RELEASE),debian13) -q tests/unit tests/kernel
+test-tree: need-root setup-dev bpffs $(LOAD) ## unit and kernel tests with another release's Python, bcc and LLVM, on this kernel
+	packaging/tree.sh $(VENV) $(or $(RELEASE),debian13) -q $(IN_PARALLEL) tests/unit tests/kernel
 
 test-vm: test-vm-host test-vm-kernel ## what needs another kernel than this one: Debian's own, emulated (docs/kernels.md)
 
