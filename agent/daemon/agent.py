@@ -25,7 +25,7 @@ from agent.daemon.last_hour import LastHour
 from agent.daemon.license_watch import LicenseWatch
 from agent.daemon.mode_switch import ModeSwitch
 from agent.daemon.namespace_finder import NamespaceFinder
-from agent.daemon.notify import service_manager
+from agent.daemon.notify import NoManager
 from agent.daemon.packet_gate import packet_gate
 from agent.daemon.pins_lock import PinsWatch
 from agent.daemon.rights import Rights
@@ -73,9 +73,11 @@ the rest."""
 
 
 class Daemon:
-    def __init__(self, settings: Settings, manifest: Manifest, cgroup_mount: Path, quiet: bool) -> None:
+    def __init__(
+        self, settings: Settings, manifest: Manifest, cgroup_mount: Path, manager: NoManager, quiet: bool
+    ) -> None:
         self._settings = settings
-        self._manager = service_manager(os.environ)
+        self._manager = manager
         pins = Pins(settings.paths.pins)
         self._policy_watch = PolicyWatch(settings.paths.policy, settings.paths.policy_dir)
         self._is_watching = False

@@ -1,4 +1,4 @@
-"""What the service manager is told, by the protocol of sd_notify(3): ready, reloading, alive, stopping."""
+"""What the service manager is told, by the protocol of sd_notify(3), from start to stop."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ class NoManager:
 
     alive_every_s = FOREVER_S
     """How often `alive` is to be called."""
+
+    def starting(self, within_s: float) -> None:
+        """A start that compiles on a slow host takes longer than the manager would wait; to end it would only
+        begin it anew."""
+        self._send(f"EXTEND_TIMEOUT_USEC={within_s * 1e6:.0f}", "STATUS=loading its programs into the kernel")
 
     def ready(self, status: str) -> None:
         """The policy is in force, at start and after a reload. `status`: one line for people."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agent.config import Settings
 from agent.daemon.heap import give_memory_back
+from agent.daemon.notify import service_manager
 from agent.daemon.pins_lock import PinsLock
 from agent.daemon.places import refuse_others
 from agent.daemon.state import RunLock
@@ -51,6 +52,8 @@ def run(settings: Settings, quiet: bool, config: Path) -> int:
         for doubt in refuse_others(settings, config):
             log.warning("%s", doubt)
         cgroup_mount = find_mount()
+        manager = service_manager(os.environ)
+        manager.starting(load.LOADED_WITHIN_S)
         with ThreadPoolExecutor(1) as pool:
             scope = scope_cgroup(settings, cgroup_mount)
             loading = pool.submit(ensure_loaded, settings, scope, cgroup_mount)
@@ -58,7 +61,7 @@ def run(settings: Settings, quiet: bool, config: Path) -> int:
 
             manifest = loading.result()
         sys.setswitchinterval(SWITCH_S)
-        asyncio.run(Daemon(settings, manifest, cgroup_mount, quiet).serve())
+        asyncio.run(Daemon(settings, manifest, cgroup_mount, manager, quiet).serve())
     return 0
 
 

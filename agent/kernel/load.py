@@ -24,9 +24,11 @@ from agent.kernel.source import DATAGRAMS, GATES, HEADERS, bpf_folder, joined, s
 SYSTEM_PYTHON = "/usr/bin/python3"
 BPFFS = Path("/sys/fs/bpf")
 _BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
-_LOADER_TIMEOUT_S = 240
+_LOADER_TIMEOUT_S = 600
 _STAGE_TIMEOUT_S = 900
 """It compiles everything, and the kernel goes on judging meanwhile: on a slow host it may take its time."""
+LOADED_WITHIN_S = _STAGE_TIMEOUT_S + _LOADER_TIMEOUT_S
+"""What a start waits for at most."""
 EVENTS_OF_ABI = Path(__file__).parent
 """Has the layouts of events of versions whose manifest does not: events_of_abi_1.json."""
 

@@ -27,6 +27,8 @@ def heard(bound: socket.socket) -> dict[str, str]:
 
 def test_a_life_is_told_in_order(manager_socket: socket.socket) -> None:
     manager = service_manager({"NOTIFY_SOCKET": manager_socket.getsockname()})
+    manager.starting(900)
+    assert heard(manager_socket)["EXTEND_TIMEOUT_USEC"] == "900000000"
     manager.ready("policy generation 3 is in force")
     assert heard(manager_socket) == {"READY": "1", "STATUS": "policy generation 3 is in force"}
     manager.reloading()
