@@ -79,7 +79,7 @@ packages: setup-dev ## a .deb or .rpm for each line of packaging/releases.txt (o
 	packaging/build.sh $(VENV) build/packages $(RELEASES)
 
 test-packages: need-root setup-dev bpffs $(LOAD) ## install, upgrade, remove and purge the .deb in a bare system
-	RELEASE=$(RELEASE) $(BIN)/python -m pytest -q tests/installed
+	RELEASE=$(RELEASE) $(PYTEST) tests/installed
 
 image: need-root setup-dev ## build the container image: build/licet-image.tar (docs/kubernetes.md)
 	packaging/container/build.sh $(VENV) build/licet-image.tar
