@@ -88,7 +88,13 @@ class AlreadyRunning(LicetError):
 
 
 class DaemonUnreachable(LicetError):
-    """No daemon answers on the control socket."""
+    """No daemon answers on the control socket. `what` is that alone, without what to do."""
+
+    def __init__(self, what: str, remedy: str = "", *, hangs: bool = False) -> None:
+        """`hangs`: somebody has the socket open."""
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what = what
+        self.hangs = hangs
 
 
 class ControlError(LicetError):

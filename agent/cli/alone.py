@@ -39,6 +39,8 @@ class Alone:
     """Why nobody knows what the kernel does; empty: `kernel` says it, None being nothing."""
     targets: Mapping[int, Target]
     """By number; where one is missing, its name is not known."""
+    is_starting: bool = False
+    """A daemon runs, and nobody listens on its socket."""
 
     def lines(self) -> list[str]:
         return [self.error, self._kernel(), self._remedy()]
@@ -86,9 +88,22 @@ class Alone:
         target = self.targets.get(number)
         return target_fields(target) if target else {"service": None, "class": None, "number": number}
 
+    def _end_it(self) -> str:
+        """Of a daemon that hangs `licet unload` would wait in vain, and so would SIGTERM."""
+        if self.is_starting:
+            return (
+                f"the daemon (pid {self.holder}) has not opened its socket: it starts, which takes a minute "
+                "where it has to compile; its log says what it does"
+            )
+        return (
+            f"the daemon (pid {self.holder}) runs and does not answer: restart it (`systemctl kill -s KILL "
+            f"licet`, or `kill -9 {self.holder}` and start it); to let go of all that is in the kernel, end "
+            "it so, then `systemctl stop licet` and `licet unload`"
+        )
+
     def _remedy(self) -> str:
         if self.holder:
-            start = f"the daemon (pid {self.holder}) runs and does not answer: restart it"
+            return self._end_it()
         else:
             start = "start it (`systemctl start licet`, or `licet run`)"
         if self.kernel is None and not self.unreadable:
@@ -104,7 +119,9 @@ def look(settings: Settings, error: DaemonUnreachable) -> Alone:
         unreadable = f"only root may look ({settings.paths.pins}): sudo licet status"
     except (OSError, LicetError) as why:
         unreadable = str(why)
-    return Alone(str(error), _holder(settings), kernel, unreadable, _targets(settings))
+    return Alone(
+        error.what, _holder(settings), kernel, unreadable, _targets(settings), is_starting=not error.hangs
+    )
 
 
 def tell(settings: Settings, error: DaemonUnreachable, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli import completion
-from agent.cli.alone import asked, tell
+from agent.cli.alone import ANSWER_WITHIN_S, asked, tell
 from agent.cli.output import Json, client, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.cli.status import span
@@ -79,6 +79,8 @@ def mode(
         _show(asked(config, "/v1/mode", as_json), as_json)
         return
     try:
+        # a preview may take a minute: a daemon that hangs is told of before
+        control.within(ANSWER_WITHIN_S).get("/v1/mode")
         _ask_first(control, body, yes)
         answer = control.within(SWITCHED_WITHIN_S).post("/v1/mode", body)
     except DaemonUnreachable as error:
@@ -109,7 +111,7 @@ def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> No
 
 
 def _say_preview(preview: Mapping[str, Any]) -> None:
-    hours = f"the last {span(preview['seconds'])}"
+    hours = "the last hour" if preview["seconds"] == 3600 else f"the last {span(preview['seconds'])}"
     turning = (
         ", ".join(map(target_name, preview["turns_to_enforce"])) or "nothing that does not enforce already"
     )

@@ -65,12 +65,14 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
     ]
     facts += [("", f"warning: {warning}") for warning in policy["warnings"]]
-    if policy["last_error"]:
+    if policy["last_error"] and not policy.get("is_last_good"):  # then TROUBLE has it
         first, *more = policy["last_error"].splitlines()
         facts.append(("", f"the last reload failed: {first}"))
         facts += [("", f"  {line}") for line in more]
     facts += _unserved(answer.get("unserved", ()))  # a daemon from before says nothing of it
-    facts += [("TROUBLE", why.splitlines()[0]) for why in answer["troubles"].values()]
+    for why in answer["troubles"].values():
+        first, *more = why.splitlines()
+        facts += [("TROUBLE", first), *(("", f"  {line}") for line in more)]
     facts += [
         ("containers", _containers(answer["containers"])),
         ("flows", f"{flows['open']:,} open, {flows['opened']:,} opened, {flows['closed']:,} closed"),

@@ -85,7 +85,13 @@ def stopped(settings: Settings) -> Iterator[int]:
             break
         except AlreadyRunning as running:
             if time.monotonic() > deadline:
-                raise
+                raise AlreadyRunning(
+                    f"the daemon (pid {running.pid or 'unknown'}) has not ended within "
+                    f"{STOPPED_WITHIN_S:g} s, and nothing was let go: end it (`systemctl kill -s KILL "
+                    f"licet`, then `systemctl stop licet`; or `kill -9 {running.pid or 'PID'}`), and try "
+                    "again",
+                    running.pid,
+                ) from running
             if running.pid and not asked:  # none: it is about to start, or to end
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(running.pid, signal.SIGTERM)

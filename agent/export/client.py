@@ -89,14 +89,17 @@ class ControlClient:
         if isinstance(error, TimeoutError):
             return DaemonUnreachable(
                 f"the daemon at {self._path} has not answered within {self._timeout_s:g} s, and may still do "
-                "what it was asked for; its log says what it does"
+                "what it was asked for",
+                "its log says what it does, `licet status` what the kernel does meanwhile",
+                hangs=True,
             )
         if isinstance(error, PermissionError):
             return ControlError(f"{self._path}: only root and the group licet may ask the daemon")
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer"
         return DaemonUnreachable(
-            f"no daemon answers at {self._path} ({cause}); start one with `licet run`, or name its "
-            "configuration with --config; `licet status` says what the kernel does meanwhile"
+            f"no daemon answers at {self._path} ({cause})",
+            "start one with `licet run`, or name its configuration with --config; `licet status` says what "
+            "the kernel does meanwhile",
         )
 
 

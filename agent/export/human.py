@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from agent.export.text import printable
@@ -14,14 +14,18 @@ _RED, _YELLOW, _GREEN, _PLAIN = "\033[31m", "\033[33m", "\033[32m", "\033[0m"
 _COLORS = {"denied": _RED, "grace": _YELLOW, "overage": _YELLOW, "allowed": _GREEN}
 
 
-def human_line(event: Fields, *, color: bool = False) -> str:
-    """`14:02:11 REFUSED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) → …`, local time.
-    What came from a process can't break the line or color it."""
-    clock = datetime.fromisoformat(event["time"]).astimezone().strftime("%H:%M:%S")
+def human_line(event: Fields, *, color: bool = False, today: date | None = None) -> str:
+    """`14:02:11 REFUSED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) → …`, local time,
+    with the date where it is not today's. What came from a process can't break the line or color it."""
+    clock = _clock(datetime.fromisoformat(event["time"]).astimezone(), today or date.today())
     title, detail = _TELLERS.get(event["type"], _other)(event)
     shade = _COLORS.get(event.get("decision", ""), _RED if event["type"] in _FAULTS else "") if color else ""
     shown = f"{shade}{printable(title)}{_PLAIN}" if shade else printable(title)
     return f"{clock} {shown}  {printable(detail)}".rstrip()
+
+
+def _clock(moment: datetime, today: date) -> str:
+    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
 
 
 def _what(event: Fields) -> str:
@@ -40,6 +44,8 @@ def _attempt(event: Fields) -> tuple[str, str]:
     detail = f"{_who(event['consumer'])} → {_where(event['tuple'])}"
     if event.get("owner"):
         detail += f" (owner {process_name(event['owner'])})"
+    if event["decision"] != "denied" and event.get("license"):
+        detail += f" by {event['license']}/{event.get('entitlement', '?')} as {event.get('principal', '?')}"
     if event.get("pre_existing"):
         detail += " (open since before the agent)"
     return title, detail
@@ -117,8 +123,11 @@ def _who(consumer: Fields) -> str:
 
 
 def _shown_groups(process: Fields) -> tuple[str, ...]:
-    """A container's unit is docker-ID.scope: it says less than the name."""
-    return ("container", "pod") if process.get("container") else ("unit",)
+    """A container's unit is docker-ID.scope: it says less than the name. Who has neither is known by the
+    rest."""
+    if process.get("container"):
+        return ("container", "pod")
+    return ("unit",) if process.get("unit") else ("exe", "cgroup", "netns")
 
 
 def _process(process: Fields) -> str:

@@ -86,11 +86,31 @@ def test_an_override_that_has_ended_refuses_no_more(agent: RunningAgent) -> None
 def test_hung(agent: RunningAgent) -> None:
     os.kill(agent.pid, signal.SIGSTOP)
     try:
-        said = told(agent, "status")
+        for command in (["status"], ["mode", "observe"], ["mode", "--reset"]):
+            said = told(agent, *command)
+            assert "has not answered within 10 s" in said
+            assert f"the daemon (pid {agent.pid}) runs and does not answer: restart it" in said
+            assert f"kill -9 {agent.pid}" in said
+            assert "refuse nothing" in said
+        said = told(agent, "unload")
     finally:
         os.kill(agent.pid, signal.SIGCONT)
-    assert f"the daemon (pid {agent.pid}) runs and does not answer: restart it" in said
-    assert "refuse nothing" in said
+    assert f"the daemon (pid {agent.pid}) has not ended within 15 s, and nothing was let go" in said
+    assert f"kill -9 {agent.pid}" in said
+
+
+def test_one_that_starts_is_not_to_be_restarted(agent: RunningAgent) -> None:
+    agent.files.control.unlink()
+    said = told(agent, "status")
+    assert f"the daemon (pid {agent.pid}) has not opened its socket: it starts" in said
+    assert "restart it" not in said
+
+
+def test_what_is_said_of_the_kernel_does_not_point_to_itself(agent: RunningAgent) -> None:
+    agent.kill9()
+    said = told(agent, "status")
+    assert "`licet status`" not in said
+    assert "start it (`systemctl start licet`" in said
 
 
 def test_who_is_not_root_is_told_what_needs_root(lab: Lab, agent: RunningAgent) -> None:

@@ -134,7 +134,7 @@ def test_a_person_is_asked_and_can_refuse(config: Path, agent: FakeAgent) -> Non
 
 def test_a_preview_with_nobody_in_it_says_so(licet: Licet, agent: FakeAgent) -> None:
     agent.would_be_refused = []
-    assert "no attempt of the last 1 h would have been refused" in licet("enforce", "--yes").stderr
+    assert "no attempt of the last hour would have been refused" in licet("enforce", "--yes").stderr
 
 
 def test_a_preview_says_what_is_not_known(licet: Licet, agent: FakeAgent) -> None:
@@ -143,7 +143,7 @@ def test_a_preview_says_what_is_not_known(licet: Licet, agent: FakeAgent) -> Non
     agent.known_since = "2026-05-01T14:02:00Z"
     said = licet("enforce", "--yes").stderr
     assert "what was used is known since 2026-05-01T14:02:00Z" in said
-    assert "nobody that is known well enough of the last 1 h would have been refused" in said
+    assert "nobody that is known well enough of the last hour would have been refused" in said
     (row,) = [line.split() for line in said.splitlines() if line.startswith("nightly")]
     assert row[:4] == ["nightly", "orders-db/internal", "1,234", "4"]
 

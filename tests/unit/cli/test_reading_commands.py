@@ -82,6 +82,18 @@ def test_status_shows_all_that_an_operator_asks_first(licet: Licet) -> None:
     assert "ring_full" not in shown  # nothing was lost there
 
 
+def test_a_policy_that_was_refused_at_the_start_is_told_once_and_whole(
+    licet: Licet, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mistakes = "policy.yaml:3: unknown key 'servces'\npolicy.yaml:9: no principal 'bill'"
+    monkeypatch.setitem(STATUS["policy"], "last_error", mistakes)
+    monkeypatch.setitem(STATUS["policy"], "is_last_good", True)
+    monkeypatch.setitem(STATUS["troubles"], "policy", f"the last good policy is in force: {mistakes}")
+    shown = licet("status")
+    for mistake in mistakes.splitlines():
+        assert shown.count(mistake) == 1
+
+
 def test_status_json_is_what_the_agent_says(licet: Licet) -> None:
     assert json.loads(licet("status", "--json")) == dict(STATUS)
 
@@ -118,11 +130,11 @@ def test_events_are_readable_lines_or_the_lines_of_the_sink(licet: Licet, agent:
     agent.log.write(violation())
     agent.log.write({"type": "stopped", "time": "2026-05-01T14:02:12.000000Z"})
     assert licet("events").splitlines() == [
-        "14:02:11 WOULD DENY no_license orders-db/admin  curl[7] uid=0 → 127.0.0.1:9187",
-        "14:02:12 stopped",
+        "2026-05-01 14:02:11 WOULD DENY no_license orders-db/admin  curl[7] uid=0 → 127.0.0.1:9187",
+        "2026-05-01 14:02:12 stopped",
     ]
     assert [json.loads(line) for line in licet("events", "--json").splitlines()] == agent.log.recent(2)
-    assert licet("events", "--limit", "1") == "14:02:12 stopped\n"
+    assert licet("events", "--limit", "1") == "2026-05-01 14:02:12 stopped\n"
     assert len(licet("events", "--limit", "1", "--type", "violation").splitlines()) == 1
 
 
