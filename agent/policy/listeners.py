@@ -171,10 +171,28 @@ def _answerable(listener: Listener) -> tuple[Process, ...]:
     connection, and beside it afterwards; what it was handed to keep is whose it was."""
     if listener.opener and not listener.activated:
         return (listener.opener,)
-    others = tuple(process for process in listener.owners if process.pid != INIT)
+    holders = _without_children_of_init(listener.owners)
+    others = tuple(process for process in holders if process.pid != INIT)
     if listener.activated:
         return tuple(process for process in others if not opens_for_others(process))
-    return others or listener.owners
+    return others or holders
+
+
+def _without_children_of_init(owners: tuple[Process, ...]) -> tuple[Process, ...]:
+    """Whatever pid 1 starts holds its sockets, too, until it runs its own program. Root's user manager, which
+    runs the same program, is no such child."""
+    init = next((process for process in owners if process.pid == INIT), None)
+    if init is None or not init.exe:
+        return owners
+    programs = (init.exe, f"{init.exe.rpartition('/')[0]}/systemd-executor")
+    return tuple(
+        process
+        for process in owners
+        if process.pid == INIT
+        or process.uid != ROOT
+        or process.exe not in programs
+        or process.unit.startswith("user@")
+    )
 
 
 def _serves(owner: Process, listener: Listener) -> bool:

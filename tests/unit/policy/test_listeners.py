@@ -211,6 +211,35 @@ def test_only_a_known_process_that_is_no_owner_is_a_mismatch(
     assert states(listener("127.0.0.1", 5432, *owners)) == (state,)
 
 
+@pytest.mark.parametrize(
+    ("child", "state"),
+    [
+        (Process(exe="/lib/systemd/systemd", cgroup="/system.slice/cron.service"), ListenerState.DECLARED),
+        (Process(exe="/lib/systemd/systemd-executor", cgroup="/init.scope"), ListenerState.DECLARED),
+        (Process(exe="/usr/sbin/cron", cgroup="/system.slice/cron.service"), ListenerState.OWNER_MISMATCH),
+        (
+            Process(
+                exe="/lib/systemd/systemd",
+                cgroup="/user.slice/user@0.service/init.scope",
+                unit="user@0.service",
+            ),
+            ListenerState.OWNER_MISMATCH,
+        ),
+        (
+            Process(exe="/lib/systemd/systemd", cgroup="/system.slice/cron.service", uid=9),
+            ListenerState.OWNER_MISMATCH,
+        ),
+    ],
+    ids=["about to run another program", "executor", "a program", "user manager", "another user"],
+)
+def test_what_pid_1_is_about_to_start_serves_nothing(child: Process, state: ListenerState) -> None:
+    """A copy of pid 1 holds its sockets until it runs its own program."""
+    init = Process(pid=1, uid=0, exe="/lib/systemd/systemd", cgroup="/init.scope")
+    child = dataclasses.replace(child, pid=20, uid=child.uid or 0)
+    found = dataclasses.replace(listener("127.0.0.1", 5432, init, child), activated=True)
+    assert states(found) == (state,)
+
+
 def test_a_listener_can_be_wrong_in_two_ways() -> None:
     nc = Process(pid=2, uid=9, exe="/usr/bin/nc", cgroup="/user.slice")
     judged = judge_listener(POLICY, listener("0.0.0.0", 5432, nc), FACTS)
