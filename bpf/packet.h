@@ -24,6 +24,7 @@
 #define IP6_FRAGMENT_AT	    0xfff8
 #define IP6_VERSION	    0x60000000
 #define ANSWER_HOPS	    64
+#define TCP_START_BYTES	    8 /* ports and sequence number: the least that a fragment holds */
 #define EXTENSIONS	    8 /* headers of an IPv6 packet that are gone through */
 
 struct ip4_header {
@@ -185,14 +186,21 @@ static __always_inline bool find_header(struct __sk_buff *skb, u8 protocol, stru
 						    : find_header6(skb, protocol, here, at);
 }
 
-/* False: not a SYN that opens a connection, or one that can't be read here. */
+/* False: not a SYN that opens a connection, or one that can't be read here. A header that is cut in
+ * two by fragments, as no host does by itself, is taken for one: its flags come behind this gate.
+ */
 static __always_inline bool read_syn(struct __sk_buff *skb, struct syn *syn)
 {
-	struct tcp_header tcp;
+	struct tcp_header tcp = {};
 
 	if (!find_header(skb, IPPROTO_TCP, &syn->here, &syn->at))
 		return false;
-	if (!load(skb, syn->at, &tcp, sizeof(tcp)) || !opens(tcp.flags))
+	if (!load(skb, syn->at, &tcp, sizeof(tcp))) {
+		if (!load(skb, syn->at, &tcp, TCP_START_BYTES))
+			return false;
+		tcp.flags = TCP_SYN;
+	}
+	if (!opens(tcp.flags))
 		return false;
 	syn->here.local_port = bpf_ntohs(tcp.destination_net);
 	syn->here.remote_port = bpf_ntohs(tcp.source_net);
