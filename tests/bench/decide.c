@@ -40,7 +40,7 @@ int bench_decide(struct __sk_buff *skb)
 	if (!open_tables(slot, &tables) || !(row = find(tables.rows, &target)))
 		return OTHER_ANSWER;
 	flow->verdict.uncertain = 0;
-	local_set(&tables, row, &asked->who, &asked->exe, 0, &flow->verdict, &flow->clauses);
+	local_set(&tables, row, &asked->who, &asked->exe, 0, true, &flow->verdict, &flow->clauses);
 	decide(&tables, row, &flow->clauses, &flow->verdict, bpf_ktime_get_boot_ns());
 	return flow->verdict.reason == LICENSED ? LICENSED_ANSWER : OTHER_ANSWER;
 }

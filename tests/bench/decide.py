@@ -89,7 +89,7 @@ def measure_decide(port: int, consumer: Path) -> dict[str, Any]:
     """ns_decide_10, ns_decide_10000 (the same target, its eighth grant licenses) and
     ns_decide_10000_any (targets drawn at random, so caches are no help)."""
     found = {}
-    with _judge() as judge:
+    with judging() as judge:
         for grants in (10, 10_000):
             judge.install(grants, port, consumer)
             found[f"ns_decide_{grants}"] = judge.ns(port, consumer)
@@ -98,7 +98,7 @@ def measure_decide(port: int, consumer: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _judge() -> Iterator[Judge]:
+def judging() -> Iterator[Judge]:
     root = BPFFS / new_name()
     pins = Pins(root)
     pins.make_folders()

@@ -41,7 +41,7 @@ def ip(data, at, more):
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 77, flags, 64, 6, 0) + ends + data
 
 def tcp(check):
-    return struct.pack("!HHIIBBHHH", 40001, port, 1000, 0, 5 << 4, 2, 65535, check, 0)
+    return struct.pack("!HHIIBBHHH", 40001, port, 1000 + first, 0, 5 << 4, 2, 65535, check, 0)
 
 segment = tcp(summed(ends + struct.pack("!HH", 6, 20) + tcp(0)))
 raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
