@@ -76,6 +76,9 @@ static __always_inline bool is_known(struct tuple *here, u64 netns, u32 slot, u3
 		*refused = refuses_sent(sent, slot, here->local_port, gate, now);
 		return true;
 	}
+	/* what is delivered here answers a socket in this namespace; one in another may have sent
+	 * from an address that is not its own */
 	sent = sents.lookup(here);
-	return sent && (!sent->forwarded || gate == GATE_TC) && speaks(sent, netns, now);
+	return sent && (gate == GATE_TC || (!sent->forwarded && sent->netns == netns)) &&
+	       speaks(sent, netns, now);
 }

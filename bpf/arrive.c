@@ -4,6 +4,18 @@
  * observer always allows; the gate refuses.
  */
 
+/* Did a socket in this namespace send it? Then its own row says what is an answer to it. */
+static __always_inline bool is_from_here(struct tuple *here, u64 netns, u64 now)
+{
+	struct tuple there = {};
+	struct sent *sent;
+
+	turn_round(here, &there);
+	sent = sents.lookup(&there);
+	return sent && (!sent->netns || sent->netns == netns) &&
+	       is_within(sent->time_ns, now, ATTEMPT_NS);
+}
+
 /* What is sent back there is an answer, though it goes to a declared port. */
 static __always_inline void note_peer(struct tuple *here, u64 now)
 {
@@ -33,7 +45,7 @@ static __always_inline bool refuses_datagram(struct bpf_sk_lookup *ctx)
 	target = target_of_datagram(policy & 1, here.local_port, &here.local, netns);
 	if (target && refuses_peer(&here, netns, policy, target, GATE_SOCKET, now))
 		return true;
-	if (declared(here.remote_port))
+	if (declared(here.remote_port) && !is_from_here(&here, netns, now))
 		note_peer(&here, now);
 	return false;
 }

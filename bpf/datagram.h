@@ -109,26 +109,49 @@ static __always_inline bool speaks(struct sent *sent, u64 netns, u64 now)
 	       (!sent->foreign || sent->netns == netns);
 }
 
-/* Does a datagram from this port of a socket to there answer one that came from there? The address
- * of the socket is not known before the datagram has a route. */
-static __always_inline bool answers(u16 own_port, struct address *remote, u16 port, u64 netns,
-				    u64 now)
+/* Is this the target of what is delivered in that network namespace: is a socket there, with an
+ * address of the target's, where it says it is? With IPV6_FREEBIND anybody can send from any IPv6
+ * address; IPv4 looks at the address of whoever may not use others'. */
+static __always_inline bool is_home(u32 slot, u16 port, u32 target, u64 netns)
 {
-	struct peer_key key = {.target = ANSWERS_FROM | own_port, .address = *remote};
+	return target_delivered(slot, IPPROTO_UDP, port, netns) == target;
+}
+
+/* Where the socket of this host is that has sent from there to this port, or 0. Its own address is
+ * not known before the datagram has a route. */
+static __always_inline u64 sender_to(u16 own_port, struct address *remote, u16 port, u64 netns,
+				     u64 now)
+{
 	struct tuple there = {
 		.netns = is_per_namespace(remote) ? netns : 0,
 		.local = *remote,
 		.local_port = port,
 		.remote_port = own_port,
 	};
-	struct sent *sent;
-	struct peer *peer;
+	struct sent *sent = sents.lookup(&there);
 
-	sent = sents.lookup(&there);
-	if (sent && speaks(sent, netns, now))
-		return true;
-	peer = peers.lookup(&key);
+	return sent && speaks(sent, netns, now) ? sent->netns : 0;
+}
+
+static __always_inline bool was_peer(u16 own_port, struct address *remote, u64 now)
+{
+	struct peer_key key = {.target = ANSWERS_FROM | own_port, .address = *remote};
+	struct peer *peer = peers.lookup(&key);
+
 	return peer && is_within(peer->seen_ns, now, ATTEMPT_NS);
+}
+
+/* Does a datagram from this port of a socket to there, to a target, answer one that came from
+ * there? */
+static __always_inline bool answers(u16 own_port, struct address *remote, u16 port, u32 slot,
+				    u32 target, u64 netns, u64 now)
+{
+	u64 sender;
+
+	if (was_peer(own_port, remote, now))
+		return true;
+	sender = sender_to(own_port, remote, port, netns, now);
+	return sender && (is_mapped(remote) || is_home(slot, port, target, sender));
 }
 
 /* Is what was denied refused at `gate`, by the mode that is in force now? */

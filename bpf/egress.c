@@ -184,6 +184,23 @@ static __always_inline void note_sent(struct tuple *tuple, struct sent *now)
 	}
 }
 
+/* Does it say that it comes from elsewhere, though a socket of this host has sent it? Seen of raw
+ * sockets, and of what goes from IPv6 to IPv6 within a namespace that a service lives in: an
+ * address of that is in the table. */
+static __always_inline bool is_misplaced_datagram(struct tuple *tuple, struct sent *now, void *sk)
+{
+	u32 slot = slot_in_force();
+	u16 protocol = 0;
+
+	READ(protocol, sk, OFF_sock__sk_protocol);
+	if (protocol != IPPROTO_UDP)
+		return true;
+	return now->target && !is_mapped(&tuple->local) &&
+	       is_home(slot, tuple->remote_port, now->target, now->netns) &&
+	       target_of(slot, IPPROTO_UDP, tuple->remote_port, &tuple->local, now->netns) !=
+		       now->target;
+}
+
 int note_datagram(struct __sk_buff *skb)
 {
 	struct tuple tuple = {};
@@ -212,12 +229,16 @@ int note_datagram(struct __sk_buff *skb)
 	    known->decision == now.decision && is_within(known->time_ns, now.time_ns, REFRESH_NS))
 		return PASS;
 	now.foreign = is_made_by_user(sk, now.netns);
+	if (is_misplaced_datagram(&tuple, &now, sk)) { /* it speaks nowhere */
+		now.foreign = true;
+		now.netns = 0;
+	}
 	note_sent(&tuple, &now);
 	if (!from)
 		return PASS;
 	/* for answers(), which does not know the address */
 	__builtin_memset(&tuple.remote, 0, sizeof(tuple.remote));
-	tuple.netns = is_per_namespace(&tuple.local) ? now.netns : 0;
+	tuple.netns = is_per_namespace(&tuple.local) ? netns_of_socket(sk) : 0;
 	note_sent(&tuple, &now);
 	return PASS;
 }

@@ -66,6 +66,20 @@ static __always_inline u32 sequence_of_syn(void *sk)
 	return sequence;
 }
 
+/* Does it say that it comes from elsewhere, though its socket is in the namespace that the service
+ * lives in, whose addresses are in the table? With IPV6_FREEBIND anybody can connect from any IPv6
+ * address, and who has that address would be taken for the consumer. */
+static __always_inline bool is_misplaced(struct flow *flow, struct tuple *tuple)
+{
+	u32 slot = slot_in_force(), target = flow->verdict.target;
+	u64 netns = flow->consumer.netns;
+
+	return flow->verdict.origin == LOOPBACK && !is_mapped(&tuple->local) &&
+	       target_delivered(slot, IPPROTO_TCP, tuple->remote_port, netns) == target &&
+	       target_of(slot, IPPROTO_TCP, tuple->remote_port, &tuple->remote, netns) == target &&
+	       target_of(slot, IPPROTO_TCP, tuple->remote_port, &tuple->local, netns) != target;
+}
+
 static __always_inline void follow_syn(struct bpf_sock_ops *ctx, u64 cookie, struct flow *flow,
 				       struct tuple *tuple)
 {
@@ -79,7 +93,9 @@ static __always_inline void follow_syn(struct bpf_sock_ops *ctx, u64 cookie, str
 	flow->sequenced = true;
 	flow->foreign = is_made_by_user(sk, flow->consumer.netns);
 	flow->state = FLOW_SYN;
-	if (flow->foreign ? tuples.insert(tuple, &cookie) : tuples.update(tuple, &cookie))
+	if (is_misplaced(flow, tuple))
+		flow->foreign = true;
+	else if (flow->foreign ? tuples.insert(tuple, &cookie) : tuples.update(tuple, &cookie))
 		lose(LOSS_TUPLES);
 	want_close(ctx);
 }

@@ -5,7 +5,8 @@
  * to a declared place elsewhere. All else is left to the socket gate.
  */
 
-/* The interface by which it leaves again, or 0: it is delivered here, or goes nowhere. */
+/* The interface by which it leaves again, or 0: it is delivered here, or goes nowhere. Of a route
+ * with an encapsulation the kernel does not say by which: that it came by stands for it. */
 static __always_inline u32 leaves_by(struct __sk_buff *skb, struct tuple *here)
 {
 	struct bpf_fib_lookup way = {
@@ -26,7 +27,9 @@ static __always_inline u32 leaves_by(struct __sk_buff *skb, struct tuple *here)
 		__builtin_memcpy(way.ipv6_dst, &here->local, sizeof(way.ipv6_dst));
 	}
 	answer = bpf_fib_lookup(skb, &way, sizeof(way), 0);
-	return answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH
+	return answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH ||
+			       answer == BPF_FIB_LKUP_RET_FRAG_NEEDED ||
+			       answer == BPF_FIB_LKUP_RET_UNSUPP_LWT
 		       ? way.ifindex
 		       : 0;
 }

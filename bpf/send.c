@@ -52,7 +52,8 @@ static __always_inline void judge_sender(struct bpf_sock_addr *ctx, struct sende
 	bool refused, is_new;
 	u32 target = target_of(slot, IPPROTO_UDP, key->port, &key->remote, netns);
 
-	if (!target || !settings || answers(own_port, &key->remote, key->port, netns, now->seen_ns))
+	if (!target || !settings ||
+	    answers(own_port, &key->remote, key->port, slot, target, netns, now->seen_ns))
 		return;
 	flow = new_local_flow(key->cookie, now->seen_ns, &key->remote, key->port, netns,
 			      IPPROTO_UDP);

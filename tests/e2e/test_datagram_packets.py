@@ -139,6 +139,42 @@ def test_in_whatever_shape(
     assert set(since(before[1], agent, "quiet")) <= {("remote", "denied")}
 
 
+@pytest.fixture
+def wide(shared_lab: Lab) -> Iterator[None]:
+    """The remote's link takes larger packets than the one beyond."""
+    ends = ((shared_lab.remote, "eth0"), (shared_lab.host, "to-remote"))
+    for mtu in (9000, 1500):
+        for place, device in ends:
+            namespaces.ip("-n", place.name, "link", "set", device, "mtu", str(mtu))
+        if mtu == 9000:
+            yield
+
+
+@pytest.mark.usefixtures("wide")
+def test_what_this_host_has_to_cut_into_fragments(
+    shared_lab: Lab, agent: RunningAgent, beyond: Namespace
+) -> None:
+    assert send(shared_lab, shared_lab.remote, beyond.v4, BEYOND, LICENSED[4]) == Sent(3)  # it is a neighbour
+    for source, answers in ((LICENSED[4], "3000"), (UNLICENSED[4], "timed out")):
+        argv = [processes.PYTHON, "-ISc", LARGE, source, beyond.v4, str(BEYOND)]
+        assert shared_lab.call(shared_lab.remote, argv).stdout == f"{answers}\n", source
+
+
+LARGE = """
+import socket, sys
+source, address, port = sys.argv[1:]
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT: it may be cut
+sender.settimeout(1)
+sender.bind((source, 0))
+sender.sendto(bytes(3000), (address, int(port)))
+try:
+    print(len(sender.recv(65536)))
+except OSError as error:
+    print(error)
+"""
+
+
 def test_a_process_of_this_host_is_judged_where_it_sends(
     shared_lab: Lab, agent: RunningAgent, beyond: Namespace, family: int
 ) -> None:
