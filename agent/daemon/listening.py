@@ -134,8 +134,9 @@ class Listening:
         self._places.looked(serving, shared)
 
     def _activated(self, listener: Listener) -> Listener:
-        """What pid 1 holds may be a socket that it opened for a service."""
-        if not any(opens_for_others(owner) for owner in listener.owners):
+        """What pid 1 holds, or a process that it made for that has opened, may be a socket for a service."""
+        known = listener.owners or ((listener.opener,) if listener.opener else ())
+        if not any(opens_for_others(process) for process in known):
             return listener
         if not self.reader.sees_initial_pids():
             return listener

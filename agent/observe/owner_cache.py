@@ -22,6 +22,8 @@ _REST = 100
 a proxy with 100,000 connections costs 1 % of a core at most. Until then a new socket has an owner only if
 whoever called listen() holds it; a process whose descriptors were not cheap to look at waits alike."""
 
+_INIT = 1
+
 _Key = tuple[int, int]
 """(inode, cookie) of a socket: an inode number alone is used again."""
 
@@ -71,8 +73,11 @@ class OwnerCache:
             self._look_everywhere(pids, inodes, wanted, netns_cookies)
         else:
             self._look_at(stale | (pids - self._pids), inodes, netns_cookies)
-            self._look_at_openers(wanted, openers or {}, netns_cookies)
             self._pids = pids
+            ended = self._look_at_openers(wanted, openers or {}, netns_cookies)
+            if ended or (held_before & inodes) - self._held():
+                # pid 1 holds what a process that it made has opened for it (socket activation)
+                self._look_at((_INIT,), inodes, netns_cookies)
             lost = (held_before & inodes) - self._held()
             if (lost or not wanted <= self._sought) and now_s >= self._next_pass_at_s:
                 self._look_everywhere(pids, inodes, wanted, netns_cookies)
@@ -82,9 +87,11 @@ class OwnerCache:
 
     def _look_at_openers(
         self, wanted: frozenset[_Key], openers: Mapping[int, int], netns_cookies: Mapping[int, int]
-    ) -> None:
-        """Each once for a new socket: whoever hides his descriptor from them is not looked at for ever."""
+    ) -> bool:
+        """Each once for a new socket: whoever hides his descriptor from them is not looked at for ever. True:
+        one has ended, and nobody is known to hold what he opened."""
         inodes, held = {inode for inode, _ in wanted}, self._held()
+        ended = False
         for key in wanted - self._sought - self._asked:
             inode, cookie = key
             pid, started_s = openers.get(cookie), self._clock()
@@ -93,9 +100,11 @@ class OwnerCache:
             self._asked.add(key)
             self._look_at((pid,), inodes, netns_cookies)
             held = self._held()
+            ended |= inode not in held and pid not in self._pids
             took_s = self._clock() - started_s
             if took_s > _CHEAP_S:
                 self._rests_until_s[pid] = self._clock() + took_s * _REST
+        return ended
 
     def _held(self) -> set[int]:
         return {inode for holding in self._holdings.values() for inode in holding.fds}

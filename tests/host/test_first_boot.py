@@ -106,6 +106,7 @@ def test_a_socket_unit_is_its_services(enforcing: None) -> None:
                     == [["declared"]]
                 ),
                 "it is declared before the first activation, once it is known who holds it",
+                timeout_s=30,
             )
             machine.run("systemctl", "start", "mail.service")
             machine.run("systemctl", "stop", "mail.socket", "mail.service")

@@ -175,6 +175,21 @@ def test_a_stranger_that_the_kernel_named_is_one_though_nobody_has_seen_him_hold
     assert "/usr/bin/nc" in judged.explanation
 
 
+def test_what_a_socket_units_process_has_opened_and_left_is_no_strangers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until pid 1 is seen to hold it, nobody is known to."""
+    monkeypatch.setattr(ProcReader, "sees_initial_pids", lambda _: True)
+    opener = Process(pid=20, uid=0, comm="(sd-listen)", cgroup="/system.slice/db.socket", unit="db.socket")
+    world.listening.heard(7, HOST, 5432, LOOPBACK, opener)
+    one = dataclasses.replace(listener(LOOPBACK, 5432, cookie=7), uid=0)
+    assert world.look(one, by=policy()) == []
+    assert world.listening.counts() == {("db", "loopback", ListenerState.OWNER_UNKNOWN): 1}
+    init = Process(pid=1, uid=0, comm="systemd", exe="/usr/lib/systemd/systemd", cgroup="/init.scope")
+    assert world.look(dataclasses.replace(one, owners=(init,)), by=policy()) == []
+    assert world.listening.counts() == {("db", "loopback", ListenerState.DECLARED): 1}
+
+
 def test_exposures_count_listeners_that_are_exposed_now(world: World) -> None:
     world.look(listener(ANY4, 5432, POSTGRES), by=policy())
     assert [(str(target), count) for target, count in world.listening.exposures().items()] == [

@@ -209,6 +209,21 @@ def test_during_a_rest_whoever_called_listen_is_looked_at_and_nobody_else(
         assert reader.looked_at == [8]
 
 
+@pytest.mark.parametrize("seen", ["while it lives", "never"])
+def test_during_a_rest_pid_1_is_found_to_hold_what_was_opened_for_it(
+    cache: OwnerCache, reader: CountingReader, tmp_path: Path, seen: str
+) -> None:
+    """By a process that has ended since; a look may have met that one."""
+    add_process(tmp_path, 1)
+    rest(cache, reader, tmp_path)
+    if seen == "while it lives":
+        add_process(tmp_path, 20, sockets={3: 51})
+        assert pids(cache, [listening(51)], {51: 20}) == {51: [20]}
+        remove_process(tmp_path, 20)
+    hold(tmp_path, 1, 4, 51)
+    assert pids(cache, [listening(51)], {51: 20}) == {51: [1]}
+
+
 def test_an_opener_that_hides_his_descriptor_is_looked_at_once_for_a_socket(
     cache: OwnerCache, reader: CountingReader, tmp_path: Path
 ) -> None:
