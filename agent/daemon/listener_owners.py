@@ -16,7 +16,7 @@ from agent.kernel.libbpf import Map
 from agent.model import Listener, Process
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
-from agent.policy.listeners import INIT
+from agent.policy.listeners import INIT, opens_for_others
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,14 @@ class ListenerOwners:
 
     def activated(self, listener: Listener) -> bool:
         """Did pid 1, or a system .socket unit, call listen() on it, for somebody else? Of a socket from
-        before the programs nobody knows; what root made is taken for theirs while pid 1 alone holds it."""
+        before the programs nobody knows; what root made is taken for theirs while pid 1 alone holds it, or a
+        process of such a unit does."""
         row = self._row(listener)
         if row is not None and row.cookie == listener.cookie and row.socket:
-            return bool(row.flags & abi.Listener.ACTIVATED)
-        return listener.uid == 0 and all(owner.pid == INIT for owner in listener.owners)
+            by_kernel = bool(row.flags & abi.Listener.ACTIVATED)
+            if by_kernel or all(owner.pid == INIT for owner in listener.owners):
+                return by_kernel
+        return listener.uid == 0 and all(map(opens_for_others, listener.owners))
 
     def strange(self, listener: Listener) -> bool:
         """Is its place noted as a stranger's, by the kernel at listen() or by the look before?"""

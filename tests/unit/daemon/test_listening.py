@@ -185,6 +185,7 @@ def test_what_a_socket_units_process_has_opened_and_left_is_no_strangers(
     one = dataclasses.replace(listener(LOOPBACK, 5432, cookie=7), uid=0)
     assert world.look(one, by=policy()) == []
     assert world.listening.counts() == {("db", "loopback", ListenerState.OWNER_UNKNOWN): 1}
+    assert world.look(dataclasses.replace(one, owners=(opener,)), by=policy()) == [], "it holds it still"
     init = Process(pid=1, uid=0, comm="systemd", exe="/usr/lib/systemd/systemd", cgroup="/init.scope")
     assert world.look(dataclasses.replace(one, owners=(init,)), by=policy()) == []
     assert world.listening.counts() == {("db", "loopback", ListenerState.DECLARED): 1}
