@@ -82,6 +82,10 @@ SOCKET_PORT = 7323
 SOCKETS = Path("/etc/systemd/system")
 
 
+@pytest.mark.xfail(
+    reason="a known fault on Linux 6.1: owner_mismatch is told of a socket that sd-listen hands on",
+    strict=False,
+)
 def test_a_socket_unit_is_its_services(enforcing: None) -> None:
     """pid 1 binds and listens; with filters of its own, the unit has a child of pid 1 do it."""
     policy = machine.POLICY.replace(
