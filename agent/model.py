@@ -165,6 +165,10 @@ class Container:
         return self.name or self.id[:12]
 
 
+INIT = 1
+"""The pid of the host's service manager."""
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process, as far as it is known. Empty strings, zeros and empty tuples stand for "not known".

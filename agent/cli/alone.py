@@ -88,8 +88,8 @@ class Alone:
         target = self.targets.get(number)
         return target_fields(target) if target else {"service": None, "class": None, "number": number}
 
-    def _end_it(self) -> str:
-        """Of a daemon that hangs `licet unload` would wait in vain, and so would SIGTERM."""
+    def _of_a_daemon_that_runs(self) -> str:
+        """One that hangs does not end by SIGTERM, for which `licet unload` would wait in vain."""
         if self.is_starting:
             return (
                 f"the daemon (pid {self.holder}) has not opened its socket: it starts, which takes a minute "
@@ -103,9 +103,8 @@ class Alone:
 
     def _remedy(self) -> str:
         if self.holder:
-            return self._end_it()
-        else:
-            start = "start it (`systemctl start licet`, or `licet run`)"
+            return self._of_a_daemon_that_runs()
+        start = "start it (`systemctl start licet`, or `licet run`)"
         if self.kernel is None and not self.unreadable:
             return start
         return f"{start}, or let go of all that is in the kernel with `licet unload`"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from agent.boottime import boot_ns
 from agent.config import Settings
 from agent.daemon.cutting import FlowCutter
 from agent.daemon.datagram_rows import DatagramRows
@@ -526,7 +527,7 @@ class Daemon:
 
     async def _sweep_datagrams(self) -> None:
         if self._gates.datagrams.attached:
-            await asyncio.to_thread(self._datagram_rows.sweep, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+            await asyncio.to_thread(self._datagram_rows.sweep, boot_ns())
 
     async def _summarise(self) -> None:
         self._on_ring()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from agent.boottime import boot_ns
 from agent.daemon.flows import FlowTable, ends_of, local_consumer
 from agent.daemon.policies import PolicyKeeper
 from agent.enforce.cut import CannotDestroy, Cutter, Established
@@ -57,7 +57,7 @@ class FlowCutter:
     def cut_due(self) -> list[Cut]:
         """Nothing to do between two deadlines of licenses, unless look_again() was called, or a connection
         was under way at the last one."""
-        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now_ns = boot_ns()
         policy, tables = self.keeper.policy, self.keeper.tables
         if policy is None or tables is None:
             return []
@@ -75,7 +75,7 @@ class FlowCutter:
         }
         ended = list(self._unlicensed(flows, tables, cutting, now_ns)) if cutting else []
         self._under_way = frozenset(one.flow.cookie for one in ended if not one.flow.established)
-        spent_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - now_ns
+        spent_ns = boot_ns() - now_ns
         self._again_ns = now_ns + max(UNDER_WAY_NS, 10 * spent_ns)
         return list(self._cut([one for one in ended if one.flow.established]))
 

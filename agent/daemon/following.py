@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agent.boottime import boot_ns
 from agent.daemon.attribute import Attributor
 from agent.daemon.flows import Adopted, End, FlowTable, ends_of, followed_socket
 from agent.daemon.listening import Listening
@@ -111,13 +112,13 @@ class HostFollower:
         ends = [_of_socket(followed_socket(one)) for one in unseen]
         live, _ = self._live(ends, _crowded(Counter(end.netns for end in ends)), facts)
         alive = [one for one, end in zip(unseen, ends, strict=True) if end.cookie in live]
-        return self.flows.adopt(alive, tables, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        return self.flows.adopt(alive, tables, boot_ns())
 
     def _sweep(self, facts: HostFacts) -> None:
         if self.clock() - self._swept_s < self._swept_each * self.look_s:
             return
         self._swept_s = self.clock()
-        before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        before_ns = boot_ns()
         crowded = _crowded(self.flows.per_namespace())
         few = (_of_row(flow) for flow in self.flows.rows(outside=crowded))
         live, looked_at = self._live(few, crowded, facts)

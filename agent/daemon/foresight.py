@@ -12,10 +12,11 @@ from agent.daemon.policies import PolicyKeeper
 from agent.daemon.usage import name_of
 from agent.export.events import now_text, target_fields, unix_time
 from agent.kernel.records import MEMFD
-from agent.model import Decision, Destination, Network, Process, Reason, RemoteConsumer, Target, Verdict
+from agent.model import Decision, Destination, Process, Reason, RemoteConsumer, Target, Verdict
 from agent.policy.compile import Compiled
 from agent.policy.evaluate import decide, row_of_destination, who_is, window_reason
-from agent.policy.partly_known import narrow, spoken_groups, tables_with, told_apart, who_could_be
+from agent.policy.networks import NEAR, around
+from agent.policy.partly_known import spoken_groups, tables_with, told_apart, who_could_be
 from agent.policy.tables import Tables, TargetRow, Unresolved
 
 Row = dict[str, Any]
@@ -124,7 +125,7 @@ class _Judge:
         if not use.is_of_one:
             return None
         if process is None:
-            if use.attempts > 1 and narrow(Network((int(use.source), 128))) in self._told_apart:
+            if use.attempts > 1 and around(use.source, NEAR) in self._told_apart:
                 return None
             who = who_is(self._tables, RemoteConsumer(use.source))
             return decide(self._tables, row, who, self._now_ns, lambda _: True)

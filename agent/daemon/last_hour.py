@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 
+from agent.boottime import boot_ns
 from agent.daemon import use_records
 from agent.daemon.past_uses import HOUR_NS
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.state import State
 from agent.daemon.strangers import Strangers
 from agent.daemon.usage import Usage
-
-
-def boot_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from agent.boottime import boot_ns
 from agent.daemon.policies import PolicyKeeper
 from agent.model import HostFacts
 from agent.policy.validity import Term, Validity, terms_of
@@ -15,7 +15,7 @@ from agent.policy.values import Policy
 
 def license_time(facts: HostFacts) -> datetime:
     """Now, by the clock that the tables in force were compiled for."""
-    unix_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + facts.boot_offset_ns
+    unix_ns = boot_ns() + facts.boot_offset_ns
     return datetime.fromtimestamp(unix_ns / 1e9, UTC)
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from agent.boottime import boot_ns
 from agent.daemon.flows import encode_identity
 from agent.daemon.listener_rows import ListenerRows
 from agent.errors import KernelError
 from agent.kernel import abi
 from agent.kernel.libbpf import Map
-from agent.model import Listener, Process
+from agent.model import INIT, Listener, Process
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
-from agent.policy.listeners import INIT, opens_for_others
+from agent.policy.listeners import opens_for_others
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class ListenerOwners:
 
     def known(self) -> Known:
         """To be read before listeners are: who comes after that is newer, and shall not be forgotten."""
-        return Known(time.clock_gettime_ns(time.CLOCK_BOOTTIME), self.rows.places())
+        return Known(boot_ns(), self.rows.places())
 
     def activated(self, listener: Listener) -> bool:
         """Did pid 1, or a system .socket unit, call listen() on it, for somebody else? Of a socket from

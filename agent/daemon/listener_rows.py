@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import time
 from dataclasses import dataclass
 
+from agent.boottime import boot_ns
 from agent.kernel import abi
 from agent.kernel.libbpf import BPF_NOEXIST, Map
 
@@ -97,7 +97,7 @@ class ListenerRows:
         raw = bytes(row)
         where = next((table for table in self._tables_for(row) if _add(table, place, raw)), None)
         if where is None and row.stranger_to:
-            now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            now_ns = boot_ns()
             self.crowded.put(abi.U32.pack(row.stranger_to), abi.U64.pack(now_ns))
         return where
 

@@ -13,6 +13,7 @@ from agent.daemon.served_places import Place, ServedPlaces
 from agent.daemon.tally import Tally, keep_newest
 from agent.export.view import JudgedListener
 from agent.model import (
+    INIT,
     Address,
     HostFacts,
     Listener,
@@ -25,7 +26,7 @@ from agent.model import (
 from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
 from agent.observe.proc import ProcReader
-from agent.policy.listeners import INIT, declaration_of, judge_listener, opens_for_others
+from agent.policy.listeners import declaration_of, judge_listener, opens_for_others
 from agent.policy.owners import could_be_owner
 from agent.policy.ports import Ports
 from agent.policy.unserved import Unserved, unserved

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agent.boottime import boot_ns
 from agent.daemon.foresight import Foresight
 from agent.daemon.strangers import Stranger
 from agent.enforce.modes import Change, Effective, Overrides
@@ -93,7 +93,7 @@ class ModeSwitch:
         """Whose uses of the last hour the targets that turn would refuse from then on. Raises ModeError."""
         self._check(request)
         turning = self._turning(request)
-        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now_ns = boot_ns()
         since_ns, known_ns = now_ns - PREVIEW_S * 10**9, self.known_since_ns()
         foreseen = self.foresight.of(turning, since_ns, now_ns, self.failsafe)
         return {

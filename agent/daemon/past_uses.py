@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from agent.kernel import abi
 from agent.kernel.records import Use
-from agent.model import Address, Origin, Process, Target
+from agent.model import Origin, Process, Target
+from agent.policy.networks import FAR, around
 
 HOUR_NS = 3600 * 1_000_000_000
 SIDE_BYTES = 1 << 20
@@ -121,7 +122,5 @@ def _widened(one: PastUse, use_of: abi.UseOf) -> PastUse:
     if use_of is abi.UseOf.OTHERS:
         key.uid, key.source = 0, abi.RawAddress()
     elif one.use.origin is Origin.REMOTE:
-        source = key.source.value()
-        kept = 112 if source.ipv4_mapped else 48
-        key.source = abi.RawAddress.of(Address(int(source) >> 128 - kept << 128 - kept))
+        key.source = abi.RawAddress.of(around(key.source.value(), FAR).network_address)
     return replace(one, use=replace(one.use, key=bytes(key), use_of=use_of))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from agent.boottime import boot_ns
 from agent.config import Settings
 from agent.daemon.generation import Generation, Sources
 from agent.daemon.heap import Heap
@@ -233,7 +234,7 @@ class PolicyKeeper:
             self.generation = self._maps.put_in_force(prepared)
             self._in_force = fresh
             if before is None or before.policy is not policy:
-                self.judged_since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+                self.judged_since_ns = boot_ns()
         if before is not None:
             before.members.close()
         for warning in shown(compiled.warnings):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from agent.boottime import boot_ns
 from agent.daemon.listening import Listening, serving_process
 from agent.daemon.tally import keep_newest
 from agent.model import Address, HostFacts, Listener, ListenerState, PortClass, Process, Protocol, Target
@@ -38,7 +38,7 @@ class Strangers:
     listening: Listening
     policy: Callable[[], Policy | None]
     facts: Callable[[], HostFacts | None]
-    clock: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    clock: Callable[[], int] = boot_ns
     _seen: dict[_Key, Stranger] = field(default_factory=dict)
     """The newest last."""
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from agent.boottime import boot_ns
 from agent.daemon.attribute import Attributor
 from agent.daemon.cutting import Cut
 from agent.daemon.flows import Adopted, local_consumer
@@ -149,7 +150,7 @@ class Teller:
         }
 
     def summaries(self, usage: Usage) -> None:
-        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now_ns = boot_ns()
         for attempt in usage.repeats(now_ns):
             if attempt.is_first:
                 kind, more = events.kind_of(attempt.use.verdict.decision), self._resolved(attempt)

@@ -13,7 +13,8 @@ from agent.daemon.past_uses import PastUse, PastUses, side_of
 from agent.kernel import abi, ring
 from agent.kernel.maps import Counters
 from agent.kernel.records import Names, Use, process_of, use_of, verdict_of
-from agent.model import Address, Decision, Network, Origin, Process, Protocol, Target, show_network
+from agent.model import Address, Decision, Origin, Process, Protocol, Target, show_network
+from agent.policy.networks import FAR, NEAR, around
 
 NAMED_CONSUMERS = 100
 OTHER = "other"
@@ -307,6 +308,4 @@ def network_name(use: Use) -> str:
     address = use.source
     if use.use_of is abi.UseOf.OTHERS:
         return "other networks"
-    one = use.use_of is abi.UseOf.ONE
-    bits = (120 if one else 112) if address.ipv4_mapped else (64 if one else 48)
-    return show_network(Network((int(address), bits), strict=False))
+    return show_network(around(address, NEAR if use.use_of is abi.UseOf.ONE else FAR))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from agent.boottime import boot_ns
 from agent.enforce.override_file import Override, OverrideFile
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
@@ -68,10 +69,6 @@ class Change:
     """Why it may not outlive a restart."""
 
 
-def _boot_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
 class Overrides:
     """`modes` is changed here only. `targets` are those of the policy in force; `id_of` is asked for no
     others. Call `restore` before anything else, and again whenever the policy has changed.
@@ -87,7 +84,7 @@ class Overrides:
         targets: Callable[[], Sequence[Target]],
         path: Path,
         *,
-        boot_ns: Callable[[], int] = _boot_ns,
+        boot_ns: Callable[[], int] = boot_ns,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
         self._modes = modes

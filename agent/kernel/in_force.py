@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agent.boottime import boot_ns
 from agent.kernel import abi, libbpf
 from agent.kernel.pins import ABI_VERSION, Pins
 
@@ -62,7 +62,7 @@ def _row(fd: int, key: bytes) -> bytes | None:
 
 
 def _modes(pins: Pins) -> Iterator[TargetMode]:
-    now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now_ns = boot_ns()
     with pins.opened("modes") as fd:
         if fd is None:
             return

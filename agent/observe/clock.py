@@ -6,6 +6,8 @@ import ctypes as ct
 import time
 from collections.abc import Callable
 
+from agent.boottime import boot_ns
+
 _STA_UNSYNC = 0x40  # linux/timex.h
 NOTICED_NS = 5_000_000_000
 
@@ -35,9 +37,9 @@ def is_synchronised() -> bool:
 def boot_offset_ns() -> int:
     """Wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME. It changes whenever the wall clock is
     set or slewed, by seconds as well as by nanoseconds."""
-    before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    before_ns = boot_ns()
     wall_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
-    after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    after_ns = boot_ns()
     return wall_ns - (before_ns + after_ns) // 2
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from agent.model import Process, Socket
+from agent.model import INIT, Process, Socket
 from agent.observe.owners import find_holders
 from agent.observe.proc import ProcReader, Stat
 
@@ -21,8 +21,6 @@ _REST = 100
 """After a pass over all descriptors that was not cheap, the next waits 100 times as long as it took, so that
 a proxy with 100,000 connections costs 1 % of a core at most. Until then a new socket has an owner only if
 whoever called listen() holds it; a process whose descriptors were not cheap to look at waits alike."""
-
-_INIT = 1
 
 _Key = tuple[int, int]
 """(inode, cookie) of a socket: an inode number alone is used again."""
@@ -77,7 +75,7 @@ class OwnerCache:
             ended = self._look_at_openers(wanted, openers or {}, netns_cookies)
             if ended or (held_before & inodes) - self._held():
                 # pid 1 holds what a process that it made has opened for it (socket activation)
-                self._look_at((_INIT,), inodes, netns_cookies)
+                self._look_at((INIT,), inodes, netns_cookies)
             lost = (held_before & inodes) - self._held()
             if (lost or not wanted <= self._sought) and now_s >= self._next_pass_at_s:
                 self._look_everywhere(pids, inodes, wanted, netns_cookies)

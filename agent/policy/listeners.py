@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from agent.model import (
+    INIT,
     Address,
     HostFacts,
     Listener,
@@ -22,8 +23,6 @@ from agent.policy.homes import container_homes
 from agent.policy.owners import is_owner
 from agent.policy.values import Policy, Port, Service, UndeclaredListeners
 
-INIT = 1
-"""The process that systemd is."""
 ROOT = 0
 
 

@@ -19,6 +19,10 @@ PRIVATE = (
 
 EVERYTHING = (IPV4, to_network("::/0"))
 
+NEAR, FAR = (120, 64), (112, 48)
+"""Prefix lengths, of mapped IPv4 addresses (/24, /16) and of IPv6 ones: what uses are kept by, and what one
+row stands for where rows are scarce (bpf/uses.h)."""
+
 _PER_NAMESPACE = (*LOOPBACK, *UNSPECIFIED, *LINK_LOCAL)
 
 
@@ -40,6 +44,11 @@ def holds(networks: Iterable[Network], address: Address) -> bool:
         and number >> (128 - network.prefixlen) == int(network.network_address) >> (128 - network.prefixlen)
         for network in networks
     )
+
+
+def around(address: Address, lengths: tuple[int, int]) -> Network:
+    """The network that an address is in; `lengths` is NEAR or FAR."""
+    return Network((int(address), lengths[0 if address.ipv4_mapped else 1]), strict=False)
 
 
 def is_loopback(address: Address) -> bool:

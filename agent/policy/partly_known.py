@@ -12,6 +12,7 @@ from agent.policy.cgroups import container_in
 from agent.policy.compile import Compiled, member_for_cgroup, member_for_executable
 from agent.policy.evaluate import MAX_OWNERS, Who, who_is
 from agent.policy.hashing import path_hash, string_hash
+from agent.policy.networks import NEAR, around
 from agent.policy.tables import Dimension, Tables
 
 _NO_ID = (1 << 32) - 1
@@ -61,13 +62,5 @@ def who_could_be(tables: Tables, consumer: LocalConsumer, groups: frozenset[int]
 
 def told_apart(sources: Iterable[Network]) -> frozenset[Network]:
     """The /24 and /64 in which the policy tells addresses apart."""
-    return frozenset(narrow(one) for one in sources if one.prefixlen > _bits(one))
-
-
-def narrow(network: Network) -> Network:
-    """The /24 or /64 that it is in."""
-    return Network((int(network.network_address), _bits(network)), strict=False)
-
-
-def _bits(network: Network) -> int:
-    return 120 if network.network_address.ipv4_mapped else 64
+    within = ((one, around(one.network_address, NEAR)) for one in sources)
+    return frozenset(near for one, near in within if one.prefixlen > near.prefixlen)

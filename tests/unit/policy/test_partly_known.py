@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 
-from agent.model import Decision, HostFacts, LocalConsumer, Reason, to_network
+from agent.model import Decision, HostFacts, LocalConsumer, Reason, to_address, to_network
 from agent.policy.compile import compile_policy
 from agent.policy.evaluate import decide, row_of_target, who_is
 from agent.policy.ids import Ids
-from agent.policy.partly_known import narrow, spoken_groups, told_apart, who_could_be
+from agent.policy.networks import NEAR, around
+from agent.policy.partly_known import spoken_groups, told_apart, who_could_be
 from agent.policy.values import Policy
 from tests.fixtures import policies
 
@@ -37,5 +38,5 @@ def test_who_is_refused_without_some_facts_is_who_is_refused_with_them(
 def test_networks_in_which_addresses_are_told_apart() -> None:
     sources = map(to_network, ("10.1.2.128/25", "10.1.3.0/24", "10.0.0.0/8", "fd00:1::/65", "fd00:2::/64"))
     assert told_apart(sources) == {to_network("10.1.2.0/24"), to_network("fd00:1::/64")}
-    assert narrow(to_network("10.1.2.7/32")) == to_network("10.1.2.0/24")
-    assert narrow(to_network("fd00:1::7/128")) == to_network("fd00:1::/64")
+    assert around(to_address("10.1.2.7"), NEAR) == to_network("10.1.2.0/24")
+    assert around(to_address("fd00:1::7"), NEAR) == to_network("fd00:1::/64")
