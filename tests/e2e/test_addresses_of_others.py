@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_whose_tuple import connect
 from tests.fixtures import datagrams, processes
+from tests.fixtures.clients import connect_from
 from tests.fixtures.datagrams import Sent
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
@@ -136,7 +136,7 @@ def test_who_is_licensed_lets_no_remote_in(shared_lab: Lab, agent: RunningAgent)
     client = lab.run(lab.host, argv, uid=LICENSED, stdin=subprocess.PIPE)
     assert client.stdout is not None
     assert client.stdout.readline() == "sent\n"
-    assert connect(lab.remote, 41022, HERE, DB) != ""
+    assert connect_from(lab.remote, 41022, HERE, DB) != ""
     assert since(before, agent, "db")[("remote", "denied")] >= 1
     processes.end(client)
     lab.call(lab.remote, ["nft", "delete table ip6 licet_test"])

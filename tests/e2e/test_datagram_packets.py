@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fixtures import datagrams, namespaces, processes
+from tests.fixtures.another_host import another_host
 from tests.fixtures.datagrams import Sent
 from tests.fixtures.lab import Lab
-from tests.fixtures.namespaces import Link, Namespace
+from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import Counts, connections, since
 
@@ -42,26 +43,15 @@ enforcement: {{default: enforce}}
 
 @pytest.fixture(scope="module")
 def beyond(shared_lab: Lab) -> Iterator[Namespace]:
-    """Another host behind this one, which no agent watches; it and the remote host reach each other."""
-    place = Namespace(f"{shared_lab.scope.strip('/')}-beyond", "10.77.3.2", "fd77:3::2")
-    namespaces.create(place)
-    namespaces.join(
-        Link(shared_lab.host, "to-beyond", ("10.77.3.1/24", "fd77:3::1/64")),
-        Link(place, "eth0", ("10.77.3.2/24", "fd77:3::2/64")),
-    )
-    namespaces.route_by_default(place, "10.77.3.1", "fd77:3::1")
-    for address in ("10.77.2.3/24", "fd77:2::3/64"):
-        nodad = ("nodad",) if ":" in address else ()
-        namespaces.ip("-n", shared_lab.remote.name, "address", "add", address, "dev", "eth0", *nodad)
-    servers = [
-        datagrams.serve(shared_lab, place, "::", BEYOND, cgroup=None),
-        datagrams.serve(shared_lab, shared_lab.host, "::", QUIET),
-        datagrams.serve(shared_lab, shared_lab.host, "::", LOUD),
-    ]
-    yield place
-    for server in servers:
-        processes.end(server)
-    namespaces.remove(place.name)
+    with another_host(shared_lab, "10.77.2.3/24", "fd77:2::3/64") as place:
+        servers = [
+            datagrams.serve(shared_lab, place, "::", BEYOND, cgroup=None),
+            datagrams.serve(shared_lab, shared_lab.host, "::", QUIET),
+            datagrams.serve(shared_lab, shared_lab.host, "::", LOUD),
+        ]
+        yield place
+        for server in servers:
+            processes.end(server)
 
 
 @pytest.fixture(scope="module")

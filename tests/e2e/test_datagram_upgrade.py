@@ -17,16 +17,6 @@ from tests.fixtures.waiting import wait_for
 LICENSED, UNLICENSED, PORT = 1001, 1002, 5320
 STARTED_WITHIN_S = 180
 """An upgrade compiles everything before it changes anything."""
-POLICY = f"""\
-version: 1
-services:
-  dns: {{product: acme, ports: [{{port: {PORT}, protocol: udp, class: internal}}]}}
-principals:
-  licensed: [{{uid: {LICENSED}}}]
-licenses:
-  - {{id: acme, product: acme, entitlements: [{{id: use, classes: [internal], principals: [licensed]}}]}}
-enforcement: {{default: enforce}}
-"""
 ASK = """
 import errno, json, os, socket, sys, time
 way, address, port, flag = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -61,7 +51,7 @@ print(json.dumps(said))
 @pytest.fixture
 def agent(lab: Lab) -> Iterator[RunningAgent]:
     datagrams.serve(lab, lab.host, "0.0.0.0", PORT)
-    with lab.agent(POLICY, start=False) as running:
+    with lab.agent(datagrams.policy(PORT, licensed=LICENSED), start=False) as running:
         running.start(timeout_s=STARTED_WITHIN_S)
         yield running
 

@@ -14,22 +14,12 @@ from tests.fixtures.saying import connections, since
 
 LICENSED, UNLICENSED = 1001, 1002
 PORT, FREE = 5300, 5301
-POLICY = f"""\
-version: 1
-services:
-  dns: {{product: acme, ports: [{{port: {PORT}, protocol: udp, class: internal}}]}}
-principals:
-  licensed: [{{uid: {LICENSED}}}]
-licenses:
-  - {{id: acme, product: acme, entitlements: [{{id: use, classes: [internal], principals: [licensed]}}]}}
-enforcement: {{default: MODE}}
-"""
 WAYS = ("sendto", "sendmsg", "connect", "corked")
 
 
 @pytest.fixture(scope="module", params=["observe", "enforce"])
 def agent(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[RunningAgent]:
-    with shared_lab.agent(POLICY.replace("MODE", request.param)) as running:
+    with shared_lab.agent(datagrams.policy(PORT, licensed=LICENSED, mode=request.param)) as running:
         for address in ("0.0.0.0", "::"):
             if address == "::":
                 continue

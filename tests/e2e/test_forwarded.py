@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures import namespaces, processes
+from tests.fixtures import processes
+from tests.fixtures.another_host import another_host
 from tests.fixtures.lab import Lab
-from tests.fixtures.namespaces import Link, Namespace
+from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections, since
 
@@ -66,19 +67,10 @@ except TimeoutError:
 
 @pytest.fixture(scope="module")
 def beyond(shared_lab: Lab) -> Iterator[Namespace]:
-    """Another host behind this one, which no agent watches; it and the remote host reach each other."""
-    place = Namespace(f"{shared_lab.scope.strip('/')}-beyond", "10.77.3.2", "fd77:3::2")
-    namespaces.create(place)
-    namespaces.join(
-        Link(shared_lab.host, "to-beyond", ("10.77.3.1/24", "fd77:3::1/64")),
-        Link(place, "eth0", ("10.77.3.2/24", "fd77:3::2/64")),
-    )
-    namespaces.route_by_default(place, "10.77.3.1", "fd77:3::1")
-    namespaces.ip("-n", shared_lab.remote.name, "address", "add", f"{LICENSED}/24", "dev", "eth0")
-    server = shared_lab.serve(place, "0.0.0.0", BEYOND, cgroup=None)
-    yield place
-    processes.end(server)
-    namespaces.remove(place.name)
+    with another_host(shared_lab, f"{LICENSED}/24") as place:
+        server = shared_lab.serve(place, "0.0.0.0", BEYOND, cgroup=None)
+        yield place
+        processes.end(server)
 
 
 @pytest.fixture(scope="module")

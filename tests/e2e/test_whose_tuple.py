@@ -3,8 +3,6 @@ a network of a user's own with somebody else's address in it, and what a gate sa
 
 from __future__ import annotations
 
-import errno
-import socket
 import struct
 import subprocess
 import time
@@ -17,7 +15,7 @@ from agent.kernel import abi
 from agent.kernel.pins import Pins
 from agent.model import to_address
 from tests.fixtures import namespaces, processes
-from tests.fixtures.clients import dial
+from tests.fixtures.clients import connect_from, dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.nfqueue import delayed_syns
@@ -84,21 +82,8 @@ def observing(agent: RunningAgent) -> Iterator[RunningAgent]:
     agent.set_policy(ENFORCED)
 
 
-def connect(place: Namespace, source_port: int, address: str, port: int = PORT) -> str:
-    """By this process, which no agent watches: the name of the error, "" where a byte came back."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with namespaces.entered(place), socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # a reset, so that the port can be used again at once
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.bind(("", source_port))
-        try:
-            client.connect((address, port))
-            client.sendall(b"x")
-            return "" if client.recv(1) == b"x" else "EOF"
-        except OSError as error:
-            return errno.errorcode.get(error.errno or 0, repr(error))
+def connect(place: Namespace, source_port: int, address: str) -> str:
+    return connect_from(place, source_port, address, PORT)
 
 
 def sent_from(
