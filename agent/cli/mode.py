@@ -79,7 +79,7 @@ def mode(
         _show(asked(config, "/v1/mode", as_json), as_json)
         return
     try:
-        # a preview may take a minute: a daemon that hangs is told of before
+        # a preview may take a minute; asked before, a daemon that hangs is reported within seconds
         control.within(ANSWER_WITHIN_S).get("/v1/mode")
         _ask_first(control, body, yes)
         answer = control.within(SWITCHED_WITHIN_S).post("/v1/mode", body)
