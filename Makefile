@@ -91,6 +91,7 @@ lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p tests
 	$(BIN)/mypy $(wildcard $(VM)/*.py)
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)

@@ -50,13 +50,13 @@ def before(shared_lab: Lab) -> Iterator[Before]:
     host = lab.host
     server = lab.serve(host, "::", 7100, cgroup="db.service", uid=1200)
     lab.serve(host, host.v4, 7102)
-    clients = [
+    clients = (
         Client(lab, host, "plain", "127.0.0.1", 7100, uid=LICENSED),
         Client(lab, host, "plain", "::1", 7100, uid=UNLICENSED, cgroup="cron.service"),
         Client(lab, lab.container, "plain", host.v4, 7100, uid=UNLICENSED, cgroup="pod-1"),
         Client(lab, lab.remote, "plain", host.v4, 7100),
         Client(lab, host, "plain", host.v4, 7102, uid=UNLICENSED),
-    ]
+    )
     for client in clients:
         client.connect()
     with lab.agent(POLICY, {"intervals": {"summary": 1, "reconcile": 1}}) as agent:

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.test_whose_tuple import connect
 from tests.fixtures import namespaces, processes
-from tests.fixtures.clients import dial
+from tests.fixtures.clients import connect_from, dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections, since
@@ -109,7 +108,7 @@ def test_a_local_route_is_this_host(shared_lab: Lab, agent: RunningAgent, family
     for place in (lab.host, lab.container):
         assert dial(lab, place, "plain", address, PORT, uid=UNLICENSED)["error"] == "EPERM"
         assert dial(lab, place, "plain", address, PORT, uid=LICENSED)["error"] == ""
-    assert connect(lab.remote, 0, address, PORT) == "ECONNREFUSED"
+    assert connect_from(lab.remote, 0, address, PORT) == "ECONNREFUSED"
     expected = {(origin, how): 1 for origin in ("loopback", "container") for how in ("allowed", "denied")}
     assert since(before, agent, "db") == {**expected, ("remote", "denied"): 1}
     assert unprotected(agent) == others
@@ -150,7 +149,7 @@ def attempts_at(lab: Lab, address: str) -> dict[str, str]:
         for who, uid in (("licensed", LICENSED), ("unlicensed", UNLICENSED))
     }
     link_local = address.startswith("169.254")
-    return host if link_local else host | {"remote": connect(lab.remote, 0, address, PORT)}
+    return host if link_local else host | {"remote": connect_from(lab.remote, 0, address, PORT)}
 
 
 def test_what_nobody_has_told_of_yet_is_this_host(
@@ -219,7 +218,7 @@ def test_services_elsewhere_go_first(shared_lab: Lab, agent: RunningAgent) -> No
     route(lab, "add", "203.0.113.0/24")
     before, far = connections(agent, "db"), connections(agent, "far")
     assert dial(lab, lab.host, "plain", "203.0.113.5", PORT, uid=UNLICENSED)["error"] == "EPERM"
-    assert connect(lab.remote, 0, "203.0.113.5", PORT) == "ECONNREFUSED"
+    assert connect_from(lab.remote, 0, "203.0.113.5", PORT) == "ECONNREFUSED"
     assert since(far, agent, "far") == {("loopback", "denied"): 1, ("remote", "denied"): 1}
     assert since(before, agent, "db") == {}
     route(lab, "del", "203.0.113.0/24")
@@ -275,7 +274,7 @@ def test_what_a_transparent_proxy_takes_is_not_this_host(
     shared_lab: Lab, agent: RunningAgent, transparent_proxy: str
 ) -> None:
     before, others = connections(agent, "db"), unprotected(agent)
-    assert connect(shared_lab.remote, 0, transparent_proxy, PORT) == ""
+    assert connect_from(shared_lab.remote, 0, transparent_proxy, PORT) == ""
     assert since(before, agent, "db") == {}
     assert unprotected(agent)["inbound"] == others["inbound"] + 1
 
@@ -293,7 +292,7 @@ def test_a_local_route_of_another_table_counts_for_what_a_rule_leads_there(
         for _ in range(2):
             assert dial(lab, lab.host, "plain", address, PORT, uid=UNLICENSED)["error"] == "ECONNREFUSED"
             assert dial(lab, lab.host, "plain", address, PORT, uid=LICENSED)["error"] == ""
-            assert connect(lab.remote, 0, address, PORT) == "ECONNREFUSED"
+            assert connect_from(lab.remote, 0, address, PORT) == "ECONNREFUSED"
             agent.control("POST", "/v1/reload")
         expected = {("loopback", "denied"): 2, ("loopback", "allowed"): 2, ("remote", "denied"): 2}
         assert since(before, agent, "db") == expected

@@ -18,6 +18,7 @@ from agent.kernel.hash_of_abi_1 import hashes_of, path_hash_of_abi_1
 from agent.kernel.layouts import Conversion, Layout
 from agent.kernel.libbpf import Map
 from agent.kernel.mover import Move
+from agent.kernel.pins import PINNED_MAPS
 from agent.policy.hashing import path_hash
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH = 1, 2, 5, 6, 9
@@ -242,7 +243,7 @@ def _alone(name: str) -> str:
 def test_each_map_that_may_have_to_move_says_what_its_rows_are_like(code: Code) -> None:
     """One that does not could only be given up."""
     silent = mover.ALWAYS_NEW | mover.SCRATCH
-    for name in set(mover.PINNED_MAPS) - silent:
+    for name in set(PINNED_MAPS) - silent:
         spec = code.maps[name]
         assert layouts.rows_in(code.btf, spec.key_type, spec.value_type), name
 

@@ -11,7 +11,8 @@ import pytest
 from agent.daemon import use_records
 from agent.daemon.strangers import REMEMBERED, Strangers
 from agent.model import PortClass, Process, Target
-from tests.unit.daemon.test_listening import FACTS, HOST, LOOPBACK, NETCAT, POSTGRES, World, listener, policy
+from tests.unit.daemon.test_listening import FACTS, HOST, NETCAT, POSTGRES, World, listener, policy
+from tests.unit.daemon.worlds import LOOPBACK
 
 DB = Target("db", PortClass.INTERNAL)
 
