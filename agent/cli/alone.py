@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from agent.cli.output import client, print_json
 from agent.config import Settings, load_settings
 from agent.daemon.pins_lock import flock_holder
 from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError
+from agent.export.client import ControlClient
 from agent.export.events import now_text, target_fields, unix_time
 from agent.export.text import printable
 from agent.kernel.in_force import InForce, TargetMode, in_force
@@ -132,13 +133,29 @@ def tell(settings: Settings, error: DaemonUnreachable, *, as_json: bool) -> None
         print(f"licet: {line}", file=sys.stderr)
 
 
-def asked(config: Path | None, path: str, as_json: bool) -> Any:
-    """The daemon's answer. Without one, this says so and ends the command with EXIT_FAILED."""
+@contextmanager
+def reached(config: Path | None, as_json: bool) -> Iterator[ControlClient]:
+    """The daemon's client. Where the daemon does not answer, this says so and ends the command with
+    EXIT_FAILED."""
     try:
-        return client(config).within(ANSWER_WITHIN_S).get(path)
+        yield client(config)
     except DaemonUnreachable as error:
         tell(load_settings(config), error, as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from error
+
+
+def asked(config: Path | None, path: str, as_json: bool) -> Any:
+    """The daemon's answer, as `reached`."""
+    with reached(config, as_json) as control:
+        return control.within(ANSWER_WITHIN_S).get(path)
+
+
+def answering(config: Path | None, as_json: bool = False) -> ControlClient:
+    """The client of a daemon that answers, as `reached`: before it is asked for what takes a while, so that
+    one that hangs is reported within seconds."""
+    with reached(config, as_json) as control:
+        control.within(ANSWER_WITHIN_S).get("/v1/mode")
+    return control
 
 
 def _holder(settings: Settings) -> int:

@@ -7,16 +7,18 @@ from dataclasses import asdict
 import typer
 
 from agent.cli.output import Json, print_json, print_table
+from agent.cli.running import Config
+from agent.config import load_settings
 from agent.errors import EXIT_FAILED
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(config: Config = None, as_json: Json = False) -> None:
     """What this kernel has of what licet uses, and what licet does without it. Needs no daemon.
 
     Exit code 1 if something is missing that licet cannot do without."""
     from agent.kernel.features import probe  # loads libbpf
 
-    features = probe()
+    features = probe(load_settings(config).paths.pins)
     if as_json:
         print_json([asdict(feature) for feature in features])
     else:

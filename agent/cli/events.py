@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 import typer
 
 from agent.cli import completion
-from agent.cli.output import Json, client
+from agent.cli.alone import answering
+from agent.cli.output import Json
 from agent.cli.running import Config
 from agent.export.events import TYPES
 from agent.export.human import human_line
@@ -41,7 +42,7 @@ def events(
         raise typer.BadParameter(f"no type '{kind}': {remedy}", param_hint="--type")
     color = sys.stdout.isatty()
     query = urlencode({"limit": limit, "type": kind, "follow": int(follow)})
-    control = client(config)
+    control = answering(config)
     path = f"/v1/events?{query}"
     for event in control.lines(path) if follow else control.get(path):
         print(to_json(event) if as_json else human_line(event, color=color), flush=follow)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli import completion
+from agent.cli.alone import answering
 from agent.cli.output import (
     Json,
-    client,
     lives_in,
     print_json,
     print_table,
@@ -25,7 +25,7 @@ from agent.cli.status import span
 from agent.policy.findings import did_you_mean
 
 COLUMNS = ("VERDICT", "REASON", "PID", "CONSUMER", "SOURCE", "TARGET", "PORT", "SERVED BY", "AGE")
-WHOLE = ("VERDICT", "PID", "PORT", "AGE")
+WHOLE = ("VERDICT", "PID", "SOURCE", "PORT", "AGE")
 
 
 def flows(
@@ -36,7 +36,7 @@ def flows(
     ] = "",
 ) -> None:
     """Flows to declared ports that are open now, with the processes at both ends."""
-    control = client(config)
+    control = answering(config)
     if target:
         refuse_unknown_target(target, control.get("/v1/policy")["targets"])
     found = [one for one in control.get("/v1/flows") if target in ("", one["service"], target_name(one))]

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from agent.cli.alone import answering
 from agent.cli.output import (
     Json,
-    client,
     is_terminal,
     lives_in,
     print_json,
@@ -23,7 +23,7 @@ from agent.export.human import place
 from agent.export.text import printable
 
 COLUMNS = ("STATE", "PORT", "ADDRESS", "PID", "OWNER", "OF", "SERVICE", "LOOKS LIKE")
-WHOLE = ("PORT", "PID")
+WHOLE = ("STATE", "PORT", "ADDRESS", "PID")
 MOST_ALIKE = 20
 FEW = 3
 
@@ -36,9 +36,8 @@ def listeners(
     ] = True,
 ) -> None:
     """Who listens where, how wide, and what the policy says of it."""
-    found = [
-        one for one in client(config).get("/v1/listeners") if show_all or set(one["states"]) - {"declared"}
-    ]
+    answer = answering(config).get("/v1/listeners")
+    found = [one for one in answer if show_all or set(one["states"]) - {"declared"}]
     if as_json:
         print_json(found)
         return

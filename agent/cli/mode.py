@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli import completion
-from agent.cli.alone import ANSWER_WITHIN_S, asked, tell
-from agent.cli.output import Json, client, print_json, print_table, target_name
+from agent.cli.alone import answering, asked, reached
+from agent.cli.output import Json, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.cli.status import span
-from agent.config import load_settings
-from agent.errors import EXIT_FAILED, EXIT_USAGE, DaemonUnreachable
+from agent.errors import EXIT_FAILED, EXIT_USAGE
 from agent.export.client import ControlClient
 from agent.export.human import place
 from agent.export.text import printable
@@ -72,20 +71,15 @@ def mode(
     if for_ is not None and not wanted:
         raise typer.BadParameter("--for needs a mode: licet mode observe --for 10m")
     body = {"mode": wanted, "target": target, "for_s": None if for_ is None else seconds(for_)}
-    control = client(config)
     if not wanted and not reset:
         if target is not None:
             raise typer.BadParameter("--target needs a mode or --reset; `licet mode` shows all targets")
         _show(asked(config, "/v1/mode", as_json), as_json)
         return
-    try:
-        # a preview may take a minute; asked before, a daemon that hangs is reported within seconds
-        control.within(ANSWER_WITHIN_S).get("/v1/mode")
+    answering(config, as_json)
+    with reached(config, as_json) as control:
         _ask_first(control, body, yes)
         answer = control.within(SWITCHED_WITHIN_S).post("/v1/mode", body)
-    except DaemonUnreachable as error:
-        tell(load_settings(config), error, as_json=as_json)
-        raise typer.Exit(EXIT_FAILED) from error
     if as_json:
         print_json(answer)
     else:
@@ -237,6 +231,7 @@ def _show(answer: Mapping[str, Any], as_json: bool) -> None:
             for one in answer["targets"]
         ),
         nothing="no policy declares a service: nothing to enforce",
+        whole=("TARGET", "MODE"),
     )
     if answer["overrides"]:
         print()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -37,25 +39,61 @@ def print_table(
     whole: Collection[str] = (),
     file: TextIO | None = None,
 ) -> None:
-    """Fits a terminal: there a cell that is not of the columns `whole` goes on below itself. A pipe gets a
-    line for each row. `nothing` is said where there are no rows."""
+    """Fits a terminal. In one too narrow, cells go on below themselves; or, where the columns `whole` are
+    named, those keep the row's line and the others go below it, each with its name. A pipe gets a line for
+    each row. `nothing` is said where there are no rows."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     if not cells:
         print(nothing, file=file)
         return
-    lines = _fitted(columns, cells, whole) if is_terminal(file) else _aligned(columns, cells)
-    for line in lines:
+    for line in _laid_out(
+        columns, cells, whole, shutil.get_terminal_size().columns if is_terminal(file) else None
+    ):
         print(line.rstrip(), file=file)
 
 
-def _fitted(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Collection[str]) -> list[str]:
+def _laid_out(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str], width: int | None
+) -> Iterable[str]:
+    lines = _aligned(columns, rows)
+    if width is None:
+        return lines
+    found = list(lines)
+    if max(len(line.rstrip()) for line in found) <= width:
+        return found
+    return _told_below(columns, rows, whole, width) if whole else _folded(columns, rows)
+
+
+def _told_below(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str], width: int
+) -> Iterator[str]:
+    kept = [number for number, name in enumerate(columns) if name in whole]
+    head, *lines = _aligned([columns[n] for n in kept], [[row[n] for n in kept] for row in rows])
+    yield head
+    for line, row in zip(lines, rows, strict=True):
+        yield line
+        rest = [
+            f"{name.lower()} {cell}"
+            for name, cell in zip(columns, row, strict=True)
+            if name not in whole and cell
+        ]
+        yield from textwrap.wrap(
+            ", ".join(rest),
+            width,
+            initial_indent="    ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        )
+
+
+def _folded(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     from rich.console import Console  # takes 50 ms, which a pipe need not pay
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        table.add_column(name, no_wrap=name in whole, overflow="fold")
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console = Console()

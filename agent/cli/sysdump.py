@@ -102,7 +102,7 @@ def collect(config: Path | None) -> Dump:
         dump.missing.append(f"settings, the defaults are taken instead: {error}")
         settings = Settings()
     dump.part("versions.json", _versions)
-    dump.part("doctor.json", _doctor)
+    dump.part("doctor.json", lambda: _doctor(settings.paths.pins))
     _policy_files(dump, settings)
     _daemon(dump, settings)
     _kernel(dump, settings)
@@ -128,10 +128,10 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _doctor() -> list[dict[str, Any]]:
+def _doctor(pins: Path) -> list[dict[str, Any]]:
     from agent.kernel.features import probe
 
-    return [asdict(feature) for feature in probe()]
+    return [asdict(feature) for feature in probe(pins)]
 
 
 def _policy_files(dump: Dump, settings: Settings) -> None:

@@ -55,9 +55,12 @@ def _bcc() -> str:
     return f"imported by {python}"
 
 
-def _bpffs() -> str:
-    load.ensure_bpffs(load.BPFFS)
-    return str(load.BPFFS)
+def _bpffs(pins: Path) -> Callable[[], str]:
+    def attempt() -> str:
+        load.ensure_bpffs(pins)
+        return f"for {pins}"
+
+    return attempt
 
 
 def _cgroup2() -> str:
@@ -105,13 +108,13 @@ def _kprobes() -> str:
     return "/sys/bus/event_source/devices/kprobe"
 
 
-def probe() -> list[Feature]:
-    """Tries each thing once; leaves nothing attached."""
+def probe(pins: Path) -> list[Feature]:
+    """Tries each thing once; leaves nothing attached. `pins`: where programs would be pinned."""
     return [
         _try("root", "licet cannot run", _root, required=True),
         _try("BTF", "licet cannot run: offsets of kernel structs come from it", _btf, required=True),
         _try("bcc", "licet cannot run: it compiles the programs", _bcc, required=True),
-        _try("bpffs", "licet cannot run: programs and counters live there", _bpffs, required=True),
+        _try("bpffs", "licet cannot run: programs and counters live there", _bpffs(pins), required=True),
         _try("cgroup2", "licet cannot run: programs attach to cgroups", _cgroup2, required=True),
         _try(
             "cgroup/connect4, connect6",

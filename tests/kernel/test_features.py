@@ -49,7 +49,7 @@ def test_doctor_finds_that_there_is_no_btf() -> None:
 
 
 def test_doctor_and_loading_find_the_same(loading: Loading) -> None:
-    found = {one.name: one.found for one in probe()}
+    found = {one.name: one.found for one in probe(loading.settings.paths.pins)}
     hooks = loading.load("always").hooks
     rungs = ((found["fexit"], "fexit"), (found["kprobes"], "kretprobe"), (True, "socket-io"))
     assert hooks["accept"] == next(rung for there, rung in rungs if there)

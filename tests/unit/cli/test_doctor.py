@@ -13,7 +13,7 @@ NEEDED = Feature("bpffs", False, "No such device", "nothing: programs live there
 
 
 def doctor(monkeypatch: pytest.MonkeyPatch, probed: list[Feature], *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(features, "probe", lambda: probed)
+    monkeypatch.setattr(features, "probe", lambda pins: probed)
     result = CliRunner().invoke(app, ["doctor", *arguments])
     return result.exit_code, result.stdout, result.stderr
 

@@ -1,0 +1,50 @@
+"""Commands that ask a daemon which accepts connections and answers none."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from agent.cli import alone
+from agent.cli.app import app
+
+COMMANDS = (
+    "status",
+    "mode",
+    "mode enforce --yes",
+    "mode --reset",
+    "events",
+    "events --follow",
+    "flows",
+    "flows --target db",
+    "listeners",
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps({"paths": {"run": str(tmp_path), "pins": str(tmp_path / "pins")}}))
+    with closing(socket.socket(socket.AF_UNIX)) as hung:
+        hung.bind(str(tmp_path / "control.sock"))
+        hung.listen()
+        yield path
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_it_is_reported_soon_with_what_the_kernel_does(
+    config: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(alone, "ANSWER_WITHIN_S", 0.2)
+    ended = CliRunner().invoke(app, [*words.split(), "--config", str(config)])
+    assert ended.exit_code == 1
+    assert ended.stdout == ""
+    hangs, kernel, _remedy = ended.stderr.splitlines()
+    assert "has not answered within 0.2 s" in hangs
+    assert "the kernel" in kernel
