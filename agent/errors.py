@@ -55,13 +55,13 @@ def shown(messages: Sequence[object]) -> list[str]:
 
 
 class PolicyErrors(LicetError):
-    """Everything wrong with a policy, in file and line order; the message has the first 50."""
+    """Everything wrong with a policy, in file and line order; the message has the first 50, then `hint`."""
 
     exit_code = EXIT_NO
 
-    def __init__(self, errors: list[PolicyError]) -> None:
+    def __init__(self, errors: list[PolicyError], hint: str = "") -> None:
         self.errors = errors
-        super().__init__("\n".join(shown(errors)))
+        super().__init__("\n".join([*shown(errors), *([hint] if hint else [])]))
 
 
 class KernelError(LicetError):

@@ -49,6 +49,7 @@ def explain(
         list[Path] | None, typer.Option(help="Policy file or directory; may be repeated.")
     ] = None,
     config: Config = None,
+    in_force: offline.InForce = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is decided for a consumer, by which rule. Exit code 3 if the answer is denied."""
@@ -65,7 +66,7 @@ def explain(
         address=_address(address) if address else None,
     )
     _refuse_mixtures(question, pid, (user, uid), (unit, cgroup), (unit, container), (cgroup, container))
-    loaded = offline.load(config, policy or [])
+    loaded = offline.load(config, policy or [], in_force=in_force)
     try:
         chosen = target_named(loaded, target)
     except ValueError as error:

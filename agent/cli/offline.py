@@ -11,12 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from agent.config import load_settings
 from agent.daemon.flows import local_consumer
 from agent.daemon.host import Host, containers_of, mentions_of
 from agent.daemon.rights import running_inside
-from agent.errors import KernelError, LicetError
+from agent.daemon.state import POLICY, last_good_policy
+from agent.errors import KernelError, LicetError, PolicyErrors
 from agent.model import Consumer, HostFacts, LocalConsumer, Process
 from agent.observe.accounts import Accounts
 from agent.observe.cgroup import find_mount, list_cgroups
@@ -30,9 +34,13 @@ from agent.observe.units import units_at_rest
 from agent.policy import confined
 from agent.policy.asking import NOBODY, Question, consumer_of
 from agent.policy.compile import Compiled, compile_policy, unix_ns
-from agent.policy.document import find_policy_files, load_policy_files, ownership_findings
+from agent.policy.document import find_policy_files, load_policy_files, ownership_findings, parse_sources
 from agent.policy.ids import Ids
 from agent.policy.values import Finding, Policy
+
+InForce = Annotated[
+    bool, typer.Option("--in-force", help="The last good policy, also where the files are refused.")
+]
 
 HOST_NETNS = 1
 """Stands for the cookie of this host's network namespace."""
@@ -68,8 +76,29 @@ def not_only_roots(config: Path | None, files: Sequence[Path]) -> list[Finding]:
     return [*refused, *warned]
 
 
-def load(config: Path | None, files: Sequence[Path]) -> Policy:
-    return load_policy_files(policy_files(config, files))
+def load(config: Path | None, files: Sequence[Path], *, in_force: bool = False) -> Policy:
+    """`in_force`: the last good policy, which the daemon judges by while its files are refused.
+
+    Raises LicetError; of files that are refused, it says how to see what is in force."""
+    if in_force:
+        return _last_good(config, files)
+    try:
+        return load_policy_files(policy_files(config, files))
+    except PolicyErrors as error:
+        if not files and os.path.exists(load_settings(config).paths.state / POLICY):
+            hint = "while these files are refused, a daemon judges by the last good policy: see --in-force"
+            raise PolicyErrors(error.errors, hint) from error
+        raise
+
+
+def _last_good(config: Path | None, files: Sequence[Path]) -> Policy:
+    if files:
+        raise LicetError("--in-force shows what the daemon judges by: name no file beside it")
+    folder = load_settings(config).paths.state
+    kept = last_good_policy(folder)
+    if not kept:
+        raise LicetError(f"{folder}: no policy has been in force here yet")
+    return parse_sources(kept)
 
 
 def host_facts(policy: Policy) -> HostFacts:

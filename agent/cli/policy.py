@@ -165,7 +165,9 @@ def _case_json(case: Case, found: Explanation) -> dict[str, Any]:
 
 
 @app.command()
-def show(files: Files = None, config: Config = None, as_json: AsJson = False) -> None:
+def show(
+    files: Files = None, config: Config = None, in_force: offline.InForce = False, as_json: AsJson = False
+) -> None:
     """The policy as it was understood: all files merged, defaults filled in."""
-    policy = offline.load(config, files or [])
+    policy = offline.load(config, files or [], in_force=in_force)
     typer.echo(json.dumps(policy_json(policy)) if as_json else policy_text(policy))

@@ -58,6 +58,21 @@ class RunLock:
         self._file.close()
 
 
+def last_good_policy(folder: Path) -> tuple[Source, ...]:
+    """The sources of the policy last in force; empty: none is kept. Raises KernelError where the file cannot
+    be read."""
+    path = folder / POLICY
+    try:
+        stored = json.loads(files.read_text(path))
+        return tuple(Source(str(one["file"]), str(one["text"]).encode()) for one in stored["files"])
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise KernelError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise KernelError(f"{path}: the last good policy is damaged: {error}") from error
+
+
 class State:
     """Files in paths.state. Each is written whole and renamed into place.
 
@@ -119,14 +134,10 @@ class State:
 
     def kept_policy(self) -> tuple[Source, ...]:
         """As last kept; empty: none, or it cannot be read."""
-        path = self._folder / POLICY
         try:
-            stored = json.loads(files.read_text(path))
-            return tuple(Source(str(one["file"]), str(one["text"]).encode()) for one in stored["files"])
-        except FileNotFoundError:
-            return ()
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            log.error("%s: the last good policy cannot be read: %s", path, error)
+            return last_good_policy(self._folder)
+        except KernelError as error:
+            log.error("%s", error)
             return ()
 
     def keep_uses(self, uses: Mapping[str, object]) -> None:
