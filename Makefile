@@ -17,7 +17,7 @@ SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run demo test test-unit test-tree test-vm test-vm-host test-vm-kernel test-packages packages image test-image lint \
-	format bench lock manifests clean need-root bpffs
+	format bench soak lock manifests clean need-root bpffs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -104,6 +104,9 @@ format: setup-dev ## let ruff and clang-format put the source in order
 
 bench: need-root setup-dev bpffs $(LOAD) ## measure, and write build/bench.json
 	$(BIN)/python -m tests.bench --output build/bench.json
+
+soak: need-root setup-dev bpffs $(LOAD) ## MINUTES (60) of hostile load beside normal use; writes build/soak.json
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 lock: setup-dev ## resolve anew what packages and image bundle: packaging/requirements.txt, with hashes
 	$(BIN)/uv pip compile --quiet --no-config --upgrade --universal --generate-hashes --python-version 3.11 \
