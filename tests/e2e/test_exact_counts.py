@@ -13,7 +13,7 @@ from tests.fixtures.lab import Lab, load_program
 from tests.fixtures.names import new_name
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import all_closed, connections, matching, told, violations
+from tests.fixtures.saying import all_closed, connections, lost, matching, told, violations
 from tests.fixtures.waiting import wait_for
 
 WORKERS = 4
@@ -175,9 +175,8 @@ def test_a_daemon_killed_in_the_middle_counts_nothing_twice_across_namespaces(
 
 
 def test_nothing_was_lost_and_nothing_had_to_be_reconciled(agent: RunningAgent) -> None:
-    status = agent.status()
-    assert {cause: count for cause, count in status["losses"].items() if count} == {}
-    assert status["flows"]["closed_by_reconciliation"] == 0
+    assert lost(agent) == {}
+    assert agent.status()["flows"]["closed_by_reconciliation"] == 0
 
 
 def holders(listener: dict[str, Any], port: int) -> set[int]:

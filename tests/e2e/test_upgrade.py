@@ -18,7 +18,7 @@ from tests.fixtures import processes, versions
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import all_closed, connections, matching, told
+from tests.fixtures.saying import all_closed, connections, lost, matching, told
 from tests.fixtures.versions import COMMIT_0_1_0, Version
 from tests.fixtures.waiting import SLOWER, wait_for
 
@@ -150,9 +150,8 @@ def exactly(lab: Lab, agent: RunningAgent) -> Iterator[None]:
         ("remote", "denied"): reset.total(),
     }
     assert all_closed(agent, "db") == local.total() + remote.total()
-    status = agent.status()
-    assert {cause: count for cause, count in status["losses"].items() if count} == {}
-    assert status["flows"]["closed_by_reconciliation"] == 0
+    assert lost(agent) == {}
+    assert agent.status()["flows"]["closed_by_reconciliation"] == 0
     assert agent.total("licet_refused_total", service="db", gate="connect") == denied.total()
     assert agent.total("licet_refused_total", service="db") == denied.total() + reset.total()
 

@@ -14,7 +14,7 @@ from tests.fixtures.clients import Client, dial
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import all_closed, connections, told, violations
+from tests.fixtures.saying import all_closed, connections, lost, told, violations
 
 LICENSED, UNLICENSED = 1001, 1002
 WAYS = {  # service: (kind of client, where it connects to, where its server listens)
@@ -211,5 +211,4 @@ def test_no_half_of_a_connection_is_still_looked_for(agent: tuple[RunningAgent, 
 
 
 def test_nothing_was_lost_on_the_way(agent: tuple[RunningAgent, Client]) -> None:
-    losses = agent[0].status()["losses"]
-    assert {cause: count for cause, count in losses.items() if count} == {}
+    assert lost(agent[0]) == {}
