@@ -26,7 +26,7 @@ from tests.soak.world import HEALTH, LISTEN, SETTINGS, Program, World
 SAYS_EACH_S = 60.0
 SETTLED_WITHIN_S = 60.0
 NORMAL, LOCAL = ("db", "dns", "web"), ("bait", "lure", "first", "half_open", "crowded")
-"""Nothing counts at the last two: a half-open connection is none, and nobody connects to waves of listeners."""
+"""Nothing counts at the last two: a half-open connection is none, and waves of listeners have no clients."""
 
 
 class Soak:
