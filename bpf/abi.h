@@ -426,10 +426,6 @@ struct sent {
 		       */
 };
 
-/* In peer_key.target, with a port of this host: that address has sent to it from a declared port.
- */
-#define ANSWERS_FROM (1U << 31)
-
 /* An address that sends datagrams to a target. */
 struct peer_key {
 	u32 target;
@@ -437,7 +433,8 @@ struct peer_key {
 };
 
 struct peer {
-	u64 generation, judged_ns, seen_ns; /* as of a sender */
+	u64 generation, judged_ns, seen_ns; /* as of a sender; judged_ns: where what is sent back
+					     * is an answer, when it was received */
 	u8 decision, reason, enforced, pad[5];
 };
 

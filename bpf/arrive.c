@@ -16,13 +16,20 @@ static __always_inline bool is_from_here(struct tuple *here, u64 netns, u64 now)
 	       is_within(sent->time_ns, now, ATTEMPT_NS);
 }
 
-/* What is sent back there is an answer, though it goes to a declared port. */
+/* What is sent back there is an answer, though it goes to a declared port: once a socket has
+ * received what seems to come (receive.c). */
 static __always_inline void note_peer(struct tuple *here, u64 now)
 {
-	struct peer_key key = {.target = ANSWERS_FROM | here->local_port, .address = here->remote};
-	struct peer row = {.seen_ns = now};
+	struct peer_key key = {
+		.target = answers_from(here->local_port, here->remote_port),
+		.address = here->remote,
+	};
+	struct peer row = {.seen_ns = now}, *known = peers.lookup(&key);
 
-	put_peer(&key, peers.lookup(&key), &row);
+	if (known)
+		known->seen_ns = now;
+	else
+		put_peer(&key, 0, &row);
 }
 
 static __always_inline bool refuses_datagram(struct bpf_sk_lookup *ctx)

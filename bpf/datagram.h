@@ -133,12 +133,20 @@ static __always_inline u64 sender_to(u16 own_port, struct address *remote, u16 p
 	return sent && speaks(sent, netns, now) ? sent->netns : 0;
 }
 
-static __always_inline bool was_peer(u16 own_port, struct address *remote, u64 now)
+/* In peer_key.target: that address has sent from this declared port to a port of this host. No
+ * target has so large a number. */
+static __always_inline u32 answers_from(u16 own_port, u16 port)
 {
-	struct peer_key key = {.target = ANSWERS_FROM | own_port, .address = *remote};
+	return (u32)port << 16 | own_port;
+}
+
+/* Has a socket on this port received what came from there? */
+static __always_inline bool was_peer(u16 own_port, struct address *remote, u16 port, u64 now)
+{
+	struct peer_key key = {.target = answers_from(own_port, port), .address = *remote};
 	struct peer *peer = peers.lookup(&key);
 
-	return peer && is_within(peer->seen_ns, now, ATTEMPT_NS);
+	return peer && is_within(peer->judged_ns, now, ATTEMPT_NS);
 }
 
 /* Does a datagram from this port of a socket to there, to a target, answer one that came from
@@ -148,7 +156,7 @@ static __always_inline bool answers(u16 own_port, struct address *remote, u16 po
 {
 	u64 sender;
 
-	if (was_peer(own_port, remote, now))
+	if (was_peer(own_port, remote, port, now))
 		return true;
 	sender = sender_to(own_port, remote, port, netns, now);
 	return sender && (is_mapped(remote) || is_home(slot, port, target, sender));

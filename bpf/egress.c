@@ -184,16 +184,31 @@ static __always_inline void note_sent(struct tuple *tuple, struct sent *now)
 	}
 }
 
+/* Would what comes back to the address that it comes from reach this socket? One that is bound to
+ * another can send from there (IP_PKTINFO), where it may be somebody else's that listens. */
+static __always_inline bool receives_at(void *sk, struct tuple *tuple)
+{
+	struct address bound = {};
+
+	if (is_mapped(&tuple->local)) {
+		READ(bound.w[3], sk, OFF_sock_common__skc_rcv_saddr);
+		return !bound.w[3] || bound.w[3] == tuple->local.w[3];
+	}
+	READ(bound, sk, OFF_sock_common__skc_v6_rcv_saddr);
+	return !(bound.w[0] | bound.w[1] | bound.w[2] | bound.w[3]) || same(&bound, &tuple->local);
+}
+
 /* Does it say that it comes from elsewhere, though a socket of this host has sent it? Seen of raw
- * sockets, and of what goes from IPv6 to IPv6 within a namespace that a service lives in: an
- * address of that is in the table. */
-static __always_inline bool is_misplaced_datagram(struct tuple *tuple, struct sent *now, void *sk)
+ * sockets, of what would be answered to another socket, and of what goes from IPv6 to IPv6 within a
+ * namespace that a service lives in: an address of that is in the table. */
+static __always_inline bool is_misplaced_datagram(struct tuple *tuple, struct sent *now, void *sk,
+						  bool from)
 {
 	u32 slot = slot_in_force();
 	u16 protocol = 0;
 
 	READ(protocol, sk, OFF_sock__sk_protocol);
-	if (protocol != IPPROTO_UDP)
+	if (protocol != IPPROTO_UDP || (from && !receives_at(sk, tuple)))
 		return true;
 	return now->target && !is_mapped(&tuple->local) &&
 	       is_home(slot, tuple->remote_port, now->target, now->netns) &&
@@ -229,7 +244,7 @@ int note_datagram(struct __sk_buff *skb)
 	    known->decision == now.decision && is_within(known->time_ns, now.time_ns, REFRESH_NS))
 		return PASS;
 	now.foreign = is_made_by_user(sk, now.netns);
-	if (is_misplaced_datagram(&tuple, &now, sk)) { /* it speaks nowhere */
+	if (is_misplaced_datagram(&tuple, &now, sk, from)) { /* it speaks nowhere */
 		now.foreign = true;
 		now.netns = 0;
 	}

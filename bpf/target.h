@@ -75,7 +75,7 @@ static __always_inline u16 family_of_hook(void)
 	u32 type = ATTACH_TYPE;
 
 	return type == BPF_CGROUP_INET4_CONNECT || type == BPF_CGROUP_INET4_BIND ||
-			       type == BPF_CGROUP_UDP4_SENDMSG
+			       type == BPF_CGROUP_UDP4_SENDMSG || type == BPF_CGROUP_UDP4_RECVMSG
 		       ? AF_INET
 		       : AF_INET6;
 }

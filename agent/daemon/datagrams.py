@@ -13,6 +13,7 @@ from agent.kernel import load
 from agent.kernel.gates import (
     NOTE_DATAGRAM,
     OBSERVE_ARRIVAL,
+    OBSERVE_RECEIVE,
     OBSERVE_SEND,
     REFUSE_ARRIVAL,
     REFUSE_FORWARDED,
@@ -51,7 +52,7 @@ class Datagrams:
             settings,
             wanted,
             CgroupGate(pins, cgroup, OBSERVE_SEND),
-            CgroupGate(pins, cgroup, NOTE_DATAGRAM),
+            CgroupGate(pins, cgroup, {**NOTE_DATAGRAM, **OBSERVE_RECEIVE}),
             CgroupGate(pins, cgroup, SEND),
             SocketGate(pins, OBSERVE_ARRIVAL, "arrival_calls"),
         )
@@ -87,6 +88,7 @@ class Datagrams:
             for hook, rung, place, programs in (
                 ("datagram", "cgroup-sock-addr-link", cgroup, OBSERVE_SEND),
                 ("datagram_sent", "cgroup-skb-link", cgroup, NOTE_DATAGRAM),
+                ("datagram_received", "cgroup-sock-addr-link", cgroup, OBSERVE_RECEIVE),
                 ("datagram_arrival", "sk-lookup-link", namespaces, ARRIVALS),
             )
         ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.errors import KernelError
 from agent.kernel import libbpf, load, loader
 from agent.kernel.gate_loader import CGROUP_SKB, SCHED_CLS
-from agent.kernel.gates import NOTE_DATAGRAM, SEND
+from agent.kernel.gates import NOTE_DATAGRAM, OBSERVE_RECEIVE, SEND
 from agent.kernel.trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
 
 _ANCESTOR_CGROUP_ID = 123  # enum bpf_func_id
@@ -126,6 +126,11 @@ def probe(pins: Path) -> list[Feature]:
             "cgroup/sendmsg4, sendmsg6",
             "UDP that is sent without connect() is judged by its address where it arrives",
             _program(loader.CGROUP_SOCK_ADDR, SEND["refuse_send4"]),
+        ),
+        _try(
+            "cgroup/recvmsg4, recvmsg6",
+            "what answers another host's datagram from a declared port is judged as an attempt",
+            _program(loader.CGROUP_SOCK_ADDR, OBSERVE_RECEIVE["observe_receive4"]),
         ),
         _try(
             "cgroup/skb",

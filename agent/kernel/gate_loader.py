@@ -25,6 +25,7 @@ from agent.kernel.gates import (
     LOOKUP,
     NOTE_DATAGRAM,
     OBSERVE_ARRIVAL,
+    OBSERVE_RECEIVE,
     OBSERVE_SEND,
     REFUSE_ARRIVAL,
     REFUSE_FORWARDED,
@@ -53,6 +54,7 @@ PROGRAMS: tuple[Program, ...] = (
 )
 DATAGRAM_PROGRAMS: tuple[Program, ...] = (
     *(("observe_send", CGROUP_SOCK_ADDR, kind, name) for name, kind in OBSERVE_SEND.items()),
+    *(("observe_receive", CGROUP_SOCK_ADDR, kind, name) for name, kind in OBSERVE_RECEIVE.items()),
     *(("note_datagram", CGROUP_SKB, kind, name) for name, kind in NOTE_DATAGRAM.items()),
     ("observe_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, OBSERVE_ARRIVAL),
     ("refuse_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, REFUSE_ARRIVAL),

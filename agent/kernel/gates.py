@@ -35,6 +35,7 @@ OBSERVE_SEND = {
     "observe_datagram_connect6": 11,
 }
 NOTE_DATAGRAM = {"note_datagram": 1}
+OBSERVE_RECEIVE = {"observe_receive4": 19, "observe_receive6": 20}
 OBSERVE_ARRIVAL = "observe_arrival"
 REFUSE_ARRIVAL = "refuse_arrival"
 REFUSE_FORWARDED = "refuse_forwarded"

@@ -50,7 +50,17 @@ GATES = (
     "rmdir.c",
 )
 
-DATAGRAMS = ("packet.h", "datagram.h", "lookup.h", "send.c", "egress.c", "arrival.h", "arrive.c", "forward.c")
+DATAGRAMS = (
+    "packet.h",
+    "datagram.h",
+    "lookup.h",
+    "send.c",
+    "receive.c",
+    "egress.c",
+    "arrival.h",
+    "arrive.c",
+    "forward.c",
+)
 """UDP: loaded while the policy declares a port of it."""
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")

@@ -26,7 +26,16 @@ from agent.errors import PinError
 from agent.kernel import libbpf
 from agent.kernel.abi import U32
 from agent.kernel.bridge import load_bridge
-from agent.kernel.gates import BIND, CONNECT, LOOKUP, NOTE_DATAGRAM, OBSERVE_ARRIVAL, OBSERVE_SEND, SEND
+from agent.kernel.gates import (
+    BIND,
+    CONNECT,
+    LOOKUP,
+    NOTE_DATAGRAM,
+    OBSERVE_ARRIVAL,
+    OBSERVE_RECEIVE,
+    OBSERVE_SEND,
+    SEND,
+)
 from agent.kernel.loader import (
     CGROUP_INET4_CONNECT,
     CGROUP_INET6_CONNECT,
@@ -44,7 +53,7 @@ TRACKER = "track_flows"
 ACCEPTORS = (*SOCKET_IO, "accept")
 GATES_BESIDE = {**CONNECT, **SEND}
 """What is refused at the call: each gate by its own observer's word."""
-WHILE_DECLARED = {**NOTE_DATAGRAM, **OBSERVE_SEND}
+WHILE_DECLARED = {**NOTE_DATAGRAM, **OBSERVE_RECEIVE, **OBSERVE_SEND}
 ATTACH_TYPES = {TRACKER: CGROUP_SOCK_OPS, **OBSERVERS, **GATES_BESIDE, **BIND, **WHILE_DECLARED}
 _ARRAY, _PROG_ARRAY = 2, 3
 
@@ -118,7 +127,8 @@ class Switch:
         self._replace_lookup(OBSERVE_ARRIVAL, "arrival_calls")
         self.replace_filters()
         self.reached("filters")
-        for name in (*OBSERVERS, *(name for name in WHILE_DECLARED if self.before.link(name).exists())):
+        watched = any(self.before.link(name).exists() for name in OBSERVE_SEND)
+        for name in (*OBSERVERS, *(WHILE_DECLARED if watched else ())):  # also those that are new
             self._update(name)
         self.reached("observers")
         libbpf.wait_for_programs()

@@ -31,13 +31,20 @@ def links(agent: RunningAgent) -> set[str]:
         "observe_send",
         "observe_datagram_connect",
         "note_datagram",
+        "observe_receive",
         "observe_arrival",
         "refuse_send",
         "refuse_datagram_connect",
     }
 
 
-OBSERVERS = {"observe_send", "observe_datagram_connect", "note_datagram", "observe_arrival"}
+OBSERVERS = {
+    "observe_send",
+    "observe_datagram_connect",
+    "note_datagram",
+    "observe_receive",
+    "observe_arrival",
+}
 GATES = {"refuse_send", "refuse_datagram_connect"}
 
 

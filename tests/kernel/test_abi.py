@@ -138,7 +138,6 @@ ONLY_IN_C: dict[str, str] = {
     "connected": "in connected, which user space does not read",
     "sender_key": "key of senders: user space takes rows away by their age",
     "peer_key": "key of peers: user space takes rows away by their age",
-    "ANSWERS_FROM": "in keys of peers, which user space does not read",
 }
 """Names that have no twin, and why."""
 
