@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from agent.boottime import boot_ns
@@ -65,6 +65,10 @@ MODES_S = 0.5
 TROUBLES_S = 2.0
 CONTAINERS_S = 0.2
 LINKS_S = 1.0
+WAITING = 4096
+"""Records that the two rings hold, about."""
+TURN_S = 0.02
+"""So long the loop does one thing of many before all others have their turn."""
 LONG_S = 0.25
 RESTS = 4
 """So many times as long as a look took, if that was long."""
@@ -254,7 +258,7 @@ class Daemon:
             self._manager.ready(self._in_force())
             await self._run_until_stopped()
             self._manager.stopping()
-        self._on_ring()
+        await _in_turns(self._ring_until_empty())
         self._teller.summaries(self._usage)
         await self._store_time()
         await self._store_uses()
@@ -429,8 +433,18 @@ class Daemon:
         self._running.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(self._running.discard)
 
-    def _on_ring(self) -> None:
-        self._on_records(self._ring.drain())
+    def _on_ring(self) -> int:
+        """How many records there were, of a turn."""
+        records = self._ring.drain()
+        self._on_records(records)
+        return len(records)
+
+    def _ring_until_empty(self) -> Iterator[None]:
+        """Or until what can wait there at once was read: more comes meanwhile."""
+        read = 0
+        while read < WAITING and (many := self._on_ring()):
+            read += many
+            yield
 
     def _on_records(self, records: list[bytes]) -> None:
         for event in ring.decode(records):
@@ -530,8 +544,8 @@ class Daemon:
             await asyncio.to_thread(self._datagram_rows.sweep, boot_ns())
 
     async def _summarise(self) -> None:
-        self._on_ring()
-        self._teller.summaries(self._usage)
+        await _in_turns(self._ring_until_empty())
+        await _in_turns(self._teller.summarising(self._usage))
 
     async def _say_edges(self) -> None:
         """Once there has been time for some traffic."""
@@ -556,6 +570,15 @@ class Daemon:
         if self._keeper.policy is None:
             return "no policy: watching only"
         return f"policy generation {self._keeper.generation} is in force"
+
+
+async def _in_turns(work: Iterator[None]) -> None:
+    """Each step is short. Whoever makes very many events, or rows, keeps nobody from being answered."""
+    until_s = time.monotonic() + TURN_S
+    for _ in work:
+        if time.monotonic() >= until_s:
+            await asyncio.sleep(0)
+            until_s = time.monotonic() + TURN_S
 
 
 async def _rest(took_s: float, most_s: float) -> None:

@@ -18,6 +18,8 @@ REMEMBERED = 4096
 
 Place = tuple[int, int, Address]
 """(namespace, port, address)"""
+Spot = tuple[int, Address]
+"""(port, address), wherever that is."""
 
 
 @dataclass(slots=True)
@@ -28,13 +30,15 @@ class ServedPlaces:
     """As of the last look."""
     _before: dict[Place, Process] = field(default_factory=dict)
     """Who listened there last, or has just called listen()."""
+    _before_by_spot: dict[Spot, Place] = field(default_factory=dict)
+    """Of `_before`, as `_by_spot`; the newest of several namespaces."""
     _shared: dict[Place, list[Process]] = field(default_factory=dict)
     """Places where several processes listen (SO_REUSEPORT)."""
-    _by_spot: dict[tuple[int, Address], Place] = field(default_factory=dict)
+    _by_spot: dict[Spot, Place] = field(default_factory=dict)
     """By port and address: the first of several namespaces."""
 
     def heard(self, place: Place, owner: Process) -> None:
-        keep_newest(self._before, place, owner, REMEMBERED)
+        self._remember(place, owner)
         self._now.pop(place, None)
 
     def looked(
@@ -44,10 +48,15 @@ class ServedPlaces:
         now = {place: known for place, owner in serving if (known := owner or self.at(place))}
         for place, owner in self._now.copy().items():
             if place not in now:
-                keep_newest(self._before, place, owner, REMEMBERED)
+                self._remember(place, owner)
         # loopback has 16 million addresses, which are called in their own namespace alone
         self._by_spot = {place[1:]: place for place in reversed(now) if not _is_loopback(place[2])}
         self._now, self._shared = now, shared
+
+    def _remember(self, place: Place, owner: Process) -> None:
+        keep_newest(self._before, place, owner, REMEMBERED)
+        if not _is_loopback(place[2]):
+            keep_newest(self._before_by_spot, place[1:], place, REMEMBERED)
 
     def at(self, place: Place) -> Process | None:
         return self._now.get(place) or self._before.get(place)
@@ -63,10 +72,9 @@ class ServedPlaces:
         return next((one for each in near if (one := self._elsewhere_at(port, each))), None)
 
     def _elsewhere_at(self, port: int, address: Address) -> Process | None:
-        place = self._by_spot.get((port, address))
-        if place is None:
-            before = self._before.copy()  # another thread may be adding
-            place = next((one for one in before if one[1:] == (port, address)), None)
+        """Asked for each event: it must not cost more where somebody has listened at 4,096 places."""
+        spot = (port, address)
+        place = self._by_spot.get(spot) or self._before_by_spot.get(spot)
         return self._whole_at(place) if place else None
 
     def _whole_at(self, place: Place) -> Process | None:

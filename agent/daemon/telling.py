@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from agent.boottime import boot_ns
@@ -21,7 +21,7 @@ from agent.export import events
 from agent.export.event_log import EventLog
 from agent.export.events import Event
 from agent.export.human import human_line, place
-from agent.export.sink import DescriptorSink, NoSink
+from agent.export.sink import DescriptorSink
 from agent.export.view import Agent, JudgedListener
 from agent.kernel import abi
 from agent.kernel.records import Names, flow_of
@@ -101,7 +101,7 @@ class Teller:
         self._listening = listening
         self._attributor = attributor
         self._enforces = enforces
-        self._people = NoSink() if quiet else DescriptorSink(sys.stderr.fileno())
+        self._people = None if quiet else DescriptorSink(sys.stderr.fileno())
         self._exposed: Recent[tuple[Target, bytes]] = Recent(EXPOSED_PEERS)
         """By target and the network of the peer, as the kernel's rows have it."""
         self._refused_binds: dict[tuple[str, int | None, int, Protocol, int], tuple[float, int]] = {}
@@ -110,12 +110,17 @@ class Teller:
     def _tell(self, event: Event) -> None:
         self._log.write(event)
         if event["type"] != "use":
+            self._say_of(event)
+
+    def _say_of(self, event: Event) -> None:
+        if self._people is not None:  # a line takes as long as all the rest of an event
             self._say(human_line(event))
 
     def _say(self, text: str) -> None:
         """A terminal that is gone, or does not take more, must not stop the agent."""
-        with contextlib.suppress(OSError):
-            self._people.write(text)
+        if self._people is not None:
+            with contextlib.suppress(OSError):
+                self._people.write(text)
 
     def _rule(self, verdict: Verdict) -> Mapping[str, str]:
         compiled = self._keeper.compiled
@@ -150,23 +155,33 @@ class Teller:
         }
 
     def summaries(self, usage: Usage) -> None:
+        for _ in self.summarising(usage):
+            pass
+
+    def summarising(self, usage: Usage) -> Iterator[None]:
+        """As `summaries`, row by row: there may be 12,000, and others want their turn between them."""
         now_ns = boot_ns()
-        for attempt in usage.repeats(now_ns):
-            if attempt.is_first:
-                kind, more = events.kind_of(attempt.use.verdict.decision), self._resolved(attempt)
-            else:
-                kind, more = "summary", {}
-            event = {**self._attempt_event(kind, attempt), **more}
-            seconds = max(0, now_ns - attempt.since_boot_ns) / 1e9  # a row may be younger than this look
-            event["counts"] = {
-                "attempts": attempt.new,
-                "total": attempt.use.attempts,
-                "seconds": round(seconds, 3),
-            }
-            self._log.write(event)
-            if attempt.use.verdict.decision is Decision.DENIED:
-                self._say(human_line(event))
-            self._note_exposure(attempt)
+        for attempt in usage.look(now_ns):
+            if attempt is not None:
+                self._summary(attempt, now_ns)
+            yield
+
+    def _summary(self, attempt: Attempt, now_ns: int) -> None:
+        if attempt.is_first:
+            kind, more = events.kind_of(attempt.use.verdict.decision), self._resolved(attempt)
+        else:
+            kind, more = "summary", {}
+        event = {**self._attempt_event(kind, attempt), **more}
+        seconds = max(0, now_ns - attempt.since_boot_ns) / 1e9  # a row may be younger than this look
+        event["counts"] = {
+            "attempts": attempt.new,
+            "total": attempt.use.attempts,
+            "seconds": round(seconds, 3),
+        }
+        self._log.write(event)
+        if attempt.use.verdict.decision is Decision.DENIED:
+            self._say_of(event)
+        self._note_exposure(attempt)
 
     def _attempt_event(self, kind: str, attempt: Attempt) -> Event:
         use = attempt.use

@@ -146,33 +146,53 @@ class Usage:
 
     def repeats(self, now_boot_ns: int) -> Iterator[Attempt]:
         """What was added since it was last told, and what the ring lost; idle rows are let go of."""
+        return (attempt for attempt in self.look(now_boot_ns) if attempt is not None)
+
+    def look(self, now_boot_ns: int) -> Iterator[Attempt | None]:
+        """As `repeats`, row by row, with None where nothing is to be told. In between, first attempts may be
+        taken, and programs go on."""
         idle, awaited, rows = [], set(), Counter[int]()
+        since = self._counters.noted_uses()
         rowless = set(self._told) | self._consumers.copy().keys()
         for use in self.rows():
             rowless.discard(use.key)
-            rows.update(_places(use))
-            told, since = self._told.get(use.key, (0, use.first_boot_ns))
+            if use.first_boot_ns <= now_boot_ns:  # later ones are what has been made since
+                rows.update(_places(use))
+            attempt = None
+            told, last_told = self._told.get(use.key, (0, use.first_boot_ns))
             target = self._target_named(use.verdict.target)
             if not told and use.told and use.key not in self._awaited:
                 awaited.add(use.key)  # its event is about to be read
             elif target is not None and use.attempts > told:
                 self._note_told(use.key, use.attempts, now_boot_ns)
-                yield Attempt(use, target, self._consumer(use), use.attempts - told, since, not told)
+                new = use.attempts - told
+                attempt = Attempt(use, target, self._consumer(use), new, last_told, not told)
             elif now_boot_ns - use.last_boot_ns > self._idle_ns(use):
                 idle.append(use)
+            yield attempt
         self._awaited = awaited
         for key in rowless & self._rowless:
             self._forget(key)
         self._rowless = rowless
-        if self._moving.acquire(blocking=False):  # else somebody adds up: the next time will do
-            try:
-                for use in idle:
-                    self._retire(use)
-                    rows.subtract(_places(use))
-            finally:
-                self._moving.release()
+        for use in idle:
+            if self._let_go(use):
+                rows.subtract(_places(use))
+            yield None
         self._rows = rows
-        self._counters.note_uses(rows)
+        self._counters.note_uses(rows, since)
+
+    def _let_go(self, use: Use) -> bool:
+        """Of an idle row, unless somebody has come back to it since it was read."""
+        if not self._moving.acquire(blocking=False):
+            return False  # somebody adds up: the next time will do
+        try:
+            now = self._counters.uses.get(use.key)
+            if now is None or abi.Use.from_buffer_copy(now).attempts != use.attempts:
+                return False
+            self._retire(use)
+            return True
+        finally:
+            self._moving.release()
 
     def _idle_ns(self, use: Use) -> int:
         side, *share = _places(use)

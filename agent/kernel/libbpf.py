@@ -621,7 +621,7 @@ class Map:
                 return
 
 
-RECORDS_AT_ONCE = 2048
+RECORDS_AT_ONCE = 64
 _ENOUGH = -errno.EAGAIN
 
 

@@ -441,13 +441,21 @@ class Counters:
         found = {target: _sum(self._misled.get(abi.U32.pack(target)) or b"") for target in targets}
         return {target: count for target, count in found.items() if count}
 
-    def note_uses(self, rows: Mapping[int, int]) -> None:
-        """How many rows of uses there are, by place in use_counts; 0 where all were let go of. What a program
-        adds meanwhile is counted the next time."""
+    def noted_uses(self) -> Counter[int]:
+        """How many rows of uses there are, by place in use_counts: what note_uses() said, and what programs
+        have added since."""
+        pairs = ((key, abi.U64.unpack(value)[0]) for key, value in self._use_counts.items())
+        return Counter({abi.U32.unpack(key)[0]: count for key, count in pairs if count})
+
+    def note_uses(self, rows: Mapping[int, int], since: Mapping[int, int] | None = None) -> None:
+        """How many rows of uses there are, by place in use_counts; 0 where all were let go of. `since`: what
+        noted_uses() was when `rows` were counted; rows that programs have made after that come on top."""
+        made = Counter() if since is None else self.noted_uses() - Counter(since)
+        now = {place: rows.get(place, 0) + made[place] for place in {*rows, *made}}
         before = range(self._use_counts.max_entries) if self._noted_uses is None else self._noted_uses
-        places = {*before, *rows}
-        self._use_counts.put_all([(abi.U32.pack(one), abi.U64.pack(rows.get(one, 0))) for one in places])
-        self._noted_uses = frozenset(place for place, count in rows.items() if count)
+        places = {*before, *now}
+        self._use_counts.put_all([(abi.U32.pack(one), abi.U64.pack(now.get(one, 0))) for one in places])
+        self._noted_uses = frozenset(place for place, count in now.items() if count)
 
     def active(self) -> Counter[int]:
         """Established flows by target id."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -311,6 +312,33 @@ def test_very_many_listeners_of_one_push_nobody_out(world: World) -> None:
     world.look(listener(LOOPBACK, 5432, POSTGRES), *crowd)
     assert world.listening.owner_of(HOST, 5432, LOOPBACK) == POSTGRES
     assert world.listening.owner_of(3, 10_000, LOOPBACK) == NETCAT
+
+
+class Unsearched(dict[Any, Any]):
+    """As large as a user makes it: nothing that is asked for each event may go through it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("searched")
+
+    copy = keys = values = items = __iter__  # type: ignore[assignment]
+
+
+def test_what_somebody_has_listened_at_is_not_searched_for_each_event(world: World) -> None:
+    crowd = [listener(HERE, 10_000 + n, NETCAT, netns=3, cookie=10_000 + n) for n in range(REMEMBERED)]
+    world.look(*crowd)
+    world.look()
+    places = world.listening._places
+    for name in ("_now", "_before", "_by_spot", "_before_by_spot"):
+        setattr(places, name, Unsearched(getattr(places, name)))
+    assert world.listening.owner_of(HOST, 9_999, HERE) is None
+    assert world.listening.owner_of(HOST, 10_001, HERE) == NETCAT
+
+
+def test_who_listened_at_loopback_addresses_makes_nobody_else_forgotten(world: World) -> None:
+    world.look(listener(HERE, 5432, POSTGRES))
+    world.look(*(listener(Address(int(LOOPBACK) + n), 80, NETCAT, cookie=n) for n in range(9, REMEMBERED)))
+    world.look()
+    assert world.listening.owner_of(CONTAINER, 5432, HERE) == POSTGRES
 
 
 def test_one_that_is_gone_is_remembered_as_the_last_that_served(world: World) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 
 import pytest
 
-from agent.daemon.agent import Daemon, _rest
+from agent.daemon.agent import TURN_S, WAITING, Daemon, _in_turns, _rest
 from agent.errors import KernelError
 from agent.kernel import abi, ring
 
@@ -65,6 +67,40 @@ def test_work_that_failed_is_told_and_done_again(error: Exception, caplog: pytes
 
     asyncio.run(asyncio.wait_for(twice(), 10))
     assert "gone" in caplog.text
+
+
+def test_others_have_their_turn_in_the_middle_of_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred steps of 5 ms each."""
+    now_s, answered = [0.0], list[int]()
+    monkeypatch.setattr("agent.daemon.agent.time.monotonic", lambda: now_s[0])
+
+    def work() -> Iterator[None]:
+        for _ in range(100):
+            now_s[0] += 0.005
+            yield
+
+    async def both() -> None:
+        task = asyncio.create_task(_in_turns(work()))
+        while not task.done():
+            answered.append(round(now_s[0] * 1000))
+            await asyncio.sleep(0)
+
+    asyncio.run(both())
+    waits_ms = [later - one for one, later in itertools.pairwise(answered)]
+    assert len(answered) >= 20
+    assert max(waits_ms) <= TURN_S * 1000 + 5
+
+
+class Endless(Ring):
+    def drain(self) -> list[bytes]:
+        return self._records * 64
+
+
+def test_whoever_makes_events_without_end_keeps_no_summary_from_being_made() -> None:
+    daemon = Stumbling()
+    daemon._ring = Endless(cgroup_event(3))  # type: ignore[assignment]
+    asyncio.run(_in_turns(daemon._ring_until_empty()))
+    assert WAITING <= len(daemon.handled) < WAITING + 64
 
 
 @pytest.mark.parametrize(("took_s", "rests_s"), [(0.0, []), (0.25, []), (0.5, [2.0]), (3.0, [5.0])])

@@ -543,6 +543,30 @@ def test_a_row_that_is_let_go_of_when_it_is_first_seen_counts_no_more(world: Wor
     assert counted(world) == {}
 
 
+def test_rows_that_programs_make_while_others_are_read_are_counted(world: World) -> None:
+    """Reading 12,000 takes a while: what came meanwhile must not look as if there were room for it."""
+    shared(world, 3, share=17)
+    look = world.usage.look(NOW_NS)
+    next(look)
+    world.counters._use_counts.put(abi.U32.pack(0), abi.U64.pack(2))
+    world.counters._use_counts.put(abi.U32.pack(18), abi.U64.pack(2))
+    world.attempts(use_key(77), 1, first_ns=NOW_NS + 1, last_ns=NOW_NS + 1)
+    assert len(list(look)) >= 2
+    assert counted(world) == {0: 5, 17: 3, 18: 2}
+
+
+def test_who_comes_back_while_others_are_read_keeps_the_row(world: World) -> None:
+    for number in (1, 2):
+        world.attempts(use_key(number), 3)
+    world.repeats()
+    look = world.usage.look(NOW_NS + IDLE_NS + 1)
+    assert [next(look), next(look)] == [None, None]
+    world.attempts(use_key(2), 4, last_ns=NOW_NS + IDLE_NS + 2)
+    assert list(look) == [None, None]
+    assert list(world.counters.uses.rows) == [bytes(use_key(2))]
+    assert dict(world.usage.violations_by_consumer()) == {("db", "c1"): 3, ("db", "c2"): 4}
+
+
 def test_where_a_share_is_scarce_its_rows_are_soon_free_and_others_stay(world: World) -> None:
     world.counters.uses.max_entries = world.counters.told.max_entries = 4000
     shared(world, abi.USES_OF_SHARE // 2 + 1, share=17)
