@@ -52,12 +52,12 @@ static __always_inline void keep_network(struct address *a)
 		a->w[2] = a->w[3] = 0;
 }
 
-/* Loopback, unspecified and link-local addresses mean something else in each network namespace. */
+/* Loopback, unspecified and IPv6 link-local addresses mean something else in each network
+ * namespace. IPv4 link-local ones don't: hosts forward to 169.254.169.254 for their containers. */
 static __always_inline bool is_per_namespace(struct address *a)
 {
 	if (is_mapped(a))
-		return !a->w[3] || (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
-		       (a->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+		return !a->w[3] || (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
 	if (!(a->w[0] | a->w[1] | a->w[2]))
 		return !a->w[3] || a->w[3] == bpf_htonl(1);
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);

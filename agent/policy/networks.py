@@ -9,11 +9,12 @@ from agent.model import MAPPED_PREFIX, Address, Network, to_network
 IPV4 = to_network("0.0.0.0/0")
 LOOPBACK = (to_network("127.0.0.0/8"), to_network("::1/128"))
 UNSPECIFIED = (to_network("0.0.0.0/32"), to_network("::/128"))
-LINK_LOCAL = (to_network("169.254.0.0/16"), to_network("fe80::/10"))
+LINK_LOCAL4, LINK_LOCAL6 = to_network("169.254.0.0/16"), to_network("fe80::/10")
 PRIVATE = (
     *(to_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")),
     to_network("fc00::/7"),
-    *LINK_LOCAL,
+    LINK_LOCAL4,
+    LINK_LOCAL6,
 )
 """RFC 1918, RFC 6598 (shared address space), RFC 4193, and link-local."""
 
@@ -23,7 +24,7 @@ NEAR, FAR = (120, 64), (112, 48)
 """Prefix lengths, of mapped IPv4 addresses (/24, /16) and of IPv6 ones: what uses are kept by, and what one
 row stands for where rows are scarce (bpf/uses.h)."""
 
-_PER_NAMESPACE = (*LOOPBACK, *UNSPECIFIED, *LINK_LOCAL)
+_PER_NAMESPACE = (*LOOPBACK, *UNSPECIFIED, LINK_LOCAL6)
 
 
 def is_ipv4(network: Network) -> bool:
@@ -64,8 +65,9 @@ def is_private(address: Address) -> bool:
 
 
 def is_per_namespace(address: Address) -> bool:
-    """True for loopback, unspecified and link-local addresses: they mean something else in each network
-    namespace (the same list as in bpf/target.h)."""
+    """True for loopback, unspecified and IPv6 link-local addresses: they mean something else in each network
+    namespace (the same list as in bpf/target.h). IPv4 link-local ones don't: hosts forward to
+    169.254.169.254 for their containers."""
     return holds(_PER_NAMESPACE, address)
 
 

@@ -48,8 +48,8 @@ def test_all_of_ipv6_holds_no_ipv4_address() -> None:
 
 
 def test_what_means_something_else_in_each_namespace() -> None:
-    per_namespace = ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "169.254.1.1", "fe80::1", "febf::1"]
-    routable = ["10.0.0.1", "0.0.0.1", "169.255.0.1", "fec0::1", "::2", "128.0.0.1"]
+    per_namespace = ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "fe80::1", "febf::1"]
+    routable = ["10.0.0.1", "0.0.0.1", "169.254.1.1", "169.255.0.1", "fec0::1", "::2", "128.0.0.1"]
     assert [text for text in per_namespace + routable if is_per_namespace(to_address(text))] == per_namespace
 
 
