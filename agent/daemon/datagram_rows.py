@@ -19,24 +19,25 @@ class DatagramRows:
             (counters.peers, abi.Peer.seen_ns.offset),
         )
         self._gone: list[int] = []
-        """By table: rows that had been made and were not there any more, after the last sweep."""
-        self._evicted = 0
+        """By table: rows that are not there any more, from before this daemon or as it took them away."""
+        self._evicted = [0] * len(self._tables)
 
     def losses(self) -> dict[str, int]:
         """Rows of use that a full table has pushed out, since this daemon began."""
-        return {"datagrams": self._evicted}
+        return {"datagrams": sum(self._evicted)}
 
     def sweep(self, now_ns: int) -> None:
-        """now_ns: CLOCK_BOOTTIME."""
-        gone = []
-        for number, (made, (table, at)) in enumerate(
-            zip(self._counters.datagram_rows(), self._tables, strict=True)
-        ):
-            there, idle = _idle(table, at, now_ns)
-            if self._gone:
-                self._evicted += max(made - there - self._gone[number], 0)
-            gone.append(made - there + sum(table.remove(key) for key in idle))
-        self._gone = gone
+        """now_ns: CLOCK_BOOTTIME. A row that is made while others are listed is no loss, whether or not it is
+        among them; those of the first listing hide as many losses."""
+        before = self._counters.datagram_rows()
+        found = [_idle(table, at, now_ns) for table, at in self._tables]
+        if not self._gone:
+            after = self._counters.datagram_rows()
+            self._gone = [made - there for made, (there, _) in zip(after, found, strict=True)]
+        for number, ((table, _), (there, idle)) in enumerate(zip(self._tables, found, strict=True)):
+            missing = before[number] - there - self._gone[number]
+            self._evicted[number] = max(self._evicted[number], missing)
+            self._gone[number] += sum(table.remove(key) for key in idle)
 
 
 def _idle(table: Map, at: int, now_ns: int) -> tuple[int, list[bytes]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
+
+import pytest
 
 from agent.daemon.datagram_rows import IDLE_NS, DatagramRows
 from agent.kernel import abi
@@ -45,6 +48,38 @@ def test_what_is_idle_goes_and_is_no_loss() -> None:
     rows.sweep(NOW)
     assert [list(table.rows) for table in (tables.senders, tables.sents, tables.peers)] == [[b"new"]] * 3
     assert rows.losses() == {"datagrams": 0}
+
+
+@pytest.mark.parametrize("among_them", [True, False])
+def test_what_is_made_while_others_are_listed_is_no_loss(
+    monkeypatch: pytest.MonkeyPatch, among_them: bool
+) -> None:
+    tables = Tables()
+    rows, items, made = tables.rows(), tables.peers.items, itertools.count()
+
+    def beside() -> list[tuple[bytes, bytes]]:
+        def make() -> None:
+            for number in itertools.islice(made, 3):
+                tables.make(2, b"%d" % number, NOW)
+
+        if among_them:
+            make()
+        listed = list(items())
+        if not among_them:
+            make()
+        return listed
+
+    monkeypatch.setattr(tables.peers, "items", beside)
+    for _ in range(3):
+        rows.sweep(NOW)
+        assert rows.losses() == {"datagrams": 0}
+    monkeypatch.undo()
+    rows.sweep(NOW)
+    tables.peers.remove(b"0")
+    rows.sweep(NOW)
+    assert rows.losses() == {"datagrams": 1 if among_them else 0}, (
+        "at most what came during the first listing"
+    )
 
 
 def test_what_was_pushed_out_is_counted_once() -> None:
