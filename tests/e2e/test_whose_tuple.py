@@ -3,6 +3,7 @@ a network of a user's own with somebody else's address in it, and what a gate sa
 
 from __future__ import annotations
 
+import socket
 import struct
 import subprocess
 import time
@@ -25,11 +26,11 @@ from tests.fixtures.users_network import joined_to_host, users_network
 from tests.fixtures.waiting import wait_for
 from tests.kernel.tc_world import namespace
 
-PORT, OTHER, LICENSED, UNLICENSED = 7431, 7432, 1001, 1002
+PORT, OTHER, CLOSING, LICENSED, UNLICENSED = 7431, 7432, 7433, 1001, 1002
 POLICY = """\
 version: 1
 services:
-  db: {product: acme, ports: [{port: 7431, class: internal}]}
+  db: {product: acme, ports: [{port: 7431, class: internal}, {port: 7433, class: internal}]}
   other: {product: zeta, ports: [{port: 7432, class: internal}]}
 principals:
   licensed: [{uid: 1001}]
@@ -234,6 +235,46 @@ def test_what_was_said_of_a_port_is_not_said_for_ever(shared_lab: Lab, agent: Ru
     agent.set_policy(ENFORCED)
     assert connect(lab.remote, 40021, ours) == "ECONNREFUSED"
     assert since(before, agent, "db") == {REMOTE_DENIED: 4, ("remote", "allowed"): 1}
+
+
+CLOSES_FIRST = """
+import socket, sys
+server = socket.create_server(("", int(sys.argv[1])))
+while True:
+    client, _ = server.accept()
+    client.sendall(client.recv(1))
+    client.close()
+"""
+
+
+def test_a_port_that_the_server_remembers_is_judged_anew(
+    shared_lab: Lab, agent: RunningAgent, interfaces: list[str]
+) -> None:
+    """Its connection is in TIME_WAIT there, and the SYN comes to that first. Refused a listener, the kernel
+    answers for that connection: the client resets it, and sends its SYN once more."""
+    lab, ours = shared_lab, V4[1]
+
+    def connect_and_wait_for_its_end() -> str:
+        with namespaces.entered(lab.remote), socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.bind(("", 40051))
+            try:
+                client.connect((ours, CLOSING))
+            except ConnectionRefusedError:
+                return "refused"
+            client.sendall(b"x")
+            return (client.recv(1) + client.recv(1)).decode()
+
+    server = lab.run(lab.host, [processes.PYTHON, "-ISc", CLOSES_FIRST, str(CLOSING)])
+    processes.wait_until_listening(server, CLOSING)
+    agent.set_policy(ENFORCED.replace("{uid: 1001}", "{uid: 1001}, {cidr: 10.77.2.0/24}"))
+    assert [connect_and_wait_for_its_end() for _ in range(2)] == ["x", "x"]
+    agent.set_policy(ENFORCED)
+    before = connections(agent, "db")
+    assert lab.call(lab.host, ["ss", "-Htan", "state", "time-wait", "sport", str(CLOSING)]).stdout
+    assert connect_and_wait_for_its_end() == "refused"
+    assert since(before, agent, "db") == {REMOTE_DENIED: 1 if interfaces else 2}
+    processes.end(server)
 
 
 SAID = struct.Struct("=QQIBBBB")
