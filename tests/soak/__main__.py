@@ -192,7 +192,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("soak: this loads programs into the kernel: run it as root", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     began = datetime.now(UTC)
     with Lab() as lab:
         world = World(lab)
