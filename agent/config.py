@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from agent.errors import ConfigError, shown
-from agent.policy.yamltext import Text, Unreadable, read_yaml
+from agent.policy.document.yamltext import Text, Unreadable, read_yaml
 from agent.wording import what_is_wrong
 
 DEFAULT_PATH = Path("/etc/licet/config.yaml")

@@ -412,7 +412,7 @@ class HostFacts:
     """wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME."""
     clock_synced: bool = True
     hash_seed: int = 0
-    """Key of the path and name hashes (agent/policy/hashing.py)."""
+    """Key of the path and name hashes (agent/policy/terms/hashing.py)."""
     scripts: Mapping[str, Script] = field(default_factory=dict)
     """By exe selector: a script that it finds, where it finds nothing else."""
     units_at_rest: Mapping[str, str] = field(default_factory=dict)

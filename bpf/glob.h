@@ -3,7 +3,7 @@
  * Globs with one star in one component, decided while a path is walked. A path has a sum over its
  * components, each by its place; to leave one out takes one subtraction, whatever the depth. A glob
  * is known by what is left, and by the bytes before and behind its star: shape_hash() in
- * agent/policy/hashing.py.
+ * agent/policy/terms/hashing.py.
  *
  * A shape in one word: the place of the component that has the star, counted from the file name,
  * then how many bytes stand before the star and behind it, 8 bits each.

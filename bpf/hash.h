@@ -37,7 +37,7 @@ static __always_inline u64 mix(struct hash_key *secret, u64 state, u64 word)
 }
 
 /* In chunks that are filled up with zeros: the same words as _mix_bytes() in
- * agent/policy/hashing.py. */
+ * agent/policy/terms/hashing.py. */
 static __always_inline u64 mix_name(struct hash_key *secret, void *name, u32 bytes)
 {
 	u64 state = mix(secret, secret->seed, bytes);

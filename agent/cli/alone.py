@@ -24,7 +24,7 @@ from agent.export.text import printable
 from agent.kernel.in_force import InForce, TargetMode, in_force
 from agent.kernel.pins import Pins
 from agent.model import Target
-from agent.policy.ids import Ids
+from agent.policy.tables.ids import Ids
 
 ANSWER_WITHIN_S = 10.0
 """Whoever asks what is going on is not left waiting by a daemon that hangs."""

@@ -15,10 +15,10 @@ from agent.cli.running import Config
 from agent.errors import EXIT_NO
 from agent.model import Address, Container, to_address
 from agent.observe.proc import ProcReader
-from agent.policy import fields
-from agent.policy.asking import Question
-from agent.policy.cases import target_named
-from agent.policy.explain import explain as explain_decision
+from agent.policy.decision.explain import explain as explain_decision
+from agent.policy.decision.question import Question
+from agent.policy.document import fields
+from agent.policy.document.expectations import target_named
 
 Parsed = TypeVar("Parsed")
 

@@ -31,11 +31,11 @@ from agent.observe.hostfacts import account_facts, gids, uids
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
 from agent.observe.units import units_at_rest
-from agent.policy import confined
-from agent.policy.asking import NOBODY, Question, consumer_of
-from agent.policy.compile import Compiled, compile_policy, unix_ns
-from agent.policy.document import find_policy_files, load_policy_files, ownership_findings, parse_sources
-from agent.policy.ids import Ids
+from agent.policy.decision import confined
+from agent.policy.decision.question import NOBODY, Question, consumer_of
+from agent.policy.document.load import find_policy_files, load_policy_files, ownership_findings, parse_sources
+from agent.policy.tables.compile import Compiled, compile_policy, unix_ns
+from agent.policy.tables.ids import Ids
 from agent.policy.values import Finding, Policy
 
 InForce = Annotated[

@@ -13,13 +13,13 @@ from agent.cli import offline
 from agent.cli.running import Config
 from agent.cli.show_policy import policy_json, policy_text
 from agent.errors import EXIT_NO, MOST_SHOWN, PolicyErrors, shown
-from agent.policy.cases import Case, CaseFile, load_cases, target_named
-from agent.policy.compile import compile_policy
-from agent.policy.document import load_policy_files
-from agent.policy.explain import Explanation, explain
+from agent.policy.decision.explain import Explanation, explain
+from agent.policy.document.expectations import Case, CaseFile, load_cases, target_named
+from agent.policy.document.load import load_policy_files
 from agent.policy.findings import policy_errors
-from agent.policy.hostcheck import host_warnings
-from agent.policy.ids import Ids
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.host_warnings import host_warnings
+from agent.policy.tables.ids import Ids
 from agent.policy.validity import ended
 from agent.policy.values import Finding, Policy
 

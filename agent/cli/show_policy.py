@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.model import Target, show_network, show_time
-from agent.policy.grants import PlannedGrant, planned_grants
-from agent.policy.listeners import listening_scope
+from agent.policy.decision.listeners import listening_scope
+from agent.policy.tables.grants import PlannedGrant, planned_grants
 from agent.policy.values import (
     ContainerSelector,
     License,

@@ -28,7 +28,7 @@ from agent.config import DEFAULT_PATH, Settings, load_settings
 from agent.errors import LicetError
 from agent.export.client import ControlClient
 from agent.export.text import to_json
-from agent.policy.document import find_policy_files
+from agent.policy.document.load import find_policy_files
 
 EVENTS = 2000
 LOG_LINES = 2000

@@ -21,8 +21,8 @@ from agent.model import (
     Target,
 )
 from agent.observe.netns import NamespaceGone, open_in
-from agent.policy.evaluate import decide, who_is
-from agent.policy.tables import NO_BOOT_NS, Tables
+from agent.policy.decision.evaluate import decide, who_is
+from agent.policy.tables.shape import NO_BOOT_NS, Tables
 
 UNDER_WAY_NS = 1_000_000_000
 

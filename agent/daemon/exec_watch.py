@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.daemon.tracepoint import Tracepoint
 from agent.kernel.gates import EXEC
 from agent.kernel.pins import Pins
-from agent.policy.compile import Compiled
+from agent.policy.tables.compile import Compiled
 
 
 def is_of_use(compiled: Compiled | None) -> bool:

@@ -27,11 +27,11 @@ from agent.model import (
     Target,
 )
 from agent.observe.connections import Connection
-from agent.policy.asking import NOBODY
-from agent.policy.evaluate import evaluate
-from agent.policy.networks import holds, is_loopback, is_per_namespace
-from agent.policy.owners import lineage
-from agent.policy.tables import Tables
+from agent.policy.decision.evaluate import evaluate
+from agent.policy.decision.owners import lineage
+from agent.policy.decision.question import NOBODY
+from agent.policy.tables.shape import Tables
+from agent.policy.terms.networks import holds, is_loopback, is_per_namespace
 
 KNOWN_PROCESSES = 1024
 """Remembered while flows are listed."""

@@ -19,8 +19,8 @@ from agent.model import Flow, HostFacts, ListenerState, Namespace, Socket
 from agent.observe.containers import Containers
 from agent.observe.netns import Namespaces, in_each
 from agent.observe.sockets import SocketDiag
-from agent.policy.ports import Ports
-from agent.policy.tables import Numbered, Tables, TargetKey
+from agent.policy.tables.shape import Numbered, Tables, TargetKey
+from agent.policy.terms.ports import Ports
 
 log = logging.getLogger(__name__)
 

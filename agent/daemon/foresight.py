@@ -13,11 +13,11 @@ from agent.daemon.usage import name_of
 from agent.export.events import now_text, target_fields, unix_time
 from agent.kernel.records import MEMFD
 from agent.model import Decision, Destination, Process, Reason, RemoteConsumer, Target, Verdict
-from agent.policy.compile import Compiled
-from agent.policy.evaluate import decide, row_of_destination, who_is, window_reason
-from agent.policy.networks import NEAR, around
-from agent.policy.partly_known import spoken_groups, tables_with, told_apart, who_could_be
-from agent.policy.tables import Tables, TargetRow, Unresolved
+from agent.policy.decision.evaluate import decide, row_of_destination, who_is, window_reason
+from agent.policy.decision.partly_known import spoken_groups, tables_with, told_apart, who_could_be
+from agent.policy.tables.compile import Compiled
+from agent.policy.tables.shape import Tables, TargetRow, Unresolved
+from agent.policy.terms.networks import NEAR, around
 
 Row = dict[str, Any]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from agent.daemon.late_members import LateMembers, Layered
 from agent.kernel.maps import Members
 from agent.model import Container, HostFacts, Namespace
-from agent.policy.cgroups import Ground
-from agent.policy.compile import Compiled, member_for_cgroup, member_for_executable, member_for_netns
-from agent.policy.hashing import path_hash, string_hash
-from agent.policy.tables import MEMBER_UNSURE, Dimension, Tables
+from agent.policy.tables.compile import Compiled, member_for_cgroup, member_for_executable, member_for_netns
+from agent.policy.tables.shape import MEMBER_UNSURE, Dimension, Tables
+from agent.policy.terms.cgroups import Ground
+from agent.policy.terms.hashing import path_hash, string_hash
 from agent.policy.values import Policy
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from agent.policy.tables import MEMBER_FLAGS, Dimension
+from agent.policy.tables.shape import MEMBER_FLAGS, Dimension
 
 MOST_STRANGERS = 8192
 """Executables that no selector takes: as many as the kernel's table of names has room for."""

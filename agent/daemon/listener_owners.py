@@ -16,7 +16,7 @@ from agent.kernel.libbpf import Map
 from agent.model import INIT, Listener, Process
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
-from agent.policy.listeners import opens_for_others
+from agent.policy.decision.listeners import opens_for_others
 
 log = logging.getLogger(__name__)
 

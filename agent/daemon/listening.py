@@ -26,10 +26,10 @@ from agent.model import (
 from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
 from agent.observe.proc import ProcReader
-from agent.policy.listeners import declaration_of, judge_listener, opens_for_others
-from agent.policy.owners import could_be_owner
-from agent.policy.ports import Ports
-from agent.policy.unserved import Unserved, unserved
+from agent.policy.decision.listeners import declaration_of, judge_listener, opens_for_others
+from agent.policy.decision.owners import could_be_owner
+from agent.policy.decision.unserved import Unserved, unserved
+from agent.policy.terms.ports import Ports
 from agent.policy.values import Policy, UndeclaredListeners
 
 log = logging.getLogger(__name__)

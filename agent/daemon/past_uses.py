@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from agent.kernel import abi
 from agent.kernel.records import Use
 from agent.model import Origin, Process, Target
-from agent.policy.networks import FAR, around
+from agent.policy.terms.networks import FAR, around
 
 HOUR_NS = 3600 * 1_000_000_000
 SIDE_BYTES = 1 << 20

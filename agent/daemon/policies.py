@@ -18,10 +18,10 @@ from agent.daemon.state import State
 from agent.errors import KernelError, LicetError, PolicyError, PolicyErrors, shown
 from agent.kernel.maps import PolicyMaps
 from agent.model import HostFacts, Namespace
-from agent.policy.compile import Compiled, compile_policy
-from agent.policy.document import Source, load_in_place, parse_sources
-from agent.policy.ids import Ids
-from agent.policy.tables import Tables
+from agent.policy.document.load import Source, load_in_place, parse_sources
+from agent.policy.tables.compile import Compiled, compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import Tables
 from agent.policy.values import Policy
 
 log = logging.getLogger(__name__)

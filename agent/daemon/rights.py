@@ -11,7 +11,7 @@ from agent.daemon.usage import Usage
 from agent.model import Process, Target
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
-from agent.policy.confined import Seen, rights_lost
+from agent.policy.decision.confined import Seen, rights_lost
 from agent.policy.values import Finding
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from agent.daemon.tally import keep_newest
 from agent.model import MAPPED_PREFIX, Address, Process, to_address
-from agent.policy.networks import is_per_namespace
+from agent.policy.terms.networks import is_per_namespace
 
 _WILDCARDS = (Address(MAPPED_PREFIX), Address(0))
 _AT_LOOPBACK = dict(zip(_WILDCARDS, (to_address("127.0.0.1"), to_address("::1")), strict=True))

@@ -16,8 +16,8 @@ from typing import Any
 
 from agent import files
 from agent.errors import AlreadyRunning, KernelError
-from agent.policy.document import Source
-from agent.policy.ids import Ids
+from agent.policy.document.load import Source
+from agent.policy.tables.ids import Ids
 
 log = logging.getLogger(__name__)
 IDS, CLOCK, POLICY, USES = "ids.json", "clock.json", "policy.json", "uses.json"

@@ -9,7 +9,7 @@ from agent.boottime import boot_ns
 from agent.daemon.listening import Listening, serving_process
 from agent.daemon.tally import keep_newest
 from agent.model import Address, HostFacts, Listener, ListenerState, PortClass, Process, Protocol, Target
-from agent.policy.listeners import judge_listener
+from agent.policy.decision.listeners import judge_listener
 from agent.policy.values import Policy
 
 REMEMBERED = 1024

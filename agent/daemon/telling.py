@@ -38,9 +38,9 @@ from agent.model import (
     Verdict,
     show_address,
 )
-from agent.policy.evaluate import decide, who_is
-from agent.policy.listeners import in_scope
-from agent.policy.ports import Ports
+from agent.policy.decision.evaluate import decide, who_is
+from agent.policy.decision.listeners import in_scope
+from agent.policy.terms.ports import Ports
 from agent.policy.validity import Term, Validity
 
 EDGES_SHOWN = 10

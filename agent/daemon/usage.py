@@ -14,7 +14,7 @@ from agent.kernel import abi, ring
 from agent.kernel.maps import Counters
 from agent.kernel.records import Names, Use, process_of, use_of, verdict_of
 from agent.model import Address, Decision, Origin, Process, Protocol, Target, show_network
-from agent.policy.networks import FAR, NEAR, around
+from agent.policy.terms.networks import FAR, NEAR, around
 
 NAMED_CONSUMERS = 100
 OTHER = "other"

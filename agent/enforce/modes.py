@@ -19,7 +19,7 @@ from agent.enforce.override_file import Override, OverrideFile
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
 from agent.policy.findings import did_you_mean
-from agent.policy.tables import MAX_TARGETS
+from agent.policy.tables.shape import MAX_TARGETS
 
 _INDEX = struct.Struct("=I")
 _MODE = struct.Struct("=QII")

@@ -12,7 +12,7 @@ from agent.errors import PinError
 from agent.kernel.layouts import rows_of
 from agent.kernel.libbpf import Map
 from agent.kernel.pins import Pins
-from agent.policy.hashing import UNTRUSTED_NAME, path_hash
+from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 
 FOLDER = "1"
 KEYED_BY_EXE = frozenset({"uses", "told", "acceptors", "edges"})

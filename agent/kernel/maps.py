@@ -20,7 +20,7 @@ from agent.kernel.libbpf import Map
 from agent.kernel.pins import Pins
 from agent.kernel.records import flow_rows
 from agent.model import Decision, Mode, Network, Origin, Reason, Verdict
-from agent.policy.tables import (
+from agent.policy.tables.shape import (
     ASKS_CONTAINER,
     ASKS_SUBORDINATE,
     ASKS_USER_NAMESPACE,

@@ -11,7 +11,7 @@ from agent.kernel import abi, ring
 from agent.kernel.hash_of_abi_1 import path_hash_of_abi_1
 from agent.kernel.libbpf import Map
 from agent.model import Address, Decision, Flow, Origin, Process, Protocol, Reason, Verdict
-from agent.policy.hashing import UNTRUSTED_NAME, path_hash
+from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 
 KNOWN_BYTES = 4 << 20
 """What names may take here: all that the map has room for (8,192 of 252 bytes), and some longer ones."""

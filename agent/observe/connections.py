@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.model import MAPPED_PREFIX, Address, Listener, Process, Socket
 from agent.observe.sockets import SYN_SENT
-from agent.policy.networks import is_loopback
+from agent.policy.terms.networks import is_loopback
 
 EPHEMERAL_FROM = 32768
 """First port the kernel picks for a consumer, unless net.ipv4.ip_local_port_range says otherwise (ip(7))."""

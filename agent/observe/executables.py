@@ -14,7 +14,7 @@ from agent.model import Script
 from agent.observe.proc import ProcReader
 from agent.observe.scripts import script_at
 from agent.observe.trails import Trail
-from agent.policy.paths import exe_matches
+from agent.policy.terms.paths import exe_matches
 
 MAX_FILES = 50_000
 """Files looked at for one glob; what lies beyond is learned when it runs."""

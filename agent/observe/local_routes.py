@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from agent.model import Address, Network
 from agent.observe.addresses import from_wire, kube_proxy_index
 from agent.observe.netlink import NETLINK_ROUTE, Netlink, attributes
-from agent.policy.networks import LOOPBACK, covers
+from agent.policy.terms.networks import LOOPBACK, covers
 
 RTN_LOCAL = 2
 """linux/rtnetlink.h"""

@@ -17,7 +17,7 @@ from types import TracebackType
 from inotify_simple import INotify, flags
 
 from agent import files, ownership
-from agent.policy.document import is_policy_file
+from agent.policy.document.load import is_policy_file
 
 _EVENTS = (
     flags.CLOSE_WRITE  # not MODIFY: a half-written file is no policy

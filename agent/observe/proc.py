@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.model import Container, Process
 from agent.observe.cgroup import cgroup_id
 from agent.observe.places import Places, belongs_to_root
-from agent.policy.cgroups import container_in, unit_of
+from agent.policy.terms.cgroups import container_in, unit_of
 
 NS_PER_S = 1_000_000_000
 MAX_ARGS_BYTES = 4096

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.observe.cgroup import processes_in
-from agent.policy.cgroups import unit_of
+from agent.policy.terms.cgroups import unit_of
 
 FOLDERS = (
     Path("/etc/systemd/system"),

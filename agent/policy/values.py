@@ -12,8 +12,8 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from agent.model import Container, Mode, Network, PortClass, Protocol, Target
-from agent.policy.ports import Ports
-from agent.policy.tables import Unresolved
+from agent.policy.tables.shape import Unresolved
+from agent.policy.terms.ports import Ports
 
 ANYONE = "anyone"
 """The built-in principal that includes every consumer."""

@@ -17,10 +17,10 @@ from agent.kernel.pins import PINNED_MAPS, Pins
 from agent.kernel.programs import Programs
 from agent.kernel.source import bpf_folder, joined
 from agent.model import HostFacts, to_address
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.hashing import path_hash
-from agent.policy.ids import Ids
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.terms.hashing import path_hash
 from tests.bench.policies import CANDIDATES, FIRST_PORT, policy_of_grants
 from tests.bench.spread import spread
 from tests.fixtures.leftovers import BPFFS, remove_pins

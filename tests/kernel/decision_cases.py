@@ -10,9 +10,9 @@ import yaml
 from hypothesis import strategies as st
 
 from agent.model import Destination, HostFacts, LocalConsumer, Namespace, Protocol, Verdict, to_address
-from agent.policy.document import parse_policy
-from agent.policy.ids import Ids
-from agent.policy.owners import lineage
+from agent.policy.decision.owners import lineage
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.ids import Ids
 from tests.fixtures import naive, policies
 from tests.kernel.decision_world import World
 

@@ -29,8 +29,8 @@ from agent.kernel.maps import Counters, Members, PolicyMaps
 from agent.kernel.pins import Pins
 from agent.model import Decision, Destination, LocalConsumer, Origin, Protocol, Reason, Verdict, show_address
 from agent.observe.netns import own_cookie
-from agent.policy.evaluate import cgroup_member
-from agent.policy.tables import MEMBER_CONTAINER, MEMBER_FLAGS, MEMBER_UNSURE, Dimension, Tables
+from agent.policy.decision.evaluate import cgroup_member
+from agent.policy.tables.shape import MEMBER_CONTAINER, MEMBER_FLAGS, MEMBER_UNSURE, Dimension, Tables
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins

@@ -26,9 +26,9 @@ from agent.kernel.source import GATES, HEADERS, bpf_folder, joined
 from agent.model import Decision, HostFacts, Namespace, Origin, to_address
 from agent.observe.netns import open_in, own_cookie
 from agent.observe.route_watch import LinkWatch
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.ids import Ids
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins

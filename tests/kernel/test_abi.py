@@ -16,7 +16,9 @@ from agent.enforce import modes, tc
 from agent.export import view
 from agent.kernel import abi, code, maps
 from agent.model import Decision, Mode, Origin, Reason
-from agent.policy import compile, evaluate, hashing, tables
+from agent.policy.decision import evaluate
+from agent.policy.tables import compile, shape
+from agent.policy.terms import hashing
 from tests.kernel.c_header import BPF, ask_compiler, parse, without_comments
 
 HEADER = parse((BPF / "abi.h").read_text())
@@ -40,10 +42,10 @@ ENUMS: dict[str, dict[str, int]] = {
     "decision": _of(Decision),
     "reason": _of(Reason),
     "origin": _of(Origin),
-    "dimension": _of(tables.Dimension),
-    "set_id": _constants(tables.SetId, "SET_"),
-    "uncertain": _constants(tables.Uncertain, "UNCERTAIN_"),
-    "unresolved": _of(tables.Unresolved, "UNRESOLVED_"),
+    "dimension": _of(shape.Dimension),
+    "set_id": _constants(shape.SetId, "SET_"),
+    "uncertain": _constants(shape.Uncertain, "UNCERTAIN_"),
+    "unresolved": _of(shape.Unresolved, "UNRESOLVED_"),
     "gate": _in_order(abi.GATES, "GATE_", "GATES"),
     "arrival": _in_order(abi.ARRIVALS),
     "override": _of(abi.Override, "OVERRIDE_"),
@@ -61,10 +63,10 @@ DEFINES: dict[str, int] = {
     "SET_WORDS": abi.SET_WORDS,
     "SET_BLOCKS": abi.SET_WORDS // abi.WORDS_IN_BLOCK,
     "CANDIDATES": abi.CANDIDATES,
-    "LISTED_GROUPS": tables.LISTED_GROUPS,
-    "SHAPES": tables.MAX_SHAPES,
-    "GIDS_IN_SET": tables.GIDS_IN_SET,
-    "MAX_CGROUPS": tables.MAX_CGROUPS,
+    "LISTED_GROUPS": shape.LISTED_GROUPS,
+    "SHAPES": shape.MAX_SHAPES,
+    "GIDS_IN_SET": shape.GIDS_IN_SET,
+    "MAX_CGROUPS": shape.MAX_CGROUPS,
     "MAX_OWNERS": evaluate.MAX_OWNERS,
     "MAX_TARGETS": abi.MAX_TARGETS,
     "PORTS": abi.PORTS,
@@ -80,28 +82,28 @@ DEFINES: dict[str, int] = {
     "USES_OF_SHARE": abi.USES_OF_SHARE,
     "USE_SHARES": abi.USE_SHARES,
     "ATTACH_TYPE_MARK": code.ATTACH_TYPE_MARK,
-    "MEMBER_UNSURE": tables.MEMBER_UNSURE,
-    "MEMBER_CONTAINER": tables.MEMBER_CONTAINER,
-    "MEMBER_UNSURE_UNIT": tables.MEMBER_UNSURE_UNIT,
-    "MEMBER_FLAGS": tables.MEMBER_FLAGS,
-    "ASKS_SUBORDINATE": tables.ASKS_SUBORDINATE,
-    "ASKS_CONTAINER": tables.ASKS_CONTAINER,
-    "ASKS_USER_NAMESPACE": tables.ASKS_USER_NAMESPACE,
+    "MEMBER_UNSURE": shape.MEMBER_UNSURE,
+    "MEMBER_CONTAINER": shape.MEMBER_CONTAINER,
+    "MEMBER_UNSURE_UNIT": shape.MEMBER_UNSURE_UNIT,
+    "MEMBER_FLAGS": shape.MEMBER_FLAGS,
+    "ASKS_SUBORDINATE": shape.ASKS_SUBORDINATE,
+    "ASKS_CONTAINER": shape.ASKS_CONTAINER,
+    "ASKS_USER_NAMESPACE": shape.ASKS_USER_NAMESPACE,
     "SPARE_FLOW": abi.SPARE_FLOW,
     "EXE_NONE": compile.NO_EXECUTABLE,
     "EXE_UNTRUSTED": abi.EXE_UNTRUSTED,
 }
 
 REPEATED: dict[str, int] = {
-    "CANDIDATES": tables.CANDIDATES,
-    "MAX_TARGETS": tables.MAX_TARGETS,
-    "PATH_COMPONENTS": tables.MAX_PATH_COMPONENTS,
-    "SET_WORDS": tables.SET_BITS // 64,
+    "CANDIDATES": shape.CANDIDATES,
+    "MAX_TARGETS": shape.MAX_TARGETS,
+    "PATH_COMPONENTS": shape.MAX_PATH_COMPONENTS,
+    "SET_WORDS": shape.SET_BITS // 64,
     "EXE_UNTRUSTED": hashing.UNTRUSTED_NAME,
     "EXE_NONE | EXE_UNTRUSTED": compile.UNTRUSTED_EXECUTABLE,
     "OVERRIDE_OBSERVE": modes._NUMBERS[Mode.OBSERVE],
     "OVERRIDE_ENFORCE": modes._NUMBERS[Mode.ENFORCE],
-    "SET_CERTAIN + DIMENSIONS_IN_DOUBT + 1": tables.SetId.FIRST_FREE,
+    "SET_CERTAIN + DIMENSIONS_IN_DOUBT + 1": shape.SetId.FIRST_FREE,
     **_in_order(view.GATES, "GATE_", "GATES"),
     **{f"UNCERTAIN_{one.name}": bit for one, bit in maps._UNCERTAIN_BIT.items()},
 }
@@ -170,7 +172,7 @@ PACKED: dict[str, tuple[struct.Struct, ...]] = {
     "told": (abi.TOLD,),
     "flow_count": (abi.FLOW_COUNT,),
     "mode": (modes._MODE,),
-    "set": (struct.Struct(f"={tables.SET_BITS // 8}s"),),
+    "set": (struct.Struct(f"={shape.SET_BITS // 8}s"),),
 }
 """Structs that Python packs by a format."""
 

@@ -14,9 +14,9 @@ import pytest
 from agent.kernel import abi
 from agent.kernel.ring import decode
 from agent.model import HostFacts
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.ids import Ids
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
 from tests.fixtures import cgroups, namespaces
 from tests.kernel.decision_world import World
 

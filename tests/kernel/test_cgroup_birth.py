@@ -14,17 +14,17 @@ import yaml
 from agent.kernel import abi
 from agent.kernel.ring import decode
 from agent.model import Container, HostFacts
-from agent.policy.cgroups import container_in
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.ids import Ids
-from agent.policy.tables import (
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import (
     MEMBER_CONTAINER,
     MEMBER_FLAGS,
     MEMBER_UNSURE,
     MEMBER_UNSURE_UNIT,
     Dimension,
 )
+from agent.policy.terms.cgroups import container_in
 from tests.fixtures import cgroups
 from tests.kernel.decision_world import World
 

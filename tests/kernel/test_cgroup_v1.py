@@ -15,10 +15,10 @@ from agent.kernel.gates import RMDIR
 from agent.kernel.load import load_gates
 from agent.kernel.ring import decode
 from agent.model import HostFacts
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.ids import Ids
-from agent.policy.tables import MEMBER_CONTAINER, Dimension
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import MEMBER_CONTAINER, Dimension
 from tests.fixtures import cgroups
 from tests.fixtures.names import new_name
 from tests.kernel.decision_world import World

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from agent.model import Destination, HostFacts, LocalConsumer, Origin, Verdict
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.evaluate import evaluate
-from agent.policy.ids import Ids
+from agent.policy.decision.evaluate import evaluate
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
 from tests.fixtures import cgroups, naive, policies
 from tests.kernel.decision_cases import Case, Translation, cases, named
 from tests.kernel.decision_world import Judged, Seen, World, client_of

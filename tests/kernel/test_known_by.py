@@ -14,11 +14,11 @@ import yaml
 
 from agent.kernel import abi
 from agent.model import Decision, Destination, HostFacts, Protocol, Reason, to_address
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.hashing import UNTRUSTED_NAME, path_hash
-from agent.policy.ids import Ids
-from agent.policy.tables import MAX_PATH_COMPONENTS
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import MAX_PATH_COMPONENTS
+from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 from tests.fixtures import cgroups
 from tests.fixtures.waiting import wait_for
 from tests.kernel.decision_world import Client, World

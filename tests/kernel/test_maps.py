@@ -19,7 +19,7 @@ from agent.kernel import abi, libbpf
 from agent.kernel.libbpf import Map
 from agent.kernel.maps import Counters, PolicyMaps
 from agent.model import Decision, Origin, PortClass, Protocol, Reason, Target, Verdict, to_network
-from agent.policy.tables import (
+from agent.policy.tables.shape import (
     Dimension,
     Numbered,
     SetId,

@@ -19,7 +19,7 @@ from agent.kernel.layouts import Conversion, Layout
 from agent.kernel.libbpf import Map
 from agent.kernel.mover import Move
 from agent.kernel.pins import PINNED_MAPS
-from agent.policy.hashing import path_hash
+from agent.policy.terms.hashing import path_hash
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH = 1, 2, 5, 6, 9
 SEED, KEY = 0x1234, ct.sizeof(abi.UseKey)

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from agent.model import Destination, HostFacts, Origin, Protocol, RemoteConsumer, to_address
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.evaluate import evaluate
-from agent.policy.ids import Ids
+from agent.policy.decision.evaluate import evaluate
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
 from tests.fixtures import naive, namespaces, policies
 from tests.kernel.decision_cases import Translation, documents_about_who, named
 from tests.kernel.decision_world import Judged, Seen, World

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from agent.model import Decision, Destination, HostFacts, LocalConsumer, Protocol, Reason, to_address
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.evaluate import evaluate
-from agent.policy.ids import Ids
-from agent.policy.owners import lineage
+from agent.policy.decision.evaluate import evaluate
+from agent.policy.decision.owners import lineage
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
 from tests.fixtures.naive import judge
 from tests.kernel.decision_world import Client, World
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from agent.config import Settings, load_settings
-from agent.policy.document import load_in_place
+from agent.policy.document.load import load_in_place
 from tests.packaging.chart import CHART, ROOT, Object, container_of, one, pod_of, render, run
 
 MANIFEST = ROOT / "packaging" / "kubernetes" / "licet.yaml"

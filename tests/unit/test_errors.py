@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import MOST_SHOWN, PolicyErrors
-from agent.policy.document import parse_policy
+from agent.policy.document.load import parse_policy
 
 
 def test_a_policy_that_is_wrong_everywhere_is_told_in_a_few_kilobytes() -> None:

@@ -17,7 +17,7 @@ from agent.observe.containers.cri import NEVER, Cri
 from agent.observe.containers.docker import read_docker
 from agent.observe.containers.published import Published
 from agent.observe.containers.storage import Storage
-from agent.policy.cgroups import UNIT_SUFFIXES, Ground, Top, container_in
+from agent.policy.terms.cgroups import UNIT_SUFFIXES, Ground, Top, container_in
 
 RETRY_S = 0.1
 """A name that was not there is looked for again after this long."""

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from agent.cli.app import app
 from agent.daemon.state import State
-from agent.policy.document import Source
+from agent.policy.document.load import Source
 
 GOOD = """\
 version: 1

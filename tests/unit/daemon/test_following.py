@@ -6,10 +6,10 @@ import pytest
 
 from agent.daemon.following import _new_ports
 from agent.model import HostFacts, to_address
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.ids import Ids
-from agent.policy.tables import Tables
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import Tables
 
 DB = "db: {product: a, ports: [{port: 5432, class: internal}]}"
 RANGE = "data: {product: a, ports: [{port: 40000-40009, class: internal}]}"

@@ -25,10 +25,10 @@ from agent.model import (
     Verdict,
     to_address,
 )
-from agent.policy.compile import Compiled, compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.ids import Ids
-from agent.policy.tables import Tables
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import Compiled, compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import Tables
 
 DB, WEB = Target("db", PortClass.INTERNAL), Target("web", PortClass.PUBLIC)
 NOW_NS, LOADED_NS = 10_000, 8_000

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from agent.daemon.host import mentions_of
-from agent.policy.document import parse_policy
+from agent.policy.document.load import parse_policy
 
 POLICY = """
 version: 1

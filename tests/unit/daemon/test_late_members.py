@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from agent.daemon.late_members import MOST_GONE, MOST_STRANGERS, LateMembers, Layered
-from agent.policy.tables import MEMBER_UNSURE, Dimension
+from agent.policy.tables.shape import MEMBER_UNSURE, Dimension
 
 EXE, NETNS, CGROUP = Dimension.EXE, Dimension.NETNS, Dimension.CGROUP
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.daemon.license_watch import LicenseWatch
 from agent.model import HostFacts
-from agent.policy.document import parse_policy
+from agent.policy.document.load import parse_policy
 from agent.policy.validity import Term, Validity
 from agent.policy.values import Policy
 

@@ -17,8 +17,8 @@ from agent.daemon.listening import REMEMBERED, Listening, serving_process
 from agent.kernel import abi
 from agent.model import Address, HostFacts, Listener, ListenerState, Process, Protocol, to_address
 from agent.observe.proc import ProcReader
-from agent.policy.document import parse_policy
-from agent.policy.hashing import path_hash
+from agent.policy.document.load import parse_policy
+from agent.policy.terms.hashing import path_hash
 from agent.policy.values import Policy
 from tests.unit.daemon.worlds import HERE, LOOPBACK, SEED
 from tests.unit.kernel.memory_map import MemoryMap

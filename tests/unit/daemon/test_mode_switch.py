@@ -17,7 +17,7 @@ from agent.errors import KernelError, ModeError
 from agent.export.view import Caller, ModeRequest
 from agent.kernel import abi
 from agent.model import Mode, PortClass, Process, Target, to_address
-from agent.policy.document import load_policy_files
+from agent.policy.document.load import load_policy_files
 from agent.policy.values import Finding, Place, Policy
 from tests.unit.kernel.memory_map import MemoryMap
 

@@ -14,15 +14,15 @@ from agent.daemon.policies import PolicyKeeper
 from agent.daemon.state import State
 from agent.errors import KernelError, PolicyErrors
 from agent.model import Container, HostFacts, Namespace, PortClass, Target, to_address, to_network
-from agent.policy.hashing import path_hash, string_hash
-from agent.policy.ids import Ids
-from agent.policy.tables import (
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import (
     MEMBER_CONTAINER,
     MEMBER_FLAGS,
     MEMBER_UNSURE,
     Dimension,
     Tables,
 )
+from agent.policy.terms.hashing import path_hash, string_hash
 from agent.policy.values import Policy
 from tests.unit.daemon.worlds import DB, HERE, SEED
 

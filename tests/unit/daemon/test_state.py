@@ -11,8 +11,8 @@ import pytest
 from agent.daemon.state import RunLock, State
 from agent.errors import AlreadyRunning, KernelError
 from agent.model import PortClass, Target
-from agent.policy.document import Source
-from agent.policy.ids import Ids
+from agent.policy.document.load import Source
+from agent.policy.tables.ids import Ids
 
 DB = Target("db", PortClass.INTERNAL)
 

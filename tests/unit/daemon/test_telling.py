@@ -10,7 +10,7 @@ from agent.export.event_log import EventLog
 from agent.export.view import JudgedListener
 from agent.kernel import abi
 from agent.model import Address, Listener, ListenerState, Origin, Process, Protocol
-from agent.policy.ids import Ids
+from agent.policy.tables.ids import Ids
 from tests.unit.daemon.worlds import DB, HERE, LOOPBACK, new_names
 
 SERVER = Process(pid=26, start_boot_ns=1, comm="postgres", exe="/usr/bin/postgres", unit="postgresql.service")

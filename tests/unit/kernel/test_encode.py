@@ -10,7 +10,7 @@ import pytest
 from agent.kernel import abi
 from agent.kernel.maps import encode_row, encode_set, encode_tables, silent_clauses
 from agent.model import Mode, PortClass, Protocol, Reason, Target, to_network
-from agent.policy.tables import (
+from agent.policy.tables.shape import (
     ASKS_CONTAINER,
     ASKS_SUBORDINATE,
     ASKS_USER_NAMESPACE,

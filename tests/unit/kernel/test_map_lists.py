@@ -12,7 +12,7 @@ import pytest
 
 from agent.kernel import abi, maps
 from agent.kernel.pins import PINNED_MAPS
-from agent.policy.tables import MAX_PLACES, MAX_SETS, SET_BITS
+from agent.policy.tables.shape import MAX_PLACES, MAX_SETS, SET_BITS
 
 BPF = Path(__file__).resolve().parents[3] / "bpf"
 

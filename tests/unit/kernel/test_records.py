@@ -9,7 +9,7 @@ from agent.kernel import abi
 from agent.kernel.hash_of_abi_1 import path_hash_of_abi_1
 from agent.kernel.records import Names, flow_of, flow_rows, process_of, use_of
 from agent.model import Address, Decision, Origin, Process, Protocol, Reason, Verdict, to_address
-from agent.policy.hashing import UNTRUSTED_NAME, path_hash
+from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 from tests.unit.kernel.memory_map import MemoryMap
 from tests.unit.kernel.test_ring import name_event
 

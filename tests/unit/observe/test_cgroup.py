@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import KernelError
 from agent.observe.cgroup import cgroup_id, find_mount, list_cgroups
-from agent.policy.cgroups import container_in, container_of, unit_of
+from agent.policy.terms.cgroups import container_in, container_of, unit_of
 
 ID = "0123456789abcdef" * 4
 OTHER = "f" * 64

@@ -6,7 +6,7 @@ from agent.model import to_address
 from agent.observe.addresses import is_link_local, own_addresses
 from agent.observe.clock import boot_offset_ns
 from agent.observe.hostfacts import clock_synced, gids, uids
-from agent.policy.networks import is_loopback
+from agent.policy.terms.networks import is_loopback
 
 
 def test_names_the_host_does_not_know_are_left_out() -> None:

@@ -6,13 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.model import Consumer, Destination, HostFacts, Verdict
-from agent.policy.compile import compile_policy
-from agent.policy.document import parse_policy
-from agent.policy.evaluate import decide, evaluate, row_of_target, who_is
-from agent.policy.explain import explain
-from agent.policy.ids import Ids
-from agent.policy.matching import Holds, match_principal
-from agent.policy.tables import LISTED_GROUPS, NO_GID, Dimension, SetId
+from agent.policy.decision.evaluate import decide, evaluate, row_of_target, who_is
+from agent.policy.decision.explain import explain
+from agent.policy.decision.matching import Holds, match_principal
+from agent.policy.document.load import parse_policy
+from agent.policy.tables.compile import compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.tables.shape import LISTED_GROUPS, NO_GID, Dimension, SetId
 from agent.policy.values import ANYONE, Policy
 from tests.fixtures import naive, policies
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.policy.document import parse_policy
+from agent.policy.document.load import parse_policy
 from agent.policy.validity import Term, Validity, ended, terms_of
 from agent.policy.values import Place, Window
 

@@ -1,0 +1,1 @@
+"""Tables and a question: the answer, and why."""

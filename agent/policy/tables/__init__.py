@@ -1,0 +1,1 @@
+"""A policy and a host, compiled to the tables that the kernel judges by."""

@@ -1,0 +1,61 @@
+"""Which grants a policy makes: target × principal × entitlement, in policy order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from agent.model import PortClass, Target
+from agent.policy.values import Entitlement, License, Service, Window
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGrant:
+    license: License
+    entitlement: Entitlement
+    principal: str
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """As agent/policy/tables/ids.py wants it: license/entitlement/principal@service/class."""
+        return f"{self.license.id}/{self.entitlement.id}/{self.principal}@{self.target}"
+
+    @property
+    def window(self) -> Window:
+        return self.license.window.narrowed_by(self.entitlement.window)
+
+
+def planned_grants(
+    services: Iterable[Service], licenses: Iterable[License]
+) -> dict[Target, list[PlannedGrant]]:
+    """Every target of the services, with its grants in the order in which they are tried."""
+    by_name = {service.name: service for service in services}
+    by_product: dict[str, list[Service]] = {}
+    grants: dict[Target, list[PlannedGrant]] = {}
+    for service in by_name.values():
+        by_product.setdefault(service.product, []).append(service)
+        for port_class in service.classes:
+            grants[Target(service.name, port_class)] = []
+    for license_ in licenses:
+        for entitlement in license_.entitlements:
+            covered = by_product.get(license_.product, [])
+            if entitlement.services is not None:
+                named = (by_name.get(name) for name in dict.fromkeys(entitlement.services))
+                covered = [service for service in named if service and service.product == license_.product]
+            for target in _targets(covered, entitlement.classes):
+                for principal in entitlement.principals:
+                    grants[target].append(PlannedGrant(license_, entitlement, principal, target))
+    return grants
+
+
+def licensed_principals(licenses: Iterable[License]) -> set[str]:
+    """Names of all principals that some license names."""
+    return {name for one in licenses for each in one.entitlements for name in each.principals}
+
+
+def _targets(services: Iterable[Service], classes: tuple[PortClass, ...] | None) -> Iterator[Target]:
+    for service in services:
+        for port_class in service.classes:
+            if classes is None or port_class in classes:
+                yield Target(service.name, port_class)

@@ -1,0 +1,1 @@
+"""What a word of a policy means: paths, cgroups, networks, ports."""
