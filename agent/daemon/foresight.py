@@ -16,8 +16,9 @@ from agent.model import Decision, Destination, Process, Reason, RemoteConsumer, 
 from agent.policy.decision.evaluate import decide, row_of_destination, who_is, window_reason
 from agent.policy.decision.partly_known import spoken_groups, tables_with, told_apart, who_could_be
 from agent.policy.tables.compile import Compiled
-from agent.policy.tables.shape import Tables, TargetRow, Unresolved
+from agent.policy.tables.shape import Tables, TargetRow
 from agent.policy.terms.networks import NEAR, around
+from agent.policy.values import Unresolved
 
 Row = dict[str, Any]
 

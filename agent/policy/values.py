@@ -8,15 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from fnmatch import fnmatchcase
 
 from agent.model import Container, Mode, Network, PortClass, Protocol, Target
-from agent.policy.tables.shape import Unresolved
 from agent.policy.terms.ports import Ports
 
 ANYONE = "anyone"
 """The built-in principal that includes every consumer."""
+
+
+class Unresolved(IntEnum):
+    """Whether an attempt is let in whose consumer could be licensed, but is not known well enough."""
+
+    DENY = 0
+    ALLOW = 1
+    ALLOW_UNLESS_ENFORCING = 2
 
 
 @dataclass(frozen=True, slots=True, order=True)

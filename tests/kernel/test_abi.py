@@ -19,6 +19,7 @@ from agent.model import Decision, Mode, Origin, Reason
 from agent.policy.decision import evaluate
 from agent.policy.tables import compile, shape
 from agent.policy.terms import hashing
+from agent.policy.values import Unresolved
 from tests.kernel.c_header import BPF, ask_compiler, parse, without_comments
 
 HEADER = parse((BPF / "abi.h").read_text())
@@ -45,7 +46,7 @@ ENUMS: dict[str, dict[str, int]] = {
     "dimension": _of(shape.Dimension),
     "set_id": _constants(shape.SetId, "SET_"),
     "uncertain": _constants(shape.Uncertain, "UNCERTAIN_"),
-    "unresolved": _of(shape.Unresolved, "UNRESOLVED_"),
+    "unresolved": _of(Unresolved, "UNRESOLVED_"),
     "gate": _in_order(abi.GATES, "GATE_", "GATES"),
     "arrival": _in_order(abi.ARRIVALS),
     "override": _of(abi.Override, "OVERRIDE_"),

@@ -26,9 +26,9 @@ from agent.policy.tables.shape import (
     Tables,
     TargetKey,
     TargetRow,
-    Unresolved,
     empty_tables,
 )
+from agent.policy.values import Unresolved
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in, map_by_id
 

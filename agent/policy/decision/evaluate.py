@@ -34,7 +34,6 @@ from agent.policy.tables.shape import (
     TargetKey,
     TargetRow,
     Uncertain,
-    Unresolved,
 )
 from agent.policy.terms.cgroups import cgroup_name, template_of
 from agent.policy.terms.hashing import (
@@ -48,6 +47,7 @@ from agent.policy.terms.hashing import (
 from agent.policy.terms.networks import is_per_namespace, prefixes_of
 from agent.policy.terms.paths import Shape, components, directory_of
 from agent.policy.terms.subordinates import blocks_with
+from agent.policy.values import Unresolved
 
 MAX_OWNERS = 6
 """User namespaces whose owners the kernel looks at (bpf/abi.h); deeper, anybody could own one."""

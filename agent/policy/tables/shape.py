@@ -45,6 +45,7 @@ from enum import IntEnum
 from agent.model import Address, Mode, Network, Reason, Target
 from agent.policy.terms.cgroups import NOTHING_KNOWN, Ground
 from agent.policy.terms.ports import Ports
+from agent.policy.values import Unresolved
 
 SET_BITS = 1024
 CANDIDATES = 8
@@ -141,14 +142,6 @@ class SetId:
     CERTAIN = 16
     """CERTAIN + mask of uncertain dimensions; bits are those of `Uncertain`."""
     FIRST_FREE = 80
-
-
-class Unresolved(IntEnum):
-    """Whether an attempt is let in whose consumer could be licensed, but is not known well enough."""
-
-    DENY = 0
-    ALLOW = 1
-    ALLOW_UNLESS_ENFORCING = 2
 
 
 class Uncertain:

@@ -27,7 +27,8 @@ from agent.model import (
     to_network,
 )
 from agent.observe.connections import Connection
-from agent.policy.tables.shape import Numbered, SetId, Tables, TargetKey, TargetRow, Unresolved, empty_tables
+from agent.policy.tables.shape import Numbered, SetId, Tables, TargetKey, TargetRow, empty_tables
+from agent.policy.values import Unresolved
 from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
 
 HOST, CONTAINER = 1, 2

@@ -25,9 +25,9 @@ from agent.policy.tables.shape import (
     TargetKey,
     TargetRow,
     Uncertain,
-    Unresolved,
     empty_tables,
 )
+from agent.policy.values import Unresolved
 
 SILENT = dict.fromkeys(list(Dimension)[:5], (1 << SET_BITS) - 1)
 """No clause speaks of any dimension."""

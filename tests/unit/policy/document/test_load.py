@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from agent.errors import PolicyErrors
 from agent.model import PortClass, Protocol, to_network
 from agent.policy.document.load import find_policy_files, load_in_place, load_policy_files, parse_policy
-from agent.policy.tables.shape import Unresolved
-from agent.policy.values import UndeclaredListeners
+from agent.policy.values import UndeclaredListeners, Unresolved
 from tests.fixtures.policies import policy_texts
 from tests.unit.policy.mistakes import WHOLE
 

@@ -216,7 +216,7 @@ def test_too_many_selectors_are_told_with_their_number_and_the_way_out() -> None
 
 
 def test_each_limit_stands_in_the_docs() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "limits.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "limits.md").read_text()
     limits = dict(re.findall(r"^\| ([^|]*) \| ([0-9,]+) \|", page, flags=re.MULTILINE))
     assert {name: int(number.replace(",", "")) for name, number in limits.items()} == {
         "ports and ranges": shape.MAX_PORT_ENTRIES,
