@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What a cgroup is, by its name and by who could have made it. agent/policy/terms/cgroups.py knows the
- * same names; tests/kernel/test_cgroup_birth.py holds the two together.
+ * What a cgroup is, by its name and by who could have made it. agent/policy/terms/cgroups.py knows
+ * the same names; tests/kernel/test_cgroup_birth.py holds the two together.
  */
 
 /* kernfs_node.parent until Linux 6.15 */

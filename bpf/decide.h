@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * decide(): one function, one place. agent/policy/decision/evaluate.py says the same in Python; generated
- * tests hold the two together. Loops stay rolled: unrolled, LLVM turns the sets into scalars and
- * the 512-byte stack is not enough.
+ * decide(): one function, one place. agent/policy/decision/evaluate.py says the same in Python;
+ * generated tests hold the two together. Loops stay rolled: unrolled, LLVM turns the sets into
+ * scalars and the 512-byte stack is not enough.
  */
 
 struct tables {
