@@ -60,7 +60,7 @@ def _carry(ring: str, before: Pins, ready: Pins, layouts: Mapping[str, Any], to:
             return
         reader = libbpf.RingReader(old)
         try:
-            records = reader.drain()
+            records = reader.drain_all()
         finally:
             reader.close()
     with to.open("ab") as kept:

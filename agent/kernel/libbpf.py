@@ -655,6 +655,13 @@ class RingReader:
         records, self._pending = self._pending, []
         return records
 
+    def drain_all(self) -> list[bytes]:
+        """Until nothing is left: of rings that are not filled faster than they are read."""
+        records: list[bytes] = []
+        while part := self.drain():
+            records += part
+        return records
+
     def close(self) -> None:
         if self._ring:
             _lib.ring_buffer__free(self._ring)

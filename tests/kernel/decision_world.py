@@ -191,7 +191,7 @@ class World:
 
     def drain(self) -> list[bytes]:
         """The events since the last time."""
-        return self._ring.drain()
+        return self._ring.drain_all()
 
     @property
     def members(self) -> libbpf.Map:
@@ -218,7 +218,7 @@ class World:
         for key in self.counters.uses:
             self.counters.uses.remove(key)
         self.counters.note_uses(dict.fromkeys(range(len(abi.USE_SIDES) * (1 + abi.USE_SHARES)), 0))
-        self._ring.drain()  # so that every attempt is told, and its verdict stays as it was told
+        self._ring.drain_all()  # so that every attempt is told, and its verdict stays as it was told
         unprotected, counts = self.counters.unprotected(), self._counts()
         action()
         after = self.counters.unprotected()

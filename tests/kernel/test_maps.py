@@ -353,6 +353,8 @@ for _ in range({many}):
         assert select.select([reader.fileno()], [], [], 0)[0] or sum(parts) >= many
     assert parts[0] == libbpf.RECORDS_AT_ONCE
     assert sum(parts) >= many
+    loading.lab.call(loading.lab.container, [sys.executable, "-c", listen])
+    assert len(reader.drain_all()) >= many, "what an upgrade carries on is all that waits"
     assert counters.losses()["ring_full"] == 0
     reader.close()
 
