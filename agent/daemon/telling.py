@@ -203,9 +203,10 @@ class Teller:
         )
 
     def _note_exposure(self, attempt: Attempt) -> None:
-        """A port reached from outside its listening scope: the peer is the evidence."""
+        """A port reached from outside its listening scope: the peer is the evidence. Who was refused has not
+        reached it, and is told as a violation: a remote host can feign any number of peers."""
         use, policy = attempt.use, self._keeper.policy
-        if use.origin is not Origin.REMOTE or policy is None:
+        if use.origin is not Origin.REMOTE or policy is None or use.verdict.enforced:
             return
         if in_scope(policy, attempt.target, use.source):
             return

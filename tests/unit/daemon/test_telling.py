@@ -5,12 +5,28 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from agent.daemon.following import Findings
+from agent.daemon.tally import Tally
 from agent.daemon.telling import LISTENERS_OF_ONE, Teller
+from agent.daemon.usage import Attempt
 from agent.export.event_log import EventLog
 from agent.export.view import JudgedListener
 from agent.kernel import abi
-from agent.model import Address, Listener, ListenerState, Origin, Process, Protocol
+from agent.kernel.records import Use
+from agent.model import (
+    Address,
+    Decision,
+    Listener,
+    ListenerState,
+    Origin,
+    Process,
+    Protocol,
+    Reason,
+    Verdict,
+    to_address,
+)
+from agent.policy.document.load import parse_policy
 from agent.policy.tables.ids import Ids
+from agent.policy.values import Policy
 from tests.unit.daemon.worlds import DB, HERE, LOOPBACK, new_names
 
 SERVER = Process(pid=26, start_boot_ns=1, comm="postgres", exe="/usr/bin/postgres", unit="postgresql.service")
@@ -21,9 +37,13 @@ class Numbers:
     """A policy keeper, as far as flows are told by it."""
 
     ids: Ids = field(default_factory=Ids)
+    policy: Policy | None = None
 
 
 class Listeners:
+    def __init__(self) -> None:
+        self.violations: Tally[tuple[str, str, str]] = Tally()
+
     def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
         return SERVER if (netns, port, address) == (1, 5432, HERE) else None
 
@@ -84,6 +104,35 @@ def test_an_owner_that_the_kernel_has_not_met_yet_is_whoever_listens(teller: Tel
 def test_a_flow_of_a_target_without_a_name_is_not_told(teller: Teller, log: EventLog) -> None:
     teller.flow(flow_event(abi.EventType.OPEN, target=99), new_names())
     assert list(log.recent(10)) == []
+
+
+FROM_FAR = """
+version: 1
+services: {db: {product: acme, ports: [{port: 5432, class: internal}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("decision", "enforced", "told"),
+    [
+        (Decision.DENIED, True, []),
+        (Decision.DENIED, False, ["exposure"]),
+        (Decision.ALLOWED, False, ["exposure"]),
+    ],
+)
+def test_who_was_refused_has_not_reached_a_port_from_outside_its_scope(
+    teller: Teller, log: EventLog, decision: Decision, enforced: bool, told: list[str]
+) -> None:
+    teller._keeper.policy = parse_policy(FROM_FAR)  # type: ignore[misc]
+    verdict = Verdict(decision, Reason.NO_LICENSE, 1, enforced=enforced)
+    source = to_address("203.0.113.9")
+    use = Use(
+        key=bytes(abi.UseKey(source=abi.RawAddress.of(source))), attempts=1, verdict=verdict,
+        origin=Origin.REMOTE, protocol=Protocol.TCP, consumer=None, comm="", netns=1, source=source,
+        source_port=4000, destination=HERE, port=5432, first_boot_ns=1, last_boot_ns=1, told=True,
+    )  # fmt: skip
+    teller._note_exposure(Attempt(use, DB, None, 1, 1))
+    assert [event["type"] for event in log.recent(10)] == told
 
 
 def found(number: int, uid: int) -> tuple[JudgedListener, ListenerState]:
