@@ -426,6 +426,14 @@ struct sent {
 		       */
 };
 
+/* What a UDP socket has sent last, and when that was last gone into: kept by the socket itself. */
+struct last_sent {
+	u64 time_ns;	/* bpf_ktime_get_coarse_ns() */
+	u64 generation; /* of the policy then in force */
+	struct tuple tuple;
+	u64 cookie; /* as sents has it; 0: it was an answer, of which nothing is noted */
+};
+
 /* An address that sends datagrams to a target. */
 struct peer_key {
 	u32 target;

@@ -71,7 +71,7 @@ static __always_inline bool is_known(struct tuple *here, u64 netns, u32 slot, u3
 	struct sent *sent;
 
 	turn_round(here, &there);
-	sent = sents.lookup(&there);
+	sent = declared(here->local_port) ? sents.lookup(&there) : 0;
 	if (sent && sent->target && speaks(sent, netns, now)) {
 		*refused = refuses_sent(sent, slot, here->local_port, gate, now);
 		return true;

@@ -6,6 +6,8 @@
  */
 
 #define REFRESH_NS 1000000000ULL /* how far the time of a row may be behind */
+/* How long what was found of a socket's last datagram goes for the next to the same place. */
+#define LAST_NS 100000000ULL
 
 struct udp_header {
 	u16 source_net, destination_net, bytes_net, check;
@@ -92,6 +94,45 @@ static __always_inline bool find_ends(struct __sk_buff *skb, struct tuple *tuple
 	return read_ends(skb, tuple);
 }
 
+static __always_inline bool same_ends(struct tuple *one, struct tuple *other)
+{
+	return same(&one->local, &other->local) && same(&one->remote, &other->remote) &&
+	       one->local_port == other->local_port && one->remote_port == other->remote_port;
+}
+
+/* Is it noted, and is what is noted this socket's? Others may have pushed it out meanwhile. */
+static __always_inline bool is_still_noted(struct last_sent *last)
+{
+	struct sent *known = sents.lookup(&last->tuple);
+
+	return known && known->cookie == last->cookie && known->decision == ALLOWED;
+}
+
+/* Has the same been sent from this socket a moment ago, and let pass? By the clock of ticks, which
+ * costs a third of the other. */
+static __always_inline bool is_as_before(struct bpf_sock *sk, struct tuple *tuple)
+{
+	struct last_sent *last = sk ? last_sents.sk_storage_get(sk, 0, 0) : 0;
+
+	return last && is_within(last->time_ns, bpf_ktime_get_coarse_ns(), LAST_NS) &&
+	       last->generation == policy_in_force() && same_ends(&last->tuple, tuple) &&
+	       (!last->cookie || is_still_noted(last));
+}
+
+/* No room: the next one is gone into as well. */
+static __always_inline void note_last(struct bpf_sock *sk, struct tuple *tuple, u64 cookie)
+{
+	struct last_sent *last =
+		sk ? last_sents.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
+
+	if (!last)
+		return;
+	last->time_ns = bpf_ktime_get_coarse_ns();
+	last->generation = policy_in_force();
+	last->tuple = *tuple;
+	last->cookie = cookie;
+}
+
 static __always_inline u64 netns_of_socket(void *sk)
 {
 	void *net = 0;
@@ -111,14 +152,11 @@ static __always_inline bool is_destination(struct address *said, struct tuple *t
 }
 
 /* What was said of a connected socket. False: it is not, or sends elsewhere now. */
-static __always_inline bool was_connected(struct __sk_buff *skb, struct tuple *tuple,
+static __always_inline bool was_connected(struct bpf_sock *sk, struct tuple *tuple,
 					  struct sent *now)
 {
-	struct bpf_sock *sk = skb->sk;
-	struct connected *kept;
+	struct connected *kept = sk ? connected.sk_storage_get(sk, 0, 0) : 0;
 
-	sk = sk ? bpf_sk_fullsock(sk) : 0;
-	kept = sk ? connected.sk_storage_get(sk, 0, 0) : 0;
 	if (!kept || kept->port != tuple->remote_port || !is_destination(&kept->remote, tuple))
 		return false;
 	now->target = kept->target;
@@ -216,12 +254,52 @@ static __always_inline bool is_misplaced_datagram(struct tuple *tuple, struct se
 		       now->target;
 }
 
+/* Notes what a socket sends to or from a declared port. */
+static __always_inline void note_of_socket(struct __sk_buff *skb, struct bpf_sock *full,
+					   struct tuple *tuple, bool from, bool to)
+{
+	u64 now_ns = bpf_ktime_get_boot_ns();
+	struct sent now = {.time_ns = now_ns}, *known;
+	void *sk = 0;
+
+	READ(sk, skb, OFF_sk_buff__sk);
+	now.cookie = bpf_get_socket_cookie(skb);
+	now.netns = netns_of_socket(sk);
+	if (differs_by_netns(tuple))
+		tuple->netns = now.netns;
+	if (to && !was_connected(full, tuple, &now))
+		was_judged(tuple, &now);
+	if (!now.target && !from)
+		return;
+	if (!now.target && is_answer(tuple, now.netns, now_ns)) {
+		note_last(full, tuple, 0);
+		return;
+	}
+	if (now.decision == ALLOWED) /* what was denied is looked at each time */
+		note_last(full, tuple, now.cookie);
+	known = sents.lookup(tuple);
+	if (known && known->cookie == now.cookie && known->target == now.target &&
+	    known->decision == now.decision && is_within(known->time_ns, now_ns, REFRESH_NS))
+		return;
+	now.foreign = is_made_by_user(sk, now.netns);
+	if (is_misplaced_datagram(tuple, &now, sk, from)) { /* it speaks nowhere */
+		now.foreign = true;
+		now.netns = 0;
+	}
+	note_sent(tuple, &now);
+	if (!from)
+		return;
+	/* for answers(), which does not know the address */
+	__builtin_memset(&tuple->remote, 0, sizeof(tuple->remote));
+	tuple->netns = is_per_namespace(&tuple->local) ? netns_of_socket(sk) : 0;
+	note_sent(tuple, &now);
+}
+
 int note_datagram(struct __sk_buff *skb)
 {
 	struct tuple tuple = {};
-	struct sent now = {}, *known;
+	struct bpf_sock *sk;
 	bool from, to;
-	void *sk = 0;
 
 	if (!find_ends(skb, &tuple))
 		return PASS;
@@ -229,31 +307,9 @@ int note_datagram(struct __sk_buff *skb)
 	to = declared(tuple.remote_port);
 	if (!from && !to)
 		return PASS;
-	READ(sk, skb, OFF_sk_buff__sk);
-	now.cookie = bpf_get_socket_cookie(skb);
-	now.time_ns = bpf_ktime_get_boot_ns();
-	now.netns = netns_of_socket(sk);
-	if (differs_by_netns(&tuple))
-		tuple.netns = now.netns;
-	if (to && !was_connected(skb, &tuple, &now))
-		was_judged(&tuple, &now);
-	if (!now.target && (!from || is_answer(&tuple, now.netns, now.time_ns)))
-		return PASS;
-	known = sents.lookup(&tuple);
-	if (known && known->cookie == now.cookie && known->target == now.target &&
-	    known->decision == now.decision && is_within(known->time_ns, now.time_ns, REFRESH_NS))
-		return PASS;
-	now.foreign = is_made_by_user(sk, now.netns);
-	if (is_misplaced_datagram(&tuple, &now, sk, from)) { /* it speaks nowhere */
-		now.foreign = true;
-		now.netns = 0;
-	}
-	note_sent(&tuple, &now);
-	if (!from)
-		return PASS;
-	/* for answers(), which does not know the address */
-	__builtin_memset(&tuple.remote, 0, sizeof(tuple.remote));
-	tuple.netns = is_per_namespace(&tuple.local) ? netns_of_socket(sk) : 0;
-	note_sent(&tuple, &now);
+	sk = skb->sk;
+	sk = sk ? bpf_sk_fullsock(sk) : 0;
+	if (!is_as_before(sk, &tuple))
+		note_of_socket(skb, sk, &tuple, from, to);
 	return PASS;
 }

@@ -72,6 +72,18 @@ __attribute__((section("maps/sk_storage"))) struct connected_table_t connected =
 	.flags = BPF_F_NO_PREALLOC,
 };
 BPF_ANNOTATE_KV_PAIR(connected, int, struct connected);
+/* Not pinned: of use for LAST_NS. */
+struct last_sents_table_t {
+	int key;
+	struct last_sent leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage"))) struct last_sents_table_t last_sents = {
+	.flags = BPF_F_NO_PREALLOC,
+};
+BPF_ANNOTATE_KV_PAIR(last_sents, int, struct last_sent);
 /* Rows made in senders, sents and peers. */
 BPF_PERCPU_ARRAY(datagram_rows, u64, 3);
 /* Judges datagrams as they arrive: observe_arrival and refuse_arrival, which share a number each.

@@ -174,7 +174,9 @@ class Daemon:
             connect=CgroupGate(pins, Path(manifest.cgroup), CONNECT),
             bind=CgroupGate(pins, Path(manifest.cgroup), BIND),
             socket=SocketGate(pins),
-            datagrams=Datagrams.on(settings, pins, Path(manifest.cgroup), self._declares_udp),
+            datagrams=Datagrams.on(
+                settings, pins, Path(manifest.cgroup), self._declares_udp, self._declares_udp_elsewhere
+            ),
             make_packet_gate=lambda: packet_gate(settings),
         )
         self._reader = reader
@@ -369,6 +371,10 @@ class Daemon:
     def _declares_udp(self) -> bool:
         policy = self._keeper.policy
         return policy is not None and policy.declares(Protocol.UDP)
+
+    def _declares_udp_elsewhere(self) -> bool:
+        policy = self._keeper.policy
+        return policy is not None and policy.declares(Protocol.UDP, elsewhere=True)
 
     def _tell_mode(self, event: Event) -> None:
         self._cutter.look_again()

@@ -38,8 +38,11 @@ class Datagrams:
     settings: Settings
     wanted: Callable[[], bool]
     """Does the policy in force declare a port of UDP?"""
+    elsewhere: Callable[[], bool]
+    """Does it declare one at another place than this host? Only there can an answer seem to be an attempt."""
     observers: CgroupGate
     notes: CgroupGate
+    receipts: CgroupGate
     gate: CgroupGate
     arrivals: SocketGate
     missing: dict[str, str] = field(default_factory=dict)
@@ -47,12 +50,21 @@ class Datagrams:
     attached: bool = False
 
     @classmethod
-    def on(cls, settings: Settings, pins: Pins, cgroup: Path, wanted: Callable[[], bool]) -> Self:
+    def on(
+        cls,
+        settings: Settings,
+        pins: Pins,
+        cgroup: Path,
+        wanted: Callable[[], bool],
+        elsewhere: Callable[[], bool],
+    ) -> Self:
         return cls(
             settings,
             wanted,
+            elsewhere,
             CgroupGate(pins, cgroup, OBSERVE_SEND),
-            CgroupGate(pins, cgroup, {**NOTE_DATAGRAM, **OBSERVE_RECEIVE}),
+            CgroupGate(pins, cgroup, NOTE_DATAGRAM),
+            CgroupGate(pins, cgroup, OBSERVE_RECEIVE),
             CgroupGate(pins, cgroup, SEND),
             SocketGate(pins, OBSERVE_ARRIVAL, "arrival_calls"),
         )
@@ -68,6 +80,10 @@ class Datagrams:
             self.notes.attach(self.missing)
             self.observers.attach(self.missing)
             self.attached = True
+        if self.elsewhere():
+            self.receipts.attach(self.missing)
+        else:
+            self.receipts.detach()
         if OBSERVE_ARRIVAL not in self.missing:
             self.arrivals.sync([one for one in namespaces if one.cookie not in gated])
 
@@ -82,14 +98,16 @@ class Datagrams:
         """As the other hooks: hook, rung, attached_to ("" where it is not), note."""
         cgroup = self.settings.scope.cgroup if self.attached else ""
         namespaces = f"{len(self.arrivals.attached())} network namespaces" if self.attached else ""
+        received = cgroup if self.receipts.attached() else ""
         idle = "" if self.attached else "no port of UDP is declared"
+        here = "" if received else idle or "each port of UDP is this host's"
         return [
-            {"hook": hook, "rung": rung, "attached_to": place, "note": self._why_missing(programs) or idle}
-            for hook, rung, place, programs in (
-                ("datagram", "cgroup-sock-addr-link", cgroup, OBSERVE_SEND),
-                ("datagram_sent", "cgroup-skb-link", cgroup, NOTE_DATAGRAM),
-                ("datagram_received", "cgroup-sock-addr-link", cgroup, OBSERVE_RECEIVE),
-                ("datagram_arrival", "sk-lookup-link", namespaces, ARRIVALS),
+            {"hook": hook, "rung": rung, "attached_to": place, "note": self._why_missing(programs) or why}
+            for hook, rung, place, programs, why in (
+                ("datagram", "cgroup-sock-addr-link", cgroup, OBSERVE_SEND, idle),
+                ("datagram_sent", "cgroup-skb-link", cgroup, NOTE_DATAGRAM, idle),
+                ("datagram_received", "cgroup-sock-addr-link", received, OBSERVE_RECEIVE, here),
+                ("datagram_arrival", "sk-lookup-link", namespaces, ARRIVALS, idle),
             )
         ]
 
@@ -103,5 +121,6 @@ class Datagrams:
         self.gate.detach()
         self.arrivals.detach()
         self.observers.detach()
+        self.receipts.detach()
         self.notes.detach()
         self.attached = False

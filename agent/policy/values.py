@@ -304,9 +304,10 @@ class Policy:
             for port_class in service.classes
         )
 
-    def declares(self, protocol: Protocol) -> bool:
-        """Is there a port of it?"""
-        return any(port.protocol is protocol for service in self.services.values() for port in service.ports)
+    def declares(self, protocol: Protocol, *, elsewhere: bool = False) -> bool:
+        """Is there a port of it? `elsewhere`: of a service that is not just this host's."""
+        services = (each for each in self.services.values() if not (elsewhere and each.at_host))
+        return any(port.protocol is protocol for service in services for port in service.ports)
 
     def mode_of(self, target: Target) -> Mode:
         """What the policy says, whatever is overridden at run time."""

@@ -42,7 +42,6 @@ OBSERVERS = {
     "observe_send",
     "observe_datagram_connect",
     "note_datagram",
-    "observe_receive",
     "observe_arrival",
 }
 GATES = {"refuse_send", "refuse_datagram_connect"}
@@ -56,12 +55,17 @@ def test_nothing_is_attached_where_no_port_is_declared(lab: Lab) -> None:
         assert hooks["datagram"]["note"] == "no port of UDP is declared"
         agent.set_policy(policy("udp", "observe"))
         assert links(agent) == OBSERVERS, "none that could refuse"
-        assert {one["attached_to"] for one in agent.status()["hooks"] if "datagram" in one["hook"]} == {
-            lab.scope,
-            "2 network namespaces",
-        }
+        hooks = {one["hook"]: one for one in agent.status()["hooks"]}
+        assert hooks["datagram"]["attached_to"] == hooks["datagram_sent"]["attached_to"] == lab.scope
+        assert hooks["datagram_arrival"]["attached_to"] == "2 network namespaces"
+        assert hooks["datagram_received"]["attached_to"] == ""
+        assert hooks["datagram_received"]["note"] == "each port of UDP is this host's"
         agent.set_policy(policy("udp", "enforce"))
         assert links(agent) == (OBSERVERS - {"observe_arrival"}) | GATES, "the socket gate judges arrivals"
+        agent.set_policy(policy("udp", "observe"))
+        assert links(agent) == OBSERVERS
+        agent.set_policy(policy("udp", "observe").replace("dns: {", "dns: {at: [192.0.2.0/24], "))
+        assert links(agent) == OBSERVERS | {"observe_receive"}, "what comes from there may be answered"
         agent.set_policy(policy("udp", "observe"))
         assert links(agent) == OBSERVERS
         agent.set_policy(policy("tcp", "enforce"))
