@@ -434,6 +434,14 @@ struct last_sent {
 	u64 cookie; /* as sents has it; 0: it was an answer, of which nothing is noted */
 };
 
+/* What was said of a UDP socket's last datagram to an address: kept by the socket itself. */
+struct last_judged {
+	u64 time_ns; /* bpf_ktime_get_coarse_ns() */
+	struct sender said;
+	struct address remote;
+	u16 port, pad[3];
+};
+
 /* An address that sends datagrams to a target. */
 struct peer_key {
 	u32 target;

@@ -7,6 +7,8 @@
 
 #define ATTEMPT_NS 30000000000ULL /* as long as conntrack keeps a datagram that nobody answers */
 #define JUDGED_NS  1000000000ULL  /* how old a verdict may be */
+/* How long what was found of a socket's last datagram goes for the next to the same place. */
+#define LAST_NS 100000000ULL
 
 enum datagram_rows { ROWS_SENDERS, ROWS_SENTS, ROWS_PEERS };
 

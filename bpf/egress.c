@@ -6,8 +6,6 @@
  */
 
 #define REFRESH_NS 1000000000ULL /* how far the time of a row may be behind */
-/* How long what was found of a socket's last datagram goes for the next to the same place. */
-#define LAST_NS 100000000ULL
 
 struct udp_header {
 	u16 source_net, destination_net, bytes_net, check;
@@ -165,6 +163,20 @@ static __always_inline bool was_connected(struct bpf_sock *sk, struct tuple *tup
 	return true;
 }
 
+/* What was said of a socket's last datagram to an address: others can push out what senders has. */
+static __always_inline bool was_last_judged(struct bpf_sock *sk, struct tuple *tuple,
+					    struct sent *now)
+{
+	struct last_judged *last = sk ? last_judgeds.sk_storage_get(sk, 0, 0) : 0;
+
+	if (!last || last->port != tuple->remote_port || !is_destination(&last->remote, tuple) ||
+	    !is_within(last->time_ns, bpf_ktime_get_coarse_ns(), LAST_NS))
+		return false;
+	now->target = last->said.target;
+	now->decision = last->said.decision;
+	return true;
+}
+
 /* What was said of a socket that sends to an address. */
 static __always_inline bool was_judged(struct tuple *tuple, struct sent *now)
 {
@@ -267,7 +279,7 @@ static __always_inline void note_of_socket(struct __sk_buff *skb, struct bpf_soc
 	now.netns = netns_of_socket(sk);
 	if (differs_by_netns(tuple))
 		tuple->netns = now.netns;
-	if (to && !was_connected(full, tuple, &now))
+	if (to && !was_connected(full, tuple, &now) && !was_last_judged(full, tuple, &now))
 		was_judged(tuple, &now);
 	if (!now.target && !from)
 		return;

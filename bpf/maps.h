@@ -84,6 +84,17 @@ __attribute__((section("maps/sk_storage"))) struct last_sents_table_t last_sents
 	.flags = BPF_F_NO_PREALLOC,
 };
 BPF_ANNOTATE_KV_PAIR(last_sents, int, struct last_sent);
+struct last_judgeds_table_t {
+	int key;
+	struct last_judged leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage"))) struct last_judgeds_table_t last_judgeds = {
+	.flags = BPF_F_NO_PREALLOC,
+};
+BPF_ANNOTATE_KV_PAIR(last_judgeds, int, struct last_judged);
 /* Rows made in senders, sents and peers. */
 BPF_PERCPU_ARRAY(datagram_rows, u64, 3);
 /* Judges datagrams as they arrive: observe_arrival and refuse_arrival, which share a number each.

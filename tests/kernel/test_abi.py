@@ -140,6 +140,7 @@ ONLY_IN_C: dict[str, str] = {
     "judged_syn": "in judged_syns, which user space does not read",
     "connected": "in connected, which user space does not read",
     "last_sent": "in last_sents, which user space does not read",
+    "last_judged": "in last_judgeds, which user space does not read",
     "sender_key": "key of senders: user space takes rows away by their age",
     "peer_key": "key of peers: user space takes rows away by their age",
 }

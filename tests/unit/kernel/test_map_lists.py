@@ -42,6 +42,7 @@ NOT_PINNED = {
     "rows_inner": "a shape: licet run makes such maps itself, and rows holds them",
     "members_inner": "a shape: licet run makes such maps itself, and members holds them",
     "sets_inner": "a shape: licet run makes such maps itself, and sets holds them",
+    "last_judgeds": "kept by a socket for 100 ms, and read by programs that are loaded together",
     "last_sents": "kept by a socket for 100 ms, and read by one program",
     "early_acceptors": "a row is of use for microseconds, to programs that are loaded together",
     "blank_flow": "never written: every loading has the same",
