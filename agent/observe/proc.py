@@ -141,11 +141,12 @@ class ProcReader:
 
     def _program(self, place: int) -> tuple[str, str, tuple[str, ...]]:
         """Name, executable and arguments, of one program: where it is exchanged meanwhile (execve(2)), they
-        are read anew; where that goes on, only the executable is told."""
+        are read anew; where that goes on, only the executable is told. The kernel exchanges the executable
+        first, then the name, then the arguments (begin_new_exec() in fs/exec.c): read the other way round."""
         exe = self._exe(place)
         for _ in range(_EXCHANGES):
-            comm = _parse_stat(_read(place, "stat")).comm
             args = _parse_args(_read(place, "cmdline", MAX_ARGS_BYTES))
+            comm = _parse_stat(_read(place, "stat")).comm
             before, exe = exe, self._exe(place)
             if exe == before:
                 return comm, exe, args
