@@ -141,16 +141,16 @@ class ProcReader:
 
     def _program(self, place: int) -> tuple[str, str, tuple[str, ...]]:
         """Name, executable and arguments, of one program: where it is exchanged meanwhile (execve(2)), they
-        are read anew; where that goes on, only the executable is told. The kernel exchanges the executable
-        first, then the name, then the arguments (begin_new_exec() in fs/exec.c): read the other way round."""
-        exe = self._exe(place)
+        are read anew; where that goes on, only the executable is told. The executable alone does not show it:
+        it may be exchanged twice."""
+        seen = _image_in(_read(place, "stat")), self._exe(place)
         for _ in range(_EXCHANGES):
             args = _parse_args(_read(place, "cmdline", MAX_ARGS_BYTES))
-            comm = _parse_stat(_read(place, "stat")).comm
-            before, exe = exe, self._exe(place)
-            if exe == before:
-                return comm, exe, args
-        return "", exe, ()
+            text = _read(place, "stat")
+            before, seen = seen, (_image_in(text), self._exe(place))
+            if seen == before:
+                return _parse_stat(text).comm, seen[1], args
+        return "", seen[1], ()
 
     def _cgroup(self, place: int) -> str:
         """The kernel marks a cgroup that was removed while its last process ends; a directory may be called
@@ -317,6 +317,13 @@ def _parse_stat(text: bytes) -> Stat:
     if not rest:
         raise ProcessLookupError  # read as empty while it went
     return Stat(comm=os.fsdecode(name.partition(b"(")[2]), start_ticks=int(rest.split()[19]))
+
+
+def _image_in(stat: bytes) -> tuple[bytes, ...]:
+    """Where the stack and the arguments of the program are: somewhere else after each execve(2).
+    Zeros to whoever may not know (proc_pid_stat(5): startstack, arg_start)."""
+    fields = stat.rpartition(b")")[2].split()
+    return (fields[25], fields[45]) if len(fields) > 45 else ()
 
 
 def _parse_status(text: bytes) -> dict[str, list[bytes]]:
