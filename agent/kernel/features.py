@@ -64,7 +64,7 @@ def _bpffs(pins: Path) -> Callable[[], str]:
 
 
 def _cgroup2() -> str:
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    mounts = Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape").split("\n")
     for mount in mounts:  # proc(5): fields, a lone dash, then the file system's type
         place, _, kind = mount.partition(" - ")
         if kind.startswith("cgroup2 "):

@@ -107,8 +107,9 @@ class _Lines:
             now = os.stat(self._path)
             seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
             if seen != self._seen:
-                text = self._path.read_text("utf-8", "surrogateescape")
-                self._lines = [line.split(":") for line in text.splitlines() if line]
+                # a user writes his own comment field (chfn(1)): only a newline ends a line
+                text = self._path.read_bytes().decode("utf-8", "surrogateescape")
+                self._lines = [line.split(":") for line in text.split("\n") if line]
                 self._seen = seen
         except OSError:
             self._lines, self._seen = [], None

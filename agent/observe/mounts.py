@@ -21,7 +21,7 @@ class Mount:
 
 def read_mounts(mountinfo: Path) -> Iterator[Mount]:
     """Every mount the reader can see, in mount order. Raises OSError if the file cannot be read."""
-    for line in mountinfo.read_bytes().splitlines():
+    for line in mountinfo.read_bytes().split(b"\n"):
         place, separator, source = line.partition(b" - ")
         fields = place.split(b" ")
         if separator and len(fields) >= 5:

@@ -118,9 +118,11 @@ def _root_of(process: int) -> tuple[str, str]:
     """Device and directory of what is mounted at the root directory; a later mount hides an earlier one."""
     found = ("", "")
     file = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
-    with open(file, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:  # proc(5): id, parent, device, root, mount point, …
-            _, _, device, root, place, *_ = line.split()
-            if place == "/":
-                found = (device, root)
+    with open(file, "rb") as mountinfo:
+        # proc(5): id, parent, device, root, mount point, …; anybody names his mount points, and the kernel
+        # escapes blanks, tabs, newlines and backslashes in them, but no other byte
+        for line in mountinfo.read().split(b"\n"):
+            fields = line.split(b" ")
+            if len(fields) > 4 and fields[4] == b"/":
+                found = (os.fsdecode(fields[2]), os.fsdecode(fields[3]))
     return found

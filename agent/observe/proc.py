@@ -295,6 +295,9 @@ def _without_mark(place: int) -> str:
         # removed by this name, and still there by another (a hard link): the file that is shown is not
         itself = file.st_nlink and any(_is_file(path, file) for path in (shown, _in_its_root(place, shown)))
         return shown if itself else shown.removesuffix(_DELETED)
+    except OSError:
+        # a file system of a user's own, into which root may not look: he may have written the mark
+        return shown
     finally:
         os.close(fd)
 
@@ -329,7 +332,7 @@ def _image_in(stat: bytes) -> tuple[bytes, ...]:
 def _parse_status(text: bytes) -> dict[str, list[bytes]]:
     wanted = {b"Uid": "Uid", b"Gid": "Gid", b"Groups": "Groups"}
     found = {}
-    for line in text.splitlines():
+    for line in text.split(b"\n"):
         key, _, values = line.partition(b":")
         if key in wanted:
             found[wanted[key]] = values.split()
@@ -340,7 +343,7 @@ def _parse_status(text: bytes) -> dict[str, list[bytes]]:
 
 def _parse_cgroup(text: bytes) -> str:
     """The cgroup2 path; "" where only cgroup1 is there."""
-    for line in text.splitlines():
+    for line in text.split(b"\n"):
         if line.startswith(b"0::"):
             return os.fsdecode(line[3:])
     return ""

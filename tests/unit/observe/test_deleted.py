@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -107,3 +108,25 @@ def test_a_cgroup_whose_name_ends_like_the_mark_is_itself(tmp_path: Path, there:
     assert process is not None
     assert process.cgroup == (name if there else name.removesuffix(MARK))
     assert (process.unit == "billing.service") is not there
+
+
+def test_a_file_into_which_nobody_may_look_keeps_the_name_that_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that a user mounted and serves himself: root is refused, and the mark may be his."""
+
+    def refused(_fd: int) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    program = tmp_path / "tool (deleted)"
+    shutil.copy2(os.path.realpath("/bin/sleep"), program)
+    process = subprocess.Popen([program, "60"])
+    reader = ProcReader()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fstat", refused)
+            shown = reader.exe(process.pid)
+        assert shown == str(program)
+    finally:
+        process.kill()
+        process.wait()
