@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from agent import files
 from agent.cli.output import client, print_json
 from agent.config import Settings, load_settings
 from agent.daemon.pins_lock import flock_holder
@@ -168,7 +169,7 @@ def _holder(settings: Settings) -> int:
 def _targets(settings: Settings) -> Mapping[int, Target]:
     """Without them there are numbers, which is better than nothing."""
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
-        stored = json.loads((settings.paths.state / "ids.json").read_text(encoding="utf-8"))
+        stored = json.loads(files.read_text(settings.paths.state / "ids.json"))
         return Ids.from_json(stored).targets
     return {}
 

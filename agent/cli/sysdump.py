@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import typer
 
 import agent
+from agent import files
 from agent.cli.running import Config
 from agent.cli.secrets import without_secrets
 from agent.config import DEFAULT_PATH, Settings, load_settings
@@ -110,7 +111,7 @@ def collect(config: Path | None) -> Dump:
     if settings.events.sink.startswith("/"):
         dump.part("logs/events.jsonl", lambda: _tail(Path(settings.events.sink)))
     for file in sorted(settings.paths.state.glob("*.json")):
-        dump.part(f"state/{file.name}", file.read_text)
+        dump.part(f"state/{file.name}", partial(files.read_text, file))
     return dump
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -48,3 +49,14 @@ def test_it_is_reported_soon_with_what_the_kernel_does(
     hangs, kernel, _remedy = ended.stderr.splitlines()
     assert "has not answered within 0.2 s" in hangs
     assert "the kernel" in kernel
+
+
+@pytest.mark.parametrize("words", ["status", "mode"])
+def test_what_lies_among_the_state_files_holds_nobody_up(tmp_path: Path, words: str) -> None:
+    config = tmp_path / "config.yaml"
+    places = {"run": tmp_path, "pins": tmp_path / "pins", "state": tmp_path}
+    config.write_text(json.dumps({"paths": {name: str(place) for name, place in places.items()}}))
+    os.mkfifo(tmp_path / "ids.json")
+    ended = CliRunner().invoke(app, [words, "--config", str(config)])
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("licet: no daemon answers at ")
