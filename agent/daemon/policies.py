@@ -147,9 +147,11 @@ class PolicyKeeper:
 
         try:
             self._read_and_install(read)
-        except LicetError as error:
+        except (LicetError, OSError) as error:  # the host is looked at for it: what is there may refuse
             self.failures += 1
             self.last_error = str(error)
+            if isinstance(error, OSError):
+                raise KernelError(f"the host cannot be looked at: {error}") from error
             raise
         self.last_error, self.is_last_good = "", False
         if sources:

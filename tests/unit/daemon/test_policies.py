@@ -459,6 +459,22 @@ def test_the_members_of_a_generation_are_let_go_of_with_it(world: World) -> None
     assert first.members.closed
 
 
+def test_a_host_that_cannot_be_looked_at_is_a_reload_that_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.load(GOOD)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/proc/7/exe")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.keeper, "_gather", refused)
+        with pytest.raises(KernelError, match="/proc/7/exe"):
+            world.load(GOOD)
+    assert (world.keeper.failures, len(world.kernel.installed)) == (1, 1)
+    assert "Permission denied" in world.keeper.last_error
+
+
 def test_after_a_bad_policy_at_start_the_one_of_an_earlier_run_stays(world: World) -> None:
     world.load(GOOD)
     world.keeper = world.daemon()
