@@ -61,40 +61,10 @@ BPF_PERCPU_ARRAY(lookup_netns, u64, 1);
 BPF_TABLE("lru_hash", struct sender_key, struct sender, senders, 16384);
 BPF_TABLE("lru_hash", struct tuple, struct sent, sents, 16384);
 BPF_TABLE("lru_hash", struct peer_key, struct peer, peers, 16384);
-struct connected_table_t {
-	int key;
-	struct connected leaf;
-	void *(*sk_storage_get)(void *, void *, int);
-	int (*sk_storage_delete)(void *);
-	u32 flags;
-};
-__attribute__((section("maps/sk_storage"))) struct connected_table_t connected = {
-	.flags = BPF_F_NO_PREALLOC,
-};
-BPF_ANNOTATE_KV_PAIR(connected, int, struct connected);
+BPF_SK_STORAGE(connected, struct connected);
 /* Not pinned: of use for LAST_NS. */
-struct last_sents_table_t {
-	int key;
-	struct last_sent leaf;
-	void *(*sk_storage_get)(void *, void *, int);
-	int (*sk_storage_delete)(void *);
-	u32 flags;
-};
-__attribute__((section("maps/sk_storage"))) struct last_sents_table_t last_sents = {
-	.flags = BPF_F_NO_PREALLOC,
-};
-BPF_ANNOTATE_KV_PAIR(last_sents, int, struct last_sent);
-struct last_judgeds_table_t {
-	int key;
-	struct last_judged leaf;
-	void *(*sk_storage_get)(void *, void *, int);
-	int (*sk_storage_delete)(void *);
-	u32 flags;
-};
-__attribute__((section("maps/sk_storage"))) struct last_judgeds_table_t last_judgeds = {
-	.flags = BPF_F_NO_PREALLOC,
-};
-BPF_ANNOTATE_KV_PAIR(last_judgeds, int, struct last_judged);
+BPF_SK_STORAGE(last_sents, struct last_sent);
+BPF_SK_STORAGE(last_judgeds, struct last_judged);
 /* Rows made in senders, sents and peers. */
 BPF_PERCPU_ARRAY(datagram_rows, u64, 3);
 /* Judges datagrams as they arrive: observe_arrival and refuse_arrival, which share a number each.

@@ -11,8 +11,8 @@ int observe_receive(struct bpf_sock_addr *ctx)
 {
 	struct sender_key asked = {.port = bpf_ntohs(ctx->user_port)};
 	struct peer_key key = {};
-	u64 now = bpf_ktime_get_boot_ns();
 	struct peer *peer;
+	u64 now;
 
 	if (ctx->protocol != IPPROTO_UDP || !declared(asked.port))
 		return PASS;
@@ -20,6 +20,7 @@ int observe_receive(struct bpf_sock_addr *ctx)
 		lose(LOSS_IDENTITY);
 	key.target = answers_from(port_of(kernel_socket(ctx)), asked.port);
 	key.address = asked.remote;
+	now = bpf_ktime_get_boot_ns();
 	peer = peers.lookup(&key);
 	if (!peer || !is_within(peer->seen_ns, now, ATTEMPT_NS))
 		return PASS;

@@ -136,8 +136,7 @@ def tell(settings: Settings, error: DaemonUnreachable, *, as_json: bool) -> None
 
 @contextmanager
 def reached(config: Path | None, as_json: bool) -> Iterator[ControlClient]:
-    """The daemon's client. Where the daemon does not answer, this says so and ends the command with
-    EXIT_FAILED."""
+    """The daemon's client. One that does not answer is reported, and the command ends with EXIT_FAILED."""
     try:
         yield client(config)
     except DaemonUnreachable as error:

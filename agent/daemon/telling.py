@@ -154,12 +154,8 @@ class Teller:
             }
         }
 
-    def summaries(self, usage: Usage) -> None:
-        for _ in self.summarising(usage):
-            pass
-
     def summarising(self, usage: Usage) -> Iterator[None]:
-        """As `summaries`, row by row: there may be 12,000, and others want their turn between them."""
+        """Row by row: there may be 12,000, and others want their turn between them."""
         now_ns = boot_ns()
         for attempt in usage.look(now_ns):
             if attempt is not None:

@@ -144,13 +144,9 @@ class Usage:
         )
         return Attempt(use, target, consumer, new=1, since_boot_ns=event.header.time_ns)
 
-    def repeats(self, now_boot_ns: int) -> Iterator[Attempt]:
-        """What was added since it was last told, and what the ring lost; idle rows are let go of."""
-        return (attempt for attempt in self.look(now_boot_ns) if attempt is not None)
-
     def look(self, now_boot_ns: int) -> Iterator[Attempt | None]:
-        """As `repeats`, row by row, with None where nothing is to be told. In between, first attempts may be
-        taken, and programs go on."""
+        """Row by row, what was added since it was last told, and what the ring lost; None where nothing was.
+        Idle rows are let go of. In between, first attempts may be taken, and programs go on."""
         idle, awaited, rows = [], set(), Counter[int]()
         since = self._counters.noted_uses()
         rowless = set(self._told) | self._consumers.copy().keys()

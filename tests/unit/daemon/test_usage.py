@@ -105,7 +105,7 @@ class World:
         self.counters.uses.put(bytes(key), bytes(row))
 
     def repeats(self, now_ns: int = NOW_NS, usage: Usage | None = None) -> list[Attempt]:
-        return list((usage or self.usage).repeats(now_ns))
+        return [one for one in (usage or self.usage).look(now_ns) if one is not None]
 
 
 @pytest.fixture

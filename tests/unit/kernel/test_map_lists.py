@@ -17,6 +17,7 @@ from agent.policy.tables.shape import MAX_PLACES, MAX_SETS, SET_BITS
 BPF = Path(__file__).resolve().parents[3] / "bpf"
 
 _NAME_AT = {
+    "BPF_SK_STORAGE": 0,
     "BPF_TABLE": 3,
     "BPF_F_TABLE": 3,
     "BPF_ARRAY": 0,
