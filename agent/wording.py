@@ -1,4 +1,4 @@
-"""What is wrong with a value that pydantic refused, in the words that all other messages have."""
+"""Words that all messages share: counts, and what is wrong with a value that was given."""
 
 from __future__ import annotations
 
@@ -28,10 +28,23 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most {}"),
     "too_short": ("min_length", "at least {} of them"),
     "too_long": ("max_length", "at most {} of them"),
-    "string_too_short": ("min_length", "at least {} characters"),
-    "string_too_long": ("max_length", "at most {} characters"),
+    "string_too_short": ("min_length", "at least {}"),
+    "string_too_long": ("max_length", "at most {}"),
 }
 SHOWN = 60
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """1 target, 2,000 targets; `many` where it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def whole_number(text: str, least: int, most: int) -> int:
+    """Raises ValueError that says what is expected, and what was given."""
+    # the length first: Python refuses to read a number of thousands of digits
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most:
+        return int(text)
+    raise ValueError(f"a whole number from {least} to {most} is expected, not {_shown(text) or 'nothing'}")
 
 
 def what_is_wrong(detail: Mapping[str, Any]) -> str:
@@ -45,7 +58,8 @@ def what_is_wrong(detail: Mapping[str, Any]) -> str:
         return f"{context['expected']} is expected, not {found}".replace("'", "")
     if kind in _BOUNDS:
         limit, text = _BOUNDS[kind]
-        return f"{text.format(f'{context[limit]:g}')} is expected, not {found}"
+        most = counted(context[limit], "character") if kind.startswith("string_") else f"{context[limit]:g}"
+        return f"{text.format(most)} is expected, not {found}"
     for begins, expected in _EXPECTED.items():
         if kind.startswith(f"{begins}_"):
             return f"{expected} is expected, not {found}"

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from agent.cli import doctor, events, explain, flows, listeners, mode, policy, running, status, sysdump
-from agent.errors import EXIT_FAILED, LicetError
+from agent.cli.usage import UsageError, told
+from agent.errors import EXIT_FAILED, EXIT_USAGE, LicetError
 
 INTERRUPTED = 130
 DEBUG = "LICET_DEBUG"
@@ -53,9 +54,18 @@ def main() -> None:
     _open_what_is_closed()
     try:
         try:
-            app()
+            ended = app(standalone_mode=False, prog_name="licet")
         finally:
             sys.stdout.flush()  # here, where it is noticed that nobody reads any more
+        sys.exit(ended if isinstance(ended, int) else 0)
+    except UsageError as error:
+        if "NoArgsIsHelp" in type(error).__name__:
+            error.show()  # type: ignore[attr-defined]
+        else:
+            _say(told(error))
+        sys.exit(EXIT_USAGE)
+    except typer.Abort:  # a question that nobody answered
+        sys.exit(EXIT_FAILED)
     except LicetError as error:
         _say(str(error))
         sys.exit(error.exit_code)

@@ -9,6 +9,7 @@ from agent.cli.output import client, target_names
 from agent.cli.running import CONFIG
 from agent.errors import LicetError
 from agent.export.events import TYPES
+from agent.model import Mode
 
 
 def targets(incomplete: str) -> list[str]:
@@ -28,3 +29,7 @@ def _config() -> Path | None:
 
 def event_types(incomplete: str) -> list[str]:
     return [name for name in TYPES if name.startswith(incomplete)]
+
+
+def modes(incomplete: str) -> list[str]:
+    return [name for name in Mode if name.startswith(incomplete)]

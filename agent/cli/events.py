@@ -12,10 +12,10 @@ from agent.cli import completion
 from agent.cli.alone import answering
 from agent.cli.output import Json
 from agent.cli.running import Config
+from agent.cli.values import one_of, whole
 from agent.export.events import TYPES
 from agent.export.human import human_line
 from agent.export.text import to_json
-from agent.policy.findings import did_you_mean
 
 MAX_EVENTS = 100_000
 
@@ -25,23 +25,25 @@ def events(
     as_json: Json = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events come.")] = False,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, max=MAX_EVENTS, help="At most so many of the past.")
+        int,
+        typer.Option(
+            "--limit", "-n", metavar="N", help="At most so many of the past.", parser=whole(0, MAX_EVENTS)
+        ),
     ] = 50,
     kind: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--type",
+            metavar="TYPE",
             help="Only this type: violation, summary, listener, …",
+            parser=one_of(TYPES),
             autocompletion=completion.event_types,
         ),
-    ] = "",
+    ] = None,
 ) -> None:
     """The newest events, oldest first, one a line."""
-    if kind and kind not in TYPES:
-        remedy = did_you_mean(kind, TYPES, f"types are {', '.join(TYPES)}")
-        raise typer.BadParameter(f"no type '{kind}': {remedy}", param_hint="--type")
     color = sys.stdout.isatty()
-    query = urlencode({"limit": limit, "type": kind, "follow": int(follow)})
+    query = urlencode({"limit": limit, "type": kind or "", "follow": int(follow)})
     control = answering(config)
     path = f"/v1/events?{query}"
     for event in control.lines(path) if follow else control.get(path):

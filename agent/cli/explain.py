@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.cli import completion, offline
 from agent.cli.running import Config
+from agent.cli.values import MOST_ID, MOST_PID, account, whole
 from agent.errors import EXIT_NO
 from agent.model import Address, Container, to_address
 from agent.observe.proc import ProcReader
@@ -32,12 +33,20 @@ def explain(
             autocompletion=completion.targets,
         ),
     ],
-    pid: Annotated[int | None, typer.Option(help="A running process.")] = None,
+    pid: Annotated[
+        int | None, typer.Option(metavar="PID", help="A running process.", parser=whole(1, MOST_PID))
+    ] = None,
     exe: Annotated[str, typer.Option(help="Path of a program.")] = "",
-    user: Annotated[str, typer.Option(help="User name or number; brings the user's groups.")] = "",
-    uid: Annotated[int | None, typer.Option(help="As --user, by number.")] = None,
+    user: Annotated[
+        str,
+        typer.Option(metavar="USER", help="User name or number; brings the user's groups.", parser=account),
+    ] = "",
+    uid: Annotated[
+        int | None, typer.Option(metavar="UID", help="As --user, by number.", parser=whole(0, MOST_ID))
+    ] = None,
     group: Annotated[
-        list[str] | None, typer.Option(help="A group, by name or number; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="A group, by name or number; may be repeated.", parser=account),
     ] = None,
     unit: Annotated[str, typer.Option(help="A systemd unit, as billing.service.")] = "",
     cgroup: Annotated[str, typer.Option(help="A cgroup2 path.")] = "",
@@ -119,8 +128,10 @@ def _groups(account: str | int | None) -> tuple[int, ...]:
 def _address(written: str) -> Address:
     try:
         return to_address(written)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--from") from None
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{written}' is no address (write 10.2.0.7 or fd00::7)", param_hint="--from"
+        ) from None
 
 
 def _parsed(option: str, parse: Callable[[object], Parsed], written: object) -> Parsed:

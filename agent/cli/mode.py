@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -14,36 +13,29 @@ from agent.cli.alone import answering, asked, reached
 from agent.cli.output import Json, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.cli.status import span
+from agent.cli.values import one_of, seconds
 from agent.errors import EXIT_FAILED, EXIT_USAGE
 from agent.export.client import ControlClient
 from agent.export.human import place
 from agent.export.text import printable
-from agent.export.view import LONGEST_S
 from agent.model import Mode
+from agent.wording import counted
 
 SWITCHED_WITHIN_S = 300.0
 """Soon after the start it waits until the gates are loaded: the loader has two minutes, and a second try."""
 PREVIEWED_WITHIN_S = 60.0
 """Where many thousands have used what turns."""
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(text: str) -> float:
-    """90s, 10m, 2h, 1d. Raises BadParameter."""
-    found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip(), flags=re.ASCII)
-    if not found or not int(found[1]):
-        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 10m, 2h or 1d")
-    asked = float(int(found[1]) * _UNITS[found[2]])
-    if asked > LONGEST_S:
-        raise typer.BadParameter(
-            f"{text}: at most {LONGEST_S // 86400}d; without --for it does not end by itself"
-        )
-    return asked
 
 
 def mode(
     wanted: Annotated[
-        Mode | None, typer.Argument(metavar="[observe|enforce]", help="Turn to this mode.")
+        str | None,
+        typer.Argument(
+            metavar="[observe|enforce]",
+            help="Turn to this mode.",
+            parser=one_of(tuple(Mode)),
+            autocompletion=completion.modes,
+        ),
     ] = None,
     config: Config = None,
     target: Annotated[
@@ -55,8 +47,11 @@ def mode(
             autocompletion=completion.targets,
         ),
     ] = None,
-    for_: Annotated[
-        str | None, typer.Option("--for", help="It ends by itself after 90s, 10m, 2h, 1d.")
+    for_s: Annotated[
+        float | None,
+        typer.Option(
+            "--for", metavar="TIME", help="It ends by itself after 90s, 10m, 2h, 1d.", parser=seconds
+        ),
     ] = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="Take the override away: the policy's mode holds.")
@@ -68,9 +63,9 @@ def mode(
     of a target goes before one of the host."""
     if wanted and reset:
         raise typer.BadParameter("a mode and --reset exclude each other: give one of them")
-    if for_ is not None and not wanted:
+    if for_s is not None and not wanted:
         raise typer.BadParameter("--for needs a mode: licet mode observe --for 10m")
-    body = {"mode": wanted, "target": target, "for_s": None if for_ is None else seconds(for_)}
+    body = {"mode": wanted, "target": target, "for_s": for_s}
     if not wanted and not reset:
         if target is not None:
             raise typer.BadParameter("--target needs a mode or --reset; `licet mode` shows all targets")
@@ -89,7 +84,7 @@ def mode(
 def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> None:
     """Before anything turns to enforce: whom it would have met. On stderr, so that --json stays JSON."""
     preview = control.within(PREVIEWED_WITHIN_S).post("/v1/mode/preview", body)
-    if body["mode"] is not Mode.ENFORCE and not preview["turns_to_enforce"]:
+    if body["mode"] != Mode.ENFORCE and not preview["turns_to_enforce"]:
         return
     _say_preview(preview)
     if yes:
@@ -205,7 +200,8 @@ def _tell(answer: Mapping[str, Any]) -> None:
     if answer.get("problem"):
         print(f"warning: {printable(answer['problem'])}", file=sys.stderr)
     gates = ", ".join(answer["gates"]) or "none"
-    print(f"{len(enforcing)} of {len(answer['targets'])} targets enforce; gates attached: {gates}")
+    targets = counted(len(answer["targets"]), "target enforces", "targets enforce")
+    print(f"{len(enforcing)} of {targets}; gates attached: {gates}")
 
 
 def _without_it(answer: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from agent.policy.tables.host_warnings import host_warnings
 from agent.policy.tables.ids import Ids
 from agent.policy.validity import ended
 from agent.policy.values import Finding, Policy
+from agent.wording import counted
 
 app = typer.Typer(help="Check, test and show a policy, without an agent.", no_args_is_help=True)
 
@@ -83,12 +84,15 @@ def _tell_check(policy: Policy | None, warnings: tuple[Finding, ...], errors: in
     for warning in shown(warnings):
         typer.echo(f"warning: {warning}")
     if policy is None:
-        typer.echo(f"{errors} error{'s' if errors != 1 else ''}")
+        typer.echo(counted(errors, "error"))
         return
-    counts = (
-        f"{len(policy.targets)} targets, {len(policy.principals)} principals, {len(policy.licenses)} licenses"
-    )
-    typer.echo(f"fine: {counts}" + (f", {len(warnings)} warnings" if warnings else ""))
+    counts = [
+        counted(len(policy.targets), "target"),
+        counted(len(policy.principals), "principal"),
+        counted(len(policy.licenses), "license"),
+        *([counted(len(warnings), "warning")] if warnings else ()),
+    ]
+    typer.echo(f"fine: {', '.join(counts)}")
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def run_cases(
     else:
         for case, found in failed:
             typer.echo(f"{case.place}: {case.name}: expected {_expected(case)}\n{_indented(found.to_text())}")
-        typer.echo(f"{len(results) - len(failed)} of {len(results)} cases hold")
+        typer.echo(f"{len(results) - len(failed)} of {counted(len(results), 'case holds', 'cases hold')}")
     if failed:
         raise typer.Exit(EXIT_NO)
 

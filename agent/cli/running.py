@@ -9,6 +9,7 @@ import typer
 
 import agent
 from agent.config import DEFAULT_PATH, load_settings
+from agent.wording import counted
 
 CONFIG = "LICET_CONFIG"
 """Environment variable that names the configuration file."""
@@ -54,7 +55,7 @@ def unload(
         let_go(settings)
         removed = kernel.unload(settings, all_versions=all_versions)
     if any(removed.values()):
-        what = ", ".join(f"{count} {kind}" for kind, count in removed.items())
+        what = ", ".join(counted(count, kind.removesuffix("s")) for kind, count in removed.items())
         print(f"let go of {what} below {settings.paths.pins}, and of the filters on interfaces")
         print("nothing is counted or refused any more, and what was counted is gone")
     else:

@@ -9,6 +9,7 @@ from agent.cli.alone import asked
 from agent.cli.output import Json, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.export.text import printable
+from agent.wording import counted
 
 MOST_UNSERVED = 10
 
@@ -57,10 +58,11 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("metrics", f"http://{answer['listen']}/metrics"),
         ("kernel", ", ".join(f"{name} {value}" for name, value in answer["kernel"].items() if value)),
         ("scope", f"cgroup {scope['cgroup']}, namespaces {_listed(scope['namespaces'])}"),
-        ("pins", f"{answer['pins']}: {len(answer['programs'])} programs"),
+        ("pins", f"{answer['pins']}: {counted(len(answer['programs']), 'program')}"),
         (
             "policy",
-            f"generation {policy['generation']}: {policy['targets']} targets, {policy['grants']} grants "
+            f"generation {policy['generation']}: {counted(policy['targets'], 'target')}, "
+            f"{counted(policy['grants'], 'grant')} "
             f"({_listed(policy['files']) or 'no file'})",
         ),
     ]
@@ -101,7 +103,7 @@ def _containers(answer: Mapping[str, Any]) -> str:
     if cri["error"]:
         text += f"; {cri['socket']} does not speak CRI: {cri['error']}"
     waiting = answer["unnamed"]
-    return f"{text}; {waiting} without a name follow on_unresolved" if waiting else text
+    return f"{text}; {waiting} without a name follow{'s' * (waiting == 1)} on_unresolved" if waiting else text
 
 
 def _listed(value: str | list[str]) -> str:

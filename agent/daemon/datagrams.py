@@ -23,6 +23,7 @@ from agent.kernel.gates import (
 )
 from agent.kernel.pins import Pins
 from agent.model import Namespace
+from agent.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Datagrams:
     def status(self) -> list[dict[str, str]]:
         """As the other hooks: hook, rung, attached_to ("" where it is not), note."""
         cgroup = self.settings.scope.cgroup if self.attached else ""
-        namespaces = f"{len(self.arrivals.attached())} network namespaces" if self.attached else ""
+        namespaces = counted(len(self.arrivals.attached()), "network namespace") if self.attached else ""
         received = cgroup if self.receipts.attached() else ""
         idle = "" if self.attached else "no port of UDP is declared"
         here = "" if received else idle or "each port of UDP is this host's"

@@ -16,6 +16,7 @@ from agent.kernel import load
 from agent.kernel.gates import BIND, CONNECT, LOOKUP, CgroupGate, SocketGate
 from agent.kernel.maps import PolicyMaps
 from agent.model import Namespace
+from agent.wording import counted
 
 if TYPE_CHECKING:
     from agent.enforce.tc import TcGate  # loads pyroute2, 8 MB, which an agent that only observes need not
@@ -86,8 +87,8 @@ class Gates:
         places = {
             "connect": cgroup,
             "bind": cgroup,
-            "socket": f"{len(self.socket.attached())} network namespaces",
-            "tc": f"{len(self._packet.attached()) if self._packet else 0} interfaces",
+            "socket": counted(len(self.socket.attached()), "network namespace"),
+            "tc": counted(len(self._packet.attached()) if self._packet else 0, "interface"),
         }
         return [
             {

@@ -42,6 +42,7 @@ from agent.policy.decision.evaluate import decide, who_is
 from agent.policy.decision.listeners import in_scope
 from agent.policy.terms.ports import Ports
 from agent.policy.validity import Term, Validity
+from agent.wording import counted
 
 EDGES_SHOWN = 10
 EDGES_KEPT = 4096
@@ -325,7 +326,8 @@ class Teller:
                 "service": one.service,
                 "class": one.port_class,
                 "owner": events.process_fields(owner) if owner else {},
-                "explanation": f"and {more:,} more listeners of uid {one.listener.uid}: licet listeners",
+                "explanation": f"and {counted(more, 'more listener')} of uid {one.listener.uid}: "
+                "licet listeners",
                 "counts": {"listeners": more},
             }
         )
@@ -393,7 +395,7 @@ class Teller:
             {
                 "type": "policy",
                 "time": events.now_text(),
-                "message": f"generation {keeper.generation} in force: {targets} targets",
+                "message": f"generation {keeper.generation} in force: {counted(targets, 'target')}",
             }
         )
 
@@ -454,7 +456,7 @@ class Teller:
 
     def _say_listeners(self, view: Agent) -> None:
         rows = view.listeners()
-        self._say(f"{len(rows)} listener{'' if len(rows) == 1 else 's'}:")
+        self._say(f"{counted(len(rows), 'listener')}:")
         for one in rows:
             owner = serving_process(one.listener)
             name = f"{owner.comm}[{owner.pid}]" if owner else "?"

@@ -16,15 +16,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent.export.events import Event, flow_fields, now_text, process_fields
+from agent.export.events import TYPES, Event, flow_fields, now_text, process_fields
 from agent.export.hosts import Hosts
 from agent.export.http import JsonAnswer, Reader, SharedReader, application
 from agent.export.metrics import registry
 from agent.export.mode_api import mode_routes
 from agent.export.pieces import Bodies, InPieces
-from agent.export.text import to_json
+from agent.export.text import printable, to_json
 from agent.export.view import Agent, JudgedListener
 from agent.model import show_address
+from agent.policy.findings import did_you_mean
+from agent.wording import whole_number
 
 MAX_LIMIT = 100_000
 FOLLOW_POLL_S = 0.2
@@ -106,8 +108,8 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
         return await _array(reader, (listener_fields(one) for one in agent.listeners()))
 
     async def events(request: Request) -> Response:
-        kind = request.query_params.get("type", "")
-        if request.query_params.get("follow") in ("1", "true"):
+        kind = _kind(request)
+        if _follows(request):
             lines = _follow(agent, _limit(request, 0), kind, stopping)
             return StreamingResponse(lines, media_type="application/x-ndjson")
         return JsonAnswer(_recent(agent, _limit(request, 100), kind))
@@ -167,11 +169,26 @@ def listener_fields(judged: JudgedListener) -> dict[str, Any]:
 
 
 def _limit(request: Request, default: int) -> int:
-    text = request.query_params.get("limit", str(default))
-    # the length first: Python refuses to read a number of thousands of digits
-    if not (text.isdecimal() and len(text) <= len(str(MAX_LIMIT)) and int(text) <= MAX_LIMIT):
-        raise HTTPException(400, f"limit: a whole number from 0 to {MAX_LIMIT} is expected")
-    return int(text)
+    try:
+        return whole_number(request.query_params.get("limit", str(default)), 0, MAX_LIMIT)
+    except ValueError as error:
+        raise HTTPException(400, f"limit: {error}") from None
+
+
+def _kind(request: Request) -> str:
+    """Of events; empty: all."""
+    kind = request.query_params.get("type", "")
+    if kind and kind not in TYPES:
+        remedy = did_you_mean(kind, TYPES, f"{', '.join(TYPES)} are known")
+        raise HTTPException(400, f"type: {printable(kind)} is none of them: {remedy}")
+    return kind
+
+
+def _follows(request: Request) -> bool:
+    given = request.query_params.get("follow", "0")
+    if given not in ("0", "1", "true", "false"):
+        raise HTTPException(400, f"follow: 0 or 1 is expected, not {printable(given)[:60]}")
+    return given in ("1", "true")
 
 
 def _recent(agent: Agent, limit: int, kind: str) -> list[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -16,7 +17,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import ConfigError, LicetError, ModeError, PolicyError, PolicyErrors
-from agent.export.text import to_json
+from agent.export.text import printable, to_json
+from agent.policy.findings import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +92,23 @@ def application(routes: list[Route]) -> Starlette:
     )
 
 
-async def _refuse(_request: Request, error: Exception) -> Response:
+async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JsonAnswer({"error": error.detail}, status_code=error.status_code, headers=error.headers)
+    return JsonAnswer({"error": _told(request, error)}, status_code=error.status_code, headers=error.headers)
+
+
+def _told(request: Request, error: HTTPException) -> str:
+    """In words of ours where they are only the status's name."""
+    path = printable(request.url.path)
+    if error.detail == HTTPStatus.NOT_FOUND.phrase:
+        known = sorted({route.path for route in request.app.routes})
+        listed = f"there are {', '.join(known)}"
+        return f"{path}: no such path; {did_you_mean(path, known, listed)}"
+    if error.detail == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
+        return (
+            f"{path}: not by {request.method}, but by {(error.headers or {}).get('Allow', 'another method')}"
+        )
+    return error.detail
 
 
 async def _explain(_request: Request, error: Exception) -> Response:

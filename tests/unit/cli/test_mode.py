@@ -16,7 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from agent.cli.app import app
-from agent.cli.mode import seconds
+from agent.cli.values import seconds
 from agent.errors import KernelError, ModeError
 from agent.export.view import Caller, ModeRequest
 from agent.model import Mode

@@ -66,7 +66,7 @@ def test_status_shows_all_that_an_operator_asks_first(licet: Licet) -> None:
         "http://127.0.0.1:9477/metrics",
         "release 6.18.0, bcc 0.26.0",
         "cgroup /, namespaces all",
-        "generation 7: 2 targets, 1 grants (/etc/licet/policy.yaml)",
+        "generation 7: 2 targets, 1 grant (/etc/licet/policy.yaml)",
         "warning: policy.yaml:9: principal 'ci' matches nothing",
         "the last reload failed: policy.yaml:3: unknown key 'servces'",
         "4 open, 12 opened, 8 closed",

@@ -201,7 +201,32 @@ def test_a_wrong_method_is_told_the_right_one(control: App, method: str, path: s
 
 def test_an_unknown_path_is_not_found(control: App) -> None:
     answer = control.get("/v2/../etc/passwd")
-    assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
+    assert answer.status_code == 404
+    assert answer.json()["error"].startswith("/etc/passwd: no such path; there are /v1/acceptors, ")
+    near = control.get("/v1/event")
+    assert (near.status_code, near.json()) == (
+        404,
+        {"error": "/v1/event: no such path; did you mean '/v1/events'?"},
+    )
+    assert control.get("/v1/reload").json() == {"error": "/v1/reload: not by GET, but by POST"}
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("limit=x", "limit: a whole number from 0 to 100000 is expected, not x"),
+        ("limit=-1", "limit: a whole number from 0 to 100000 is expected, not -1"),
+        ("limit=", "limit: a whole number from 0 to 100000 is expected, not nothing"),
+        ("type=violations", "type: violations is none of them: did you mean 'violation'?"),
+        ("follow=yes", "follow: 0 or 1 is expected, not yes"),
+        ("follow=1&limit=x", "limit: a whole number from 0 to 100000 is expected, not x"),
+        ("follow=1&type=x", "type: x is none of them: violation, use, "),
+    ],
+)
+def test_what_a_query_asks_for_is_refused_in_words(control: App, query: str, told: str) -> None:
+    answer = control.get(f"/v1/events?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(told)
 
 
 def test_an_executable_with_an_undecodable_name_is_listed(control: App, agent: FakeAgent) -> None:

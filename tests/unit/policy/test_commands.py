@@ -30,7 +30,7 @@ def policy(tmp_path: Path) -> Path:
 def test_a_fine_policy_ends_with_0(policy: Path) -> None:
     """Its unit runs on another host."""
     result = licet("policy", "check", "--elsewhere", policy)
-    assert (result.exit_code, result.output) == (0, "fine: 3 targets, 2 principals, 1 licenses\n")
+    assert (result.exit_code, result.output) == (0, "fine: 3 targets, 2 principals, 1 license\n")
 
 
 def test_every_mistake_is_printed_and_the_exit_code_is_3(policy: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_case_that_does_not_hold_says_what_was_decided_and_why(policy: Path) -
     assert result.exit_code == 3
     assert f"{file}:3: x: expected allowed" in result.output
     assert "web/public: denied, unlicensed_principal" in result.output
-    assert "0 of 1 cases hold" in result.output
+    assert "0 of 1 case holds" in result.output
 
 
 def test_a_case_may_expect_a_reason(policy: Path) -> None:

@@ -1,0 +1,60 @@
+"""Usage errors in one line of ours: which option, what was given, what is accepted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import typer
+
+from agent.export.text import printable
+from agent.policy.findings import did_you_mean
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""typer brings its own click, or uses the one that is installed: this is the right one's."""
+
+
+def told(error: Any) -> str:
+    """Of a UsageError."""
+    context = error.ctx
+    what = printable(_what(error, context))
+    return f"{what} (see `{context.command_path} --help`)" if context else what
+
+
+def _what(error: Any, context: Any) -> str:
+    match type(error).__name__:
+        case "MissingParameter":
+            return f"{_named(error)} is missing"
+        case "BadParameter":
+            return ": ".join(filter(None, (_named(error), error.message)))
+        case "NoSuchOption":
+            return f"{error.option_name}: no such option; {_nearest(error.option_name, _options(context))}"
+        case "BadOptionUsage":
+            takes_none = "does not take a value" in error.message
+            return f"{error.option_name}: " + (
+                "no value is expected" if takes_none else "a value is expected behind it"
+            )
+    if found := re.match(r"Got unexpected extra arguments? ?(?:\(s\))? ?\((.*)\)$", error.message):
+        return f"{found[1]}: not expected here"
+    if found := re.match(r"No such command '(.*?)'\.", error.message):
+        return f"{found[1]}: no such command; {_nearest(found[1], list(context.command.commands))}"
+    return str(error.message)
+
+
+def _named(error: Any) -> str:
+    """The option by its long name; of an argument, what its place is for."""
+    if isinstance(error.param_hint, str):
+        return error.param_hint
+    if error.param is None:
+        return ""
+    long = [name for name in error.param.opts if name.startswith("--")]
+    return str(long[0] if long else (error.param.metavar or error.param.name).strip("[]"))
+
+
+def _options(context: Any) -> list[str]:
+    parameters = context.command.get_params(context) if context else ()
+    return [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("--")]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    return did_you_mean(name, known, f"there are {', '.join(known)}")
