@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The few kernel types that bcc's own headers expect, so that no kernel header package is needed. */
+/* The few kernel types that bcc's own headers expect: no kernel header package is needed. */
 #pragma once
 typedef unsigned char __u8;
 typedef signed char __s8;
@@ -24,5 +24,5 @@ typedef unsigned long size_t, uintptr_t;
 typedef long ssize_t;
 typedef _Bool bool;
 enum { false, true };
-#define NULL ((void *)0)
+#define NULL	      ((void *)0)
 #define __aligned_u64 __u64 __attribute__((aligned(8)))
