@@ -17,6 +17,8 @@ Address = ipaddress.IPv6Address
 Network = ipaddress.IPv6Network
 
 MAPPED_PREFIX = 0xFFFF << 32
+MEMFD = "memfd:"
+"""Instead of the path of a program that has none (memfd_create(2)): its name is its process's alone."""
 
 
 def to_address(text: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> Address:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from agent.daemon.tally import keep_newest
 from agent.kernel.abi import COMPONENT_BYTES
-from agent.kernel.records import MEMFD
 from agent.model import Process
 from agent.observe.cgroup import list_cgroups
 from agent.observe.proc import ProcReader
@@ -32,7 +31,7 @@ class Attributor:
         """Known when the cgroups were last read: what came after is not gone because it was not listed."""
         self._gone: frozenset[int] = frozenset()
         self._met: dict[tuple[int, int, str], Process] = {}
-        """Names and arguments by pid, start and executable; the newest last."""
+        """Names, executables and arguments by pid, start and executable; the newest last."""
         self._recent: dict[tuple[Process, str], Process] = {}
         self._recent_until_s = 0.0
 
@@ -86,14 +85,15 @@ class Attributor:
             now = Process()  # what it has become says nothing of what it was
         before = self._met.get(key, Process())
         comm, args = comm or seen.comm or before.comm or now.comm, args or before.args or now.args
+        exe = now.exe or before.exe or seen.exe
         if (comm or args) and sum(map(len, args)) <= MOST_ARGS:
-            keep_newest(self._met, key, Process(comm=comm, args=args), REMEMBERED)
+            keep_newest(self._met, key, Process(comm=comm, exe=exe, args=args), REMEMBERED)
         uid = seen.uid if seen.uid is not None else live.uid
         gid = seen.gid if seen.gid is not None else live.gid
         return replace(
             seen,
             comm=comm,
-            exe=now.exe or seen.exe,
+            exe=exe,
             args=args,
             uid=uid,
             user=self._user_name(uid) if uid is not None else "",
@@ -114,8 +114,6 @@ def is_same_program(seen: str, live: str) -> bool:
     has not told, nobody can say."""
     if not seen or seen == live:
         return seen == live
-    if seen == MEMFD:
-        return live.startswith(f"/{MEMFD}")
     deep, parts, found = seen.startswith("…"), seen.strip("…").split("/"), live.split("/")
     if deep:
         found = found[-len(parts) + 1 :]

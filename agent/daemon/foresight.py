@@ -11,8 +11,7 @@ from agent.daemon.past_uses import PastUse
 from agent.daemon.policies import PolicyKeeper
 from agent.daemon.usage import name_of
 from agent.export.events import now_text, target_fields, unix_time
-from agent.kernel.records import MEMFD
-from agent.model import Decision, Destination, Process, Reason, RemoteConsumer, Target, Verdict
+from agent.model import MEMFD, Decision, Destination, Process, Reason, RemoteConsumer, Target, Verdict
 from agent.policy.decision.evaluate import decide, row_of_destination, who_is, window_reason
 from agent.policy.decision.partly_known import spoken_groups, tables_with, told_apart, who_could_be
 from agent.policy.tables.compile import Compiled

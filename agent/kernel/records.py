@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from agent.kernel import abi, ring
 from agent.kernel.hash_of_abi_1 import path_hash_of_abi_1
 from agent.kernel.libbpf import Map
-from agent.model import Address, Decision, Flow, Origin, Process, Protocol, Reason, Verdict
+from agent.model import MEMFD, Address, Decision, Flow, Origin, Process, Protocol, Reason, Verdict
 from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 
 KNOWN_BYTES = 4 << 20
 """What names may take here: all that the map has room for (8,192 of 252 bytes), and some longer ones."""
-MEMFD = "memfd:"
-"""Instead of the path of a program that has none: a memory file's name is its process's alone."""
 NO_NAME = 2
 """identity.exe up to here is no hash of a path (EXE_UNKNOWN of bpf/abi.h)."""
 _OVERHEAD_BYTES = 200

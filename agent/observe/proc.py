@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agent.model import Container, Process
 from agent.observe.cgroup import cgroup_id
+from agent.observe.exe_link import DELETED, exe_at, link_at
+from agent.observe.patience import Patience, Unanswered
 from agent.observe.places import Places, belongs_to_root
 from agent.policy.terms.cgroups import container_in, unit_of
 
@@ -24,7 +27,6 @@ _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What a process that is gone looks like, or one that may not be looked at (hidepid, EPERM)."""
 _INITIAL_PIDS = 0xEFFFFFFC
 """PROC_PID_INIT_INO, linux/proc_ns.h"""
-_DELETED = " (deleted)"
 _NAME_TTL_S = 300.0
 _NAMES = 4096
 """Users remembered: whoever has subordinate ids (subuid(5)) has 65,536 of them."""
@@ -74,6 +76,7 @@ class ProcReader:
         ticks_per_s: int | None = None,
         container_of: Callable[[str], Container | None] | None = None,
         unit_of: Callable[[str], str] = unit_of,
+        patience: Patience | None = None,
     ) -> None:
         self.root = root
         self.unit_of = unit_of
@@ -81,6 +84,7 @@ class ProcReader:
         self.container_of = container_of or _unnamed
         """The container a cgroup path lies in."""
         self._places = Places(root)
+        self.patience = patience or Patience()
         self._cgroup_mount = cgroup_mount
         self._user_name = user_name or UserNames()
         self._tick_ns = NS_PER_S // (ticks_per_s or os.sysconf("SC_CLK_TCK"))
@@ -114,9 +118,9 @@ class ProcReader:
 
     def _read_process(self, pid: int, place: int, netns_cookies: Mapping[int, int]) -> Process:
         start_ticks = _parse_stat(_read(place, "stat")).start_ticks
-        comm, exe, args = self._program(place)
         status = _parse_status(_read(place, "status"))
         cgroup = self._cgroup(place)
+        comm, exe, args = self._program(place, (status["Uid"][0], cgroup))
         where = self._places.of(place)
         uid, gid = int(status["Uid"][1]), int(status["Gid"][1])
         return Process(
@@ -133,32 +137,43 @@ class ProcReader:
             cgroup=cgroup,
             unit=self.unit_of(cgroup),
             container=self.container_of(cgroup),
-            netns=netns_cookies.get(namespace_inode(_link(place, "ns/net")), 0) if netns_cookies else 0,
+            netns=netns_cookies.get(namespace_inode(link_at(place, "ns/net")), 0) if netns_cookies else 0,
             in_pid_namespace=where.in_pid_namespace,
             exe_elsewhere=where.exe_elsewhere,
             user_owners=where.user_owners,
         )
 
-    def _program(self, place: int) -> tuple[str, str, tuple[str, ...]]:
+    def _program(self, place: int, whose: Hashable) -> tuple[str, str, tuple[str, ...]]:
         """Name, executable and arguments, of one program: where it is exchanged meanwhile (execve(2)), they
         are read anew; where that goes on, only the executable is told. The executable alone does not show it:
-        it may be exchanged twice."""
-        seen = _image_in(_read(place, "stat")), self._exe(place)
+        it may be exchanged twice. `whose`: who goes without arguments while they are waited for."""
+        seen = _image_in(_read(place, "stat")), exe_at(place)
         for _ in range(_EXCHANGES):
-            args = _parse_args(_read(place, "cmdline", MAX_ARGS_BYTES))
+            args = self._args(place, whose)
             text = _read(place, "stat")
-            before, seen = seen, (_image_in(text), self._exe(place))
+            before, seen = seen, (_image_in(text), exe_at(place))
             if seen == before:
                 return _parse_stat(text).comm, seen[1], args
         return "", seen[1], ()
+
+    def _args(self, place: int, whose: Hashable) -> tuple[str, ...]:
+        """They are in the process's memory, of which it has the lock: mmap(2) of a file whose file system
+        does not answer keeps it for ever. Without an answer they are empty."""
+        file = os.open("cmdline", os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
+        try:
+            return _parse_args(self.patience.ask(whose, partial(_read_and_close, file, MAX_ARGS_BYTES)))
+        except Unanswered as error:
+            if not error.is_asked:
+                os.close(file)
+            return ()
 
     def _cgroup(self, place: int) -> str:
         """The kernel marks a cgroup that was removed while its last process ends; a directory may be called
         so, too, and is there."""
         shown = _parse_cgroup(_read(place, "cgroup"))
-        if shown.endswith(_DELETED) and self._cgroup_mount and cgroup_id(self._cgroup_mount, shown):
+        if shown.endswith(DELETED) and self._cgroup_mount and cgroup_id(self._cgroup_mount, shown):
             return shown
-        return shown.removesuffix(_DELETED)
+        return shown.removesuffix(DELETED)
 
     def same_process(self, process_ns: int, kernel_ns: int) -> bool:
         """Is a start time read here that of a process the kernel side reported? /proc rounds down to a
@@ -169,19 +184,15 @@ class ProcReader:
         """Path of the executable; "" for a kernel thread and a process that is gone."""
         try:
             shown = os.readlink(self.root / str(pid) / "exe")
-            if not shown.endswith(_DELETED):
+            if not shown.endswith(DELETED):
                 return shown
             place = os.open(self.root / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except _GONE:
             return ""
         try:
-            return self._exe(place)
+            return exe_at(place)
         finally:
             os.close(place)
-
-    def _exe(self, place: int) -> str:
-        shown = _link(place, "exe")
-        return _without_mark(place) if shown.endswith(_DELETED) else shown
 
     def sees_initial_pids(self) -> bool:
         """Are its pids those of the initial pid namespace, where 1 is the host's service manager?"""
@@ -224,7 +235,7 @@ class ProcReader:
         try:
             for name in os.listdir(place):
                 # relative to the directory: half the time of a whole path, and there can be 100,000
-                if inode := _socket_inode(_link(place, name)):
+                if inode := _socket_inode(link_at(place, name)):
                     found[int(name)] = inode
         except _GONE:
             return {}
@@ -239,7 +250,7 @@ class ProcReader:
         except _GONE:
             return False
         try:
-            return all(_link(place, str(fd)) == f"socket:[{inode}]" for inode, fd in fds.items())
+            return all(link_at(place, str(fd)) == f"socket:[{inode}]" for inode, fd in fds.items())
         finally:
             os.close(place)
 
@@ -264,54 +275,14 @@ def _bracketed(link: str, prefix: str) -> int:
 
 
 def _read(place: int, name: str, limit: int = _READ_BYTES) -> bytes:
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
+    return _read_and_close(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place), limit)
+
+
+def _read_and_close(fd: int, limit: int) -> bytes:
     try:
         return os.read(fd, limit)
     finally:
         os.close(fd)
-
-
-def _link(place: int, name: str) -> str:
-    """Where a link leads; "" if nowhere (a kernel thread has no exe) or if it may not be read."""
-    try:
-        return os.readlink(name, dir_fd=place)
-    except _GONE:
-        return ""
-
-
-def _without_mark(place: int) -> str:
-    """The path of an executable that is shown as deleted. The kernel puts the mark behind the name of a file
-    that was removed (d_path() in fs/d_path.c), and anybody may give it to a file that is there."""
-    try:
-        # of one and the same file: the process may become another between two looks
-        fd = os.open("exe", os.O_PATH | os.O_CLOEXEC, dir_fd=place)
-    except _GONE:
-        return _link(place, "exe").removesuffix(_DELETED)
-    try:
-        shown = os.readlink(f"/proc/self/fd/{fd}")
-        if not shown.endswith(_DELETED):
-            return shown
-        file = os.fstat(fd)
-        # removed by this name, and still there by another (a hard link): the file that is shown is not
-        itself = file.st_nlink and any(_is_file(path, file) for path in (shown, _in_its_root(place, shown)))
-        return shown if itself else shown.removesuffix(_DELETED)
-    except OSError:
-        # a file system of a user's own, into which root may not look: he may have written the mark
-        return shown
-    finally:
-        os.close(fd)
-
-
-def _in_its_root(place: int, path: str) -> str:
-    return f"/proc/self/fd/{place}/root{path}"
-
-
-def _is_file(path: str, file: os.stat_result) -> bool:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino)
 
 
 def _parse_stat(text: bytes) -> Stat:

@@ -95,8 +95,9 @@ def test_a_program_in_memory_has_a_name(shared_lab: Lab, agent: RunningAgent) ->
     argv = [sys.executable, "-ISc", IN_MEMORY, load, "127.0.0.1", str(PORT)]
     process = shared_lab.run(shared_lab.host, argv)
     process.wait(60)
-    event = told(agent, {"type": "use", "consumer.pid": process.pid})
-    assert event["consumer"]["exe"] in ("memfd:", "/memfd:tool")
+    for kind in ("use", "flow_open", "flow_close"):
+        event = told(agent, {"type": kind, "consumer.pid": process.pid})
+        assert event["consumer"]["exe"] == "memfd:"
 
 
 def test_a_path_that_is_too_deep_does_not_look_as_if_it_began_there(

@@ -63,6 +63,15 @@ def test_a_whole_path_takes_the_place_of_one_that_was_cut(attributor: Attributor
     assert attributor.complete(deep).exe == whole
 
 
+def test_a_program_has_one_name_also_when_it_has_ended(attributor: Attributor, tmp_path: Path) -> None:
+    whole = "/a/" + "d/" * 24 + "x"
+    add_process(tmp_path / "proc", 7, exe=whole)
+    deep = Process(pid=7, start_boot_ns=BASH.start_boot_ns, exe="…/" + "d/" * 23 + "x")
+    assert attributor.complete(deep).exe == whole
+    remove_process(tmp_path / "proc", 7)
+    assert attributor.complete(deep).exe == whole
+
+
 @pytest.mark.parametrize(
     ("seen", "live", "same"),
     [
@@ -71,7 +80,7 @@ def test_a_whole_path_takes_the_place_of_one_that_was_cut(attributor: Attributor
         ("/usr/bin/bash", "", False),
         ("", "/usr/bin/bash", False),
         ("", "", True),
-        ("memfd:", "/memfd:tool", True),
+        ("memfd:", "memfd:", True),
         ("memfd:", "/usr/bin/sleep", False),
         ("…/b/c", "/a/b/c", True),
         ("…/b/c", "/a/x/c", False),

@@ -14,6 +14,7 @@ import pytest
 
 from agent.observe.cgroup import directory
 from agent.observe.proc import ProcReader
+from agent.observe.unasked import File
 from tests.unit.observe.proc_tree import add_process
 
 MARK = " (deleted)"
@@ -115,7 +116,7 @@ def test_a_file_into_which_nobody_may_look_keeps_the_name_that_it_shows(
 ) -> None:
     """A file system that a user mounted and serves himself: root is refused, and the mark may be his."""
 
-    def refused(_fd: int) -> os.stat_result:
+    def refused(_fd: int) -> File:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     program = tmp_path / "tool (deleted)"
@@ -124,9 +125,21 @@ def test_a_file_into_which_nobody_may_look_keeps_the_name_that_it_shows(
     reader = ProcReader()
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(os, "fstat", refused)
+            patched.setattr("agent.observe.exe_link.file_of", refused)
             shown = reader.exe(process.pid)
         assert shown == str(program)
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_program_in_memory_has_no_name_of_its_own(reader: ProcReader) -> None:
+    program = os.memfd_create("/usr/bin/licensed")
+    os.write(program, SLEEP.read_bytes())
+    process = subprocess.Popen([f"/proc/self/fd/{program}", "60"], pass_fds=[program])
+    try:
+        assert seen(reader, process.pid) == "memfd:"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(program)

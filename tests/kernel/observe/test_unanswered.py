@@ -1,0 +1,41 @@
+"""Whoever serves a file system (FUSE) and leaves a request unanswered holds up no look at processes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.observe.patience import WAIT_S, Patience
+from agent.observe.proc import ProcReader
+from tests.fixtures.silent_files import NAME, silent
+
+NOT_FOR_EVER = Patience(20 * WAIT_S)
+pytestmark = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="this kernel has no FUSE")
+
+
+def test_an_executable_that_is_served_by_its_user_is_named_without_asking_him(tmp_path: Path) -> None:
+    reader = ProcReader()
+    with silent(tmp_path, "exe") as pid:
+        process = NOT_FOR_EVER.ask("the process", lambda: reader.process(pid))
+        exe = NOT_FOR_EVER.ask("its executable", lambda: reader.exe(pid))
+    assert process is not None
+    assert process.exe == exe
+    assert exe.startswith(str(tmp_path / NAME.partition(" ")[0]))
+    assert process.args == (f"{tmp_path}/{NAME}", "60")
+
+
+def test_a_process_that_holds_the_lock_of_its_memory_has_no_arguments(tmp_path: Path) -> None:
+    patience = Patience()
+    reader = ProcReader(patience=patience)
+    with silent(tmp_path, "memory") as pid:
+        first = NOT_FOR_EVER.ask("the process", lambda: reader.process(pid))
+        assert len(patience.unanswered) == 1
+        began_s = time.monotonic()
+        again = NOT_FOR_EVER.ask("the process", lambda: reader.process(pid))
+        assert time.monotonic() - began_s < WAIT_S, "asked again, though there is no answer yet"
+    assert first is not None
+    assert first == again
+    assert (first.args, first.pid) == ((), pid)
+    assert "python" in first.exe
