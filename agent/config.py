@@ -15,6 +15,7 @@ from agent.policy.document.yamltext import Text, Unreadable, read_yaml
 from agent.wording import what_is_wrong
 
 DEFAULT_PATH = Path("/etc/licet/config.yaml")
+MOST_BYTES = 1 << 20
 
 
 class _Section(BaseModel):
@@ -165,9 +166,9 @@ def load_settings(path: Path | None) -> Settings:
     if not os.path.lexists(chosen):
         if path is None:
             return Settings()
-        raise ConfigError(f"{chosen}: no such file")
+        raise ConfigError(f"{chosen}: no such file: write it, or name another with --config")
     try:
-        text = read_yaml(chosen)
+        text = read_yaml(chosen, MOST_BYTES, "name the configuration: --config /etc/licet/config.yaml")
     except Unreadable as error:
         raise ConfigError("\n".join(shown(error.findings))) from error
     raw = {} if text.data is None else text.data

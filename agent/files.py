@@ -9,15 +9,38 @@ import os
 import stat
 from pathlib import Path
 
+_KINDS = (
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
 
 def read_bytes(path: Path, most: int = -1) -> bytes:
-    """At most `most` bytes. Raises OSError for all but a regular file: a FIFO would be waited for, and a
-    device may have no end."""
+    """At most `most` bytes. Raises OSError for all but a regular file, and says what it is: a FIFO would be
+    waited for, and a device may have no end."""
+    _refuse_others(os.stat(path), path)  # not opened: that alone is noticed by some devices
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open(descriptor, "rb") as file:
+        _refuse_others(os.fstat(descriptor), path)
         return file.read(most)
+
+
+def kind(mode: int) -> str:
+    """Of st_mode, with its article."""
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
+
+
+def no_file(mode: int, path: Path) -> OSError:
+    return OSError(errno.EINVAL, f"it is {kind(mode)}, and a file is expected", str(path))
+
+
+def _refuse_others(about: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise no_file(about.st_mode, path)
 
 
 def read_text(path: Path) -> str:

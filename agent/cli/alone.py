@@ -16,7 +16,8 @@ import typer
 
 from agent import files
 from agent.cli.output import client, print_json
-from agent.config import Settings, load_settings
+from agent.cli.running import settings_of
+from agent.config import Settings
 from agent.daemon.pins_lock import flock_holder
 from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError
 from agent.export.client import ControlClient
@@ -140,7 +141,7 @@ def reached(config: Path | None, as_json: bool) -> Iterator[ControlClient]:
     try:
         yield client(config)
     except DaemonUnreachable as error:
-        tell(load_settings(config), error, as_json=as_json)
+        tell(settings_of(config), error, as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from error
 
 

@@ -45,6 +45,7 @@ def options(
         typer.Option("--config", "-c", help="Configuration file; may also stand after the command."),
     ] = None,
 ) -> None:
+    running.settings_of.cache_clear()  # of the command before, where one process runs several
     if config is not None:  # every command takes it from there, unless it is given one itself
         os.environ[running.CONFIG] = str(config)
 

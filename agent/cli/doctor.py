@@ -7,8 +7,7 @@ from dataclasses import asdict
 import typer
 
 from agent.cli.output import Json, print_json, print_table
-from agent.cli.running import Config
-from agent.config import load_settings
+from agent.cli.running import Config, settings_of
 from agent.errors import EXIT_FAILED
 
 
@@ -18,7 +17,7 @@ def doctor(config: Config = None, as_json: Json = False) -> None:
     Exit code 1 if something is missing that licet cannot do without."""
     from agent.kernel.features import probe  # loads libbpf
 
-    features = probe(load_settings(config).paths.pins)
+    features = probe(settings_of(config).paths.pins)
     if as_json:
         print_json([asdict(feature) for feature in features])
     else:

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from agent.config import load_settings
+from agent.cli.running import settings_of
 from agent.daemon.flows import local_consumer
 from agent.daemon.host import Host, containers_of, mentions_of
 from agent.daemon.rights import running_inside
@@ -59,7 +59,7 @@ def policy_files(config: Path | None, files: Sequence[Path]) -> list[Path]:
             found.extend(find_policy_files(file / "policy.yaml", file) if file.is_dir() else [file])
         found = list(dict.fromkeys(found))
     else:
-        paths = load_settings(config).paths
+        paths = settings_of(config).paths
         found = find_policy_files(paths.policy, paths.policy_dir)
         files = (paths.policy, paths.policy_dir)
     if not found:
@@ -70,7 +70,7 @@ def policy_files(config: Path | None, files: Sequence[Path]) -> list[Path]:
 def not_only_roots(config: Path | None, files: Sequence[Path]) -> list[Finding]:
     """What somebody else could write: of these files, else of the places that the configuration names. The
     daemon refuses it, or (a group) warns of it."""
-    paths = load_settings(config).paths
+    paths = settings_of(config).paths
     places = files or [paths.policy, paths.policy_dir, *find_policy_files(paths.policy, paths.policy_dir)]
     refused, warned = ownership_findings(places)
     return [*refused, *warned]
@@ -85,7 +85,7 @@ def load(config: Path | None, files: Sequence[Path], *, in_force: bool = False) 
     try:
         return load_policy_files(policy_files(config, files))
     except PolicyErrors as error:
-        if not files and os.path.exists(load_settings(config).paths.state / POLICY):
+        if not files and os.path.exists(settings_of(config).paths.state / POLICY):
             hint = "while these files are refused, a daemon judges by the last good policy: see --in-force"
             raise PolicyErrors(error.errors, hint) from error
         raise
@@ -94,7 +94,7 @@ def load(config: Path | None, files: Sequence[Path], *, in_force: bool = False) 
 def _last_good(config: Path | None, files: Sequence[Path]) -> Policy:
     if files:
         raise LicetError("--in-force shows what the daemon judges by: name no file beside it")
-    folder = load_settings(config).paths.state
+    folder = settings_of(config).paths.state
     kept = last_good_policy(folder)
     if not kept:
         raise LicetError(f"{folder}: no policy has been in force here yet")
@@ -119,7 +119,7 @@ def host_facts(policy: Policy) -> HostFacts:
 
 def facts_here(config: Path | None, policy: Policy) -> HostFacts:
     """This host as the daemon sees it: also what runs. What only root may look at is left out for others."""
-    settings = load_settings(config)
+    settings = settings_of(config)
     try:
         mount = find_mount()
     except KernelError:
@@ -169,7 +169,7 @@ def answer_questions(policy: Policy, questions: Sequence[Question]) -> Bench:
 def named_containers(config: Path | None) -> Containers | None:
     """Those of this host; None where cgroups cannot be looked at."""
     try:
-        return containers_of(load_settings(config), find_mount())
+        return containers_of(settings_of(config), find_mount())
     except KernelError:
         return None
 

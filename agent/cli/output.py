@@ -11,7 +11,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from agent.config import load_settings
+from agent.cli.running import settings_of
 from agent.export.client import ControlClient
 from agent.export.human import process_name
 from agent.export.text import printable, to_json
@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 
 def client(config: Path | None) -> ControlClient:
-    return ControlClient(load_settings(config).control_socket)
+    return ControlClient(settings_of(config).control_socket)
 
 
 def print_json(value: object) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import agent
-from agent.config import DEFAULT_PATH, load_settings
+from agent.config import DEFAULT_PATH, Settings, load_settings
 from agent.wording import counted
 
 CONFIG = "LICET_CONFIG"
 """Environment variable that names the configuration file."""
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.", envvar=CONFIG)]
+
+
+@cache
+def settings_of(config: Path | None) -> Settings:
+    """As load_settings, once in a command: a pipe has nothing more the second time."""
+    return load_settings(config)
 
 
 def run(
@@ -23,14 +30,14 @@ def run(
     """Load the programs where they are not, and run the agent until SIGINT or SIGTERM."""
     import agent.daemon
 
-    raise typer.Exit(agent.daemon.main(load_settings(config), quiet, config or DEFAULT_PATH))
+    raise typer.Exit(agent.daemon.main(settings_of(config), quiet, config or DEFAULT_PATH))
 
 
 def load(config: Config = None) -> None:
     """Load, attach and pin the kernel programs, then leave."""
     from agent.daemon.run import load_alone
 
-    manifest = load_alone(load_settings(config), config or DEFAULT_PATH)
+    manifest = load_alone(settings_of(config), config or DEFAULT_PATH)
     for hook, rung in manifest.hooks.items():
         print(f"{hook:8} {rung}")
 
@@ -47,7 +54,7 @@ def unload(
     from agent.daemon.run import stopped
     from agent.kernel import load as kernel
 
-    settings = load_settings(config)
+    settings = settings_of(config)
     kernel.require_root()
     with stopped(settings) as pid:
         if pid:

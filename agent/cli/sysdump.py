@@ -23,9 +23,9 @@ import typer
 
 import agent
 from agent import files
-from agent.cli.running import Config
+from agent.cli.running import Config, settings_of
 from agent.cli.secrets import without_secrets
-from agent.config import DEFAULT_PATH, Settings, load_settings
+from agent.config import DEFAULT_PATH, Settings
 from agent.errors import LicetError
 from agent.export.client import ControlClient
 from agent.export.text import to_json
@@ -96,9 +96,9 @@ def sysdump(
 
 def collect(config: Path | None) -> Dump:
     dump = Dump()
-    dump.part("config.yaml", (config or DEFAULT_PATH).read_text)
+    dump.part("config.yaml", partial(files.read_text, config or DEFAULT_PATH))
     try:
-        settings = load_settings(config)
+        settings = settings_of(config)
     except LicetError as error:
         dump.missing.append(f"settings, the defaults are taken instead: {error}")
         settings = Settings()
@@ -137,13 +137,13 @@ def _doctor(pins: Path) -> list[dict[str, Any]]:
 
 def _policy_files(dump: Dump, settings: Settings) -> None:
     try:
-        files = find_policy_files(settings.paths.policy, settings.paths.policy_dir)
+        found = find_policy_files(settings.paths.policy, settings.paths.policy_dir)
     except LicetError as error:
         dump.missing.append(f"policy: {error}")
         return
-    for file in files:
+    for file in found:
         folder = "policy.d/" if file.parent == settings.paths.policy_dir else ""
-        dump.part(f"policy/{folder}{file.name}", file.read_text)
+        dump.part(f"policy/{folder}{file.name}", partial(files.read_text, file))
 
 
 def _daemon(dump: Dump, settings: Settings) -> None:
@@ -167,7 +167,7 @@ def _kernel(dump: Dump, settings: Settings) -> None:
     for name in ("manifest.json", "gates.json", "next.json"):
         file = settings.paths.run / name
         if file.exists():
-            dump.part(f"kernel/{name}", file.read_text)
+            dump.part(f"kernel/{name}", partial(files.read_text, file))
     dump.part("kernel/pins.json", lambda: list(_pinned(settings.paths.pins)))
     dump.part("kernel/config.txt", _kernel_options)
     dump.part("kernel/sysctl.json", lambda: {name: _sysctl(name) for name in SYSCTLS})
@@ -222,6 +222,8 @@ def _mounts() -> Iterator[str]:
 
 
 def _tail(file: Path) -> str:
+    if not file.is_file():  # a FIFO has a reader of its own
+        raise files.no_file(file.stat().st_mode, file)
     with file.open(encoding="utf-8", errors="replace") as lines:
         return "".join(deque(lines, LOG_LINES))
 

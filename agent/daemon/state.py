@@ -9,8 +9,10 @@ import fcntl
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,11 @@ class RunLock:
         """Raises AlreadyRunning where another daemon holds it, KernelError where there can't be one."""
         try:
             run.mkdir(parents=True, exist_ok=True)
-            # in a folder that is somebody else's it could be a link to any file, or a FIFO
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(run / "licet.lock", flags, 0o644), "a+", encoding="utf-8")
         except OSError as error:
-            raise KernelError(f"{run}: cannot make the run directory: {error.strerror}") from error
+            raise KernelError(
+                f"{run}: cannot make the run directory: {error.strerror}; see paths.run"
+            ) from error
+        self._file = _lock_file(run / "licet.lock")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -58,6 +60,17 @@ class RunLock:
         self._file.close()
 
 
+def _lock_file(path: Path) -> TextIOWrapper:
+    # in a folder that is somebody else's it could be a link to any file, or a FIFO
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        if os.path.lexists(path) and not stat.S_ISREG(mode := path.lstat().st_mode):
+            raise files.no_file(mode, path)
+        return open(os.open(path, flags, 0o644), "a+", encoding="utf-8")
+    except OSError as error:
+        raise KernelError(f"{path}: cannot be opened: {error.strerror}; remove it") from error
+
+
 def last_good_policy(folder: Path) -> tuple[Source, ...]:
     """The sources of the policy last in force; empty: none is kept. Raises KernelError where the file cannot
     be read."""
@@ -68,9 +81,9 @@ def last_good_policy(folder: Path) -> tuple[Source, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise KernelError(f"{path}: cannot be read: {error.strerror}") from error
+        raise KernelError(f"{path}: cannot be read: {error.strerror}; {_move_away(path)}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise KernelError(f"{path}: the last good policy is damaged: {error}") from error
+        raise KernelError(f"{path}: the last good policy is damaged: {error}; {_move_away(path)}") from error
 
 
 class State:
@@ -108,11 +121,9 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return Ids()
         except OSError as error:
-            raise KernelError(f"{path}: cannot be read: {error.strerror}") from error
+            raise KernelError(f"{path}: cannot be read: {error.strerror}; {_let_go(path)}") from error
         except (ValueError, TypeError, AttributeError) as error:
-            raise KernelError(
-                f"{path}: damaged ({error}); remove it together with the pins: licet unload && rm {path}"
-            ) from error
+            raise KernelError(f"{path}: damaged ({error}); {_let_go(path)}") from error
 
     def store_ids(self, ids: Ids) -> None:
         """Where one is new."""
@@ -188,12 +199,23 @@ class State:
             _write(path, content)
         except OSError as error:
             self._unwritten[name] = content
-            self.problem = f"{path}: cannot be written: {error.strerror}"
+            lies_there = f"; {_move_away(path)}" if isinstance(error, IsADirectoryError) else ""
+            self.problem = f"{path}: cannot be written: {error.strerror}{lies_there}"
             return False
         self._unwritten.pop(name, None)
         if not self._unwritten:
             self.problem = ""
         return True
+
+
+def _let_go(path: Path) -> str:
+    """What is counted goes by the numbers in it."""
+    aside = f"mv {path} {path}.bad"
+    return f"put the file back, or begin anew (what was counted is gone): licet unload && {aside}"
+
+
+def _move_away(path: Path) -> str:
+    return f"move it away (mv {path} {path}.bad): it is written anew"
 
 
 def _boot() -> str:

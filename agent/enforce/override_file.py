@@ -52,12 +52,17 @@ class OverrideFile:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise KernelError(f"{self._path}: cannot be read: {error.strerror}") from error
+            raise KernelError(f"{self._path}: cannot be read: {error.strerror}; {self._remedy()}") from error
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise KernelError(
-                f"{self._path}: damaged ({type(error).__name__}: {error}); remove it, and set again what "
-                "`licet mode` had set: without it, the policy's modes hold"
+                f"{self._path}: damaged ({type(error).__name__}: {error}); {self._remedy()}"
             ) from error
+
+    def _remedy(self) -> str:
+        return (
+            f"move it away (mv {self._path} {self._path}.bad), and set again what `licet mode` had set: "
+            "without it, the policy's modes hold"
+        )
 
     def write(self, overrides: Iterable[Override]) -> None:
         """Raises KernelError; then what was there still is."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes as ct
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent import files
 from agent.errors import PinError
 from agent.kernel import abi, libbpf
 from agent.kernel.layouts import Conversion, Field, Layout, conversion
@@ -63,7 +65,9 @@ def _carry(ring: str, before: Pins, ready: Pins, layouts: Mapping[str, Any], to:
             records = reader.drain_all()
         finally:
             reader.close()
-    with to.open("ab") as kept:
+    # O_NONBLOCK: a FIFO that lies there is an error, and not waited for
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(to, flags, 0o600), "ab") as kept:
         for record in convert(records, layouts):
             kept.write(base64.b64encode(record) + b"\n")
 
@@ -75,7 +79,7 @@ def kept_in(run: Path) -> Path:
 def taken(kept: Path) -> list[bytes]:
     """What was carried, once; none where nothing was, or it cannot be read."""
     try:
-        lines = kept.read_bytes().splitlines()
+        lines = files.read_bytes(kept).splitlines()
         kept.unlink()
         return [base64.b64decode(line) for line in lines]
     except (OSError, ValueError):

@@ -130,7 +130,7 @@ def load(settings: Settings, cgroup: Path) -> Manifest:
         "moved": before is not None and before.cgroup_id != cgroup.stat().st_ino,
     }
     manifest = Manifest(**_run_loader(job))
-    manifest_path(settings).write_text(json.dumps(_as_json(manifest), indent=1), encoding="utf-8")
+    _note(manifest_path(settings), json.dumps(_as_json(manifest), indent=1))
     return manifest
 
 
@@ -188,7 +188,7 @@ def _events_of(before: Pins) -> dict[str, Any]:
 def write_manifests(settings: Settings, made: Mapping[str, Any]) -> None:
     """`made`: what stage() answered, once its programs are in force."""
     _note_unit(gates_path(settings), made["gates"], made)
-    manifest_path(settings).write_text(json.dumps(made["manifest"], indent=1), encoding="utf-8")
+    _note(manifest_path(settings), json.dumps(made["manifest"], indent=1))
 
 
 def gates_path(settings: Settings) -> Path:
@@ -231,7 +231,17 @@ def _hash_of(sources: tuple[str, ...]) -> str:
 
 def _note_unit(noted: Path, source: str, made: Mapping[str, Any]) -> None:
     text = json.dumps({"source": source, "programs": made["programs"], "refused": made["refused"]})
-    noted.write_text(text, encoding="utf-8")
+    _note(noted, text)
+
+
+def _note(path: Path, text: str) -> None:
+    """In one step, whatever lies there. Raises KernelError."""
+    try:
+        files.write_text(path, text)
+    except OSError as error:
+        raise KernelError(
+            f"{path}: cannot be written: {error.strerror}; make room, or remove what lies there"
+        ) from error
 
 
 def _as_json(manifest: Manifest) -> dict[str, Any]:

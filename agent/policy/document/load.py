@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent import ownership
+from agent import given, ownership
 from agent.errors import PolicyErrors
+from agent.files import kind, read_bytes
 from agent.policy.document import check
 from agent.policy.document.draft import Draft
 from agent.policy.document.yamltext import Text, Unreadable, parse_content, read_content
@@ -56,12 +57,17 @@ def find_policy_files(path: Path, policy_dir: Path) -> list[Path]:
         raise _unreadable(policy_dir, error) from error
     files = main + [entry for entry in parts if entry != path]
     if odd := [file for file in files if not _is_readable(file)]:
-        raise policy_errors([Finding(Place(str(file)), "cannot be read: not a regular file") for file in odd])
+        raise policy_errors([_no_file(file) for file in odd])
     return files
 
 
 def _unreadable(path: Path, error: OSError) -> PolicyErrors:
     return policy_errors([Finding(Place(str(error.filename or path)), f"cannot be read: {error.strerror}")])
+
+
+def _no_file(file: Path) -> Finding:
+    what = kind(file.stat().st_mode)
+    return Finding(Place(str(file)), f"cannot be read: it is {what}, and a file is expected", "move it away")
 
 
 def _is_readable(file: Path) -> bool:
@@ -79,7 +85,7 @@ def load_in_place(path: Path, policy_dir: Path) -> Loaded | None:
     if not files:
         return None
     findings = Findings()
-    sources = _read(files, findings)
+    sources = _read(files, findings, read_bytes)
     policy = _parsed(sources, [str(file) for file in files], findings)
     return Loaded(replace(policy, warnings=(*warnings, *policy.warnings)), tuple(sources))
 
@@ -102,11 +108,13 @@ def parse_sources(sources: Sequence[Source]) -> Policy:
     return _parsed(sources, [source.file for source in sources], Findings())
 
 
-def _read(files: Sequence[Path], findings: Findings) -> list[Source]:
+def _read(
+    files: Sequence[Path], findings: Findings, read: Callable[[Path, int], bytes] = given.read
+) -> list[Source]:
     sources = []
     for file in files:
         try:
-            sources.append(Source(str(file), read_content(file)))
+            sources.append(Source(str(file), read_content(file, read=read)))
         except Unreadable as error:
             findings.errors.extend(error.findings)
     return sources

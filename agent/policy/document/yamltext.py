@@ -6,17 +6,20 @@ judged here, each with its line, before anything is built from them.
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from agent import given
 from agent.policy.values import Finding, Place
 
 MAX_BYTES = 32 << 20
+SPLIT = "split it into policy.d/*.yaml"
 MAX_DEPTH = 16
 MAX_NODES = 500_000
 """Values in one file, those repeated through aliases counted each time."""
@@ -37,6 +40,11 @@ _NUMBERS = {
     f"{_TAG}float": re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+"),
 }
 """How a number may be written. YAML 1.1 also takes 0443 (octal), 22:22 (to the base of 60), 0x1bb, 1_000."""
+_READABLE = {
+    errno.EINVAL: "name a file, or a pipe as /dev/stdin",
+    None: "start its writer first, or name a file",
+}
+"""By what opening or reading said; None: nobody wrote to a FIFO."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -63,9 +71,10 @@ class Unreadable(Exception):
         self.findings = findings
 
 
-def read_yaml(path: Path) -> Text:
-    """Raises Unreadable with every duplicate key, or with the one thing that stopped the reading."""
-    return parse_content(read_content(path), str(path))
+def read_yaml(path: Path, most: int = MAX_BYTES, too_large: str = SPLIT) -> Text:
+    """Of what somebody names: a pipe will do. Raises Unreadable with every duplicate key, or with the one
+    thing that stopped the reading."""
+    return parse_content(read_content(path, most, too_large), str(path))
 
 
 def parse_content(content: bytes, name: str) -> Text:
@@ -97,16 +106,22 @@ def parse_yaml(text: str, name: str) -> Text:
     return Text(name, data, builder.lines)
 
 
-def read_content(path: Path) -> bytes:
-    """Raises Unreadable."""
+def read_content(
+    path: Path,
+    most: int = MAX_BYTES,
+    too_large: str = SPLIT,
+    read: Callable[[Path, int], bytes] = given.read,
+) -> bytes:
+    """At most `most` bytes; `too_large`: what to do about more. Raises Unreadable."""
     name = str(path)
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read(path, most + 1)
     except OSError as error:
-        raise _unreadable(name, None, f"cannot be read: {error.strerror}") from error
-    if len(raw) > MAX_BYTES:
-        raise _unreadable(name, None, f"larger than {MAX_BYTES >> 20} MiB", "split it into policy.d/*.yaml")
+        raise _unreadable(
+            name, None, f"cannot be read: {error.strerror}", _READABLE.get(error.errno, "")
+        ) from error
+    if len(raw) > most:
+        raise _unreadable(name, None, f"larger than {most >> 20} MiB", too_large)
     return raw
 
 

@@ -81,7 +81,8 @@ def test_a_bad_configuration_is_a_usage_error_with_file_and_key(
 
 def test_a_configuration_that_is_not_there_is_named(tmp_path: Path) -> None:
     ended = licet("run", "--config", tmp_path / "none.yaml")
-    assert (ended.returncode, ended.stderr) == (2, f"licet: {tmp_path}/none.yaml: no such file\n")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"licet: {tmp_path}/none.yaml: no such file: write it, or ")
 
 
 @pytest.mark.parametrize("arguments", [["stat"], ["status", "--jason"], ["events", "--limit", "-1"]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,13 +9,34 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.state import RunLock, State
+from agent.daemon.state import RunLock, State, last_good_policy
 from agent.errors import AlreadyRunning, KernelError
 from agent.model import PortClass, Target
 from agent.policy.document.load import Source
 from agent.policy.tables.ids import Ids
 
 DB = Target("db", PortClass.INTERNAL)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+LIES_THERE: dict[str, Callable[[Path], None]] = {
+    "a FIFO": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a socket": _socket,
+}
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a directory", "a socket"])
+def test_a_lock_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+    LIES_THERE[kind](tmp_path / "licet.lock")
+    said = rf"licet\.lock: cannot be opened: it is {kind}, and a file is expected; remove it"
+    with pytest.raises(KernelError, match=said):
+        RunLock(tmp_path)
 
 
 def test_a_second_daemon_is_told_who_runs(tmp_path: Path) -> None:
@@ -78,9 +100,9 @@ def test_ids_outlive_the_daemon(tmp_path: Path) -> None:
         b'{"grants": 5}',
     ],
 )
-def test_damaged_ids_are_an_error_that_says_what_to_remove(tmp_path: Path, content: bytes) -> None:
+def test_damaged_ids_are_an_error_that_says_what_to_move_away(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ids.json").write_bytes(content)
-    with pytest.raises(KernelError, match=r"ids\.json: damaged .*licet unload && rm"):
+    with pytest.raises(KernelError, match=r"ids\.json: damaged .*licet unload && mv"):
         State(tmp_path).ids()
 
 
@@ -133,17 +155,28 @@ def test_ids_are_written_only_when_one_is_new(tmp_path: Path) -> None:
     assert (tmp_path / "ids.json").stat().st_ino == before
 
 
-@pytest.mark.parametrize("name", ["ids.json", "clock.json", "policy.json"])
-def test_a_fifo_among_the_files_is_not_waited_for(tmp_path: Path, name: str) -> None:
-    os.mkfifo(tmp_path / name)
+@pytest.mark.parametrize("name", ["ids.json", "clock.json", "policy.json", "uses.json"])
+@pytest.mark.parametrize("kind", LIES_THERE)
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    """The error says which file, what it is, and what to do."""
+    LIES_THERE[kind](tmp_path / name)
     state = State(tmp_path)
+    assert state.kept_uses() == {}
     if name == "ids.json":
-        with pytest.raises(KernelError, match=r"ids\.json: cannot be read: not a regular file"):
+        with pytest.raises(KernelError) as refused:
             state.ids()
+        assert f"ids.json: cannot be read: it is {kind}, and a file is expected; " in str(refused.value)
+        assert f"licet unload && mv {tmp_path}/ids.json {tmp_path}/ids.json.bad" in str(refused.value)
+    if name == "policy.json":
+        with pytest.raises(KernelError, match=rf"it is {kind}, and a file is expected; move it away \(mv "):
+            last_good_policy(tmp_path)
     assert state.newest_time() == 0.0
     assert state.kept_policy() == ()
     state.store_time()
-    assert state.newest_time() > 0
+    if (name, kind) == ("clock.json", "a directory"):  # all else is replaced
+        assert f"clock.json: cannot be written: Is a directory; move it away (mv {tmp_path}" in state.problem
+    else:
+        assert State(tmp_path).newest_time() > 0
 
 
 def test_the_last_good_policy_comes_back_as_it_was(tmp_path: Path) -> None:

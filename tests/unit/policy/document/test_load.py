@@ -176,7 +176,7 @@ def test_a_place_that_may_not_be_looked_at_is_an_error(tmp_path: Path) -> None:
 def test_a_fifo_is_an_error_and_not_waited_for(tmp_path: Path, name: str) -> None:
     (tmp_path / "policy.d").mkdir()
     os.mkfifo(tmp_path / name)
-    with pytest.raises(PolicyErrors, match=f"{name}: cannot be read: not a regular file"):
+    with pytest.raises(PolicyErrors, match=f"{name}: cannot be read: it is a FIFO, and a file is expected"):
         find_policy_files(tmp_path / "policy.yaml", tmp_path / "policy.d")
 
 
