@@ -16,6 +16,15 @@ static __always_inline bool is_from_here(struct tuple *here, u64 netns, u64 now)
 	       is_within(sent->time_ns, now, ATTEMPT_NS);
 }
 
+/* Is what comes from this port noted? Nobody asks for it where each declared port is this host's.
+ */
+static __always_inline bool may_need_answer(u16 remote_port)
+{
+	struct settings *now = get_settings();
+
+	return now && now->receipts && declared(remote_port);
+}
+
 /* What is sent back there is an answer, though it goes to a declared port: once a socket has
  * received what seems to come (receive.c). */
 static __always_inline void note_peer(struct tuple *here, u64 now)
@@ -40,7 +49,7 @@ static __always_inline bool refuses_datagram(struct bpf_sk_lookup *ctx)
 	u32 target;
 
 	if (ctx->protocol != IPPROTO_UDP ||
-	    (!declared(ctx->local_port) && !declared(bpf_ntohs(ctx->remote_port))))
+	    (!declared(ctx->local_port) && !may_need_answer(bpf_ntohs(ctx->remote_port))))
 		return false;
 	netns = noted_netns();
 	now = bpf_ktime_get_boot_ns();
@@ -52,7 +61,7 @@ static __always_inline bool refuses_datagram(struct bpf_sk_lookup *ctx)
 	target = target_of_datagram(policy & 1, here.local_port, &here.local, netns);
 	if (target && refuses_peer(&here, netns, policy, target, GATE_SOCKET, now))
 		return true;
-	if (declared(here.remote_port) && !is_from_here(&here, netns, now))
+	if (may_need_answer(here.remote_port) && !is_from_here(&here, netns, now))
 		note_peer(&here, now);
 	return false;
 }

@@ -8,13 +8,14 @@
 /* Loaded for each of these hooks. */
 int refuse_connect(struct bpf_sock_addr *ctx)
 {
-	u64 thread = bpf_get_current_pid_tgid(), cookie = bpf_get_socket_cookie(ctx);
+	u64 thread = bpf_get_current_pid_tgid(), cookie;
 	struct refusal *refusal = refusals.lookup(&thread);
 	struct flow *flow;
 	u32 target, again;
 
 	if (!refusal)
 		return PASS;
+	cookie = bpf_get_socket_cookie(ctx);
 	target = refusal->cookie == cookie ? refusal->target : 0;
 	again = refusal->again;
 	refusals.delete(&thread);

@@ -175,7 +175,7 @@ class Daemon:
             bind=CgroupGate(pins, Path(manifest.cgroup), BIND),
             socket=SocketGate(pins),
             datagrams=Datagrams.on(
-                settings, pins, Path(manifest.cgroup), self._declares_udp, self._declares_udp_elsewhere
+                settings, self._maps, pins, Path(manifest.cgroup), lambda: self._keeper.policy
             ),
             make_packet_gate=lambda: packet_gate(settings),
         )
@@ -366,14 +366,6 @@ class Daemon:
         """After a bad policy at start the kernel goes on judging by the earlier one."""
         policy = self._keeper.policy
         return policy.targets if policy else tuple(self._keeper.ids.targets.values())
-
-    def _declares_udp(self) -> bool:
-        policy = self._keeper.policy
-        return policy is not None and policy.declares(Protocol.UDP)
-
-    def _declares_udp_elsewhere(self) -> bool:
-        policy = self._keeper.policy
-        return policy is not None and policy.declares(Protocol.UDP, elsewhere=True)
 
     def _tell_mode(self, event: Event) -> None:
         self._cutter.look_again()

@@ -21,8 +21,10 @@ from agent.kernel.gates import (
     CgroupGate,
     SocketGate,
 )
+from agent.kernel.maps import PolicyMaps
 from agent.kernel.pins import Pins
-from agent.model import Namespace
+from agent.model import Namespace, Protocol
+from agent.policy.values import Policy
 from agent.wording import counted
 
 log = logging.getLogger(__name__)
@@ -37,10 +39,9 @@ class Datagrams:
     Where the socket gate is attached, it judges arrivals itself, and the observer of them is not needed."""
 
     settings: Settings
-    wanted: Callable[[], bool]
-    """Does the policy in force declare a port of UDP?"""
-    elsewhere: Callable[[], bool]
-    """Does it declare one at another place than this host? Only there can an answer seem to be an attempt."""
+    maps: PolicyMaps
+    policy: Callable[[], Policy | None]
+    """The one in force."""
     observers: CgroupGate
     notes: CgroupGate
     receipts: CgroupGate
@@ -54,15 +55,15 @@ class Datagrams:
     def on(
         cls,
         settings: Settings,
+        maps: PolicyMaps,
         pins: Pins,
         cgroup: Path,
-        wanted: Callable[[], bool],
-        elsewhere: Callable[[], bool],
+        policy: Callable[[], Policy | None],
     ) -> Self:
         return cls(
             settings,
-            wanted,
-            elsewhere,
+            maps,
+            policy,
             CgroupGate(pins, cgroup, OBSERVE_SEND),
             CgroupGate(pins, cgroup, NOTE_DATAGRAM),
             CgroupGate(pins, cgroup, OBSERVE_RECEIVE),
@@ -73,7 +74,8 @@ class Datagrams:
     def observe(self, namespaces: Sequence[Namespace], gated: Collection[int] = ()) -> None:
         """Attach in these but those of `gated` (cookies) if a port is declared; else let go. Raises OSError
         or LicetError."""
-        if not self.wanted():
+        policy = self.policy()
+        if policy is None or not policy.declares(Protocol.UDP):
             self._let_go()
             return
         if not self.attached:
@@ -81,10 +83,7 @@ class Datagrams:
             self.notes.attach(self.missing)
             self.observers.attach(self.missing)
             self.attached = True
-        if self.elsewhere():
-            self.receipts.attach(self.missing)
-        else:
-            self.receipts.detach()
+        self._follow_receipts(policy)
         if OBSERVE_ARRIVAL not in self.missing:
             self.arrivals.sync([one for one in namespaces if one.cookie not in gated])
 
@@ -118,10 +117,22 @@ class Datagrams:
     def detach_gate(self) -> None:
         self.gate.detach()
 
+    def _follow_receipts(self, policy: Policy) -> None:
+        """Only where a port is declared elsewhere than at this host can an answer seem to be an attempt."""
+        if policy.declares(Protocol.UDP, elsewhere=True):
+            self.receipts.attach(self.missing)
+            self.maps.set_receipts(True)
+        else:
+            self._let_go_of_receipts()
+
+    def _let_go_of_receipts(self) -> None:
+        self.maps.set_receipts(False)
+        self.receipts.detach()
+
     def _let_go(self) -> None:
         self.gate.detach()
         self.arrivals.detach()
         self.observers.detach()
-        self.receipts.detach()
+        self._let_go_of_receipts()
         self.notes.detach()
         self.attached = False

@@ -122,7 +122,8 @@ class Settings(ct.Structure):
     _fields_ = [
         ("seed", u64),
         ("host_netns", u64),
-        ("edges", u32),
+        ("edges", u16),
+        ("receipts", u16),
         ("flow_events", u32),
         ("gates", u32),
         ("host_pidns", u32),

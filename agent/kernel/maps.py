@@ -306,6 +306,11 @@ class PolicyMaps:
         mask = self.settings.gates
         return tuple(gate for number, gate in enumerate(abi.GATES) if mask >> number & 1)
 
+    def set_receipts(self, attached: bool) -> None:
+        """Say whether observe_receive is attached: else no peer is noted for it."""
+        with self._changed_settings() as settings:
+            settings.receipts = attached
+
     def set_gates(self, gates: Iterable[str]) -> None:
         """Say which gates are attached: nothing is refused, or called refused, by any other."""
         with self._changed_settings() as settings:

@@ -156,7 +156,8 @@ def test_no_program_that_began_under_an_earlier_generation_meets_some_of_the_new
     loading: Loading, maps: PolicyMaps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that was held up since then would read the slot while its maps are replaced one by one."""
-    install(maps, tables_of(5432))
+    for _ in range(2):  # one for each slot
+        install(maps, tables_of(5432))
     before, waited = _slots(loading), []
     monkeypatch.setattr(libbpf, "wait_for_programs", lambda: waited.append(_slots(loading)))
     install(maps, tables_of(6379))
