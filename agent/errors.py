@@ -99,3 +99,7 @@ class DaemonUnreachable(LicetError):
 
 class ControlError(LicetError):
     """The daemon answered a control request with an error."""
+
+
+class MayNotAsk(ControlError):
+    """This user may not open the control socket, whether or not a daemon listens there."""

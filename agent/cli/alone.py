@@ -19,7 +19,7 @@ from agent.cli.output import client, print_json
 from agent.cli.running import settings_of
 from agent.config import Settings
 from agent.daemon.pins_lock import flock_holder
-from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError
+from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError, MayNotAsk
 from agent.export.client import ControlClient
 from agent.export.events import now_text, target_fields, unix_time
 from agent.export.text import printable
@@ -107,7 +107,8 @@ class Alone:
     def _remedy(self) -> str:
         if self.holder:
             return self._of_a_daemon_that_runs()
-        start = "start it (`systemctl start licet`, or `licet run`)"
+        who = "" if os.geteuid() == 0 else "as root, "
+        start = f"{who}start it (`systemctl start licet`, or `licet run`)"
         if self.kernel is None and not self.unreadable:
             return start
         return f"{start}, or let go of all that is in the kernel with `licet unload`"
@@ -122,12 +123,16 @@ def look(settings: Settings, error: DaemonUnreachable) -> Alone:
     except (OSError, LicetError) as why:
         unreadable = str(why)
     return Alone(
-        error.what, _holder(settings), kernel, unreadable, _targets(settings), is_starting=not error.hangs
+        error.what,
+        _holder(settings) or 0,
+        kernel,
+        unreadable,
+        _targets(settings),
+        is_starting=not error.hangs,
     )
 
 
-def tell(settings: Settings, error: DaemonUnreachable, *, as_json: bool) -> None:
-    alone = look(settings, error)
+def tell(alone: Alone, *, as_json: bool) -> None:
     if as_json:
         print_json(alone.to_json())
         return
@@ -141,7 +146,14 @@ def reached(config: Path | None, as_json: bool) -> Iterator[ControlClient]:
     try:
         yield client(config)
     except DaemonUnreachable as error:
-        tell(settings_of(config), error, as_json=as_json)
+        tell(look(settings_of(config), error), as_json=as_json)
+        raise typer.Exit(EXIT_FAILED) from error
+    except MayNotAsk as error:
+        settings = settings_of(config)
+        if _holder(settings) != 0:
+            raise
+        nobody = DaemonUnreachable(f"no daemon answers at {settings.control_socket} (none runs there)")
+        tell(look(settings, nobody), as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from error
 
 
@@ -159,11 +171,14 @@ def answering(config: Path | None, as_json: bool = False) -> ControlClient:
     return control
 
 
-def _holder(settings: Settings) -> int:
-    """Of the run lock; to try it would keep a daemon from starting."""
-    with suppress(OSError):
+def _holder(settings: Settings) -> int | None:
+    """Of the run lock; to try it would keep a daemon from starting. 0: nobody; None: not to be found out."""
+    try:
         return flock_holder(os.stat(settings.paths.run / "licet.lock").st_ino, settings.paths.proc)
-    return 0
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None
 
 
 def _targets(settings: Settings) -> Mapping[int, Target]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from typing import Any
 
 from agent.cli.alone import asked
 from agent.cli.output import Json, print_json, print_table, target_name
 from agent.cli.running import Config
+from agent.export.human import clock
 from agent.export.text import printable
 from agent.wording import counted
 
@@ -54,7 +56,7 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     losses = [f"{cause} {count:,}" for cause, count in answer["losses"].items() if count]
     facts = [
         ("licet", f"{answer['version']}, pid {answer['pid']}, up {span(answer['uptime_s'])}"),
-        ("mode", f"{answer['mode']}{'' if answer['ready'] else ' (not ready yet)'}"),
+        ("mode", f"{answer['mode']}{_not_ready(answer)}"),
         ("metrics", f"http://{answer['listen']}/metrics"),
         ("kernel", ", ".join(f"{name} {value}" for name, value in answer["kernel"].items() if value)),
         ("scope", f"cgroup {scope['cgroup']}, namespaces {_listed(scope['namespaces'])}"),
@@ -82,6 +84,16 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("memory", f"{answer['memory_mb']} MB"),
     ]
     return facts
+
+
+def _not_ready(answer: Mapping[str, Any]) -> str:
+    if answer["ready"]:
+        return ""
+    why = answer.get("not_ready") or {}  # a daemon from before does not say
+    if not why.get("since"):
+        return f" (not ready yet: {why['reason']})" if why else " (not ready)"
+    since = clock(datetime.fromisoformat(why["since"]).astimezone(), date.today())
+    return f" (not ready since {since}: see TROUBLE)"
 
 
 def _unserved(ports: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,10 +18,23 @@ class Troubles:
 
     found: Mapping[str, Callable[[], str]]
     _logged: dict[str, str] = field(default_factory=dict)
+    _since_unix_s: dict[str, float] = field(default_factory=dict)
+    """By cause of what is wrong: when it was met first."""
 
     def now(self) -> dict[str, str]:
         """By cause, all of them."""
-        return {cause: self.found[cause]() if cause in self.found else "" for cause in TROUBLES}
+        found = {cause: self.found[cause]() if cause in self.found else "" for cause in TROUBLES}
+        for cause, why in found.items():
+            if not why:
+                self._since_unix_s.pop(cause, None)
+            elif cause not in self._since_unix_s:
+                self._since_unix_s[cause] = time.time()
+        return found
+
+    def not_ready_since(self) -> float | None:
+        """Of the oldest of what keeps it from being ready, in seconds since the epoch; None: nothing does."""
+        wrong = [cause for cause, why in self.now().items() if why and cause in NOT_READY]
+        return min((self._since_unix_s[cause] for cause in wrong), default=None)
 
     def why_not_ready(self) -> str:
         """Empty: it is, as far as this goes."""

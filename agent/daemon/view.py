@@ -105,6 +105,11 @@ class View:
             return "programs are attached, the policy is not in force yet"
         return self.troubles.why_not_ready()
 
+    def _not_ready(self) -> dict[str, str | None] | None:
+        why = self.why_not_ready()
+        since = self.troubles.not_ready_since() if self.is_ready else None
+        return {"reason": why, "since": _time_or_none(since)} if why else None
+
     def snapshot(self) -> Snapshot:
         named = self.keeper.ids.targets
         targets = self.keeper.policy.targets if self.keeper.policy else ()
@@ -249,6 +254,7 @@ class View:
         return {
             "version": agent.__version__,
             "ready": not self.why_not_ready(),
+            "not_ready": self._not_ready(),
             "troubles": {cause: why for cause, why in self.troubles.now().items() if why},
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._started_s, 1),

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ControlError, DaemonUnreachable, LicetError
+from agent.errors import ControlError, DaemonUnreachable, LicetError, MayNotAsk
 
 TIMEOUT_S = 30.0
 
@@ -29,7 +29,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class ControlClient:
-    """Raises DaemonUnreachable where nobody answers, ControlError where the answer is an error."""
+    """Raises DaemonUnreachable where nobody answers, MayNotAsk where this user can't find out, ControlError
+    where the answer is an error."""
 
     def __init__(self, control_socket: Path, *, timeout_s: float = TIMEOUT_S) -> None:
         self._path = control_socket
@@ -94,7 +95,7 @@ class ControlClient:
                 hangs=True,
             )
         if isinstance(error, PermissionError):
-            return ControlError(f"{self._path}: only root and the group licet may ask the daemon")
+            return MayNotAsk(f"{self._path}: only root and the group licet may ask the daemon")
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer"
         return DaemonUnreachable(
             f"no daemon answers at {self._path} ({cause})",

@@ -17,14 +17,14 @@ _COLORS = {"denied": _RED, "grace": _YELLOW, "overage": _YELLOW, "allowed": _GRE
 def human_line(event: Fields, *, color: bool = False, today: date | None = None) -> str:
     """`14:02:11 REFUSED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) → …`, local time,
     with the date where it is not today's. What came from a process can't break the line or color it."""
-    clock = _clock(datetime.fromisoformat(event["time"]).astimezone(), today or date.today())
+    at = clock(datetime.fromisoformat(event["time"]).astimezone(), today or date.today())
     title, detail = _TELLERS.get(event["type"], _other)(event)
     shade = _COLORS.get(event.get("decision", ""), _RED if event["type"] in _FAULTS else "") if color else ""
     shown = f"{shade}{printable(title)}{_PLAIN}" if shade else printable(title)
-    return f"{clock} {shown}  {printable(detail)}".rstrip()
+    return f"{at} {shown}  {printable(detail)}".rstrip()
 
 
-def _clock(moment: datetime, today: date) -> str:
+def clock(moment: datetime, today: date) -> str:
     return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M:%S")
 
 

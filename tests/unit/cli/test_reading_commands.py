@@ -248,3 +248,24 @@ def test_very_many_listeners_of_one_process_stay_readable(
     assert "4,99" in shown
     assert "more" in shown
     assert len(shown.splitlines()) < 30
+
+
+@pytest.mark.parametrize(
+    ("not_ready", "told"),
+    [
+        (
+            {"reason": "the policy is not in force yet", "since": None},
+            "observe (not ready yet: the policy is not in force yet)",
+        ),
+        (
+            {"reason": "disk full", "since": "2026-05-01T10:05:12.000000Z"},
+            "observe (not ready since 2026-05-01 10:05:12: see TROUBLE)",
+        ),
+        (None, "observe (not ready)"),  # of a daemon that does not say
+    ],
+)
+def test_not_ready_yet_and_not_ready_any_more_are_two_things(
+    licet: Licet, agent: FakeAgent, not_ready: dict[str, Any] | None, told: str
+) -> None:
+    agent.status_fields = {**STATUS, "ready": False, "not_ready": not_ready}
+    assert told in licet("status").splitlines()[1]
