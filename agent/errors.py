@@ -100,6 +100,11 @@ class DaemonUnreachable(LicetError):
 class ControlError(LicetError):
     """The daemon answered a control request with an error."""
 
+    def __init__(self, message: str, *, is_callers: bool = False) -> None:
+        """`is_callers`: what was asked for can't be meant."""
+        super().__init__(message)
+        self.exit_code = EXIT_USAGE if is_callers else EXIT_FAILED
+
 
 class MayNotAsk(ControlError):
     """This user may not open the control socket, whether or not a daemon listens there."""

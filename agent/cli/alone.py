@@ -44,6 +44,8 @@ class Alone:
     """By number; where one is missing, its name is not known."""
     is_starting: bool = False
     """A daemon runs, and nobody listens on its socket."""
+    is_stopped: bool = False
+    """A daemon is there, and does nothing until it is sent SIGCONT."""
 
     def lines(self) -> list[str]:
         return [self.error, self._kernel(), self._remedy()]
@@ -93,10 +95,15 @@ class Alone:
 
     def _of_a_daemon_that_runs(self) -> str:
         """One that hangs does not end by SIGTERM, for which `licet unload` would wait in vain."""
-        if self.is_starting:
+        if self.is_starting and not self.is_stopped:
             return (
                 f"the daemon (pid {self.holder}) has not opened its socket: it starts, which takes a minute "
                 "where it has to compile; its log says what it does"
+            )
+        if self.is_stopped:
+            return (
+                f"the daemon (pid {self.holder}) was stopped by a signal (SIGSTOP, or a debugger): "
+                f"`kill -CONT {self.holder}` lets it go on"
             )
         return (
             f"the daemon (pid {self.holder}) runs and does not answer: restart it (`systemctl kill -s KILL "
@@ -122,13 +129,15 @@ def look(settings: Settings, error: DaemonUnreachable) -> Alone:
         unreadable = f"only root may look ({settings.paths.pins}): sudo licet status"
     except (OSError, LicetError) as why:
         unreadable = str(why)
+    holder = _holder(settings) or 0
     return Alone(
         error.what,
-        _holder(settings) or 0,
+        holder,
         kernel,
         unreadable,
         _targets(settings),
         is_starting=not error.hangs,
+        is_stopped=_is_stopped(settings.paths.proc / str(holder) / "stat"),
     )
 
 
@@ -179,6 +188,13 @@ def _holder(settings: Settings) -> int | None:
         return 0
     except OSError:
         return None
+
+
+def _is_stopped(stat: Path) -> bool:
+    """proc_pid_stat(5): the state stands behind the name, which may have parentheses of its own."""
+    with suppress(OSError, IndexError):
+        return stat.read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    return False
 
 
 def _targets(settings: Settings) -> Mapping[int, Target]:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -17,6 +18,8 @@ from agent.export.human import process_name
 from agent.export.text import printable, to_json
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+GAP = 2
 
 
 def client(config: Path | None) -> ControlClient:
@@ -39,9 +42,9 @@ def print_table(
     whole: Collection[str] = (),
     file: TextIO | None = None,
 ) -> None:
-    """Fits a terminal. In one too narrow, cells go on below themselves; or, where the columns `whole` are
-    named, those keep the row's line and the others go below it, each with its name. A pipe gets a line for
-    each row. `nothing` is said where there are no rows."""
+    """Fits a terminal. In one too narrow, cells go on below themselves. Where that would break a word, or the
+    columns `whole` are named, those (else the first) keep the row's line, and the others go below it, each
+    with its name. A pipe gets a line for each row. `nothing` is said where there are no rows."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     if not cells:
         print(nothing, file=file)
@@ -61,7 +64,8 @@ def _laid_out(
     found = list(lines)
     if max(len(line.rstrip()) for line in found) <= width:
         return found
-    return _told_below(columns, rows, whole, width) if whole else _folded(columns, rows)
+    wrapped = None if whole else _wrapped(columns, rows, width)
+    return wrapped or _told_below(columns, rows, whole or columns[:1], width)
 
 
 def _told_below(
@@ -86,27 +90,59 @@ def _told_below(
         )
 
 
-def _folded(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    from rich.console import Console  # takes 50 ms, which a pipe need not pay
-    from rich.table import Table
-    from rich.text import Text
+def _wrapped(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str] | None:
+    """Cells go on below themselves; None where a word would have to be broken."""
+    table = [columns, *rows]
+    by_column = list(zip(*table, strict=True))
+    least = [max(len(word) for cell in column for word in cell.split() or [""]) for column in by_column]
+    wanted = [max(map(len, column)) - least[n] for n, column in enumerate(by_column)]
+    room = width - GAP * (len(columns) - 1) - sum(least)
+    if room < 0:
+        return None
+    widths = least
+    for left, n in enumerate(sorted(range(len(columns)), key=wanted.__getitem__)):
+        more = min(wanted[n], room // (len(columns) - left))
+        widths[n] += more
+        room -= more
+    return _lines(table, widths)
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console()
-    with console.capture() as drawn:
-        console.print(table)
-    return drawn.get().splitlines()
+
+def _lines(table: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
+    for row in table:
+        cells = [
+            textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*cells, fillvalue=""):
+            yield (" " * GAP).join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
 
 
 def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """There may be 20,000 of them."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield (" " * GAP).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def print_facts(facts: Iterable[tuple[str, str]], indent: int) -> None:
+    """Name and text; in a terminal, what is longer than a line goes on below its beginning."""
+    width = shutil.get_terminal_size().columns if is_terminal() else None
+    for name, text in facts:
+        line = f"{name:<{indent}}{printable(text)}"
+        if width is None or len(line) <= width:
+            print(line)
+            continue
+        print(
+            textwrap.fill(
+                line,
+                width,
+                subsequent_indent=" " * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+                replace_whitespace=False,
+                drop_whitespace=True,
+            )
+        )
 
 
 def target_name(fields: Mapping[str, Any]) -> str:

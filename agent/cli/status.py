@@ -7,10 +7,9 @@ from datetime import date, datetime
 from typing import Any
 
 from agent.cli.alone import asked
-from agent.cli.output import Json, print_json, print_table, target_name
+from agent.cli.output import Json, print_facts, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.export.human import clock
-from agent.export.text import printable
 from agent.wording import counted
 
 MOST_UNSERVED = 10
@@ -23,13 +22,13 @@ def status(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         print_json(answer)
         return
-    for name, text in _facts(answer):
-        print(f"{name:<11}{printable(text)}")
+    print_facts(_facts(answer), indent=11)
     print()
     print_table(
         ("HOOK", "RUNG", "ATTACHED TO", "NOTE"),
         ((one["hook"], one["rung"], one["attached_to"], one["note"]) for one in answer["hooks"]),
         nothing="no hook is attached",
+        whole=("HOOK", "RUNG"),
     )
     print()
     print_table(

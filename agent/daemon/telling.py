@@ -414,13 +414,13 @@ class Teller:
         )
 
     def policy_refused(self, why: str) -> None:
-        self._tell(
-            {
-                "type": "policy_error",
-                "time": events.now_text(),
-                "message": f"the policy in force stays: {why}",
-            }
-        )
+        is_last_good = self._keeper.is_last_good
+        stays = "the last good policy is in force" if is_last_good else "the policy in force stays"
+        event = {"type": "policy_error", "time": events.now_text(), "message": f"{stays}: {why}"}
+        if is_last_good:
+            self._log.write(event)  # a trouble, which the log has told already
+        else:
+            self._tell(event)
 
     def mode(self, event: Event) -> None:
         """Somebody changed a mode, or an override has ended."""
@@ -432,8 +432,9 @@ class Teller:
         gates = ", ".join(gate["gate"] for gate in status["gates"] if gate["attached_to"])
         refusing = f"refusing: {gates}" if gates else "nothing is refused"
         self._say(f"licet {status['version']} watches {status['scope']['cgroup']} ({refusing})")
+        width = max(len(hook["hook"]) for hook in status["hooks"])
         for hook in status["hooks"]:
-            self._say(f"  {hook['hook']:8} {hook['rung']}")
+            self._say(f"  {hook['hook']:{width}} {hook['rung']}")
         if any(hook["rung"] == "none" for hook in status["hooks"]):
             self._say("  (what this kernel lacks, and what follows: licet status, licet doctor)")
         self._say_listeners(view)

@@ -306,9 +306,8 @@ def _in_scope(scope: str | None, targets: Iterable[Target]) -> list[Target | Non
     service = scope.partition("/")[0]
     classes = [str(one) for one in known if one.service == service]
     if classes:
-        raise ModeError(
-            f"target '{scope}': service '{service}' has no such class; there is {', '.join(classes)}"
-        )
+        there_is = did_you_mean(scope, classes, f"there is {', '.join(classes)}")
+        raise ModeError(f"target '{scope}': service '{service}' has no such class; {there_is}")
     services = list(dict.fromkeys(one.service for one in known))
     there_are = f"services are {', '.join(services)}" if services else "no policy is loaded"
     raise ModeError(f"target '{scope}': no service '{service}'; {did_you_mean(service, services, there_are)}")

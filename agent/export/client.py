@@ -60,7 +60,7 @@ class ControlClient:
             try:
                 return self._parsed(answer.read())
             except (OSError, http.client.HTTPException) as error:
-                raise self._unreachable(error) from error
+                raise self._unreachable(error, method) from error
 
     def _ask(
         self, connection: _UnixConnection, method: str, path: str, body: object = None
@@ -69,9 +69,9 @@ class ControlClient:
             connection.request(method, path, None if body is None else json.dumps(body))
             answer = connection.getresponse()
             if answer.status >= 400:
-                raise ControlError(_message(answer))
+                raise ControlError(_message(answer), is_callers=answer.status < 500)
         except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, method) from error
         return answer
 
     def _read_line(self, answer: http.client.HTTPResponse) -> bytes:
@@ -86,11 +86,11 @@ class ControlClient:
         except ValueError as error:
             raise ControlError(f"what answers at {self._path} is no licet daemon: {error}") from error
 
-    def _unreachable(self, error: Exception) -> LicetError:
+    def _unreachable(self, error: Exception, method: str) -> LicetError:
         if isinstance(error, TimeoutError):
+            may_do = "" if method == "GET" else ", and may still do what it was asked for"
             return DaemonUnreachable(
-                f"the daemon at {self._path} has not answered within {self._timeout_s:g} s, and may still do "
-                "what it was asked for",
+                f"the daemon at {self._path} has not answered within {self._timeout_s:g} s{may_do}",
                 "its log says what it does, `licet status` what the kernel does meanwhile",
                 hangs=True,
             )

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from agent.export.text import printable
+from agent.wording import counted
 
 Fields = Mapping[str, Any]
 
@@ -77,7 +78,9 @@ def _finding(event: Fields) -> tuple[str, str]:
 
 
 def _other(event: Fields) -> tuple[str, str]:
-    return event["type"], str(event.get("message") or event.get("version") or event.get("count") or "")
+    said = str(event.get("message") or event.get("version") or event.get("count") or "")
+    first, *more = said.splitlines() or [""]
+    return event["type"], first + (f" (and {counted(len(more), 'more line')}: licet status)" if more else "")
 
 
 _TELLERS = {

@@ -91,7 +91,7 @@ def ensure_bpffs(pins: Path) -> None:
 
 def require_root() -> None:
     if os.geteuid() != 0:
-        raise KernelError("licet loads kernel programs: run it as root")
+        raise KernelError("only root may load, look at or let go of kernel programs: run it as root")
 
 
 def loader_python() -> str:
@@ -294,9 +294,8 @@ def unload(settings: Settings, *, all_versions: bool = False) -> dict[str, int]:
     Fine where nothing is loaded."""
     require_root()
     removed = Pins(settings.paths.pins).remove(all_versions=all_versions)
-    manifest_path(settings).unlink(missing_ok=True)
-    gates_path(settings).unlink(missing_ok=True)
-    datagrams_path(settings).unlink(missing_ok=True)
-    for name in ("next.json", "earlier-events", "ids.json"):
-        (settings.paths.run / name).unlink(missing_ok=True)
+    ours = (manifest_path(settings), gates_path(settings), datagrams_path(settings))
+    for path in (*ours, *(settings.paths.run / name for name in ("next.json", "earlier-events", "ids.json"))):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a directory is nobody's of ours
+            path.unlink()
     return removed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,8 @@ from typer.testing import CliRunner
 
 from agent.cli import alone
 from agent.cli.app import app
+from agent.daemon.pins_lock import flock_holder
+from tests.fixtures.waiting import wait_for
 
 COMMANDS = (
     "status",
@@ -60,3 +64,19 @@ def test_what_lies_among_the_state_files_holds_nobody_up(tmp_path: Path, words: 
     ended = CliRunner().invoke(app, [words, "--config", str(config)])
     assert ended.exit_code == 1
     assert ended.stderr.startswith("licet: no daemon answers at ")
+
+
+def test_one_that_was_stopped_is_told_to_go_on(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"paths": {"run": str(tmp_path), "pins": str(tmp_path / "pins")}}))
+    holder = subprocess.Popen(["flock", "--no-fork", tmp_path / "licet.lock", "sleep", "60"])
+    try:
+        wait_for((tmp_path / "licet.lock").exists, "the lock is there")
+        wait_for(lambda: flock_holder(os.stat(tmp_path / "licet.lock").st_ino), "it is held")
+        holder.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+        ended = CliRunner().invoke(app, ["status", "--config", str(config)])
+    finally:
+        holder.kill()
+        holder.wait()
+    assert f"`kill -CONT {holder.pid}` lets it go on" in ended.stderr

@@ -228,7 +228,8 @@ def test_the_override_of_a_target_that_is_gone_can_be_taken_away(host: Host) -> 
     [
         ("dbb", "no service 'dbb'; did you mean 'db'?"),
         ("zzz", "no service 'zzz'; services are db, web"),
-        ("db/public", "service 'db' has no such class; there is db/internal, db/admin"),
+        ("db/c", "service 'db' has no such class; there is db/internal, db/admin"),
+        ("db/intern", "service 'db' has no such class; did you mean 'db/internal'?"),
         ("db/", "no such class"),
         ("", "no service ''"),
         ("/internal", "no service ''"),

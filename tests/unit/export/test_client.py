@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ControlError, DaemonUnreachable, KernelError
+from agent.errors import ControlError, DaemonUnreachable, KernelError, ModeError
 from agent.export.client import ControlClient
 from tests.unit.export.fake_agent import FakeAgent
 from tests.unit.export.serving import serving
@@ -75,8 +75,21 @@ def test_a_daemon_that_never_answers_is_given_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        with pytest.raises(DaemonUnreachable, match=r"has not answered within 0\.05 s, and may still"):
+        with pytest.raises(DaemonUnreachable, match=r"has not answered within 0\.05 s;"):
             ControlClient(path, timeout_s=0.05).get("/v1/status")
+        with pytest.raises(DaemonUnreachable, match=r"has not answered within 0\.05 s, and may still do"):
+            ControlClient(path, timeout_s=0.05).post("/v1/reload")
+
+
+def test_what_the_caller_got_wrong_is_a_mistake_of_usage(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    agent = FakeAgent(fails_with=ModeError("no service 'x'"))
+    with serving(agent, path):
+        for fails_with, code in ((ModeError("no service 'x'"), 2), (KernelError("map flows is gone"), 1)):
+            agent.fails_with = fails_with
+            with pytest.raises(ControlError) as refused:
+                ControlClient(path).post("/v1/reload")
+            assert refused.value.exit_code == code
 
 
 def test_lines_end_when_the_daemon_goes_away(tmp_path: Path) -> None:

@@ -138,6 +138,9 @@ def test_every_other_type_has_a_line_too() -> None:
     assert on_its_day({"type": "policy", "time": at, "message": "generation 2"}) == (
         "00:00:00 policy  generation 2"
     )
+    assert on_its_day({"type": "policy_error", "time": at, "message": "p.yaml:3: a\np.yaml:4: b"}) == (
+        "00:00:00 policy_error  p.yaml:3: a (and 1 more line: licet status)"
+    )
     assert on_its_day({"type": "stopped", "time": at}) == "00:00:00 stopped"
     assert on_its_day({"type": "missed", "time": at, "count": 3}) == "00:00:00 missed  3"
     opened = {"type": "flow_open", "time": at, **flow_fields(INTERNAL, flow())}
