@@ -298,7 +298,7 @@ def _is_here(address: Address, facts: HostFacts) -> bool:
 
 
 def _origin_of(consumer: Consumer, home_netns: int) -> Origin:
-    """As bpf/connect.c says it: against the namespace the service lives in."""
+    """As bpf/hooks/connect_observer.c says it: against the namespace the service lives in."""
     if isinstance(consumer, RemoteConsumer):
         return Origin.REMOTE
     return Origin.LOOPBACK if consumer.netns == home_netns else Origin.CONTAINER

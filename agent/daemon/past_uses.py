@@ -116,7 +116,7 @@ def _joined(before: PastUse, one: PastUse) -> PastUse:
 
 
 def _widened(one: PastUse, use_of: abi.UseOf) -> PastUse:
-    """As bpf/uses.h does it."""
+    """As bpf/lib/uses.h does it."""
     key = abi.UseKey.from_buffer_copy(one.use.key)
     key.use_of, key.exe, key.cgroup = use_of, 0, 0
     if use_of is abi.UseOf.OTHERS:

@@ -30,7 +30,7 @@ _ALL_PROTOCOLS = 0x0300
 _CLASS = 0x10000
 """What makes a number a class: the major, which a program is not shown."""
 _NO_LINK_HEADER = 0x8000
-"""As in bpf/tc.c."""
+"""As in bpf/hooks/tc_gate.c."""
 _LINK_BITS = {1: 0, 772: 0, 65534: _NO_LINK_HEADER, 519: _NO_LINK_HEADER}
 """By interface type (linux/if_arp.h): ETHER and LOOPBACK have an Ethernet header; NONE (TUN, WireGuard) and
 RAWIP have none. Others are left to the socket gate."""

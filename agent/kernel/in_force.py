@@ -72,7 +72,7 @@ def _modes(pins: Pins) -> Iterator[TargetMode]:
 
 
 def _mode(modes: libbpf.Map, number: int, row: abi.TargetRow, now_ns: int) -> TargetMode:
-    """As enforces() of bpf/mode.h has it: an override of the target, one of the host, the policy."""
+    """As enforces() of bpf/lib/mode.h has it: an override of the target, one of the host, the policy."""
     for place in (number, HOST):
         raw = modes.get(abi.U32.pack(place))
         override = abi.RawMode.from_buffer_copy(raw) if raw else abi.RawMode()

@@ -37,8 +37,8 @@ SOCK_OPS, RAW_TRACEPOINT, CGROUP_SOCK_ADDR, TRACING, KPROBE = 13, 17, 18, 26, 2
 CGROUP_SOCK_OPS, CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, TRACE_FEXIT, PERF_EVENT = 3, 10, 11, 25, 41
 
 # two halves that take about as long, compiled side by side
-CONNECT_SIDE = ("connect.c",)
-FLOW_SIDE = ("flow.c", "accept.c", "cgroup.c")
+CONNECT_SIDE = ("hooks/connect_observer.c",)
+FLOW_SIDE = ("hooks/flow_tracker.c", "hooks/accept_observer.c", "hooks/cgroup_watch.c")
 FLOW_PROGRAM: Program = ("track_flows", SOCK_OPS, CGROUP_SOCK_OPS, "track_flows")
 CONNECT_PROGRAMS: tuple[Program, ...] = (
     ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "observe_connect4"),

@@ -1,4 +1,4 @@
-"""Where a process is, as bpf/container.h judges it: among the host's, in a pid namespace of root's, below
+"""Where a process is, as bpf/lib/container.h judges it: among the host's, in a pid namespace of root's, below
 another root directory, in a user namespace."""
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ class ProcReader:
 
     def names_are_trusted(self, pid: int) -> bool:
         """False where the process lives in a mount namespace that somebody without privilege made: there
-        any file can have any name, so `exe` proves nothing (bpf/identity.h judges likewise)."""
+        any file can have any name, so `exe` proves nothing (bpf/lib/identity.h judges likewise)."""
         try:
             mounts = os.open(self.root / str(pid) / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
         except _GONE:

@@ -32,7 +32,7 @@ class Term:
     window: Window
 
     def at(self, now: datetime) -> Validity:
-        """As bpf/decide.h judges it."""
+        """As bpf/lib/decide.h judges it."""
         window = self.window
         if window.ends_at and now >= window.ends_at:
             return Validity.EXPIRED

@@ -58,7 +58,7 @@ def _turn_into_the_next(copy: Path) -> None:
     text = version.read_text()
     before = next(line for line in text.splitlines() if line.startswith("__version__"))
     version.write_text(text.replace(before, f'__version__ = "{NEXT_VERSION}"'))
-    with (copy / "bpf" / "decide.h").open("a") as source:
+    with (copy / "bpf" / "lib" / "decide.h").open("a") as source:
         source.write("/* the version after */\n")
 
 

@@ -122,7 +122,7 @@ def test_the_rpm_has_the_same_and_asks_for_its_own_release(rpm: Path, files: Pat
     ]
     listed = set(asked(rpm, "--list"))
     for expected in (
-        "/opt/licet/bpf/decide.h",
+        "/opt/licet/bpf/lib/decide.h",
         "/usr/bin/licet",
         "/usr/lib/systemd/system/licet.service",
         "/usr/share/zsh/site-functions/_licet",

@@ -295,7 +295,7 @@ def test_every_reason_to_have_no_twin_is_still_needed() -> None:
 @pytest.mark.parametrize(
     ("file", "name", "value"),
     [
-        ("packet.h", "NO_LINK_HEADER", tc._NO_LINK_HEADER),
+        ("lib/packet.h", "NO_LINK_HEADER", tc._NO_LINK_HEADER),
     ],
 )
 def test_a_constant_outside_the_header_has_the_value_of_its_twin(file: str, name: str, value: int) -> None:

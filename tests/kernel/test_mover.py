@@ -184,7 +184,9 @@ def test_of_two_rows_for_one_socket_the_later_holds(made: ExitStack) -> None:
 @pytest.fixture(scope="module")
 def code() -> Code:
     folder = source.bpf_folder()
-    text = source.joined(folder, (*source.HEADERS, "flow.c", "accept.c", "cgroup.c"))
+    text = source.joined(
+        folder, (*source.HEADERS, "hooks/flow_tracker.c", "hooks/accept_observer.c", "hooks/cgroup_watch.c")
+    )
     btf = compiler.open_btf()
     try:
         return compiler.compile_code(text, compiler.offset_flags(text, btf), folder)

@@ -1,5 +1,5 @@
-"""The decision, in Python: reads Tables as the kernel does. bpf/decide.h and bpf/target.h say the same
-in C, in the same order; generated tests hold the two together."""
+"""The decision, in Python: reads Tables as the kernel does. bpf/lib/decide.h and bpf/lib/target.h say the
+same in C, in the same order; generated tests hold the two together."""
 
 from __future__ import annotations
 

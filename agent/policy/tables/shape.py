@@ -1,7 +1,7 @@
 """What a policy compiles to: the tables the kernel judges by, as plain values.
 
 `compile_policy` makes them, `kernel.maps` writes them into BPF maps, `evaluate` reads them as the
-kernel does (bpf/decide.h). A *clause* is one selector conjunction and owns one bit; a set of clauses
+kernel does (bpf/lib/decide.h). A *clause* is one selector conjunction and owns one bit; a set of clauses
 is an int used as a bit set (clause n is `1 << n`) and is stored once in `Tables.sets`, named by index.
 
 For a local consumer, one set is looked up in each dimension and all are ANDed:
@@ -162,7 +162,7 @@ class Uncertain:
 
 DELIVERED = Network((1 << 128) - 1)
 """Of a TargetKey: what is delivered in its namespace and has no entry of its own, whatever its address is. No
-real address of a namespace is looked up there (bpf/delivery.h)."""
+real address of a namespace is looked up there (bpf/lib/delivery.h)."""
 
 
 @dataclass(frozen=True, slots=True)

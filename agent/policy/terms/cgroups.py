@@ -127,7 +127,7 @@ def cgroup_name(unit: str) -> str:
 
 
 def is_top(component: str, parent: str) -> bool:
-    """Is this the name of a container's own cgroup? bpf/cgroup.h says the same."""
+    """Is this the name of a container's own cgroup? bpf/lib/cgroup.h says the same."""
     return _top(component, parent) is not None
 
 

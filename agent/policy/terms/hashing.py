@@ -1,8 +1,9 @@
-"""The keyed hash by which the kernel knows paths: the same words as bpf/hash.h, in Python.
+"""The keyed hash by which the kernel knows paths: the same words as bpf/lib/hash.h, in Python.
 
 The kernel walks an executable's path from the leaf to the root, so a path is hashed in that order,
 component by component. The key (HostFacts.hash_seed) is drawn at random when the programs are first
-loaded, so that nobody can prepare two paths with one hash (bpf/hash.h says why). Tests hold both sides equal.
+loaded, so that nobody can prepare two paths with one hash (bpf/lib/hash.h says why). Tests hold both sides
+equal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ where anybody can give any file any name. Such a path matches no selector."""
 
 
 class _Secret:
-    """What a seed makes of the hash: struct hash_key in bpf/hash.h."""
+    """What a seed makes of the hash: struct hash_key in bpf/lib/hash.h."""
 
     __slots__ = ("first", "second", "seed")
 
@@ -71,7 +72,7 @@ def template_hash(template: str, seed: int) -> int:
 
 
 def shape_hash(glob: Starred, seed: int) -> int:
-    """Of all paths that a glob with one star takes: bpf/glob.h computes the same for each of them."""
+    """Of all paths that a glob with one star takes: bpf/lib/glob.h computes the same for each of them."""
     secret = _secret(seed)
     number = secret.mix(seed, _NEXT_PLACE)
     whole = 0

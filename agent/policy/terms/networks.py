@@ -22,7 +22,7 @@ EVERYTHING = (IPV4, to_network("::/0"))
 
 NEAR, FAR = (120, 64), (112, 48)
 """Prefix lengths, of mapped IPv4 addresses (/24, /16) and of IPv6 ones: what uses are kept by, and what one
-row stands for where rows are scarce (bpf/uses.h)."""
+row stands for where rows are scarce (bpf/lib/uses.h)."""
 
 _PER_NAMESPACE = (*LOOPBACK, *UNSPECIFIED, LINK_LOCAL6)
 
@@ -66,7 +66,7 @@ def is_private(address: Address) -> bool:
 
 def is_per_namespace(address: Address) -> bool:
     """True for loopback, unspecified and IPv6 link-local addresses: they mean something else in each network
-    namespace (the same list as in bpf/target.h). IPv4 link-local ones don't: hosts forward to
+    namespace (the same list as in bpf/lib/target.h). IPv4 link-local ones don't: hosts forward to
     169.254.169.254 for their containers."""
     return holds(_PER_NAMESPACE, address)
 

@@ -33,7 +33,7 @@ class Shape:
 
     @property
     def word(self) -> int:
-        """As the kernel has it (bpf/glob.h)."""
+        """As the kernel has it (bpf/lib/glob.h)."""
         return self.place | self.prefix_bytes << 8 | self.suffix_bytes << 16
 
 

@@ -421,7 +421,7 @@ def test_a_listener_whose_process_is_gone_is_passed_over(world: World) -> None:
 
 
 def noted_by_kernel(world: World, one: Listener, process: Process, flags: int = 0) -> None:
-    """As on_listen() in bpf/flow.c leaves it."""
+    """As on_listen() in bpf/hooks/flow_tracker.c leaves it."""
     place = abi.OwnerKey(netns=one.netns, address=abi.RawAddress.of(one.address), port=one.port)
     row = abi.ListenerOwner(cookie=one.cookie, socket=0xFFFF888000000000, flags=flags)
     row.process.pid, row.process.start_ns, row.process.exe = process.pid, process.start_boot_ns, 7

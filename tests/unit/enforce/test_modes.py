@@ -75,7 +75,7 @@ class Host:
         return found
 
     def kernel_mode(self, target: Target, policy_mode: Mode) -> Mode:
-        """enforces() of bpf/refuse.h, on the map as it is."""
+        """enforces() of bpf/lib/enforce.h, on the map as it is."""
         for index in (IDS[target], 0):
             value = self.map.get(abi.U32.pack(index))
             raw = abi.RawMode.from_buffer_copy(value or bytes(16))

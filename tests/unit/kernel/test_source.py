@@ -19,6 +19,7 @@ from agent.kernel.source import (
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in (*HEADERS, *PROGRAMS):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"/* the text of {name} */\n")
     return tmp_path
 
@@ -37,7 +38,8 @@ def test_the_compiler_is_told_which_line_of_which_file_it_reads(folder: Path) ->
 
 
 def test_every_program_file_of_the_folder_is_joined() -> None:
-    there = {path.name for path in bpf_folder().iterdir() if path.suffix in (".c", ".h")}
+    found = (path.relative_to(bpf_folder()) for path in bpf_folder().rglob("*.[ch]"))
+    there = {str(path) for path in found if path.parts[0] != "include"}
     assert there == {*HEADERS, *PROGRAMS, *GATES, *DATAGRAMS}
 
 

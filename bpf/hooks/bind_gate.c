@@ -2,7 +2,8 @@
 /*
  * Bind gate: cgroup/bind4 and bind6, attached only while something enforces. A declared port is
  * served by its owner; anybody else gets EPERM. Only where the service names its owners. bind() to
- * port 0 is nobody's business: who listens on what it gives is judged at listen() (listen.c).
+ * port 0 is nobody's business: who listens on what it gives is judged at listen()
+ * (listen_observer.c).
  *
  * The hook runs before the kernel has looked. What it would have refused by itself is refused here
  * with the kernel's own answer, and is no violation: nobody could have taken the port that way.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Consumers of a stranger: whoever comes to a place where somebody listens who is no owner of the
- * target, as listen.c or user space has found. Their own right is judged and counted as ever; it is
- * the other end that is wrong.
+ * target, as listen_observer.c or user space has found. Their own right is judged and counted as
+ * ever; it is the other end that is wrong.
  */
 
 /* Runs for one packet are microseconds apart, a SYN sent again comes later. */

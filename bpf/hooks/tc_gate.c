@@ -7,7 +7,7 @@
  *
  * Whose SYN it is: a socket of this host has been judged at connect(), and that stands. Across a
  * veth the packet still belongs to that socket; over lo it does not, and is known by its tuple.
- * All others are judged by their source address. Datagrams: forward.c.
+ * All others are judged by their source address. Datagrams: forward_gate.c.
  */
 
 /* The flow of a consumer on this host, or 0. A cookie is that of the sending socket, so only a

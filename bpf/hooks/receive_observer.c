@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Receive observer: cgroup/recvmsg4 and recvmsg6, in the process that asks whom a datagram came
- * from. What the look-up of a socket has noted of a peer (arrive.c) is no proof that he has sent
- * anything: an ICMP error makes the kernel look for a socket, and so does anybody's sock_diag
- * request, with whatever ends he likes. Here there is a datagram. Always allows.
+ * from. What the look-up of a socket has noted of a peer (datagram_arrival.c) is no proof that he
+ * has sent anything: an ICMP error makes the kernel look for a socket, and so does anybody's
+ * sock_diag request, with whatever ends he likes. Here there is a datagram. Always allows.
  */
 
 /* Loaded for each of these hooks. */

@@ -26,7 +26,7 @@ static __always_inline bool may_need_answer(u16 remote_port)
 }
 
 /* What is sent back there is an answer, though it goes to a declared port: once a socket has
- * received what seems to come (receive.c). */
+ * received what seems to come (receive_observer.c). */
 static __always_inline void note_peer(struct tuple *here, u64 now)
 {
 	struct peer_key key = {

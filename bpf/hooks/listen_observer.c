@@ -4,7 +4,7 @@
  * bind() to port 0 within a range of the socket's own, or to an address before it was this host's.
  * sockops, called by track_flows behind the note that it makes of each listener, in the context of
  * the process that listens. Refuses nothing: the socket gate does, consumers of this place only,
- * while it listens (lookup.c).
+ * while it listens (socket_gate.c).
  */
 
 /* The row that track_flows has made for this listener, or 0: there was no room. */
