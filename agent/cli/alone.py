@@ -18,7 +18,7 @@ from agent import files
 from agent.cli.output import client, print_json
 from agent.cli.running import settings_of
 from agent.config import Settings
-from agent.daemon.pins_lock import flock_holder
+from agent.daemon.startup.locks import flock_holder
 from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError, MayNotAsk
 from agent.export.client import ControlClient
 from agent.export.events import now_text, target_fields, unix_time

@@ -16,10 +16,10 @@ from typing import Annotated
 import typer
 
 from agent.cli.running import settings_of
-from agent.daemon.flows import local_consumer
-from agent.daemon.host import Host, containers_of, mentions_of
-from agent.daemon.rights import running_inside
-from agent.daemon.state import POLICY, last_good_policy
+from agent.daemon.enforcement.confined_rights import running_inside
+from agent.daemon.policy_sync.host_facts import Host, containers_of, mentions_of
+from agent.daemon.state_files import POLICY, last_good_policy
+from agent.daemon.tracking.flows import local_consumer
 from agent.errors import KernelError, LicetError, PolicyErrors
 from agent.model import Consumer, HostFacts, LocalConsumer, Process
 from agent.observe.accounts import Accounts

@@ -35,7 +35,7 @@ def run(
 
 def load(config: Config = None) -> None:
     """Load, attach and pin the kernel programs, then leave."""
-    from agent.daemon.run import load_alone
+    from agent.daemon.startup.process import load_alone
 
     manifest = load_alone(settings_of(config), config or DEFAULT_PATH)
     for hook, rung in manifest.hooks.items():
@@ -50,8 +50,8 @@ def unload(
 ) -> None:
     """Let go of every program, map and link, and end the daemon. Counters are gone with them. Says what was
     there."""
-    from agent.daemon.packet_gate import let_go
-    from agent.daemon.run import stopped
+    from agent.daemon.enforcement.packet_gate import let_go
+    from agent.daemon.startup.process import stopped
     from agent.kernel import load as kernel
 
     settings = settings_of(config)

@@ -12,6 +12,6 @@ def main(settings: Settings, quiet: bool, config: Path = DEFAULT_PATH) -> int:
 
     `quiet`: no lines for people on stderr. `config`: where the settings are from. What is attached and pinned
     stays when it ends."""
-    from agent.daemon.run import run  # here, so that other commands do not pay for it
+    from agent.daemon.startup.process import run  # here, so that other commands do not pay for it
 
     return run(settings, quiet, config)

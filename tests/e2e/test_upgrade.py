@@ -48,7 +48,7 @@ KILLED_AT = """\
 import os, signal, sys
 from pathlib import Path
 from agent.config import load_settings
-from agent.daemon import run, upgrading
+from agent.daemon.startup import process, upgrade
 from agent.kernel import mover
 from agent.observe.cgroup import find_mount
 
@@ -69,7 +69,7 @@ in_the_middle("drain", mover.Drain, "take")
 remove = mover.Map.remove
 mover.Map.remove = lambda self, key: (self.name == "flows" and kill_at("take"), remove(self, key))[1]
 settings, mount = load_settings(Path(sys.argv[1])), find_mount()
-upgrading.upgrade(settings, run.scope_cgroup(settings, mount), mount, kill_at)
+upgrade.upgrade(settings, process.scope_cgroup(settings, mount), mount, kill_at)
 """
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent.daemon.cutting import end
+from agent.daemon.enforcement.flow_cutter import end
 from agent.enforce.cut import CannotDestroy, Cutter, Established
 from agent.enforce.disconnect import disconnect, processes
 from agent.model import Decision, Flow, Origin, Process, Protocol, Reason, Verdict, to_address

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.packet_gate import PROGRAM as PACKET
+from agent.daemon.enforcement.packet_gate import PROGRAM as PACKET
 from agent.kernel import load
 from agent.kernel.features import probe
 from agent.kernel.gates import LOOKUP, REWRITTEN

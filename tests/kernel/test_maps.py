@@ -14,7 +14,7 @@ from contextlib import closing
 
 import pytest
 
-from agent.daemon.listener_rows import ListenerRows
+from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.kernel import abi, libbpf
 from agent.kernel.libbpf import Map
 from agent.kernel.maps import Counters, PolicyMaps

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from agent.cli import alone
 from agent.cli.app import app
-from agent.daemon.pins_lock import flock_holder
+from agent.daemon.startup.locks import flock_holder
 from tests.fixtures.waiting import wait_for
 
 COMMANDS = (

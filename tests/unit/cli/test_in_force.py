@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agent.cli.app import app
-from agent.daemon.state import State
+from agent.daemon.state_files import State
 from agent.policy.document.load import Source
 
 GOOD = """\

@@ -1,0 +1,125 @@
+"""Ending flows that lost their right, of services whose policy says so (`on_end: cut`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from agent.boottime import boot_ns
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.tracking.flows import FlowTable, ends_of, local_consumer
+from agent.enforce.cut import CannotDestroy, Cutter, Established
+from agent.enforce.disconnect import disconnect, processes
+from agent.model import (
+    Consumer,
+    Decision,
+    Flow,
+    Namespace,
+    Origin,
+    Process,
+    RemoteConsumer,
+    Target,
+)
+from agent.observe.netns import NamespaceGone, open_in
+from agent.policy.decision.evaluate import decide, who_is
+from agent.policy.tables.shape import NO_BOOT_NS, Tables
+
+UNDER_WAY_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A flow that was ended, with the verdict that ended it."""
+
+    target: Target
+    flow: Flow
+
+
+@dataclass(slots=True)
+class FlowCutter:
+    keeper: PolicyKeeper
+    flows: FlowTable
+    complete: Callable[[Process], Process]
+    namespaces: Callable[[], Sequence[Namespace]]
+    enforces: Callable[[Target], bool]
+    """Whether this target's mode is enforce now, by policy or override."""
+    failsafe: frozenset[int] = frozenset()
+    _due_ns: int = 0
+    _under_way: frozenset[int] = frozenset()
+    """Cookies of flows without a right that are not established: there is nothing to cut yet."""
+    _again_ns: int = 0
+    """When those are looked at. Others choose how many they are."""
+
+    def look_again(self) -> None:
+        """What is licensed has changed: the next cut_due() looks at every flow."""
+        self._due_ns = 0
+
+    def cut_due(self) -> list[Cut]:
+        """Nothing to do between two deadlines of licenses, unless look_again() was called, or a connection
+        was under way at the last one."""
+        now_ns = boot_ns()
+        policy, tables = self.keeper.policy, self.keeper.tables
+        if policy is None or tables is None:
+            return []
+        if now_ns >= self._due_ns:
+            self._due_ns = _next_end(tables, now_ns)
+            flows = self.flows.rows()
+        elif self._under_way and now_ns >= self._again_ns:
+            flows = (flow for one in self._under_way if (flow := self.flows.row(one)))
+        else:
+            return []
+        cutting = {
+            target
+            for target in policy.targets
+            if policy.services[target.service].cuts and self.enforces(target)
+        }
+        ended = list(self._unlicensed(flows, tables, cutting, now_ns)) if cutting else []
+        self._under_way = frozenset(one.flow.cookie for one in ended if not one.flow.established)
+        spent_ns = boot_ns() - now_ns
+        self._again_ns = now_ns + max(UNDER_WAY_NS, 10 * spent_ns)
+        return list(self._cut([one for one in ended if one.flow.established]))
+
+    def _unlicensed(
+        self, flows: Iterable[Flow], tables: Tables, targets: set[Target], now_ns: int
+    ) -> Iterable[Cut]:
+        for flow in flows:
+            row = tables.rows.get(flow.target)
+            if row is None or row.target not in targets or flow.port in self.failsafe:
+                continue
+            # what only this agent does not know of a process that was let in ends no connection
+            verdict = decide(tables, row, who_is(tables, self._consumer(flow)), now_ns, lambda _: False)
+            if verdict.decision is Decision.DENIED:
+                yield Cut(row.target, replace(flow, verdict=replace(verdict, enforced=True)))
+
+    def _consumer(self, flow: Flow) -> Consumer:
+        if flow.consumer is None or flow.origin is Origin.REMOTE:
+            return RemoteConsumer(flow.consumer_address)
+        process = self.complete(flow.consumer)
+        return local_consumer(process, flow.netns, name_is_trusted=not process.exe_untrusted)
+
+    def _cut(self, ended: list[Cut]) -> Iterable[Cut]:
+        """In the namespace of the socket that each flow is followed by."""
+        for namespace in self.namespaces() if ended else ():
+            here = [one for one in ended if one.flow.netns == namespace.cookie]
+            if not here:
+                continue
+            try:
+                cutter = open_in(namespace, Cutter)
+            except NamespaceGone:
+                continue
+            with cutter:
+                yield from (one for one in here if end(cutter, one.flow))
+
+
+def _next_end(tables: Tables, now_ns: int) -> int:
+    ends = (candidate.ends_ns for row in tables.rows.values() for candidate in row.candidates)
+    return min((end for end in ends if end > now_ns), default=NO_BOOT_NS)
+
+
+def end(cutter: Cutter, flow: Flow) -> bool:
+    """False: it was gone already."""
+    try:
+        return cutter.cut(Established(flow.cookie, *ends_of(flow)))
+    except CannotDestroy:
+        likely = flow.acceptor or flow.owner if flow.origin is Origin.REMOTE else flow.consumer
+        return disconnect(flow.cookie, [*([likely.pid] if likely else []), *processes()])

@@ -1,0 +1,197 @@
+"""One generation of what is judged by: a compiled policy, and the names that became known after it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from agent.daemon.policy_sync.late_members import LateMembers, Layered
+from agent.kernel.maps import Members
+from agent.model import Container, HostFacts, Namespace
+from agent.policy.tables.compile import Compiled, member_for_cgroup, member_for_executable, member_for_netns
+from agent.policy.tables.shape import MEMBER_UNSURE, Dimension, Tables
+from agent.policy.terms.cgroups import Ground
+from agent.policy.terms.hashing import path_hash, string_hash
+from agent.policy.values import Policy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground(Ground):
+    """As it changes with the cgroups that come and go."""
+
+    delegated: set[str]
+    tops: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a generation looks up what it is given a path or a hash of."""
+
+    container_at: Callable[[str], Container | None] = lambda path: None
+    forget_name: Callable[[int], None] = lambda exe: None
+    """Of an executable, by its hash: the kernel tells it anew when it sees it next."""
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """What is added goes into the kernel's tables of this generation, whether these are in force yet or not.
+    Not thread-safe."""
+
+    policy: Policy | None
+    compiled: Compiled
+    facts: HostFacts
+    members: Members
+    sources: Sources
+    awaited: dict[str, float] = field(default_factory=dict)
+    """Containers that a service is at and that have no process yet: when they appeared."""
+    unnamed: dict[int, tuple[str, float]] = field(init=False)
+    """Containers whose name is not known, though the policy speaks of names: by cgroup id, the path and
+    when it appeared."""
+    _late: LateMembers = field(default_factory=LateMembers)
+    _ground: _Ground = field(init=False)
+    _joined: Tables | None = None
+
+    def __post_init__(self) -> None:
+        ground = self.compiled.tables.ground
+        self._ground = _Ground(set(ground.delegated), set(ground.tops))
+        self.unnamed = self._unnamed_at_first()
+
+    def _unnamed_at_first(self) -> dict[int, tuple[str, float]]:
+        if not self.compiled.index.containers:
+            return {}
+        now_s, cgroups = time.monotonic(), self.facts.cgroups
+        return {
+            cgroups[path]: (path, now_s)
+            for path, container in self.facts.containers.items()
+            if not container.known and path in cgroups
+        }
+
+    @property
+    def _is_empty(self) -> bool:
+        return not self.compiled.tables.targets
+
+    @property
+    def tables(self) -> Tables:
+        """The compiled tables, and the names that came after them."""
+        compiled = self.compiled.tables
+        if self._joined is None or len(self._joined.sets) != len(compiled.sets) + len(self._late.sets):
+            sets = (*compiled.sets, *self._late.sets)
+            members = Layered(self._late.members, compiled.members, len(sets))
+            self._joined = replace(compiled, members=members, sets=sets, ground=self._ground)
+        return self._joined
+
+    def add_executable(self, path: str) -> None:
+        # all but open globs the kernel matches by itself
+        if self._is_empty or not self.compiled.index.globs:
+            return
+        clauses = member_for_executable(self.compiled, path)
+        exe = path_hash(path, self.compiled.tables.seed)
+        self._add(Dimension.EXE, exe, clauses)
+        if clauses == self.compiled.index.silent[Dimension.EXE]:
+            for old in self._late.stranger(exe):
+                self._drop(Dimension.EXE, old)
+                self.sources.forget_name(old)
+
+    def add_cgroup(self, number: int, path: str, by_root: bool) -> None:
+        if self._is_empty:
+            return
+        container = self.sources.container_at(path) if by_root else None
+        self._note_ground(path, by_root, container)
+        clauses, flags = member_for_cgroup(self.compiled, path, container, self._ground)
+        if by_root:
+            self._add_place(path, clauses, flags, container)
+        if flags or clauses != self.compiled.index.silent[Dimension.CGROUP]:
+            self._add(Dimension.CGROUP, number, clauses, flags)
+        else:
+            # the kernel took it for what may be a container; a miss says the same as an entry would
+            self._drop(Dimension.CGROUP, number)
+        if flags & MEMBER_UNSURE:
+            self.unnamed.setdefault(number, (path, time.monotonic()))
+        else:
+            self.unnamed.pop(number, None)
+        self._look_above(path)
+        if self._is_home(container) and path not in self.facts.container_netns:
+            self.awaited.setdefault(path, time.monotonic())
+
+    def _look_above(self, path: str) -> None:
+        """A pod of podman looks like a container until a container is made in it."""
+        above = path.rpartition("/")[0]
+        for number, (one, _) in list(self.unnamed.items()):
+            if one == above:
+                self.add_cgroup(number, above, by_root=True)
+
+    def _note_ground(self, path: str, by_root: bool, container: Container | None) -> None:
+        if not by_root:
+            self._ground.delegated.add(path.rpartition("/")[0] or "/")
+        if container:
+            self._ground.tops.add(path)
+        else:
+            self._ground.tops.discard(path)
+
+    def _add_place(self, path: str, clauses: int, flags: int, container: Container | None) -> None:
+        """What the kernel takes the next cgroup for that is made there: a container, or something else
+        where a container was."""
+        place = (Dimension.CGROUP_PATH, string_hash(path, self.compiled.tables.seed))
+        if container or place in self.compiled.tables.members:
+            self._add(*place, clauses, flags)
+        else:
+            self._drop(*place)
+
+    def _is_home(self, container: Container | None) -> bool:
+        """Is a service at this container?"""
+        if container is None or not container.known or self.policy is None:
+            return False
+        homes = (each for service in self.policy.services.values() for each in service.at_containers)
+        return any(selector.takes(container) for selector in homes)
+
+    def awaits_home(self, newer_than_s: float) -> bool:
+        now_s = time.monotonic()
+        for path, since_s in list(self.awaited.items()):
+            if path in self.facts.container_netns or now_s - since_s > newer_than_s:
+                self.awaited.pop(path)
+        return bool(self.awaited)
+
+    def drop_cgroups(self, numbers: Iterable[int], paths: Iterable[str]) -> None:
+        for number in numbers:
+            self.unnamed.pop(number, None)
+            self._drop(Dimension.CGROUP, number)
+        for path in paths:
+            self._ground.delegated.discard(path)
+            self._ground.tops.discard(path)
+            place = (Dimension.CGROUP_PATH, string_hash(path, self.compiled.tables.seed))
+            # what the policy itself names may come back while no daemon runs
+            if place in self._late.members and place not in self.compiled.tables.members:
+                self._drop(*place)
+
+    def add_namespace(self, namespace: Namespace) -> None:
+        if not self._is_empty:
+            clauses = member_for_netns(self.compiled, namespace.addresses)
+            self._add(Dimension.NETNS, namespace.cookie, clauses)
+
+    def follow_namespaces(self, facts: HostFacts) -> None:
+        """Those that are new, or have other addresses. One that is gone may stay for a while: cookies do not
+        repeat."""
+        known = {one.cookie: one.addresses for one in self.facts.namespaces}
+        for namespace in facts.namespaces:
+            if known.get(namespace.cookie) != namespace.addresses:
+                self.add_namespace(namespace)
+        for cookie in self._late.namespaces(frozenset(one.cookie for one in facts.namespaces)):
+            self._drop(Dimension.NETNS, cookie)
+        # the offset stays the compiled one: a clock that is slewed drifts by less than any threshold a look
+        self.facts = replace(facts, boot_offset_ns=self.facts.boot_offset_ns)
+
+    def _drop(self, dimension: Dimension, value: int) -> None:
+        known = self._late.drop(dimension, value)
+        if dimension is Dimension.CGROUP or known:  # the kernel itself adds cgroups
+            self.members.remove(dimension, value)
+
+    def _add(self, dimension: Dimension, value: int, clauses: int, flags: int = 0) -> None:
+        set_id = self._late.add(dimension, value, clauses, len(self.compiled.tables.sets), flags)
+        try:
+            self.members.add(dimension, value, clauses, set_id, flags)
+        except OSError as error:
+            log.warning("%s: no room for another name: %s", dimension.name.lower(), error.strerror)

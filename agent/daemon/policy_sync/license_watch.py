@@ -1,0 +1,56 @@
+"""Licenses that begin, expire or end while the agent runs. The kernel judges by the same times without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from agent.boottime import boot_ns
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.model import HostFacts
+from agent.policy.validity import Term, Validity, terms_of
+from agent.policy.values import Policy
+
+
+def license_time(facts: HostFacts) -> datetime:
+    """Now, by the clock that the tables in force were compiled for."""
+    unix_ns = boot_ns() + facts.boot_offset_ns
+    return datetime.fromtimestamp(unix_ns / 1e9, UTC)
+
+
+@dataclass(slots=True)
+class LicenseWatch:
+    keeper: PolicyKeeper
+    changed: Callable[[Term, Validity], None]
+    """Told of each change; of what has ended, or is in grace, when it is first seen."""
+    clock: Callable[[HostFacts], datetime] = license_time
+    _known: dict[tuple[str, str], Validity] = field(default_factory=dict)
+    _policy: Policy | None = None
+    _now: datetime | None = None
+    _next: datetime | None = None
+    """Before that, nothing changes by itself."""
+
+    def look(self) -> None:
+        policy, facts = self.keeper.policy, self.keeper.facts
+        if policy is None or facts is None:
+            return
+        now, before = self.clock(facts), self._now
+        self._now = now
+        was_set_back = before is not None and now < before
+        is_due = self._next is not None and now >= self._next
+        if policy is self._policy and not is_due and not was_set_back:
+            return
+        terms = list(terms_of(policy.licenses))
+        found = {(term.license, term.entitlement): (term, term.at(now)) for term in terms}
+        for key, (term, validity) in found.items():
+            if validity is not self._known.get(key, _unsaid(validity)):
+                self.changed(term, validity)
+        self._known = {key: validity for key, (_, validity) in found.items()}
+        self._policy = policy
+        self._next = min((edge for term in terms for edge in term.edges() if edge > now), default=None)
+
+
+def _unsaid(validity: Validity) -> Validity | None:
+    """What is not worth an event of what is new."""
+    return validity if validity in (Validity.VALID, Validity.NOT_YET_VALID) else None

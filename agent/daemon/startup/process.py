@@ -1,0 +1,164 @@
+"""Start and end of the daemon. The loader child compiles while this process imports the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from agent.config import Settings
+from agent.daemon.policy_sync.heap import give_memory_back
+from agent.daemon.reporting.service_manager import service_manager
+from agent.daemon.startup.locks import PinsLock
+from agent.daemon.startup.trusted_places import refuse_others
+from agent.daemon.state_files import RunLock
+from agent.errors import AlreadyRunning, KernelError
+from agent.kernel import load
+from agent.kernel.load import Manifest
+from agent.observe.cgroup import find_mount
+
+log = logging.getLogger(__name__)
+STOPPED_WITHIN_S = 15.0
+DESCRIPTORS = 65536
+"""A namespace, an interface and a connection take one each; 1,024 are what a shell gives."""
+SWITCH_S = 0.0005
+"""A thread that compiles a policy gives way so often: to the loop, and to who looks at a namespace that was
+just made. Each of their system calls may wait for it once."""
+
+
+def run(settings: Settings, quiet: bool, config: Path) -> int:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="licet: %(levelname)s: %(message)s",
+    )
+    load.require_root()
+    _raise_descriptors()
+    give_memory_back()
+    refuse_others(settings, config)
+    with contextlib.ExitStack() as locks:
+        locks.callback(RunLock(settings.paths.run).release)
+        load.ensure_bpffs(settings.paths.pins)
+        locks.callback(PinsLock(settings.paths.pins).release)
+        # once more: what was not there has been made since, maybe by somebody who was faster
+        for doubt in refuse_others(settings, config):
+            log.warning("%s", doubt)
+        cgroup_mount = find_mount()
+        manager = service_manager(os.environ)
+        manager.starting(load.LOADED_WITHIN_S)
+        with ThreadPoolExecutor(1) as pool:
+            scope = scope_cgroup(settings, cgroup_mount)
+            loading = pool.submit(ensure_loaded, settings, scope, cgroup_mount)
+            from agent.daemon.loop import Daemon  # takes its time, as compiling does
+
+            manifest = loading.result()
+        sys.setswitchinterval(SWITCH_S)
+        asyncio.run(Daemon(settings, manifest, cgroup_mount, manager, quiet).serve())
+    return 0
+
+
+def _raise_descriptors() -> None:
+    """As far as it is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+@contextlib.contextmanager
+def stopped(settings: Settings) -> Iterator[int]:
+    """No daemon runs meanwhile: one that does is asked to end, and its pid is handed over (0: none ran).
+    Raises AlreadyRunning where it does not end."""
+    deadline = time.monotonic() + STOPPED_WITHIN_S
+    asked = 0
+    while True:
+        try:
+            lock = RunLock(settings.paths.run)
+            break
+        except AlreadyRunning as running:
+            if time.monotonic() > deadline:
+                raise AlreadyRunning(
+                    f"the daemon (pid {running.pid or 'unknown'}) has not ended within "
+                    f"{STOPPED_WITHIN_S:g} s, and nothing was let go: end it (`systemctl kill -s KILL "
+                    f"licet`, then `systemctl stop licet`; or `kill -9 {running.pid or 'PID'}`), and try "
+                    "again",
+                    running.pid,
+                ) from running
+            if running.pid and not asked:  # none: it is about to start, or to end
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(running.pid, signal.SIGTERM)
+                asked = running.pid
+            time.sleep(0.05)
+    try:
+        with _pins_locked(settings):
+            yield asked
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _pins_locked(settings: Settings) -> Iterator[None]:
+    """Raises AlreadyRunning. Where nothing is pinned there is nothing to lock."""
+    if not settings.paths.pins.is_dir():
+        yield
+        return
+    lock = PinsLock(settings.paths.pins)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def load_alone(settings: Settings, config: Path) -> Manifest:
+    """`licet load`. Raises KernelError where programs of another version would be replaced under a daemon of
+    that version, which would go on with maps that nothing uses any more."""
+    cgroup_mount = find_mount()
+    cgroup = scope_cgroup(settings, cgroup_mount)
+    load.require_root()
+    refuse_others(settings, config)
+    if not load.needs_upgrade(settings):
+        return load.load(settings, cgroup)
+    try:
+        lock = RunLock(settings.paths.run)
+    except AlreadyRunning as running:
+        raise KernelError(
+            "the programs in the kernel are another version's, and so is the daemon that runs "
+            f"(pid {running.pid}); restart it: it puts its own version in force without a gap"
+        ) from running
+    try:
+        with _pins_locked(settings):
+            return ensure_loaded(settings, cgroup, cgroup_mount)
+    finally:
+        lock.release()
+
+
+def scope_cgroup(settings: Settings, cgroup_mount: Path) -> Path:
+    """The directory the programs attach to. Raises KernelError where it is not there."""
+    cgroup = cgroup_mount / settings.scope.cgroup.lstrip("/")
+    if not cgroup.is_dir():
+        raise KernelError(
+            f"scope.cgroup: {settings.scope.cgroup}: no such cgroup below {cgroup_mount}; "
+            "write it as /proc/PID/cgroup does, / for the whole host"
+        )
+    return cgroup
+
+
+def ensure_loaded(settings: Settings, cgroup: Path, cgroup_mount: Path) -> Manifest:
+    """Who calls this holds the run lock."""
+    if load.needs_upgrade(settings):
+        from agent.daemon.startup.upgrade import upgrade  # reads policies: takes its time
+
+        upgrade(settings, cgroup, cgroup_mount)
+    if load.is_current(settings, cgroup):
+        manifest = Manifest.read(load.manifest_path(settings))
+        if manifest is not None:
+            return manifest
+    return load.load(settings, cgroup)

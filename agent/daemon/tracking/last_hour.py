@@ -1,0 +1,52 @@
+"""What of the last hour outlives the daemon, in paths.state: who used what, who served what others own."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from agent.boottime import boot_ns
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.state_files import State
+from agent.daemon.tracking import use_records
+from agent.daemon.tracking.past_uses import HOUR_NS
+from agent.daemon.tracking.strangers import Strangers
+from agent.daemon.tracking.usage import Usage
+
+
+@dataclass(slots=True)
+class LastHour:
+    state: State
+    usage: Usage
+    keeper: PolicyKeeper
+    strangers: Strangers
+    since_ns: int = field(default_factory=boot_ns)
+    """From when on uses are known."""
+    _storing: threading.Lock = field(default_factory=threading.Lock)
+
+    def restore(self) -> None:
+        """To be called once the first policy is in force. What cannot be read is done without."""
+        kept = self.state.kept_uses()
+        self.usage.restore(use_records.readable(kept.get("gone")), use_records.readable(kept.get("rows")))
+        self.strangers.restore(use_records.readable_strangers(kept.get("strangers")))
+        since_ns, judged_ns = kept.get("since_ns"), kept.get("judged_ns")
+        if type(since_ns) is int:
+            self.since_ns = min(self.since_ns, since_ns)
+        if type(judged_ns) is int and kept.get("policy") == self.keeper.sha256:
+            self.keeper.judged_since_ns = min(self.keeper.judged_since_ns, judged_ns)
+
+    def store(self) -> None:
+        with self._storing:
+            hour_ago_ns = boot_ns() - HOUR_NS
+            gone, rows = self.usage.to_keep(hour_ago_ns)
+            strangers = self.strangers.seen(hour_ago_ns)
+            self.state.keep_uses(
+                {
+                    "since_ns": self.since_ns,
+                    "policy": self.keeper.sha256,
+                    "judged_ns": self.keeper.judged_since_ns,
+                    "gone": [use_records.to_json(one) for one in gone],
+                    "rows": [use_records.to_json(one) for one in rows],
+                    "strangers": [use_records.stranger_to_json(one) for one in strangers],
+                }
+            )

@@ -1,0 +1,166 @@
+"""The owner of each listener, put where the kernel finds it at a connection."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.boottime import boot_ns
+from agent.daemon.tracking.flows import encode_identity
+from agent.daemon.tracking.listener_rows import ListenerRows
+from agent.errors import KernelError
+from agent.kernel import abi
+from agent.kernel.libbpf import Map
+from agent.model import INIT, Listener, Process
+from agent.observe.owners import SocketGone, socket_fd
+from agent.observe.proc import ProcReader
+from agent.policy.decision.listeners import opens_for_others
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    at_ns: int
+    places: set[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A TCP listener of a declared port."""
+
+    listener: Listener
+    owner: Process | None
+    """None: not known."""
+    stranger_to: int = 0
+    """The number of the target that nobody who holds it is an owner of; 0: of none."""
+    target: int = 0
+    """The number of the target that is served there, if it names its owners."""
+
+
+@dataclass(slots=True)
+class ListenerOwners:
+    """Notes listeners the kernel did not see, or that changed hands: one from before the agent, a server that
+    forked after listen(), a socket passed on by a supervisor. Connections accepted from then on have it."""
+
+    rows: ListenerRows
+    by_socket: Map
+    reader: ProcReader
+    exe_hash: Callable[[str], int]
+    _noted: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By listener's cookie: its owner's pid and start."""
+
+    def known(self) -> Known:
+        """To be read before listeners are: who comes after that is newer, and shall not be forgotten."""
+        return Known(boot_ns(), self.rows.places())
+
+    def activated(self, listener: Listener) -> bool:
+        """Did pid 1, or a system .socket unit, call listen() on it, for somebody else? Of a socket from
+        before the programs nobody knows; what root made is taken for theirs while pid 1 alone holds it, or a
+        process of such a unit does."""
+        row = self._row(listener)
+        if row is not None and row.cookie == listener.cookie and row.socket:
+            by_kernel = bool(row.flags & abi.Listener.ACTIVATED)
+            if by_kernel or all(owner.pid == INIT for owner in listener.owners):
+                return by_kernel
+        return listener.uid == 0 and all(map(opens_for_others, listener.owners))
+
+    def strange(self, listener: Listener) -> bool:
+        """Is its place noted as a stranger's, by the kernel at listen() or by the look before?"""
+        row = self._row(listener)
+        return row is not None and row.stranger_to != 0
+
+    def note(self, served: list[Served], before: Known) -> None:
+        """`served`: every TCP listener of a declared port. Of the places known `before`, those where nobody
+        listens any more are forgotten."""
+        here: dict[bytes, list[Served]] = {}
+        for one in served:
+            here.setdefault(_place(one.listener), []).append(one)
+        noted = {}
+        complete = True
+        for place, sharing in here.items():
+            complete &= self._note_place(place, sharing, before.at_ns)
+            for one in sharing:
+                if one.owner is not None:
+                    key = noted[one.listener.cookie] = (one.owner.pid, one.owner.start_boot_ns)
+                    if len(sharing) > 1 and self._noted.get(one.listener.cookie) != key:
+                        self._note_socket(one.listener, one.owner)
+        self._noted = noted
+        for place in before.places - here.keys():
+            seen = self.rows.seen(place)
+            if seen is not None and seen.row.since_ns <= before.at_ns:
+                self.rows.forget(place, seen)
+        if complete:
+            self.rows.all_noted(before.at_ns)
+
+    def _note_place(self, place: bytes, sharing: list[Served], before_ns: int) -> bool:
+        """A stranger who shares a place with an owner is none: they can't be told apart there. False: there
+        may be one without a row."""
+        seen = self.rows.seen(place)
+        row = seen.row if seen else None
+        if row is not None and row.since_ns > before_ns:
+            return True  # of who came meanwhile; the next look knows it
+        stranger_to = min(one.stranger_to for one in sharing)
+        of_row = [one for one in sharing if row is not None and one.listener.cookie == row.cookie]
+        known = [one for one in sharing if one.owner is not None]
+        chosen = min(of_row or known, key=lambda one: one.stranger_to, default=None)
+        if chosen is None:
+            return not any(one.target for one in sharing)
+        fresh = abi.ListenerOwner(since_ns=before_ns, cookie=chosen.listener.cookie)
+        if row is not None and of_row:
+            fresh.since_ns, fresh.socket, fresh.flags, fresh.process = (
+                row.since_ns,
+                row.socket,
+                row.flags & ~abi.Listener.BESIDE,
+                row.process,
+            )
+        fresh.flags |= _flags(chosen.listener, shared=len(sharing) > 1)
+        fresh.stranger_to = stranger_to
+        if stranger_to:
+            fresh.flags &= ~abi.Listener.OWNER
+        elif any(one.target for one in known):
+            fresh.flags |= abi.Listener.OWNER
+        owner = chosen.owner
+        if owner and not self._is(owner, fresh.process):
+            fresh.process = encode_identity(owner, self.exe_hash, chosen.listener.netns)
+        return self.rows.put(place, seen, fresh) or not stranger_to
+
+    def _is(self, owner: Process, noted: abi.Identity) -> bool:
+        """The start in /proc is rounded to a tick."""
+        return owner.pid == noted.pid and self.reader.same_process(owner.start_boot_ns, noted.start_ns)
+
+    def _row(self, listener: Listener) -> abi.ListenerOwner | None:
+        seen = self.rows.seen(_place(listener))
+        return seen.row if seen else None
+
+    def _note_socket(self, listener: Listener, owner: Process) -> None:
+        identity = bytes(encode_identity(owner, self.exe_hash, listener.netns))
+        try:
+            fd = socket_fd(self.reader, owner.pid, listener.inode)
+        except SocketGone:
+            return
+        except KernelError as error:
+            log.warning("%s", error)
+            return
+        try:
+            self.by_socket.put(abi.U32.pack(fd), identity)
+        except OSError as error:
+            log.debug("port %d: owner not noted: %s", listener.port, error.strerror)
+        finally:
+            os.close(fd)
+
+
+def _flags(listener: Listener, *, shared: bool) -> int:
+    return (
+        (abi.Listener.TRANSPARENT if listener.transparent else 0)
+        | (abi.Listener.V6ONLY if listener.v6only else 0)
+        | (abi.Listener.SHARES if shared else 0)
+    )
+
+
+def _place(listener: Listener) -> bytes:
+    return bytes(
+        abi.OwnerKey(netns=listener.netns, address=abi.RawAddress.of(listener.address), port=listener.port)
+    )

@@ -1,0 +1,233 @@
+"""Who listens, judged against the policy."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field, replace
+
+from agent.daemon.tracking.listener_owners import ListenerOwners, Served
+from agent.daemon.tracking.served_places import Place, ServedPlaces
+from agent.daemon.tracking.tally import Tally, keep_newest
+from agent.export.view import JudgedListener
+from agent.model import (
+    INIT,
+    Address,
+    HostFacts,
+    Listener,
+    ListenerState,
+    PortClass,
+    Process,
+    Protocol,
+    Target,
+)
+from agent.observe.catalog import well_known
+from agent.observe.inventory import Inventory
+from agent.observe.proc import ProcReader
+from agent.policy.decision.listeners import declaration_of, judge_listener, opens_for_others
+from agent.policy.decision.owners import could_be_owner
+from agent.policy.decision.unserved import Unserved, unserved
+from agent.policy.terms.ports import Ports
+from agent.policy.values import Policy, UndeclaredListeners
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 4096
+"""Sockets of which the kernel has told who called listen()."""
+
+FINDINGS = (ListenerState.UNDECLARED, ListenerState.OWNER_MISMATCH, ListenerState.EXPOSED)
+"""States that make an event; owner_unknown is only listed."""
+
+_Finding = tuple[int, ListenerState]
+
+
+@dataclass(slots=True)
+class Listening:
+    """Looks again and again; `new` violations are told once for each socket."""
+
+    inventory: Inventory
+    reader: ProcReader
+    owners: ListenerOwners
+    number_of: Callable[[Target], int]
+    """Of a target, as the kernel knows it."""
+    judged: list[JudgedListener] = field(default_factory=list)
+    violations: Tally[tuple[str, str, str]] = field(default_factory=Tally)
+    """By (service, port class, reason)."""
+    unserved: list[Unserved] = field(default_factory=list)
+    """Declared ports that nobody served at the last look."""
+    _told: set[_Finding] = field(default_factory=set)
+    _places: ServedPlaces = field(default_factory=ServedPlaces)
+    _judged_by: tuple[Policy | None, HostFacts] | None = None
+    _exact: dict[tuple[int, int], Process] = field(default_factory=dict)
+    """Of one look: by pid and start, as the kernel told it."""
+    _heard: dict[int, Process] = field(default_factory=dict)
+    """By the listening socket's cookie: who called listen()."""
+
+    def look(self, policy: Policy | None, facts: HostFacts) -> list[tuple[JudgedListener, ListenerState]]:
+        """Reads and judges every listener; returns what is wrong and was not so the last time."""
+        known, declared = self.owners.known(), policy.ports if policy else Ports()
+        self._exact.clear()
+        listeners = [
+            self._strange(self._activated(_owner_first(one, policy, facts)), declared)
+            for one in self.inventory.listeners(self._heard.copy(), facts.namespaces)
+            if not _is_ours(one)
+        ]
+        self.judged = self._judge(listeners, policy, facts)
+        tcp = (one for one in self.judged if one.listener.protocol is Protocol.TCP)
+        served = [self._as_served(one, policy) for one in tcp if one.listener.port in declared]
+        self.owners.note(served, known)
+        self._note_places()
+        self.unserved = self._unserved(policy, facts, declared)
+        findings = {
+            (one.listener.cookie, state): one
+            for one in self.judged
+            for state in one.states
+            if state in FINDINGS
+        }
+        if policy is None or policy.undeclared_listeners is UndeclaredListeners.IGNORE:
+            findings = {key: one for key, one in findings.items() if key[1] is not ListenerState.UNDECLARED}
+        new: list[tuple[JudgedListener, ListenerState]] = [
+            (one, key[1]) for key, one in findings.items() if key not in self._told
+        ]
+        self._told = set(findings)  # cookies never repeat; what is gone may be forgotten
+        for one, state in new:
+            if _is_violation(state, policy):
+                self.violations.add((one.service, one.port_class, state.value))
+        return new
+
+    def _judge(
+        self, listeners: list[Listener], policy: Policy | None, facts: HostFacts
+    ) -> list[JudgedListener]:
+        """Anybody can have 20,000 of them: what is as it was is judged as it was."""
+        by, before = (policy, facts), dict[int, JudgedListener]()
+        if self._judged_by is not None and self._judged_by[0] is policy and self._judged_by[1] == facts:
+            before = {one.listener.cookie: one for one in self.judged}
+        self._judged_by = by
+        judged = []
+        for listener in listeners:
+            known = before.get(listener.cookie)
+            same = known is not None and known.listener == listener
+            judged.append(known if known and same else _judged(listener, policy, facts))
+        return judged
+
+    def _unserved(self, policy: Policy | None, facts: HostFacts, declared: Container[int]) -> list[Unserved]:
+        if policy is None:
+            return []
+        seen = {one.cookie for one in facts.namespaces}
+        if self.inventory.sees_own():
+            seen.add(facts.host_netns)
+        there = [one.listener for one in self.judged]
+        near = [one for one in there if one.port in declared or one.transparent]
+        return unserved(policy, near, facts, seen)
+
+    def _note_places(self) -> None:
+        serving: list[tuple[Place, Process | None]] = []
+        sharing: dict[Place, list[Process]] = {}
+        for one in self.judged:
+            listener, owner = one.listener, self._serving(one.listener)
+            place = (listener.netns, listener.port, listener.address)
+            serving.append((place, owner))
+            if owner is not None and listener.protocol is Protocol.TCP:
+                sharing.setdefault(place, []).append(owner)
+        shared = {place: found for place, found in sharing.items() if len(found) > 1 and len(set(found)) > 1}
+        self._places.looked(serving, shared)
+
+    def _activated(self, listener: Listener) -> Listener:
+        """What pid 1 holds, or a process that it made for that has opened, may be a socket for a service."""
+        known = listener.owners or ((listener.opener,) if listener.opener else ())
+        if not any(opens_for_others(process) for process in known):
+            return listener
+        if not self.reader.sees_initial_pids():
+            return listener
+        return replace(listener, activated=self.owners.activated(listener))
+
+    def _strange(self, listener: Listener, declared: Container[int]) -> Listener:
+        """Whoever hides his descriptor (a thread with a table of its own, io_uring, a socket under way to
+        himself) does not change what was found when he was seen."""
+        if listener.protocol is not Protocol.TCP or listener.port not in declared:
+            return listener  # a stranger is one on a service's port
+        return replace(listener, strange=True) if self.owners.strange(listener) else listener
+
+    def _as_served(self, one: JudgedListener, policy: Policy | None) -> Served:
+        service = policy.services.get(one.service) if policy else None
+        owned = (
+            self.number_of(Target(one.service, PortClass(one.port_class))) if service and service.owner else 0
+        )
+        stranger = ListenerState.OWNER_MISMATCH in one.states
+        return Served(one.listener, self._serving(one.listener), owned if stranger else 0, owned)
+
+    def heard(self, cookie: int, netns: int, port: int, address: Address, owner: Process) -> None:
+        """From the kernel, at listen(): known before anybody can connect, and before the next look."""
+        self._places.heard((netns, port, address), owner)
+        keep_newest(self._heard, cookie, owner, REMEMBERED)
+
+    def _serving(self, listener: Listener) -> Process | None:
+        """With the start that the kernel told, if it did: /proc rounds it to a tick, and events are joined
+        by it."""
+        owner = serving_process(listener)
+        heard = self._places.at((listener.netns, listener.port, listener.address))
+        if owner is None or heard is None or heard.pid != owner.pid:
+            return owner
+        if not self.reader.same_process(owner.start_boot_ns, heard.start_boot_ns):
+            return owner
+        key = owner.pid, heard.start_boot_ns
+        if key not in self._exact:
+            self._exact[key] = replace(owner, start_boot_ns=heard.start_boot_ns)
+        return self._exact[key]
+
+    def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
+        """As ServedPlaces.owner_of."""
+        return self._places.owner_of(netns, port, address)
+
+    def counts(self) -> Mapping[tuple[str, str, ListenerState], int]:
+        """By (service or "", bind, state)."""
+        return Counter((one.service, one.bind, state) for one in self.judged for state in one.states or ())
+
+    def exposures(self) -> Mapping[Target, int]:
+        return Counter(
+            Target(one.service, PortClass(one.port_class))
+            for one in self.judged
+            if ListenerState.EXPOSED in one.states
+        )
+
+
+def _owner_first(listener: Listener, policy: Policy | None, facts: HostFacts) -> Listener:
+    """Of several that hold a socket, the one the policy says serves it: the oldest may be a supervisor."""
+    declared = declaration_of(policy, listener, facts) if policy and len(listener.owners) > 1 else None
+    if declared is None or not declared[0].owner:
+        return listener
+    selectors = declared[0].owners_there
+    owners = sorted(listener.owners, key=lambda process: not could_be_owner(selectors, process, facts))
+    return replace(listener, owners=tuple(owners))
+
+
+def serving_process(listener: Listener) -> Process | None:
+    """Of several that hold a socket: not the init process that only passed it on."""
+    serving = [owner for owner in listener.owners if owner.pid != INIT]
+    return next(iter(serving or listener.owners), listener.opener)
+
+
+def _is_ours(listener: Listener) -> bool:
+    return any(owner.pid == os.getpid() for owner in listener.owners)
+
+
+def _judged(listener: Listener, policy: Policy | None, facts: HostFacts) -> JudgedListener:
+    judgement = judge_listener(policy, listener, facts)
+    entry = well_known(listener.protocol, listener.port)
+    return JudgedListener(
+        listener=listener,
+        service=judgement.service,
+        port_class=judgement.port_class,
+        states=judgement.states,
+        bind=judgement.bind,
+        explanation=judgement.explanation,
+        catalog=f"{entry.name}: {entry.why}" if entry else "",
+    )
+
+
+def _is_violation(state: ListenerState, policy: Policy | None) -> bool:
+    if state is ListenerState.UNDECLARED:
+        return policy is not None and policy.undeclared_listeners is UndeclaredListeners.VIOLATION
+    return True

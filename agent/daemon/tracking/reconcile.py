@@ -1,0 +1,184 @@
+"""Following the host: names that arrive from the kernel, and a look at everything every few seconds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.boottime import boot_ns
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.tracking.attribution import Attributor
+from agent.daemon.tracking.flows import Adopted, End, FlowTable, ends_of, followed_socket
+from agent.daemon.tracking.listeners import Listening
+from agent.daemon.tracking.unnamed_containers import Unnamed
+from agent.export.view import JudgedListener
+from agent.model import Flow, HostFacts, ListenerState, Namespace, Socket
+from agent.observe.containers import Containers
+from agent.observe.netns import Namespaces, in_each
+from agent.observe.sockets import SocketDiag
+from agent.policy.tables.shape import Numbered, Tables, TargetKey
+from agent.policy.terms.ports import Ports
+
+log = logging.getLogger(__name__)
+
+_Places = tuple[tuple[Numbered, ...], frozenset[TargetKey]]
+"""Ports, and where they are by their numbers."""
+
+SWEPT_EACH = 6
+"""Looks, and rows whose socket is gone are looked for."""
+ONE_BY_ONE = 500
+"""Sockets of a namespace that are asked for one by one: of more, a list costs less."""
+OVERWRITTEN_SWEPT_EACH = 1
+"""While closes stay unseen, because another program overwrites what we ask for: rows of flows that have ended
+would fill the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one look brought up."""
+
+    listeners: list[tuple[JudgedListener, ListenerState]] = field(default_factory=list)
+    adopted: list[Adopted] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class HostFollower:
+    keeper: PolicyKeeper
+    listening: Listening
+    flows: FlowTable
+    attributor: Attributor
+    namespaces: Namespaces
+    containers: Containers
+    look_s: float
+    """How often it looks, when nothing asks it to."""
+    _adopted_for: _Places = ((), frozenset())
+    """Those whose connections from before have been looked for."""
+    _swept_s: float = 0.0
+    _swept_each: int = SWEPT_EACH
+    _cgroups: dict[int, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    _unnamed: Unnamed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._unnamed = Unnamed(lambda: self.containers.roots.found())
+
+    def follow(self) -> None:
+        """What is judged by, after the host. Never beside a reload."""
+        self.keeper.follow_host()
+        self._follow_cgroups()
+
+    def look(self) -> Findings:
+        """At sockets. It may take tenths of a second: a reload need not wait, and what it changes is met at
+        the next look."""
+        policy, facts = self.keeper.policy, self.keeper.facts
+        if facts is None:
+            return Findings()
+        found = Findings(self.listening.look(policy, facts), self._adopt())
+        self._sweep(facts)
+        return found
+
+    def _follow_cgroups(self) -> None:
+        """Those whose making the kernel could not tell (a full ring, no raw tracepoints)."""
+        now = self.attributor.read_cgroups()
+        for path, number in now.items():
+            if number not in self._cgroups:
+                self.keeper.cgroup_made(number, path, by_root=self.containers.only_root_makes(path))
+        gone = {number: path for number, path in self._cgroups.items() if now.get(path) != number}
+        paths = [path for path in gone.values() if path not in now]
+        self.keeper.cgroups_gone([*gone, *self.attributor.forget_cgroups(now.values())], paths)
+        self.containers.forget_all_but(now)
+        self._cgroups = {number: path for path, number in now.items()}
+        self.keeper.name_containers()
+        self._unnamed.follow(self.keeper.unnamed_since_s)
+
+    def _adopt(self) -> list[Adopted]:
+        """Connections from before the agent, or from before the policy declared their port."""
+        tables, facts = self.keeper.tables, self.keeper.facts
+        if tables is None or facts is None:
+            return []
+        declared = tables.numbers, frozenset(tables.targets)
+        new_ports = _new_ports(declared, self._adopted_for)
+        if not new_ports:
+            return []
+        adopted = self._adopt_at(new_ports, tables, facts)
+        self._adopted_for = declared
+        return adopted
+
+    def _adopt_at(self, new_ports: Ports, tables: Tables, facts: HostFacts) -> list[Adopted]:
+        unseen = self.flows.unseen(self.listening.inventory.connections(new_ports), facts)
+        ends = [_of_socket(followed_socket(one)) for one in unseen]
+        live, _ = self._live(ends, _crowded(Counter(end.netns for end in ends)), facts)
+        alive = [one for one, end in zip(unseen, ends, strict=True) if end.cookie in live]
+        return self.flows.adopt(alive, tables, boot_ns())
+
+    def _sweep(self, facts: HostFacts) -> None:
+        if self.clock() - self._swept_s < self._swept_each * self.look_s:
+            return
+        self._swept_s = self.clock()
+        before_ns = boot_ns()
+        crowded = _crowded(self.flows.per_namespace())
+        few = (_of_row(flow) for flow in self.flows.rows(outside=crowded))
+        live, looked_at = self._live(few, crowded, facts)
+        closed = self.flows.sweep(live, looked_at, before_ns)
+        self._swept_each = OVERWRITTEN_SWEPT_EACH if closed else SWEPT_EACH
+
+    def _live(
+        self, ends: Iterable[_End], crowded: frozenset[int], facts: HostFacts
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """(cookies of the sockets that are there, cookies of the namespaces looked at). Only in those that
+        some end is in, and in the crowded ones, whose ends need not be told."""
+        by_netns: dict[int, list[_End]] = {}
+        for end in ends:
+            if end.netns not in crowded:
+                by_netns.setdefault(end.netns, []).append(end)
+        wanted = crowded | by_netns.keys()
+        if not wanted:
+            return frozenset(), frozenset()
+        there = [one for one in (self.namespaces.own(), *facts.namespaces) if one.cookie in wanted]
+        found = in_each(there, lambda one: (one.cookie, _live_in(one, by_netns.get(one.cookie))))
+        return frozenset().union(*(live for _, live in found)), frozenset(cookie for cookie, _ in found)
+
+
+def _new_ports(now: _Places, before: _Places) -> Ports:
+    """Those that are at places where they were not. Numbers mean other ports in each policy: where one has
+    changed, its ports count as new, which costs a look."""
+    moved = set(now[0]) - set(before[0])
+    numbers = {key.ports for key in now[1] - before[1]}
+    return Ports.of(one for one in now[0] if one in moved or one.number in numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A socket with a peer, as somebody remembers it."""
+
+    netns: int
+    cookie: int
+    local: End
+    remote: End
+
+
+def _of_row(flow: Flow) -> _End:
+    return _End(flow.netns, flow.cookie, *ends_of(flow))
+
+
+def _of_socket(one: Socket) -> _End:
+    return _End(one.netns, one.cookie, (one.local, one.local_port), (one.remote, one.remote_port))
+
+
+def _crowded(sockets: Mapping[int, int]) -> frozenset[int]:
+    """Namespaces of more sockets than are asked for one by one."""
+    return frozenset(netns for netns, count in sockets.items() if count > ONE_BY_ONE)
+
+
+def _live_in(namespace: Namespace, ends: Sequence[_End] | None) -> set[int]:
+    """Cookies of those that are there. One that is not found by its addresses may have others by now: only a
+    list of all tells; None: they are too many to be asked for."""
+    with SocketDiag(namespace.cookie) as diag:
+        if ends is not None:
+            live = {one.cookie for one in ends if diag.has(one.cookie, one.local, one.remote)}
+            if len(live) == len(ends):
+                return live
+        return diag.cookies()

@@ -1,0 +1,112 @@
+"""Who served, or tried to serve, a port that others own: what a preview of `enforce` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from agent.boottime import boot_ns
+from agent.daemon.tracking.listeners import Listening, serving_process
+from agent.daemon.tracking.tally import keep_newest
+from agent.model import Address, HostFacts, Listener, ListenerState, PortClass, Process, Protocol, Target
+from agent.policy.decision.listeners import judge_listener
+from agent.policy.values import Policy
+
+REMEMBERED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """`how`: "listens" now, "listened" and stopped, or "refused" at bind()."""
+
+    target: Target
+    process: Process
+    address: Address
+    port: int
+    how: str
+    times: int
+    last_boot_ns: int
+
+
+_Key = tuple[Target, str, int | None, str, Address, int, str]
+
+
+@dataclass(slots=True)
+class Strangers:
+    """Remembers those that did not stay: a check of a configuration (`nginx -t`) listens for milliseconds."""
+
+    listening: Listening
+    policy: Callable[[], Policy | None]
+    facts: Callable[[], HostFacts | None]
+    clock: Callable[[], int] = boot_ns
+    _seen: dict[_Key, Stranger] = field(default_factory=dict)
+    """The newest last."""
+
+    def heard(self, cookie: int, netns: int, address: Address, port: int, process: Process) -> None:
+        """Of a listen() on a port, by the kernel's word."""
+        policy, facts = self.policy(), self.facts()
+        if policy is None or facts is None or not _declares(policy, port):
+            return
+        one = Listener(
+            protocol=Protocol.TCP,
+            family=0,
+            address=address,
+            port=port,
+            netns=netns,
+            cookie=cookie,
+            inode=0,
+            v6only=False,
+            owners=(process,),
+        )
+        one = replace(one, activated=self.listening.owners.activated(one))
+        judgement = judge_listener(policy, one, facts)
+        if ListenerState.OWNER_MISMATCH in judgement.states:
+            target = Target(judgement.service, PortClass(judgement.port_class))
+            self._note(target, process, address, port, "listened")
+
+    def refused(self, target: Target, address: Address, port: int, process: Process) -> None:
+        self._note(target, process, address, port, "refused")
+
+    def seen(self, since_boot_ns: int) -> list[Stranger]:
+        """Those that did not stay, or were refused."""
+        return [one for one in self._seen.copy().values() if one.last_boot_ns >= since_boot_ns]
+
+    def restore(self, seen: Iterable[Stranger]) -> None:
+        """What an earlier daemon saw."""
+        for one in seen:
+            keep_newest(self._seen, _key(one), one, REMEMBERED)
+
+    def since(self, boot_ns: int) -> list[Stranger]:
+        """Those that listen now in front; each program of a user and a unit once for a place."""
+        now = [
+            Stranger(
+                Target(one.service, PortClass(one.port_class)),
+                process,
+                one.listener.address,
+                one.listener.port,
+                "listens",
+                1,
+                self.clock(),
+            )
+            for one in self.listening.judged
+            if ListenerState.OWNER_MISMATCH in one.states and (process := serving_process(one.listener))
+        ]
+        there = {_key(one)[:-1] for one in now}
+        return now + [
+            one for one in reversed(self.seen(boot_ns)) if one.how == "refused" or _key(one)[:-1] not in there
+        ]
+
+    def _note(self, target: Target, process: Process, address: Address, port: int, how: str) -> None:
+        fresh = Stranger(target, process, address, port, how, 1, self.clock())
+        before = self._seen.get(_key(fresh))
+        seen = replace(fresh, times=before.times + 1) if before else fresh
+        keep_newest(self._seen, _key(fresh), seen, REMEMBERED)
+
+
+def _declares(policy: Policy, port: int) -> bool:
+    return any(each.first <= port <= each.last for one in policy.services.values() for each in one.ports)
+
+
+def _key(one: Stranger) -> _Key:
+    process = one.process
+    return one.target, process.exe or process.comm, process.uid, process.unit, one.address, one.port, one.how
