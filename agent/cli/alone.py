@@ -100,15 +100,15 @@ class Alone:
                 f"the daemon (pid {self.holder}) has not opened its socket: it starts, which takes a minute "
                 "where it has to compile; its log says what it does"
             )
-        if self.is_stopped:
-            return (
-                f"the daemon (pid {self.holder}) was stopped by a signal (SIGSTOP, or a debugger): "
-                f"`kill -CONT {self.holder}` lets it go on"
-            )
+        goes_on = (
+            f"; it was stopped by a signal, or a debugger: `kill -CONT {self.holder}` lets it go on"
+            if self.is_stopped
+            else ""
+        )
         return (
             f"the daemon (pid {self.holder}) runs and does not answer: restart it (`systemctl kill -s KILL "
             f"licet`, or `kill -9 {self.holder}` and start it); to let go of all that is in the kernel, end "
-            "it so, then `systemctl stop licet` and `licet unload`"
+            f"it so, then `systemctl stop licet` and `licet unload`{goes_on}"
         )
 
     def _remedy(self) -> str:

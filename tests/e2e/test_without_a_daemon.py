@@ -91,6 +91,7 @@ def test_hung(agent: RunningAgent) -> None:
             assert "has not answered within 10 s" in said
             assert f"the daemon (pid {agent.pid}) runs and does not answer: restart it" in said
             assert f"kill -9 {agent.pid}" in said
+            assert f"`kill -CONT {agent.pid}` lets it go on" in said
             assert "refuse nothing" in said
         said = told(agent, "unload")
     finally:
