@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 _KINDS = (
     (stat.S_ISREG, "a file"),
@@ -46,6 +48,14 @@ def _refuse_others(about: os.stat_result, path: Path) -> None:
 def read_text(path: Path) -> str:
     """UTF-8. Raises OSError and UnicodeDecodeError."""
     return read_bytes(path).decode("utf-8")
+
+
+def read_json(path: Path, most: int = -1) -> Any:
+    """Raises OSError, and ValueError for what is no JSON, or nested deeper than Python reads."""
+    try:
+        return json.loads(read_bytes(path, most))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -200,7 +199,7 @@ def _is_stopped(stat: Path) -> bool:
 def _targets(settings: Settings) -> Mapping[int, Target]:
     """Without them there are numbers, which is better than nothing."""
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
-        stored = json.loads(files.read_text(settings.paths.state / "ids.json"))
+        stored = files.read_json(settings.paths.state / "ids.json")
         return Ids.from_json(stored).targets
     return {}
 

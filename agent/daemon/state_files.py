@@ -76,7 +76,7 @@ def last_good_policy(folder: Path) -> tuple[Source, ...]:
     be read."""
     path = folder / POLICY
     try:
-        stored = json.loads(files.read_text(path))
+        stored = files.read_json(path)
         return tuple(Source(str(one["file"]), str(one["text"]).encode()) for one in stored["files"])
     except FileNotFoundError:
         return ()
@@ -117,7 +117,7 @@ class State:
 
     def _read_ids(self, path: Path) -> Ids:
         try:
-            return Ids.from_json(json.loads(files.read_text(path)))
+            return Ids.from_json(files.read_json(path))
         except (FileNotFoundError, NotADirectoryError):
             return Ids()
         except OSError as error:
@@ -158,25 +158,25 @@ class State:
         """As last kept in this boot; empty: none, or they cannot be read."""
         path = self._folder / USES
         try:
-            stored = json.loads(files.read_bytes(path, MOST_USES_BYTES))
+            stored = files.read_json(path, MOST_USES_BYTES)
             return stored if stored["boot"] == _boot() else {}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             log.error("%s: the uses of the last hour cannot be read: %s", path, error)
             return {}
 
     def newest_time(self) -> float:
         """The newest wall-clock time an earlier run saw, in seconds since the epoch; 0: none."""
         try:
-            return float(json.loads(files.read_text(self._folder / CLOCK))["seen_unix_s"])
+            return float(files.read_json(self._folder / CLOCK)["seen_unix_s"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0.0
 
     def newest_offset_ns(self) -> int | None:
         """As stored in this boot (DeadlineClock.newest_ns)."""
         try:
-            stored = json.loads(files.read_text(self._folder / CLOCK))
+            stored = files.read_json(self._folder / CLOCK)
             return int(stored["offset_ns"]) if stored["boot"] == _boot() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

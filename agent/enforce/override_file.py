@@ -47,7 +47,7 @@ class OverrideFile:
         """`boot_offset_s`: wall clock minus CLOCK_BOOTTIME. Raises KernelError where the file is damaged:
         guessing could refuse what somebody has set to observe."""
         try:
-            stored = json.loads(files.read_text(self._path))
+            stored = files.read_json(self._path)
             return [_from_json(one, boot_offset_s) for one in stored["overrides"]]
         except FileNotFoundError:
             return []

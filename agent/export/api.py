@@ -98,6 +98,7 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
         return handler
 
     async def edges(request: Request) -> Response:
+        _refuse_unknown(request, "limit")
         limit = _limit(request, 100)
         return JsonAnswer(await reader(lambda: list(agent.edges(limit))))
 
@@ -108,6 +109,7 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
         return await _array(reader, (listener_fields(one) for one in agent.listeners()))
 
     async def events(request: Request) -> Response:
+        _refuse_unknown(request, "limit", "type", "follow")
         kind = _kind(request)
         if _follows(request):
             lines = _follow(agent, _limit(request, 0), kind, stopping)
@@ -166,6 +168,14 @@ def listener_fields(judged: JudgedListener) -> dict[str, Any]:
         "explanation": judged.explanation,
         "catalog": judged.catalog,
     }
+
+
+def _refuse_unknown(request: Request, *known: str) -> None:
+    """What is misspelt would be answered as if it had not been asked."""
+    for name in request.query_params:
+        if name not in known:
+            remedy = did_you_mean(name, known, f"{', '.join(known)} are known")
+            raise HTTPException(400, f"{printable(name)}: no such parameter; {remedy}")
 
 
 def _limit(request: Request, default: int) -> int:

@@ -56,7 +56,7 @@ class Manifest:
     def read(cls, path: Path) -> Manifest | None:
         """None: there is none, or not one of this version's."""
         try:
-            return cls(**json.loads(files.read_text(path)))
+            return cls(**files.read_json(path))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -215,7 +215,7 @@ def _load_unit(settings: Settings, unit: str, sources: tuple[str, ...], noted: P
     wanted = _hash_of(sources)
     programs = set(Pins(settings.paths.pins).programs())
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(files.read_text(noted))
+        known = files.read_json(noted)
         if known["source"] == wanted and programs >= set(known["programs"]):
             return dict(known["refused"])
     job = _job(settings) | {"unit": unit}

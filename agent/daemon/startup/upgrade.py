@@ -206,7 +206,7 @@ def _say(settings: Settings, made: Mapping[str, Any]) -> None:
 def _said(settings: Settings) -> dict[str, Any] | None:
     """What is ready; None: not known any more."""
     try:
-        said: dict[str, Any] = json.loads(files.read_text(_said_path(settings)))
+        said: dict[str, Any] = files.read_json(_said_path(settings))
     except (OSError, ValueError):
         return None
     return said

@@ -91,6 +91,7 @@ def test_ids_outlive_the_daemon(tmp_path: Path) -> None:
     "content",
     [
         b"",
+        9000 * b"[",
         b"{",
         b"\xff\xfe",
         b"[]",
@@ -190,13 +191,15 @@ def test_the_last_good_policy_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "policy.json").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"files": [{}]}', '{"files": 3}', "\x00"])
+@pytest.mark.parametrize("content", ["", "[]", 9000 * "[", '{"files": [{}]}', '{"files": 3}', "\x00"])
 def test_a_damaged_last_good_policy_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "policy.json").write_text(content)
     assert State(tmp_path).kept_policy() == ()
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"seen_unix_s": null}', '{"seen_unix_s": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", 9000 * "[", '{"seen_unix_s": null}', '{"seen_unix_s": "x"}']
+)
 def test_a_damaged_clock_file_is_no_time_at_all(tmp_path: Path, content: str) -> None:
     (tmp_path / "clock.json").write_text(content)
     assert State(tmp_path).newest_time() == 0.0

@@ -336,7 +336,7 @@ def test_a_map_that_refuses_leaves_all_as_it_was(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"overrides": [{"mode": "enforce"}]}', '{"overrides": 7}', "\x00"]
+    "text", ["", "[]", 9000 * "[", "{}", '{"overrides": [{"mode": "enforce"}]}', '{"overrides": 7}', "\x00"]
 )
 def test_a_damaged_file_is_named_and_changes_nothing(host: Host, text: str) -> None:
     host.path.write_text(text)

@@ -218,6 +218,7 @@ def test_an_unknown_path_is_not_found(control: App) -> None:
         ("limit=-1", "limit: a whole number from 0 to 100000 is expected, not -1"),
         ("limit=", "limit: a whole number from 0 to 100000 is expected, not nothing"),
         ("type=violations", "type: violations is none of them: did you mean 'violation'?"),
+        ("limt=5", "limt: no such parameter; did you mean 'limit'?"),
         ("follow=yes", "follow: 0 or 1 is expected, not yes"),
         ("follow=1&limit=x", "limit: a whole number from 0 to 100000 is expected, not x"),
         ("follow=1&type=x", "type: x is none of them: violation, use, "),
