@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -152,6 +152,32 @@ def test_a_configuration_that_is_not_there(shared_lab: Lab, idle: RunningAgent) 
     done = run(shared_lab, idle)
     idle.files.config.write_text(f"paths: {{pins: {idle.files.pins}, run: {idle.files.control.parent}}}\n")
     assert_refused(done, USAGE, "config.yaml: no such file")
+
+
+@pytest.mark.parametrize("name", ["state/ids.json", "state/modes.json", "run/licet.lock"])
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a FIFO"), (os.mkdir, "a directory")])
+def test_what_is_no_file_where_one_is_kept(
+    shared_lab: Lab, idle: RunningAgent, name: str, make: Callable[[Path], None], kind: str
+) -> None:
+    path = idle.files.directory / name
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    make(path)
+    done = run(shared_lab, idle)
+    remedy = "remove it" if name == "run/licet.lock" else f"mv {path} {path}.bad"
+    said = done.stderr.splitlines()
+    assert_refused(done, FAILED, f"{path}: cannot be", f"it is {kind}", remedy, lines=len(said))
+    (path.unlink if path.is_fifo() else path.rmdir)()
+    idle.licet("unload")
+
+
+def test_a_configuration_that_nobody_writes_is_not_waited_for(shared_lab: Lab, idle: RunningAgent) -> None:
+    text = idle.files.config.read_text()
+    idle.files.config.unlink()
+    os.mkfifo(idle.files.config)
+    done = run(shared_lab, idle)
+    idle.files.config.unlink()
+    idle.files.config.write_text(text)
+    assert_refused(done, USAGE, "config.yaml: cannot be read: it is a FIFO, and for 5 s nobody wrote to it")
 
 
 def test_a_bad_policy_at_the_first_start(shared_lab: Lab, idle: RunningAgent) -> None:
