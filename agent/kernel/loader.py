@@ -38,7 +38,7 @@ CGROUP_SOCK_OPS, CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, TRACE_FEXIT, PERF_E
 
 # two halves that take about as long, compiled side by side
 CONNECT_SIDE = ("hooks/connect_observer.c",)
-FLOW_SIDE = ("hooks/flow_tracker.c", "hooks/accept_observer.c", "hooks/cgroup_watch.c")
+FLOW_SIDE = ("lib/accept.h", "hooks/flow_tracker.c", "hooks/accept_observer.c", "hooks/cgroup_watch.c")
 FLOW_PROGRAM: Program = ("track_flows", SOCK_OPS, CGROUP_SOCK_OPS, "track_flows")
 CONNECT_PROGRAMS: tuple[Program, ...] = (
     ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "observe_connect4"),

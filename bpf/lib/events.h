@@ -1,46 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/*
- * Counting and telling: counters are exact whatever happens to the events. What can't be read of a
- * process (name, arguments, groups) is told as empty.
+/* Events to user space. What can't be read of a process (name, arguments, groups) is empty there.
  */
-
-static __always_inline void count_attempt(struct verdict *verdict)
-{
-	struct count_key key = {
-		.target = verdict->target,
-		.decision = verdict->decision,
-		.reason = verdict->reason,
-		.origin = verdict->origin,
-		.protocol = verdict->protocol,
-	};
-	u64 *count = counts.lookup(&key), zero = 0;
-
-	if (!count) {
-		/* BPF_NOEXIST: another CPU may have made the row meanwhile, with counts in it */
-		counts.insert(&key, &zero);
-		count = counts.lookup(&key);
-	}
-	if (count)
-		__sync_fetch_and_add(count, 1);
-	else
-		lose(LOSS_COUNTS_FULL);
-}
-
-static __always_inline void count_opened(u32 target)
-{
-	struct flow_count *count = flow_counts.lookup(&target);
-
-	if (count)
-		__sync_fetch_and_add(&count->opened, 1);
-}
-
-static __always_inline void count_closed(u32 target)
-{
-	struct flow_count *count = flow_counts.lookup(&target);
-
-	if (count)
-		__sync_fetch_and_add(&count->closed, 1);
-}
 
 /* Sends the path of the current executable, once for each path. */
 static __always_inline void tell_name(u64 exe)
@@ -267,31 +227,4 @@ static __always_inline void tell_listener(u32 type, u32 target, struct identity 
 	event->target = target;
 	copy_comm(event->comm);
 	ring.ringbuf_submit(event, 0);
-}
-
-static __always_inline void count_unprotected(u32 direction)
-{
-	u64 *count = unprotected.lookup(&direction);
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
-}
-
-/* It turned out to be an attempt. */
-static __always_inline void uncount_unprotected(u32 direction)
-{
-	u64 *count = unprotected.lookup(&direction);
-
-	if (count)
-		__sync_fetch_and_add(count, -1ULL);
-}
-
-static __always_inline void count_edge(struct edge_key *key)
-{
-	u64 *count = edges.lookup(key), one = 1;
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
-	else
-		edges.update(key, &one); /* of the busiest edges, not all: an LRU map */
 }

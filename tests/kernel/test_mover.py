@@ -185,7 +185,14 @@ def test_of_two_rows_for_one_socket_the_later_holds(made: ExitStack) -> None:
 def code() -> Code:
     folder = source.bpf_folder()
     text = source.joined(
-        folder, (*source.HEADERS, "hooks/flow_tracker.c", "hooks/accept_observer.c", "hooks/cgroup_watch.c")
+        folder,
+        (
+            *source.HEADERS,
+            "lib/accept.h",
+            "hooks/flow_tracker.c",
+            "hooks/accept_observer.c",
+            "hooks/cgroup_watch.c",
+        ),
     )
     btf = compiler.open_btf()
     try:
