@@ -210,6 +210,15 @@ struct port_numbers {
 	u16 of[PORTS];
 };
 
+/*
+ * Where a target is. Rows, as { prefixlen, protocol, ports, netns, address } -> target:
+ *
+ *  { 224, 6, 1, 0, ::ffff:10.0.0.5 } -> 3    tcp, the ports with number 1, at 10.0.0.5
+ *  { 200, 6, 1, 0, ::ffff:10.0.0.0 } -> 3    the same at 10.0.0.0/8
+ *  { 224, 6, 1, N, ::ffff:127.0.0.1 } -> 3   at loopback of the network namespace with cookie N
+ *  { 224, 17, 2, N, all ones } -> 4          udp: whatever is delivered in namespace N
+ *                                            (lib/delivery.h)
+ */
 struct target_key {
 	u32 prefixlen;
 	u16 protocol;
@@ -218,11 +227,25 @@ struct target_key {
 	struct address address;
 };
 
+/*
+ * Remote consumers: { prefixlen, address } -> set of the clauses that take the address.
+ *
+ *  { 120, ::ffff:10.1.2.0 } -> 8   `cidr: 10.1.2.0/24`
+ *  { 32, 2001:db8:: } -> 9         `cidr: 2001:db8::/32`
+ */
 struct source_key {
 	u32 prefixlen;
 	struct address address;
 };
 
+/*
+ * What one fact about a consumer says: { dimension, value } -> set of the clauses that it
+ * satisfies.
+ *
+ *  { UID, 0, 1001 } -> 5              clauses that say `uid: 1001`
+ *  { EXE, 0, hash of the path } -> 6  clauses whose `exe` takes that path
+ *  { CGROUP, 0, cgroup id } -> 7      clauses with a unit or container that lives there
+ */
 struct member_key {
 	u32 dimension;
 	u32 pad;

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,27 @@ def test_a_header_that_changes_or_moves_makes_another_hash(folder: Path) -> None
     header.rename(folder / "include" / "types.h")
     seen.append(source_hash("a", [], folder))
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("hook", sorted(path.name for path in (bpf_folder() / "hooks").iterdir()))
+def test_an_editor_understands_each_hook(hook: str) -> None:
+    """By the flags of bpf/.clangd; what the loader defines is given here."""
+    folder = bpf_folder()
+    text = (folder / "hooks" / hook).read_text()
+    loaded = [f"-D{name}=0" for name in _loaded_names(folder)]
+    flags = ["-xc", "-std=gnu11", "-I.", "-Iinclude", "-include", "editor.h"]
+    flags += ["-DEDITOR_HOOK", "-DATTACH_TYPE=BPF_CGROUP_INET4_CONNECT", "-DACCEPTOR"]
+    done = subprocess.run(
+        ["cc", "-fsyntax-only", "-w", *flags, *loaded, "-"],
+        input=text,
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def _loaded_names(folder: Path) -> set[str]:
+    texts = (path.read_text() for path in folder.rglob("*.[ch]"))
+    return {name for text in texts for name in re.findall(r"\b(?:OFF|BIT)_\w+__\w+", text)}
