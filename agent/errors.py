@@ -55,12 +55,14 @@ def shown(messages: Sequence[object]) -> list[str]:
 
 
 class PolicyErrors(LicetError):
-    """Everything wrong with a policy, in file and line order; the message has the first 50, then `hint`."""
+    """Everything wrong with a policy, in file and line order; the message has the first 50, then `hint`.
+    `is_unread`: a file of it could not be read, whatever it says."""
 
     exit_code = EXIT_NO
 
-    def __init__(self, errors: list[PolicyError], hint: str = "") -> None:
+    def __init__(self, errors: list[PolicyError], hint: str = "", *, is_unread: bool = False) -> None:
         self.errors = errors
+        self.is_unread = is_unread
         super().__init__("\n".join([*shown(errors), *([hint] if hint else [])]))
 
 

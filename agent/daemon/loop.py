@@ -24,7 +24,9 @@ from agent.daemon.judging import Judging
 from agent.daemon.policy_sync.exec_watch import ExecWatch, depends_on_addresses, exec_tracepoint, is_of_use
 from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
+from agent.daemon.policy_sync.retrying import ReloadRetry
 from agent.daemon.policy_sync.tracepoint import Tracepoint
+from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.reporter import Teller
 from agent.daemon.reporting.service_manager import NoManager
 from agent.daemon.reporting.troubles import Troubles
@@ -139,14 +141,18 @@ class Daemon:
             quiet,
             lambda target: self._switch.enforces(target),
         )
+        self._retry = ReloadRetry(self._keeper)
+        self._passes = Passes()
         self._licenses = LicenseWatch(self._keeper, self._teller.license_changed)
         self._troubles = Troubles(
             {
-                "policy": lambda: self._keeper.trouble,
+                "policy": lambda: self._keeper.trouble or self._retry.trouble,
                 "policy_watch": lambda: self._policy_watch.problem,
                 "state": lambda: self._state.problem or self._overrides.problem,
                 "pins": lambda: self._pins_watch.problem,
                 "clock": lambda: judging.clock.problem,
+                "late": lambda: self._passes.trouble,
+                "unanswered": lambda: reader.patience.trouble,
             }
         )
         self._datagram_rows = DatagramRows(self._counters)
@@ -254,6 +260,7 @@ class Daemon:
             loop.add_reader(self._ring.fileno(), self._on_ring)
             await self._store_time()
             await self._see_to_troubles()
+            await self._say_troubles()
             self._view.is_ready = True
             self._teller.started(self._view)
             self._background(self._warn_of_lost_rights())
@@ -284,6 +291,7 @@ class Daemon:
             asyncio.create_task(self._every(CONTAINERS_S, self._follow_containers)),
             asyncio.create_task(self._every(LINKS_S, self._follow_links)),
             asyncio.create_task(self._every(TROUBLES_S, self._see_to_troubles)),
+            asyncio.create_task(self._every(TROUBLES_S, self._say_troubles)),
             asyncio.create_task(self._say_edges()),
             asyncio.create_task(self._stand_by()),
             asyncio.create_task(self._every(self._manager.alive_every_s, self._alive)),
@@ -305,7 +313,7 @@ class Daemon:
                     await asyncio.wait_for(wake.wait(), seconds)
                 wake.clear()
             began_s = time.monotonic()
-            with failures_told():
+            with failures_told(), self._passes.passing(work.__qualname__):
                 await work()
             if wake is not None:
                 await _rest(time.monotonic() - began_s, seconds)
@@ -322,6 +330,7 @@ class Daemon:
             self._keeper.generation = earlier
             log.error("the policy of an earlier run stays in force: %s", error)
         if self._keeper.last_error:
+            self._retry.reloaded()
             self._teller.policy_refused(self._keeper.last_error)
 
     async def _reload(self) -> None:
@@ -337,10 +346,13 @@ class Daemon:
     async def _reload_policy(self) -> None:
         async with self._host_busy:
             try:
-                await asyncio.to_thread(self._keeper.reload)
+                with self._passes.passing("reload"):
+                    await asyncio.to_thread(self._keeper.reload)
             except LicetError as error:
                 self._teller.policy_refused(str(error))
                 raise
+            finally:
+                self._retry.reloaded()
         self._tune()
         self._execs.follow()
         await asyncio.to_thread(self._overrides.restore)
@@ -416,9 +428,13 @@ class Daemon:
         if self._policy_watch.problem:
             self._on_policy_file()
             self._follow_policy_files()
+        if self._retry.is_due():
+            self._background(self._reload_quietly())
         await asyncio.to_thread(self._state.retry)
         await asyncio.to_thread(self._overrides.retry)
         await asyncio.to_thread(self._pins_watch.look)
+
+    async def _say_troubles(self) -> None:
         self._troubles.log_changes()
 
     def _on_address(self) -> None:

@@ -13,11 +13,17 @@ from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, T
 
 GATES = ("connect", "tc", "socket", "bind")
 """The places that can refuse."""
-TROUBLES = ("policy", "policy_watch", "state", "pins", "clock")
-"""What can be wrong with an agent that runs. policy: the files were refused at the start, and the last good
-policy is in force; policy_watch: changed files are found late; state: paths.state cannot be written; pins:
-what is attached to the kernel is not this agent's; clock: the wall clock was set back."""
-NOT_READY = frozenset({"state", "pins"})
+TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswered")
+"""What can be wrong with an agent that runs.
+- policy: the files were refused at the start, and the last good policy is in force; or the host keeps them
+  from being put in force.
+- policy_watch: changed files are found late.
+- state: paths.state cannot be written.
+- pins: what is attached to the kernel is not this agent's.
+- clock: the wall clock was set back.
+- late: what is done again and again does not come to its end.
+- unanswered: processes or files do not answer."""
+NOT_READY = frozenset({"state", "pins", "late"})
 """Those that make it not ready."""
 
 

@@ -42,25 +42,44 @@ class Executables:
 
 def find_executables(patterns: Iterable[str]) -> Executables:
     """What the file system has for these exe selectors (absolute paths and globs)."""
+    return merged(map(find_one, patterns))
+
+
+def find_one(pattern: str) -> Executables:
+    """The same for one selector."""
+    realpaths: dict[str, str] = {}
+    scripts: dict[str, Script] = {}
+    trail = Trail()
     found: set[str] = set()
+    if not _GLOB_CHARACTERS.isdisjoint(pattern):
+        start = _literal_directory(pattern)
+        _follow(start, realpaths, trail)
+        files = list(islice(_expand(pattern, start, trail), MAX_FILES))
+        found = {_follow_found(path, start, realpaths, trail) for path in files}
+        _note_scripts(pattern, files, scripts)
+    elif _is_program(pattern):
+        found = {_follow(pattern, realpaths, trail)}
+        _note_scripts(pattern, [pattern], scripts)
+    else:
+        _follow(pattern, realpaths, trail)
+    for_anybody = frozenset(filter(_anybody_may_run, found))
+    return Executables(frozenset(found), realpaths, scripts, for_anybody, {pattern: trail})
+
+
+def merged(parts: Iterable[Executables]) -> Executables:
+    """Of several selectors."""
+    found: set[str] = set()
+    for_anybody: set[str] = set()
     realpaths: dict[str, str] = {}
     scripts: dict[str, Script] = {}
     trails: dict[str, Trail] = {}
-    for pattern in patterns:
-        trail = trails[pattern] = Trail()
-        if not _GLOB_CHARACTERS.isdisjoint(pattern):
-            start = _literal_directory(pattern)
-            _follow(start, realpaths, trail)
-            files = list(islice(_expand(pattern, start, trail), MAX_FILES))
-            found |= {_follow_found(path, start, realpaths, trail) for path in files}
-            _note_scripts(pattern, files, scripts)
-        elif _is_program(pattern):
-            found.add(_follow(pattern, realpaths, trail))
-            _note_scripts(pattern, [pattern], scripts)
-        else:
-            _follow(pattern, realpaths, trail)
-    for_anybody = frozenset(filter(_anybody_may_run, found))
-    return Executables(frozenset(found), realpaths, scripts, for_anybody, trails)
+    for one in parts:
+        found |= one.found
+        for_anybody |= one.for_anybody
+        realpaths.update(one.realpaths)
+        scripts.update(one.scripts)
+        trails.update(one.trails)
+    return Executables(frozenset(found), realpaths, scripts, frozenset(for_anybody), trails)
 
 
 def _note_scripts(pattern: str, files: list[str], scripts: dict[str, Script]) -> None:

@@ -4,7 +4,7 @@ left alone after a while. Whoever asks goes on without an answer."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -13,12 +13,13 @@ T = TypeVar("T")
 WAIT_S = 0.5
 MOST_WAITING = 32
 """Threads that wait at once. More than these are not asked for anything."""
+_SHOWN = 3
 
 
 class Unanswered(TimeoutError):
     """There is no answer yet; or, where not `is_asked`, none to an earlier question about the same."""
 
-    def __init__(self, about: Hashable, *, is_asked: bool) -> None:
+    def __init__(self, about: str, *, is_asked: bool) -> None:
         self.is_asked = is_asked
         super().__init__(f"{about}: no answer")
 
@@ -31,15 +32,27 @@ class Patience:
         self._most = most_waiting
         self._lock = threading.Lock()
         self._idle: list[_Asker] = []
-        self._unanswered: set[Hashable] = set()
+        self._unanswered: set[str] = set()
 
     @property
-    def unanswered(self) -> frozenset[Hashable]:
+    def unanswered(self) -> frozenset[str]:
         """About whom there is no answer now."""
         with self._lock:
             return frozenset(self._unanswered)
 
-    def ask(self, about: Hashable, work: Callable[[], T], wait_s: float | None = None) -> T:
+    @property
+    def trouble(self) -> str:
+        """In a sentence; "": all have answered."""
+        waiting = sorted(self.unanswered)
+        if not waiting:
+            return ""
+        more = f" and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
+        return (
+            f"no answer to what was asked of {', '.join(waiting[:_SHOWN])}{more}: the rest goes on without; "
+            "see whether a file system there (FUSE, NFS) hangs"
+        )
+
+    def ask(self, about: str, work: Callable[[], T], wait_s: float | None = None) -> T:
         """What `work` returns, and what it raises. Raises Unanswered, at once while an earlier question about
         the same waits."""
         with self._lock:
@@ -58,7 +71,7 @@ class Patience:
         self._rest(asker)
         return answer.result()
 
-    def _answered(self, about: Hashable, asker: _Asker) -> None:
+    def _answered(self, about: str, asker: _Asker) -> None:
         with self._lock:
             self._unanswered.discard(about)
         self._rest(asker)

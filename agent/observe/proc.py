@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,7 @@ class ProcReader:
         start_ticks = _parse_stat(_read(place, "stat")).start_ticks
         status = _parse_status(_read(place, "status"))
         cgroup = self._cgroup(place)
-        comm, exe, args = self._program(place, (status["Uid"][0], cgroup))
+        comm, exe, args = self._program(place, f"arguments of uid {int(status['Uid'][1])} in {cgroup}")
         where = self._places.of(place)
         uid, gid = int(status["Uid"][1]), int(status["Gid"][1])
         return Process(
@@ -143,7 +143,7 @@ class ProcReader:
             user_owners=where.user_owners,
         )
 
-    def _program(self, place: int, whose: Hashable) -> tuple[str, str, tuple[str, ...]]:
+    def _program(self, place: int, whose: str) -> tuple[str, str, tuple[str, ...]]:
         """Name, executable and arguments, of one program: where it is exchanged meanwhile (execve(2)), they
         are read anew; where that goes on, only the executable is told. The executable alone does not show it:
         it may be exchanged twice. `whose`: who goes without arguments while they are waited for."""
@@ -156,7 +156,7 @@ class ProcReader:
                 return _parse_stat(text).comm, seen[1], args
         return "", seen[1], ()
 
-    def _args(self, place: int, whose: Hashable) -> tuple[str, ...]:
+    def _args(self, place: int, whose: str) -> tuple[str, ...]:
         """They are in the process's memory, of which it has the lock: mmap(2) of a file whose file system
         does not answer keeps it for ever. Without an answer they are empty."""
         file = os.open("cmdline", os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tests.fixtures.running_agent import LICET, RunningAgent
 from tests.fixtures.waiting import wait_for
 
 LICENSED, STRANGER = 1001, 1002
-PORT = 7310
+PORT, OTHER_PORT = 7310, 7311
 POLICY = """\
 version: 1
 services:
@@ -36,7 +37,8 @@ principals: {me: [{uid: 1002}]}
 licenses: [{id: mine, product: acme, entitlements: [{id: use, classes: [internal], principals: [me]}]}]
 """
 BAD = POLICY.replace("principals: [licensed]", "principals: [licenced]")
-NO_INOTIFY = Path(__file__).parents[1] / "fixtures" / "no_inotify.py"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+NO_INOTIFY, SILENT_FILES = FIXTURES / "no_inotify.py", FIXTURES / "silent_files.py"
 
 
 @pytest.fixture
@@ -346,3 +348,51 @@ def test_without_inotify_changed_files_are_found_by_looking(world: Lab, call: st
         agent.set_policy(POLICY)
         assert_it_protects(world)
         assert "Traceback" not in agent.log()
+
+
+# The host
+
+
+@contextmanager
+def without_descriptors(pid: int) -> Iterator[None]:
+    """As many as it has, and no more."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_reload_that_the_host_kept_from_succeeding_is_tried_again_by_itself(world: Lab) -> None:
+    with world.agent("version: 1\n") as agent:
+        with without_descriptors(agent.pid):
+            agent.files.write_policy(POLICY)
+            wait_for(lambda: "tried again by themselves" in agent.log(), "it is told")
+        wait_for(lambda: agent.status()["mode"] == "enforce", "it is in force", timeout_s=30)
+        assert_it_protects(world)
+        assert agent.total("licet_policy_reload_failures_total") >= 1
+        assert agent.events("policy_error")
+        wait_for(lambda: trouble(agent, "policy") == 0 and readyz(agent)[0] == 200, "it is over")
+
+
+def test_files_that_do_not_answer_are_told_and_hold_up_nothing(world: Lab) -> None:
+    """A user serves them, and has a process of his listen that keeps the lock of its memory by them."""
+    home = world.directory / "home"
+    home.mkdir()
+    with world.agent(POLICY, {"intervals": {"reconcile": 1}}) as agent:
+        argv = [PYTHON, SILENT_FILES, home, "memory", str(OTHER_PORT)]
+        server = world.run(world.host, argv)
+        try:
+            assert server.stdout is not None
+            pid = int(server.stdout.readline())
+            said = wait_for(lambda: agent.status()["troubles"].get("unanswered"), "it is told", timeout_s=30)
+            assert "arguments of uid" in said
+            owners = [one["owner"] for one in agent.listeners() if one["port"] == OTHER_PORT]
+            assert [owner["pid"] for owner in owners] == [pid]
+            agent.set_policy(f"{POLICY}# another\n")
+            assert readyz(agent)[0] == 200
+            assert_it_protects(world)
+        finally:
+            server.kill()
+        wait_for(lambda: not agent.status()["troubles"], "it is over", timeout_s=30)

@@ -14,11 +14,11 @@ from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers
 from agent.observe.containers.cri import Cri
 from agent.observe.containers.registry import Roots
-from agent.observe.executables import Executables, find_executables
+from agent.observe.disk_look import DiskLook
+from agent.observe.executables import Executables
 from agent.observe.hostfacts import Mentions, gather
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
-from agent.observe.trails import TrailWatch
 from agent.policy.values import Policy, Selector
 
 _ON_DISK_S = 60.0
@@ -88,7 +88,7 @@ class Host:
         self._clock = clock or DeadlineClock()
         self._accounts = accounts or Accounts()
         self._on_disk: tuple[Mentions, float, Executables] | None = None
-        self._trails = TrailWatch()
+        self._disk = DiskLook(reader.patience)
 
     def facts(self, policy: Policy | None) -> HostFacts:
         """At this moment, but for what lies on disk: that is looked at once a minute, and after a link was
@@ -111,7 +111,7 @@ class Host:
     def links_switched(self) -> bool:
         """Does an executable that the policy speaks of lie elsewhere than it did?"""
         known = self._on_disk
-        if known is None or not self._trails.switched(known[2].trails):
+        if known is None or not self._disk.switched(known[2].trails):
             return False
         self._on_disk = None
         return True
@@ -119,5 +119,5 @@ class Host:
     def _executables(self, mentions: Mentions) -> Executables:
         now_s = time.monotonic()
         if self._on_disk is None or self._on_disk[0] != mentions or now_s > self._on_disk[1] + _ON_DISK_S:
-            self._on_disk = (mentions, now_s, find_executables(mentions.executables))
+            self._on_disk = (mentions, now_s, self._disk.find(mentions.executables))
         return self._on_disk[2]

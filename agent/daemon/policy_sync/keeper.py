@@ -55,6 +55,8 @@ class PolicyKeeper:
         """CLOCK_BOOTTIME: attempts since then were judged by the policy in force, as the host was then."""
         self.failures = 0
         self.last_error = ""
+        self.failed_at_host = False
+        """The last error was the host's: the files may be as they should, or a mount is missing."""
         self.is_last_good = False
         """The files were refused at the start: what is in force is what was last."""
         self._files: Sequence[str] = ()
@@ -150,6 +152,7 @@ class PolicyKeeper:
         except (LicetError, OSError) as error:  # the host is looked at for it: what is there may refuse
             self.failures += 1
             self.last_error = str(error)
+            self.failed_at_host = not isinstance(error, PolicyErrors) or error.is_unread
             if isinstance(error, OSError):
                 raise KernelError(f"the host cannot be looked at: {error}") from error
             raise
@@ -190,7 +193,8 @@ class PolicyKeeper:
         else:
             return
         remedy = "the one loaded before stays in force; to do without, write `version: 1` there"
-        raise PolicyErrors([PolicyError(path=str(gone), line=None, reason=reason, remedy=remedy)])
+        error = PolicyError(path=str(gone), line=None, reason=reason, remedy=remedy)
+        raise PolicyErrors([error], is_unread=True)
 
     def follow_host(self) -> bool:
         """Compile again where the host has changed in a way the policy speaks of; True if it had."""

@@ -62,7 +62,9 @@ def find_policy_files(path: Path, policy_dir: Path) -> list[Path]:
 
 
 def _unreadable(path: Path, error: OSError) -> PolicyErrors:
-    return policy_errors([Finding(Place(str(error.filename or path)), f"cannot be read: {error.strerror}")])
+    found = policy_errors([Finding(Place(str(error.filename or path)), f"cannot be read: {error.strerror}")])
+    found.is_unread = True
+    return found
 
 
 def _no_file(file: Path) -> Finding:
@@ -86,7 +88,11 @@ def load_in_place(path: Path, policy_dir: Path) -> Loaded | None:
         return None
     findings = Findings()
     sources = _read(files, findings, read_bytes)
-    policy = _parsed(sources, [str(file) for file in files], findings)
+    try:
+        policy = _parsed(sources, [str(file) for file in files], findings)
+    except PolicyErrors as error:
+        error.is_unread = len(sources) < len(files)
+        raise
     return Loaded(replace(policy, warnings=(*warnings, *policy.warnings)), tuple(sources))
 
 

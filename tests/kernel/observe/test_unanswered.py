@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.observe.disk_look import DiskLook
 from agent.observe.patience import WAIT_S, Patience
 from agent.observe.proc import ProcReader
 from tests.fixtures.silent_files import NAME, silent
@@ -39,3 +40,21 @@ def test_a_process_that_holds_the_lock_of_its_memory_has_no_arguments(tmp_path: 
     assert first == again
     assert (first.args, first.pid) == ((), pid)
     assert "python" in first.exe
+
+
+def test_a_glob_into_files_that_do_not_answer_costs_its_own_look(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, program = tmp_path / "home" / "u", tmp_path / "tool"
+    home.mkdir(parents=True)
+    program.touch(0o755)
+    look = DiskLook(Patience(), WAIT_S)
+    glob, literal = f"{tmp_path}/home/**", str(program)
+    # into its mount namespace, by the root directory of a process there
+    with silent(home, "exe") as pid:
+        served = f"/proc/{pid}/root{glob}"
+        found = NOT_FOR_EVER.ask("both", lambda: look.find([served, literal]))
+        again = NOT_FOR_EVER.ask("both", lambda: look.find([served, literal]))
+        assert not NOT_FOR_EVER.ask("links", lambda: look.switched(again.trails))
+    assert found.found == again.found == {literal}
+    assert caplog.text.count("no answer") == 1

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.daemon.loop import TURN_S, WAITING, Daemon, _in_turns, _rest
+from agent.daemon.reporting.passes import Passes
 from agent.errors import KernelError
 from agent.kernel import abi, ring
 
@@ -26,6 +27,7 @@ class Stumbling(Daemon):
 
     def __init__(self, *events: abi.CgroupEvent) -> None:
         self._ring = Ring(*events)  # type: ignore[assignment]
+        self._passes = Passes()
         self.handled: list[int] = []
 
     def _on_event(self, event: ring.Event) -> None:

@@ -40,8 +40,8 @@ def test_at_most_so_many_wait_at_once() -> None:
     patience, answers = Patience(WAIT_S, most_waiting=2), threading.Event()
     for one in range(3):
         with pytest.raises(Unanswered):
-            patience.ask(one, answers.wait)
-    assert patience.unanswered == {0, 1}
+            patience.ask(str(one), answers.wait)
+    assert patience.unanswered == {"0", "1"}
     answers.set()
 
 

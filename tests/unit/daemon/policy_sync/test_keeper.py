@@ -473,6 +473,23 @@ def test_a_host_that_cannot_be_looked_at_is_a_reload_that_failed(
             world.load(GOOD)
     assert (world.keeper.failures, len(world.kernel.installed)) == (1, 1)
     assert "Permission denied" in world.keeper.last_error
+    assert world.keeper.failed_at_host
+
+
+def test_a_file_that_cannot_be_read_is_the_hosts_failure_and_one_that_is_wrong_is_not(world: World) -> None:
+    world.load(GOOD)
+    world.policy.unlink()
+    world.policy.symlink_to("nowhere")
+    with pytest.raises(PolicyErrors, match="cannot be read"):
+        world.keeper.reload()
+    assert world.keeper.failed_at_host
+    world.policy.unlink()
+    with pytest.raises(PolicyErrors, match="the policy is gone"):
+        world.keeper.reload()
+    assert world.keeper.failed_at_host
+    with pytest.raises(PolicyErrors):
+        world.load(BAD)
+    assert not world.keeper.failed_at_host
 
 
 def test_after_a_bad_policy_at_start_the_one_of_an_earlier_run_stays(world: World) -> None:
