@@ -4,6 +4,7 @@ left alone after a while. Whoever asks goes on without an answer."""
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -33,6 +34,7 @@ class Patience:
         self._lock = threading.Lock()
         self._idle: list[_Asker] = []
         self._unanswered: set[str] = set()
+        weakref.finalize(self, _end, self._idle)
 
     @property
     def unanswered(self) -> frozenset[str]:
@@ -83,15 +85,22 @@ class Patience:
 
 class _Asker:
     def __init__(self) -> None:
-        self.todo: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self.todo: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        """None: nobody will ask any more."""
         # a daemon thread: the end of the program does not wait for it
         threading.Thread(target=self._run, name="licet-ask", daemon=True).start()
 
     def _run(self) -> None:
-        while True:
-            work, answer = self.todo.get()
+        while asked := self.todo.get():
+            work, answer = asked
             try:
                 answer.set_result(work())
             except BaseException as error:  # noqa: BLE001  whoever asked gets it
                 answer.set_exception(error)
-            del work, answer
+            del asked, work, answer
+
+
+def _end(idle: list[_Asker]) -> None:
+    """Their threads go with whoever asked."""
+    for asker in idle:
+        asker.todo.put(None)

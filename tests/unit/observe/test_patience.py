@@ -48,3 +48,11 @@ def test_at_most_so_many_wait_at_once() -> None:
 def test_threads_are_kept_for_the_next_question() -> None:
     patience = Patience()
     assert len({patience.ask("it", threading.get_ident) for _ in range(20)}) == 1
+
+
+def test_its_threads_end_with_it() -> None:
+    patience = Patience()
+    asker = patience.ask("it", threading.current_thread)
+    del patience
+    asker.join(10)
+    assert not asker.is_alive()
