@@ -388,8 +388,10 @@ def test_files_that_do_not_answer_are_told_and_hold_up_nothing(world: Lab) -> No
             pid = int(server.stdout.readline())
             said = wait_for(lambda: agent.status()["troubles"].get("unanswered"), "it is told", timeout_s=30)
             assert "arguments of uid" in said
-            owners = [one["owner"] for one in agent.listeners() if one["port"] == OTHER_PORT]
-            assert [owner["pid"] for owner in owners] == [pid]
+            listed = wait_for(
+                lambda: [one for one in agent.listeners() if one["port"] == OTHER_PORT], "it is listed"
+            )
+            assert [owner["pid"] for owner in listed[0]["owners"]] == [pid]
             agent.set_policy(f"{POLICY}# another\n")
             assert readyz(agent)[0] == 200
             assert_it_protects(world)
