@@ -8,7 +8,7 @@ import stat
 import time
 from pathlib import Path
 
-from agent.files import no_file
+from agent.system.files import no_file
 
 WRITER_WITHIN_S = 5.0
 """Of a FIFO. Once somebody has it open for writing, he may take his time, as behind any pipe."""

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The contract between the programs and user space: every struct that crosses, with its bounds.
- * agent/kernel/abi.py says the same in Python; tests/kernel/test_abi.py holds the two together.
+ * agent/abi.py says the same in Python; tests/kernel/test_abi.py holds the two together.
  *
  * Structs are fixed-width and padded by hand. Ports are in host byte order unless named _net.
  * Addresses are 16 bytes in network byte order, IPv4 as ::ffff:a.b.c.d. Times are CLOCK_BOOTTIME

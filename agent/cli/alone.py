@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 
-from agent import files
 from agent.cli.output import client, print_json
 from agent.cli.running import settings_of
 from agent.config import Settings
@@ -22,10 +21,11 @@ from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError, MayNotAsk
 from agent.export.client import ControlClient
 from agent.export.events import now_text, target_fields, unix_time
 from agent.export.text import printable
-from agent.kernel.in_force import InForce, TargetMode, in_force
 from agent.kernel.pins import Pins
+from agent.kernel.tables.in_force import InForce, TargetMode, in_force
 from agent.model import Target
 from agent.policy.tables.ids import Ids
+from agent.system import files
 
 ANSWER_WITHIN_S = 10.0
 """Whoever asks what is going on is not left waiting by a daemon that hangs."""

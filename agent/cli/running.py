@@ -52,7 +52,7 @@ def unload(
     there."""
     from agent.daemon.enforcement.packet_gate import let_go
     from agent.daemon.startup.process import stopped
-    from agent.kernel import load as kernel
+    from agent.kernel.loading import supervisor as kernel
 
     settings = settings_of(config)
     kernel.require_root()

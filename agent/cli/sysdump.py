@@ -22,7 +22,6 @@ from typing import Annotated, Any
 import typer
 
 import agent
-from agent import files
 from agent.cli.running import Config, settings_of
 from agent.cli.secrets import without_secrets
 from agent.config import DEFAULT_PATH, Settings
@@ -30,6 +29,7 @@ from agent.errors import LicetError
 from agent.export.client import ControlClient
 from agent.export.text import to_json
 from agent.policy.document.load import find_policy_files
+from agent.system import files
 
 EVENTS = 2000
 LOG_LINES = 2000
@@ -116,7 +116,7 @@ def collect(config: Path | None) -> Dump:
 
 
 def _versions() -> dict[str, Any]:
-    from agent.kernel import libbpf
+    from agent.system import libbpf
 
     libraries = {one.name: one.version for one in metadata.distributions()}
     return {
@@ -175,7 +175,7 @@ def _kernel(dump: Dump, settings: Settings) -> None:
 
 
 def _pinned(root: Path) -> Iterator[dict[str, Any]]:
-    from agent.kernel import libbpf
+    from agent.system import libbpf
 
     for path in sorted(one for one in root.rglob("*") if not one.is_dir()):
         fields: dict[str, Any] = {"path": str(path)}

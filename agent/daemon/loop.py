@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from agent.boottime import boot_ns
+from agent import abi
 from agent.config import Settings
 from agent.daemon.enforcement.confined_rights import Rights
 from agent.daemon.enforcement.datagram_hooks import Datagrams
@@ -45,15 +45,18 @@ from agent.export.event_log import EventLog
 from agent.export.events import Event
 from agent.export.server import Servers
 from agent.failures import failures_told
-from agent.kernel import abi, earlier, libbpf, ring
-from agent.kernel.gates import BIND, CONNECT, RMDIR, CgroupGate, SocketGate
-from agent.kernel.load import Manifest
+from agent.kernel.attach.gates import BIND, CONNECT, RMDIR, CgroupGate, SocketGate
+from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import Pins
-from agent.kernel.records import process_of, with_server
+from agent.kernel.tables import ring
+from agent.kernel.tables.rows import process_of, with_server
+from agent.kernel.upgrade import earlier_events
 from agent.model import Protocol, Reason, Target
 from agent.observe.executables import running_executables
 from agent.observe.policy_watch import PolicyWatch
 from agent.observe.route_watch import AddressWatch
+from agent.system import libbpf
+from agent.system.boottime import boot_ns
 
 log = logging.getLogger(__name__)
 STORE_TIME_S = 60.0
@@ -256,7 +259,7 @@ class Daemon:
             self._maps.set_failsafe(self._switch.failsafe)
             await self._look()
             # what waits in the ring from before is told with its owners, which are known from here on
-            self._on_records(earlier.taken(earlier.kept_in(self._settings.paths.run)))
+            self._on_records(earlier_events.taken(earlier_events.kept_in(self._settings.paths.run)))
             loop.add_reader(self._ring.fileno(), self._on_ring)
             await self._store_time()
             await self._see_to_troubles()

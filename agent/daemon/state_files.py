@@ -16,10 +16,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from agent import files
 from agent.errors import AlreadyRunning, KernelError
 from agent.policy.document.load import Source
 from agent.policy.tables.ids import Ids
+from agent.system import files
 
 log = logging.getLogger(__name__)
 IDS, CLOCK, POLICY, USES = "ids.json", "clock.json", "policy.json", "uses.json"

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from agent.boottime import boot_ns
 from agent.enforce.override_file import Override, OverrideFile
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
 from agent.policy.findings import did_you_mean
 from agent.policy.tables.shape import MAX_TARGETS
+from agent.system.boottime import boot_ns
 
 _INDEX = struct.Struct("=I")
 _MODE = struct.Struct("=QII")

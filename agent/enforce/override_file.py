@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import files
 from agent.errors import KernelError
 from agent.model import Mode, PortClass, Target
+from agent.system import files
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import KernelError
-from agent.kernel import libbpf, load, loader
-from agent.kernel.gate_loader import CGROUP_SKB, SCHED_CLS
-from agent.kernel.gates import NOTE_DATAGRAM, OBSERVE_RECEIVE, SEND
-from agent.kernel.trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
+from agent.kernel.attach.gates import NOTE_DATAGRAM, OBSERVE_RECEIVE, SEND
+from agent.kernel.attach.netns_trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
+from agent.kernel.loading import observers, supervisor
+from agent.kernel.loading.gates import CGROUP_SKB, SCHED_CLS
+from agent.system import libbpf
 
 _ANCESTOR_CGROUP_ID = 123  # enum bpf_func_id
 
@@ -36,7 +37,7 @@ def _try(name: str, instead: str, attempt: Callable[[], str], *, required: bool 
 
 
 def _root() -> str:
-    load.require_root()
+    supervisor.require_root()
     return "running as root"
 
 
@@ -47,7 +48,7 @@ def _btf() -> str:
 
 
 def _bcc() -> str:
-    python = load.loader_python()
+    python = supervisor.loader_python()
     if python != sys.executable and not Path(python).exists():
         raise KernelError(f"{python} does not exist")
     if python != sys.executable and os.spawnl(os.P_WAIT, python, python, "-c", "import bcc"):
@@ -57,7 +58,7 @@ def _bcc() -> str:
 
 def _bpffs(pins: Path) -> Callable[[], str]:
     def attempt() -> str:
-        load.ensure_bpffs(pins)
+        supervisor.ensure_bpffs(pins)
         return f"for {pins}"
 
     return attempt
@@ -87,7 +88,7 @@ def _task_in_sockops() -> str:
         libbpf.instruction(0xB7, value=1),  # r0 = 1
         libbpf.instruction(0x95),
     )
-    os.close(libbpf.load_program("licet_task", loader.SOCK_OPS, b"".join(code), loader.CGROUP_SOCK_OPS))
+    os.close(libbpf.load_program("licet_task", observers.SOCK_OPS, b"".join(code), observers.CGROUP_SOCK_OPS))
     return "allowed"
 
 
@@ -97,14 +98,14 @@ def _fexit() -> str:
         function = btf.function_id("inet_csk_accept")
         if function is None:
             raise KernelError("no function inet_csk_accept in BTF")
-        loader.Fexit(function, btf.parameters_of(function)).probe()
+        observers.Fexit(function, btf.parameters_of(function)).probe()
     finally:
         btf.close()
     return "attaches to inet_csk_accept"
 
 
 def _kprobes() -> str:
-    loader.Kretprobe(0).probe()
+    observers.Kretprobe(0).probe()
     return "/sys/bus/event_source/devices/kprobe"
 
 
@@ -119,18 +120,18 @@ def probe(pins: Path) -> list[Feature]:
         _try(
             "cgroup/connect4, connect6",
             "licet cannot run: local consumers are judged there",
-            _program(loader.CGROUP_SOCK_ADDR, loader.CGROUP_INET4_CONNECT),
+            _program(observers.CGROUP_SOCK_ADDR, observers.CGROUP_INET4_CONNECT),
             required=True,
         ),
         _try(
             "cgroup/sendmsg4, sendmsg6",
             "UDP that is sent without connect() is judged by its address where it arrives",
-            _program(loader.CGROUP_SOCK_ADDR, SEND["refuse_send4"]),
+            _program(observers.CGROUP_SOCK_ADDR, SEND["refuse_send4"]),
         ),
         _try(
             "cgroup/recvmsg4, recvmsg6",
             "what answers another host's datagram from a declared port is judged as an attempt",
-            _program(loader.CGROUP_SOCK_ADDR, OBSERVE_RECEIVE["observe_receive4"]),
+            _program(observers.CGROUP_SOCK_ADDR, OBSERVE_RECEIVE["observe_receive4"]),
         ),
         _try(
             "cgroup/skb",
@@ -140,13 +141,13 @@ def probe(pins: Path) -> list[Feature]:
         _try(
             "sockops",
             "licet cannot run: flows and remote consumers are judged there",
-            _program(loader.SOCK_OPS, loader.CGROUP_SOCK_OPS),
+            _program(observers.SOCK_OPS, observers.CGROUP_SOCK_OPS),
             required=True,
         ),
         _try(
             "raw tracepoints",
             "licet cannot run: cgroups made later are told of there",
-            _program(loader.RAW_TRACEPOINT),
+            _program(observers.RAW_TRACEPOINT),
             required=True,
         ),
         _try(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import PinError
-from agent.kernel import libbpf
+from agent.system import libbpf
 
 ABI_VERSION = 2
 """Grows with each release that changes what an earlier one could not read (bpf/abi.h, or what its numbers

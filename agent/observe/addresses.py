@@ -6,8 +6,8 @@ import socket
 import struct
 
 from agent.model import MAPPED_PREFIX, Address
-from agent.observe.netlink import NETLINK_ROUTE, Netlink, attributes
 from agent.policy.terms.networks import is_loopback
+from agent.system.netlink import NETLINK_ROUTE, Netlink, attributes
 
 KUBE_PROXY_INTERFACE = "kube-ipvs0"
 """Where kube-proxy in IPVS mode parks every ClusterIP: none of them is this host."""

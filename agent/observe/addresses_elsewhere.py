@@ -7,7 +7,7 @@ import socket
 import struct
 
 from agent.errors import KernelError
-from agent.observe.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, SOL_NETLINK, Netlink, attributes, messages
+from agent.system.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, SOL_NETLINK, Netlink, attributes, messages
 
 _LISTEN_ALL_NSID = 8
 _NEW_ADDRESS, _GET_NSID = 20, 90

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.errors import KernelError
-from agent.observe.mounts import read_mounts
+from agent.system.mounts import read_mounts
 
 _KERNFS_HANDLE = 0xFE
 _HANDLE = struct.Struct("=IiQ")

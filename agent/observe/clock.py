@@ -6,7 +6,7 @@ import ctypes as ct
 import time
 from collections.abc import Callable
 
-from agent.boottime import boot_ns
+from agent.system.boottime import boot_ns
 
 _STA_UNSYNC = 0x40  # linux/timex.h
 NOTICED_NS = 5_000_000_000

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 
 from agent.model import Address, Network
 from agent.observe.addresses import from_wire, kube_proxy_index
-from agent.observe.netlink import NETLINK_ROUTE, Netlink, attributes
 from agent.policy.terms.networks import LOOPBACK, covers
+from agent.system.netlink import NETLINK_ROUTE, Netlink, attributes
 
 RTN_LOCAL = 2
 """linux/rtnetlink.h"""

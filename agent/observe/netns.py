@@ -21,8 +21,8 @@ from typing import TypeVar
 from agent.errors import KernelError
 from agent.model import Namespace
 from agent.observe.addresses import global_addresses
-from agent.observe.mounts import read_mounts
 from agent.observe.proc import ProcReader, namespace_inode
+from agent.system.mounts import read_mounts
 
 _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71

@@ -16,8 +16,8 @@ from types import TracebackType
 
 from inotify_simple import INotify, flags
 
-from agent import files, ownership
 from agent.policy.document.load import is_policy_file
+from agent.system import files, ownership
 
 _EVENTS = (
     flags.CLOSE_WRITE  # not MODIFY: a half-written file is no policy

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from agent.errors import KernelError
 from agent.observe.local_routes import RTN_LOCAL
-from agent.observe.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, messages
+from agent.system.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, messages
 
 _NEW_ROUTE, _DEL_ROUTE = 24, 25
 _ADDRESS_KINDS = (20, 21, _NEW_ROUTE, _DEL_ROUTE)

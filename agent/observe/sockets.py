@@ -13,7 +13,7 @@ from types import TracebackType
 from agent.errors import KernelError
 from agent.model import Address, Protocol, Socket
 from agent.observe.addresses import from_wire
-from agent.observe.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
+from agent.system.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
 
 ESTABLISHED = 1
 SYN_SENT = 2

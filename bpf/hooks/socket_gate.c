@@ -4,7 +4,7 @@
  * for whatever way a SYN came; the kernel answers a refusal with its own RST.
  *
  * It is not told in which namespace it runs; the small program that calls it there is
- * (agent/kernel/trampoline.py), and notes it.
+ * (agent/kernel/attach/netns_trampoline.py), and notes it.
  *
  * It may run more than once for one connection: for a SYN that the tc gate has let by, which is not
  * judged again if it comes at once; for a SYN and, where cookies are sent for it (SYN flood), for

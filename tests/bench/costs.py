@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from agent.kernel import libbpf
+from agent.system import libbpf
 from tests.bench.conditions import Condition, Traffic
 from tests.bench.spread import spread
 

@@ -9,18 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.kernel import abi, libbpf
-from agent.kernel.compiler import offset_flags, open_btf
-from agent.kernel.kept import compiled
-from agent.kernel.maps import PolicyMaps
+from agent import abi
+from agent.kernel.compile.cache import compiled
+from agent.kernel.compile.compiler import offset_flags, open_btf
+from agent.kernel.compile.source import bpf_folder, joined
+from agent.kernel.loading.program_set import Programs
 from agent.kernel.pins import PINNED_MAPS, Pins
-from agent.kernel.programs import Programs
-from agent.kernel.source import bpf_folder, joined
+from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import HostFacts, to_address
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.terms.hashing import path_hash
+from agent.system import libbpf
 from tests.bench.policies import CANDIDATES, FIRST_PORT, policy_of_grants
 from tests.bench.spread import spread
 from tests.fixtures.leftovers import BPFFS, remove_pins

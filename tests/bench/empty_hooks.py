@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from agent.kernel import libbpf
-from agent.kernel.loader import CGROUP_PROGRAMS
+from agent.kernel.loading.observers import CGROUP_PROGRAMS
+from agent.system import libbpf
 from tests.fixtures import cgroups
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from agent.kernel import libbpf
 from agent.kernel.pins import Pins
+from agent.system import libbpf
 
 
 @contextmanager

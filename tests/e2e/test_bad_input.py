@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel import libbpf
 from agent.kernel.pins import ABI_VERSION
+from agent.system import libbpf
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import pins_in
 from tests.fixtures.running_agent import LICET, RunningAgent

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.kernel import abi
+from agent import abi
 from agent.kernel.pins import Pins
 from tests.fixtures import cgroups
 from tests.fixtures.lab import Lab

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel import libbpf
+from agent.system import libbpf
 from tests.fixtures import namespaces, processes
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Link, Namespace

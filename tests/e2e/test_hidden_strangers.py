@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from agent.kernel import abi
-from agent.kernel.libbpf import Map
+from agent import abi
 from agent.kernel.pins import Pins
+from agent.system.libbpf import Map
 from tests.e2e.test_local_routes import stopped
 from tests.e2e.test_strangers import PORT, reach
 from tests.fixtures import processes

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.libbpf import instruction
+from agent.system.libbpf import instruction
 from tests.fixtures import namespaces, processes
 from tests.fixtures.balancer import CGROUP_INET4_CONNECT, CGROUP_SOCK_ADDR, USER_IP4, balancing
 from tests.fixtures.clients import dial

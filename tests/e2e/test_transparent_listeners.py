@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 
-from agent.kernel import abi
+from agent import abi
 from agent.kernel.pins import Pins
 from agent.model import to_address
 from tests.e2e.test_strangers import CONNECT

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel import mover
 from agent.kernel.pins import Pins
+from agent.kernel.upgrade import migration
 from tests.fixtures import processes, versions
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
@@ -49,7 +49,7 @@ import os, signal, sys
 from pathlib import Path
 from agent.config import load_settings
 from agent.daemon.startup import process, upgrade
-from agent.kernel import mover
+from agent.kernel.upgrade import migration
 from agent.observe.cgroup import find_mount
 
 def kill_at(step, *_):
@@ -65,9 +65,9 @@ def in_the_middle(step, of, name):
         return done
     setattr(of, name, instead)
 
-in_the_middle("drain", mover.Drain, "take")
-remove = mover.Map.remove
-mover.Map.remove = lambda self, key: (self.name == "flows" and kill_at("take"), remove(self, key))[1]
+in_the_middle("drain", migration.Drain, "take")
+remove = migration.Map.remove
+migration.Map.remove = lambda self, key: (self.name == "flows" and kill_at("take"), remove(self, key))[1]
 settings, mount = load_settings(Path(sys.argv[1])), find_mount()
 upgrade.upgrade(settings, process.scope_cgroup(settings, mount), mount, kill_at)
 """
@@ -182,7 +182,7 @@ def test_from_0_1_0_nothing_gets_through_is_lost_or_counts_twice(
         start(agent, following)
         event = told(agent, {"type": "violation", "service": "side", "reason": "unlicensed_principal"})
         assert (event["consumer"]["uid"], event["consumer"]["args"][1]) == (UNLICENSED + 1, "127.0.0.1")
-        for name in mover.OWN_CALLS - {"arrival_calls", "packet_calls"}:  # no port of UDP is declared
+        for name in migration.OWN_CALLS - {"arrival_calls", "packet_calls"}:  # no port of UDP is declared
             called = Pins(agent.files.pins).open_map(name).get(bytes(4))
             assert any(called or b""), f"{name}: nothing is called"
         # flows go on, with who they are

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel import abi
+from agent import abi
 from agent.kernel.pins import Pins
 from agent.model import to_address
 from tests.fixtures import namespaces, processes

@@ -21,16 +21,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from agent import abi
 from agent.config import Paths, Scope, Settings
-from agent.kernel import abi, libbpf
-from agent.kernel.gates import OBSERVE_SEND, CgroupGate
-from agent.kernel.load import load, load_datagrams
-from agent.kernel.maps import Counters, Members, PolicyMaps
+from agent.kernel.attach.gates import OBSERVE_SEND, CgroupGate
+from agent.kernel.loading.supervisor import load, load_datagrams
 from agent.kernel.pins import Pins
+from agent.kernel.tables.policy_maps import Counters, Members, PolicyMaps
 from agent.model import Decision, Destination, LocalConsumer, Origin, Protocol, Reason, Verdict, show_address
 from agent.observe.netns import own_cookie
 from agent.policy.decision.evaluate import cgroup_member
 from agent.policy.tables.shape import MEMBER_CONTAINER, MEMBER_FLAGS, MEMBER_UNSURE, Dimension, Tables
+from agent.system import libbpf
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins

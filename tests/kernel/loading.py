@@ -13,10 +13,11 @@ from pathlib import Path
 import yaml
 
 from agent.config import Paths, Settings
-from agent.kernel import libbpf, load
-from agent.kernel.load import Manifest
-from agent.kernel.maps import Counters
+from agent.kernel.loading import supervisor
+from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import Pins
+from agent.kernel.tables.policy_maps import Counters
+from agent.system import libbpf
 from tests.fixtures import cgroups
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, pins_in, remove_pins
@@ -36,11 +37,11 @@ class Loading:
 
     @property
     def manifest_path(self) -> Path:
-        return load.manifest_path(self.settings)
+        return supervisor.manifest_path(self.settings)
 
     def load(self, acceptor: str = "") -> Manifest:
         changed = self.settings.model_copy(update={"acceptor": acceptor} if acceptor else {})
-        return load.load(changed, self.cgroup)
+        return supervisor.load(changed, self.cgroup)
 
     def config(self) -> Path:
         """The same as a file for commands."""
@@ -55,7 +56,7 @@ class Loading:
         return written
 
     def unload(self) -> None:
-        load.unload(self.settings)
+        supervisor.unload(self.settings)
 
     def outbound(self) -> int:
         """Unprotected connections counted so far."""

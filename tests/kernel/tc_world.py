@@ -14,21 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from agent import abi
 from agent.config import Paths, Scope, Settings
 from agent.enforce.tc import RunIn, TcGate
-from agent.kernel import abi, libbpf
-from agent.kernel.compiler import offset_flags, open_btf
-from agent.kernel.kept import compiled
-from agent.kernel.load import load
-from agent.kernel.maps import Counters, PolicyMaps
+from agent.kernel.compile.cache import compiled
+from agent.kernel.compile.compiler import offset_flags, open_btf
+from agent.kernel.compile.source import GATES, HEADERS, bpf_folder, joined
+from agent.kernel.loading.supervisor import load
 from agent.kernel.pins import Pins
-from agent.kernel.source import GATES, HEADERS, bpf_folder, joined
+from agent.kernel.tables.policy_maps import Counters, PolicyMaps
 from agent.model import Decision, HostFacts, Namespace, Origin, to_address
 from agent.observe.netns import open_in, own_cookie
 from agent.observe.route_watch import LinkWatch
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids
+from agent.system import libbpf
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins

@@ -12,9 +12,11 @@ from enum import IntEnum
 
 import pytest
 
+from agent import abi
 from agent.enforce import modes, tc
 from agent.export import view
-from agent.kernel import abi, code, maps
+from agent.kernel.compile import compiled
+from agent.kernel.tables import policy_maps
 from agent.model import Decision, Mode, Origin, Reason
 from agent.policy.decision import evaluate
 from agent.policy.tables import compile, shape
@@ -82,7 +84,7 @@ DEFINES: dict[str, int] = {
     "USES_OF_SIDE": abi.USES_OF_SIDE,
     "USES_OF_SHARE": abi.USES_OF_SHARE,
     "USE_SHARES": abi.USE_SHARES,
-    "ATTACH_TYPE_MARK": code.ATTACH_TYPE_MARK,
+    "ATTACH_TYPE_MARK": compiled.ATTACH_TYPE_MARK,
     "MEMBER_UNSURE": shape.MEMBER_UNSURE,
     "MEMBER_CONTAINER": shape.MEMBER_CONTAINER,
     "MEMBER_UNSURE_UNIT": shape.MEMBER_UNSURE_UNIT,
@@ -106,7 +108,7 @@ REPEATED: dict[str, int] = {
     "OVERRIDE_ENFORCE": modes._NUMBERS[Mode.ENFORCE],
     "SET_CERTAIN + DIMENSIONS_IN_DOUBT + 1": shape.SetId.FIRST_FREE,
     **_in_order(view.GATES, "GATE_", "GATES"),
-    **{f"UNCERTAIN_{one.name}": bit for one, bit in maps._UNCERTAIN_BIT.items()},
+    **{f"UNCERTAIN_{one.name}": bit for one, bit in policy_maps._UNCERTAIN_BIT.items()},
 }
 """The same numbers where Python says them a second time."""
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.kernel import abi
-from agent.kernel.ring import decode
+from agent import abi
+from agent.kernel.tables.ring import decode
 from agent.model import HostFacts
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.kernel import abi
-from agent.kernel.ring import decode
+from agent import abi
+from agent.kernel.tables.ring import decode
 from agent.model import Container, HostFacts
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel import abi, libbpf
-from agent.kernel.gates import RMDIR
-from agent.kernel.load import load_gates
-from agent.kernel.ring import decode
+from agent import abi
+from agent.kernel.attach.gates import RMDIR
+from agent.kernel.loading.supervisor import load_gates
+from agent.kernel.tables.ring import decode
 from agent.model import HostFacts
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.tables.shape import MEMBER_CONTAINER, Dimension
+from agent.system import libbpf
 from tests.fixtures import cgroups
 from tests.fixtures.names import new_name
 from tests.kernel.decision_world import World

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.enforcement.packet_gate import PROGRAM as PACKET
-from agent.kernel import load
+from agent.kernel.attach.gates import LOOKUP, REWRITTEN
 from agent.kernel.features import probe
-from agent.kernel.gates import LOOKUP, REWRITTEN
+from agent.kernel.loading import supervisor
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET
 from tests.kernel.loading import Loading, call_hiding, loading_in
@@ -53,7 +53,7 @@ def test_doctor_and_loading_find_the_same(loading: Loading) -> None:
     hooks = loading.load("always").hooks
     rungs = ((found["fexit"], "fexit"), (found["kprobes"], "kretprobe"), (True, "socket-io"))
     assert hooks["accept"] == next(rung for there, rung in rungs if there)
-    refused = load.load_gates(loading.settings)
+    refused = supervisor.load_gates(loading.settings)
     assert (REWRITTEN not in refused) is found["current task in sockops"]
     assert (LOOKUP not in refused) is found["sk_lookup"]
     assert (PACKET not in refused) is found["tc filter"]

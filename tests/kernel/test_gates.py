@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from agent.errors import PinError
-from agent.kernel import load
-from agent.kernel.gates import BIND, CONNECT, CgroupGate, SocketGate
+from agent.kernel.attach.gates import BIND, CONNECT, CgroupGate, SocketGate
+from agent.kernel.loading import supervisor
 from agent.model import Namespace
 from agent.observe.netns import own_cookie
 from tests.fixtures import cgroups, namespaces
@@ -36,25 +36,25 @@ def in_kernel_terms(place: Place) -> Namespace:
 def test_they_are_loaded_once_and_nothing_is_attached(loading: Loading) -> None:
     loading.load()
     links = loading.links()
-    load.load_gates(loading.settings)
+    supervisor.load_gates(loading.settings)
     assert set(loading.pins.programs()) >= GATES
     assert loading.links() == links
     made = loading.pins.program("refuse_lookup").stat().st_ino
-    load.load_gates(loading.settings)
+    supervisor.load_gates(loading.settings)
     assert loading.pins.program("refuse_lookup").stat().st_ino == made
 
 
 def test_without_the_observers_they_are_refused(loading: Loading) -> None:
     loading.settings.paths.run.mkdir(parents=True)
     with pytest.raises(PinError, match="not pinned; run `licet load`"):
-        load.load_gates(loading.settings)
+        supervisor.load_gates(loading.settings)
     assert loading.left() == []
 
 
 @pytest.mark.parametrize("programs", [CONNECT, BIND], ids=["connect", "bind"])
 def test_a_cgroup_gate_is_attached_once_and_let_go_of(loading: Loading, programs: dict[str, int]) -> None:
     loading.load()
-    load.load_gates(loading.settings)
+    supervisor.load_gates(loading.settings)
     gate = CgroupGate(loading.pins, loading.cgroup, programs)
     assert not gate.attached()
     gate.attach()
@@ -70,7 +70,7 @@ def test_a_cgroup_gate_is_attached_once_and_let_go_of(loading: Loading, programs
 
 def test_the_socket_gate_follows_the_namespaces(loading: Loading) -> None:
     loading.load()
-    load.load_gates(loading.settings)
+    supervisor.load_gates(loading.settings)
     lab = loading.lab
     host, container = in_kernel_terms(lab.host), in_kernel_terms(lab.container)
     gate = SocketGate(loading.pins)
@@ -91,8 +91,8 @@ def test_the_socket_gate_follows_the_namespaces(loading: Loading) -> None:
 
 def test_gates_of_another_cgroup_are_let_go_of_when_the_programs_move(loading: Loading) -> None:
     loading.load()
-    load.load_gates(loading.settings)
+    supervisor.load_gates(loading.settings)
     CgroupGate(loading.pins, loading.cgroup, CONNECT).attach()
     other = cgroups.directory(loading.lab.cgroup("other"))
-    load.load(loading.settings, other)
+    supervisor.load(loading.settings, other)
     assert not set(loading.pins.links()) & GATES

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel import libbpf
-from agent.kernel.code import Code, Function
-from agent.kernel.loader import SOCK_OPS
+from agent.kernel.compile.compiled import Code, Function
+from agent.kernel.loading.observers import SOCK_OPS
+from agent.kernel.loading.program_set import Programs
 from agent.kernel.pins import PINNED_MAPS
-from agent.kernel.programs import Programs
+from agent.system import libbpf
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET
 from tests.kernel.loading import Loading, call_hiding, loading_in

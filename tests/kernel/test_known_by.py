@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.kernel import abi
+from agent import abi
 from agent.model import Decision, Destination, HostFacts, Protocol, Reason, to_address
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy

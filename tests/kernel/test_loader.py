@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError, PinError
-from agent.kernel import libbpf, load
-from agent.kernel.load import Manifest
+from agent.kernel.loading import supervisor
+from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import ABI_VERSION, PINNED_MAPS
+from agent.system import libbpf
 from tests.fixtures import cgroups, rungs
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in
@@ -54,7 +55,7 @@ def test_everything_is_pinned_and_the_manifest_says_what_was_done(loading: Loadi
     assert manifest.kernel == os.uname().release
     assert set(manifest.hooks) == {"connect", "flow", "listen", "cgroup", "accept"}
     assert loading.manifest_path.exists()
-    assert load.is_current(loading.settings, loading.cgroup)
+    assert supervisor.is_current(loading.settings, loading.cgroup)
 
 
 def test_the_programs_run_after_the_loader_has_left(loading: Loading) -> None:
@@ -130,7 +131,7 @@ def test_programs_of_another_abi_are_not_joined(loading: Loading) -> None:
     with pytest.raises(PinError, match=rf"ABI {ABI_VERSION + 1}.*licet unload --all"):
         loading.load()
     assert loading.left() == [other / "flows"]
-    load.unload(loading.settings, all_versions=True)
+    supervisor.unload(loading.settings, all_versions=True)
     assert not loading.settings.paths.pins.exists()
 
 
@@ -162,7 +163,7 @@ def test_unload_leaves_nothing_and_can_be_repeated(loading: Loading) -> None:
     loading.unload()
     assert not loading.settings.paths.pins.exists()
     assert not loading.manifest_path.exists()
-    assert not load.is_current(loading.settings, loading.cgroup)
+    assert not supervisor.is_current(loading.settings, loading.cgroup)
     loading.unload()
 
 
@@ -212,7 +213,9 @@ def test_never_tries_no_rung(loading: Loading) -> None:
 def test_a_rung_that_is_no_longer_wanted_is_detached(loading: Loading) -> None:
     loading.load("always")
     assert len(loading.links()) > len(LINKS)
-    assert not load.is_current(loading.settings, loading.cgroup), "the setting is part of what was loaded"
+    assert not supervisor.is_current(loading.settings, loading.cgroup), (
+        "the setting is part of what was loaded"
+    )
     loading.load("never")
     assert set(loading.links()) == LINKS
     assert set(loading.pins.programs()) == LINKS
@@ -224,7 +227,7 @@ def test_another_scope_gets_links_of_its_own(loading: Loading) -> None:
     elsewhere = dataclasses.replace(
         loading, cgroup=cgroups.directory(loading.lab.outside_cgroup("elsewhere"))
     )
-    assert not load.is_current(elsewhere.settings, elsewhere.cgroup)
+    assert not supervisor.is_current(elsewhere.settings, elsewhere.cgroup)
     manifest = elsewhere.load()
     assert manifest.cgroup == str(elsewhere.cgroup)
     assert elsewhere.links()["track_flows"][0] != before["track_flows"][0]
@@ -238,9 +241,9 @@ def test_another_scope_gets_links_of_its_own(loading: Loading) -> None:
 def test_pins_that_are_not_whole_are_not_current_and_are_mended(loading: Loading, missing: str) -> None:
     loading.load()
     (loading.pins.base / missing).unlink()
-    assert not load.is_current(loading.settings, loading.cgroup)
+    assert not supervisor.is_current(loading.settings, loading.cgroup)
     loading.load()
-    assert load.is_current(loading.settings, loading.cgroup)
+    assert supervisor.is_current(loading.settings, loading.cgroup)
 
 
 def test_a_cgroup_that_is_not_there_is_one_line(loading: Loading) -> None:

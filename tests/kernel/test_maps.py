@@ -14,10 +14,9 @@ from contextlib import closing
 
 import pytest
 
+from agent import abi
 from agent.daemon.tracking.listener_rows import ListenerRows
-from agent.kernel import abi, libbpf
-from agent.kernel.libbpf import Map
-from agent.kernel.maps import Counters, PolicyMaps
+from agent.kernel.tables.policy_maps import Counters, PolicyMaps
 from agent.model import Decision, Origin, PortClass, Protocol, Reason, Target, Verdict, to_network
 from agent.policy.tables.shape import (
     Dimension,
@@ -29,6 +28,8 @@ from agent.policy.tables.shape import (
     empty_tables,
 )
 from agent.policy.values import Unresolved
+from agent.system import libbpf
+from agent.system.libbpf import Map
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in, map_by_id
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agent import abi
 from agent.enforce.modes import Overrides
-from agent.kernel import abi, libbpf
 from agent.model import Mode, PortClass, Target
+from agent.system import libbpf
 
 pytestmark = pytest.mark.root
 ARRAY = 2

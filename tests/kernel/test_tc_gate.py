@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pytest
 
+from agent import abi
 from agent.errors import KernelError
-from agent.kernel import abi
 from agent.model import Decision, Namespace, Origin
 from agent.observe.netns import open_in
 from agent.observe.route_watch import LinkWatch

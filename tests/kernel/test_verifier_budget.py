@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.kernel import libbpf, load
+from agent.kernel.loading import supervisor
+from agent.system import libbpf
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in
 
@@ -42,8 +43,8 @@ def is_before(release: str, *version: int) -> bool:
 
 def test_each_program_stays_far_from_the_verifiers_limit(loading: Loading) -> None:
     manifest = loading.load()
-    load.load_gates(loading.settings)
-    load.load_datagrams(loading.settings)
+    supervisor.load_gates(loading.settings)
+    supervisor.load_datagrams(loading.settings)
     found = verified(loading)
     print(*sorted(found.items(), key=lambda one: -one[1]), sep="\n")
     assert {"observe_connect4", "observe_connect6", "refuse_bind4", "refuse_packet"} <= found.keys()

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from agent.config import Settings
-from agent.kernel import load
-from agent.kernel.gates import (
+from agent.kernel.attach.gates import (
     NOTE_DATAGRAM,
     OBSERVE_ARRIVAL,
     OBSERVE_RECEIVE,
@@ -21,8 +20,9 @@ from agent.kernel.gates import (
     CgroupGate,
     SocketGate,
 )
-from agent.kernel.maps import PolicyMaps
+from agent.kernel.loading import supervisor
 from agent.kernel.pins import Pins
+from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import Namespace, Protocol
 from agent.policy.values import Policy
 from agent.wording import counted
@@ -79,7 +79,7 @@ class Datagrams:
             self._let_go()
             return
         if not self.attached:
-            self.missing = load.load_datagrams(self.settings)
+            self.missing = supervisor.load_datagrams(self.settings)
             self.notes.attach(self.missing)
             self.observers.attach(self.missing)
             self.attached = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.boottime import boot_ns
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.tracking.flows import FlowTable, ends_of, local_consumer
 from agent.enforce.cut import CannotDestroy, Cutter, Established
@@ -23,6 +22,7 @@ from agent.model import (
 from agent.observe.netns import NamespaceGone, open_in
 from agent.policy.decision.evaluate import decide, who_is
 from agent.policy.tables.shape import NO_BOOT_NS, Tables
+from agent.system.boottime import boot_ns
 
 UNDER_WAY_NS = 1_000_000_000
 

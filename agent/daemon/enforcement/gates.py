@@ -12,9 +12,9 @@ from agent.config import Settings
 from agent.daemon.enforcement.datagram_hooks import Datagrams
 from agent.daemon.enforcement.packet_gate import PROGRAM as PACKET_PROGRAM
 from agent.errors import KernelError, LicetError
-from agent.kernel import load
-from agent.kernel.gates import BIND, CONNECT, LOOKUP, CgroupGate, SocketGate
-from agent.kernel.maps import PolicyMaps
+from agent.kernel.attach.gates import BIND, CONNECT, LOOKUP, CgroupGate, SocketGate
+from agent.kernel.loading import supervisor
+from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import Namespace
 from agent.wording import counted
 
@@ -125,7 +125,7 @@ class Gates:
             log.error("UDP is not watched everywhere: %s", error)
 
     def _load(self) -> None:
-        self.missing = load.load_gates(self.settings)
+        self.missing = supervisor.load_gates(self.settings)
 
     def _attach(self) -> None:
         self._load()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent.boottime import boot_ns
 from agent.daemon.enforcement.preview import Foresight
 from agent.daemon.tracking.strangers import Stranger
 from agent.enforce.modes import Change, Effective, Overrides
@@ -17,6 +16,7 @@ from agent.export.events import Event, now_text, target_fields, unix_time
 from agent.export.view import Caller, ModeRequest
 from agent.model import Mode, Target, show_address
 from agent.policy.values import Finding, Policy
+from agent.system.boottime import boot_ns
 
 PREVIEW_S = 3600
 HOST = "the host"

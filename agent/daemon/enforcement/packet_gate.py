@@ -6,13 +6,13 @@ import zlib
 from typing import TYPE_CHECKING
 
 from agent.config import Settings
-from agent.kernel import libbpf
-from agent.kernel.gates import SocketGate
+from agent.kernel.attach.gates import SocketGate
 from agent.kernel.pins import Pins
 from agent.observe.cgroup import find_mount
 from agent.observe.netns import Namespaces, open_in
 from agent.observe.proc import ProcReader
 from agent.observe.route_watch import LinkWatch
+from agent.system import libbpf
 
 if TYPE_CHECKING:
     from agent.enforce.tc import TcGate

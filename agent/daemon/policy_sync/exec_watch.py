@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.daemon.policy_sync.tracepoint import Tracepoint
-from agent.kernel.gates import EXEC
+from agent.kernel.attach.gates import EXEC
 from agent.kernel.pins import Pins
 from agent.policy.tables.compile import Compiled
 

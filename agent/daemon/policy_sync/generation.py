@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from agent.daemon.policy_sync.late_members import LateMembers, Layered
-from agent.kernel.maps import Members
+from agent.kernel.tables.policy_maps import Members
 from agent.model import Container, HostFacts, Namespace
 from agent.policy.tables.compile import Compiled, member_for_cgroup, member_for_executable, member_for_netns
 from agent.policy.tables.shape import MEMBER_UNSURE, Dimension, Tables

@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from agent.boottime import boot_ns
 from agent.config import Settings
 from agent.daemon.policy_sync.generation import Generation, Sources
 from agent.daemon.policy_sync.heap import Heap
 from agent.daemon.state_files import State
 from agent.errors import KernelError, LicetError, PolicyError, PolicyErrors, shown
-from agent.kernel.maps import PolicyMaps
+from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import HostFacts, Namespace
 from agent.policy.document.load import Source, load_in_place, parse_sources
 from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.tables.shape import Tables
 from agent.policy.values import Policy
+from agent.system.boottime import boot_ns
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from agent.boottime import boot_ns
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.model import HostFacts
 from agent.policy.validity import Term, Validity, terms_of
 from agent.policy.values import Policy
+from agent.system.boottime import boot_ns
 
 
 def license_time(facts: HostFacts) -> datetime:

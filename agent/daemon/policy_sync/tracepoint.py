@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.kernel import libbpf
 from agent.kernel.pins import Pins
+from agent.system import libbpf
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from agent.boottime import boot_ns
+from agent import abi
 from agent.daemon.enforcement.flow_cutter import Cut
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.tracking.attribution import Attributor
@@ -23,8 +23,7 @@ from agent.export.events import Event
 from agent.export.human import human_line, place
 from agent.export.sink import DescriptorSink
 from agent.export.view import Agent, JudgedListener
-from agent.kernel import abi
-from agent.kernel.records import Names, flow_of
+from agent.kernel.tables.rows import Names, flow_of
 from agent.model import (
     Address,
     Decision,
@@ -42,6 +41,7 @@ from agent.policy.decision.evaluate import decide, who_is
 from agent.policy.decision.listeners import in_scope
 from agent.policy.terms.ports import Ports
 from agent.policy.validity import Term, Validity
+from agent.system.boottime import boot_ns
 from agent.wording import counted
 
 EDGES_SHOWN = 10

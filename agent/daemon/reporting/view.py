@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import agent
+from agent import abi
 from agent.config import Settings
 from agent.daemon.enforcement.gates import Gates
 from agent.daemon.enforcement.mode_switch import ModeSwitch
@@ -35,15 +36,16 @@ from agent.export.view import (
     ProgramCost,
     Snapshot,
 )
-from agent.kernel import abi, libbpf, neighbours
-from agent.kernel.gates import LISTENER, REWRITTEN
-from agent.kernel.load import Manifest
-from agent.kernel.maps import Counters
+from agent.kernel.attach import other_programs
+from agent.kernel.attach.gates import LISTENER, REWRITTEN
+from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import Pins
-from agent.kernel.records import Names
+from agent.kernel.tables.policy_maps import Counters
+from agent.kernel.tables.rows import Names
 from agent.model import Decision, Flow, ListenerState, Mode, Reason, Target, show_address
 from agent.observe.containers import Containers
 from agent.policy.validity import IN_FORCE, Term, Validity, ended, terms_of
+from agent.system import libbpf
 
 NOT_COVERED = (
     ("unix sockets", "a connection through one is neither judged nor counted"),
@@ -331,7 +333,7 @@ class View:
     def _neighbours(self) -> dict[str, str]:
         cgroup, notes = Path(self.manifest.cgroup), {}
         for hook, follows in BEHIND.items():
-            if others := neighbours.behind(self.pins, cgroup, hook):
+            if others := other_programs.behind(self.pins, cgroup, hook):
                 notes[hook] = f"runs behind: {', '.join(others)}; {follows}"
         return notes
 

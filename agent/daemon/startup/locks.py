@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 from agent.errors import AlreadyRunning, KernelError
-from agent.kernel import libbpf
 from agent.kernel.pins import Pins
+from agent.system import libbpf
 
 OBSERVERS = ("track_flows", "observe_connect4", "observe_connect6", "cgroup_mkdir")
 """Links that are there as long as anything is observed."""

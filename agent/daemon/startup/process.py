@@ -21,8 +21,8 @@ from agent.daemon.startup.locks import PinsLock
 from agent.daemon.startup.trusted_places import refuse_others
 from agent.daemon.state_files import RunLock
 from agent.errors import AlreadyRunning, KernelError
-from agent.kernel import load
-from agent.kernel.load import Manifest
+from agent.kernel.loading import supervisor
+from agent.kernel.loading.supervisor import Manifest
 from agent.observe.cgroup import find_mount
 
 log = logging.getLogger(__name__)
@@ -40,20 +40,20 @@ def run(settings: Settings, quiet: bool, config: Path) -> int:
         level=logging.WARNING,
         format="licet: %(levelname)s: %(message)s",
     )
-    load.require_root()
+    supervisor.require_root()
     _raise_descriptors()
     give_memory_back()
     refuse_others(settings, config)
     with contextlib.ExitStack() as locks:
         locks.callback(RunLock(settings.paths.run).release)
-        load.ensure_bpffs(settings.paths.pins)
+        supervisor.ensure_bpffs(settings.paths.pins)
         locks.callback(PinsLock(settings.paths.pins).release)
         # once more: what was not there has been made since, maybe by somebody who was faster
         for doubt in refuse_others(settings, config):
             log.warning("%s", doubt)
         cgroup_mount = find_mount()
         manager = service_manager(os.environ)
-        manager.starting(load.LOADED_WITHIN_S)
+        manager.starting(supervisor.LOADED_WITHIN_S)
         with ThreadPoolExecutor(1) as pool:
             scope = scope_cgroup(settings, cgroup_mount)
             loading = pool.submit(ensure_loaded, settings, scope, cgroup_mount)
@@ -122,10 +122,10 @@ def load_alone(settings: Settings, config: Path) -> Manifest:
     that version, which would go on with maps that nothing uses any more."""
     cgroup_mount = find_mount()
     cgroup = scope_cgroup(settings, cgroup_mount)
-    load.require_root()
+    supervisor.require_root()
     refuse_others(settings, config)
-    if not load.needs_upgrade(settings):
-        return load.load(settings, cgroup)
+    if not supervisor.needs_upgrade(settings):
+        return supervisor.load(settings, cgroup)
     try:
         lock = RunLock(settings.paths.run)
     except AlreadyRunning as running:
@@ -153,12 +153,12 @@ def scope_cgroup(settings: Settings, cgroup_mount: Path) -> Path:
 
 def ensure_loaded(settings: Settings, cgroup: Path, cgroup_mount: Path) -> Manifest:
     """Who calls this holds the run lock."""
-    if load.needs_upgrade(settings):
+    if supervisor.needs_upgrade(settings):
         from agent.daemon.startup.upgrade import upgrade  # reads policies: takes its time
 
         upgrade(settings, cgroup, cgroup_mount)
-    if load.is_current(settings, cgroup):
-        manifest = Manifest.read(load.manifest_path(settings))
+    if supervisor.is_current(settings, cgroup):
+        manifest = Manifest.read(supervisor.manifest_path(settings))
         if manifest is not None:
             return manifest
-    return load.load(settings, cgroup)
+    return supervisor.load(settings, cgroup)

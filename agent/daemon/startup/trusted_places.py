@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent import ownership
 from agent.config import Settings
 from agent.errors import LicetError
-from agent.ownership import Doubt
+from agent.system import ownership
+from agent.system.ownership import Doubt
 
 
 def refuse_others(settings: Settings, config: Path) -> list[Doubt]:

@@ -13,20 +13,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent import files
 from agent.config import Settings
 from agent.daemon.enforcement.packet_gate import PROGRAM, packet_gate
 from agent.daemon.judging import Judging
 from agent.errors import KernelError, LicetError
-from agent.kernel import earlier, load
-from agent.kernel.load import Manifest
-from agent.kernel.maps import PolicyMaps
+from agent.kernel.loading import supervisor
+from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import Pins
-from agent.kernel.records import forget_untold
-from agent.kernel.switch import Switch
+from agent.kernel.tables.policy_maps import PolicyMaps
+from agent.kernel.tables.rows import forget_untold
+from agent.kernel.upgrade import earlier_events
+from agent.kernel.upgrade.switch import Switch
 from agent.observe.cgroup import find_mount
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
+from agent.system import files
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +38,19 @@ def upgrade(
     """`cgroup`: of the scope, where it is not known which one the programs are attached to. Raises
     LicetError: what was in force is, unless programs had begun to change places; then the next call goes
     on."""
-    load.require_root()
+    supervisor.require_root()
     pins = Pins(settings.paths.pins)
     begun = _begun(pins)
     if begun:
         _complete(settings, cgroup, _said(settings), reached)
-        if not load.is_of_another_version(settings):
+        if not supervisor.is_of_another_version(settings):
             return
     before = pins.in_force()
     if before is None:
         pins.ready.clear()
         return
     try:
-        made = load.stage(settings, _attached_to(settings, cgroup), before)
+        made = supervisor.stage(settings, _attached_to(settings, cgroup), before)
         reached("staged")
         _make_ready(settings, cgroup_mount, before, made, reached)
     except BaseException as error:
@@ -66,7 +67,7 @@ def _begun(pins: Pins) -> bool:
 
 def _attached_to(settings: Settings, cgroup: Path) -> Path:
     """A link can't move: another scope is taken after the upgrade."""
-    manifest = Manifest.read(load.manifest_path(settings))
+    manifest = Manifest.read(supervisor.manifest_path(settings))
     known = Path(manifest.cgroup) if manifest else cgroup
     if manifest and known.is_dir() and known.stat().st_ino == manifest.cgroup_id:
         return known
@@ -105,7 +106,7 @@ def _complete(
         if made is None or "ring" in made["manifest"]["new_maps"]:
             _forget_untold(pins)
         if made:
-            load.write_manifests(settings, made)
+            supervisor.write_manifests(settings, made)
     except OSError as error:
         raise KernelError(f"the upgrade stopped half way: {error}; the next start goes on with it") from error
     reached("finished")
@@ -141,7 +142,9 @@ def _switch(
         Path(made["manifest"]["cgroup"]),
         made["manifest"]["hooks"].get("accept", "none"),
         replace_filters,
-        lambda: earlier.carry(before, pins.ready, made["events_before"], earlier.kept_in(settings.paths.run)),
+        lambda: earlier_events.carry(
+            before, pins.ready, made["events_before"], earlier_events.kept_in(settings.paths.run)
+        ),
         reached,
     )
 

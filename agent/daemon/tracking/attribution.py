@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from agent.abi import COMPONENT_BYTES
 from agent.daemon.tracking.tally import keep_newest
-from agent.kernel.abi import COMPONENT_BYTES
 from agent.model import Process
 from agent.observe.cgroup import list_cgroups
 from agent.observe.proc import ProcReader

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agent.kernel import abi
-from agent.kernel.libbpf import Map
-from agent.kernel.maps import Counters
+from agent import abi
+from agent.kernel.tables.policy_maps import Counters
+from agent.system.libbpf import Map
 
 IDLE_NS = 60 * 10**9
 """Twice as long as programs go by a row: none that they refresh meanwhile is taken away."""

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from agent import abi
 from agent.daemon.tracking.past_uses import PastUse
-from agent.kernel import abi
-from agent.kernel.libbpf import BPF_NOEXIST
-from agent.kernel.maps import Counters
-from agent.kernel.records import Names, Use, by_age, flow_of, flow_rows
+from agent.kernel.tables.policy_maps import Counters
+from agent.kernel.tables.rows import Names, Use, by_age, flow_of, flow_rows
 from agent.model import (
     Address,
     Consumer,
@@ -32,6 +31,7 @@ from agent.policy.decision.owners import lineage
 from agent.policy.decision.question import NOBODY
 from agent.policy.tables.shape import Tables
 from agent.policy.terms.networks import holds, is_loopback, is_per_namespace
+from agent.system.libbpf import BPF_NOEXIST
 
 KNOWN_PROCESSES = 1024
 """Remembered while flows are listed."""

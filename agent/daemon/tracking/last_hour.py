@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from agent.boottime import boot_ns
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.state_files import State
 from agent.daemon.tracking import use_records
 from agent.daemon.tracking.past_uses import HOUR_NS
 from agent.daemon.tracking.strangers import Strangers
 from agent.daemon.tracking.usage import Usage
+from agent.system.boottime import boot_ns
 
 
 @dataclass(slots=True)

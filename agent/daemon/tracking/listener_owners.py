@@ -7,16 +7,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.boottime import boot_ns
+from agent import abi
 from agent.daemon.tracking.flows import encode_identity
 from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.errors import KernelError
-from agent.kernel import abi
-from agent.kernel.libbpf import Map
 from agent.model import INIT, Listener, Process
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
 from agent.policy.decision.listeners import opens_for_others
+from agent.system.boottime import boot_ns
+from agent.system.libbpf import Map
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from agent.boottime import boot_ns
-from agent.kernel import abi
-from agent.kernel.libbpf import BPF_NOEXIST, Map
+from agent import abi
+from agent.system.boottime import boot_ns
+from agent.system.libbpf import BPF_NOEXIST, Map
 
 _OF_USER_SPACE = abi.U32.pack(0)
 """In `crowded`: no target has this number."""

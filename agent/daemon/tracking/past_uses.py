@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from agent.kernel import abi
-from agent.kernel.records import Use
+from agent import abi
+from agent.kernel.tables.rows import Use
 from agent.model import Origin, Process, Target
 from agent.policy.terms.networks import FAR, around
 

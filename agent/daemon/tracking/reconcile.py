@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.boottime import boot_ns
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.tracking.attribution import Attributor
 from agent.daemon.tracking.flows import Adopted, End, FlowTable, ends_of, followed_socket
@@ -21,6 +20,7 @@ from agent.observe.netns import Namespaces, in_each
 from agent.observe.sockets import SocketDiag
 from agent.policy.tables.shape import Numbered, Tables, TargetKey
 from agent.policy.terms.ports import Ports
+from agent.system.boottime import boot_ns
 
 log = logging.getLogger(__name__)
 

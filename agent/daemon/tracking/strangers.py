@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from agent.boottime import boot_ns
 from agent.daemon.tracking.listeners import Listening, serving_process
 from agent.daemon.tracking.tally import keep_newest
 from agent.model import Address, HostFacts, Listener, ListenerState, PortClass, Process, Protocol, Target
 from agent.policy.decision.listeners import judge_listener
 from agent.policy.values import Policy
+from agent.system.boottime import boot_ns
 
 REMEMBERED = 1024
 

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from agent import abi
 from agent.daemon.tracking.past_uses import PastUse, PastUses, side_of
-from agent.kernel import abi, ring
-from agent.kernel.maps import Counters
-from agent.kernel.records import Names, Use, process_of, use_of, verdict_of
+from agent.kernel.tables import ring
+from agent.kernel.tables.policy_maps import Counters
+from agent.kernel.tables.rows import Names, Use, process_of, use_of, verdict_of
 from agent.model import Address, Decision, Origin, Process, Protocol, Target, show_network
 from agent.policy.terms.networks import FAR, NEAR, around
 

@@ -7,10 +7,10 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from agent import abi
 from agent.daemon.tracking.past_uses import PastUse
 from agent.daemon.tracking.strangers import Stranger
-from agent.kernel import abi
-from agent.kernel.records import Use
+from agent.kernel.tables.rows import Use
 from agent.model import (
     Container,
     Decision,

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent import given, ownership
+from agent import given
 from agent.errors import PolicyErrors
-from agent.files import kind, read_bytes
 from agent.policy.document import check
 from agent.policy.document.draft import Draft
 from agent.policy.document.yamltext import Text, Unreadable, parse_content, read_content
 from agent.policy.findings import Findings, in_order, policy_errors
 from agent.policy.values import Finding, Place, Policy, UndeclaredListeners
+from agent.system import ownership
+from agent.system.files import kind, read_bytes
 
 SUFFIXES = (".yaml", ".yml")
 

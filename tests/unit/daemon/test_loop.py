@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent import abi
 from agent.daemon.loop import TURN_S, WAITING, Daemon, _in_turns, _rest
 from agent.daemon.reporting.passes import Passes
 from agent.errors import KernelError
-from agent.kernel import abi, ring
+from agent.kernel.tables import ring
 
 
 class Ring:

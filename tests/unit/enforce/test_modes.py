@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import abi
 from agent.enforce.modes import Overrides
 from agent.errors import KernelError, ModeError
-from agent.kernel import abi
 from agent.model import Mode, PortClass, Target
 from tests.unit.kernel.memory_map import MemoryMap
 

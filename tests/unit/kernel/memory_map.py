@@ -1,4 +1,4 @@
-"""A BPF hash map that is a dict, with the interface of agent.kernel.libbpf.Map."""
+"""A BPF hash map that is a dict, with the interface of agent.system.libbpf.Map."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel import abi, maps
+from agent import abi
 from agent.kernel.pins import PINNED_MAPS
+from agent.kernel.tables import policy_maps
 from agent.policy.tables.shape import MAX_PLACES, MAX_SETS, SET_BITS
 
 BPF = Path(__file__).resolve().parents[3] / "bpf"
@@ -67,7 +68,7 @@ _SIZES = {
     "struct target_row": ct.sizeof(abi.TargetRow),
     "struct set": SET_BITS // 8,
 }
-_KINDS = {"hash": maps._HASH, "array": maps._ARRAY, "lpm_trie": maps._LPM_TRIE}
+_KINDS = {"hash": policy_maps._HASH, "array": policy_maps._ARRAY, "lpm_trie": policy_maps._LPM_TRIE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +112,24 @@ def test_no_map_is_made_anywhere_else(name: str) -> None:
     assert not _made_in(name) or name == "maps.h"
 
 
-@pytest.mark.parametrize("name", sorted(maps._INNER))
+@pytest.mark.parametrize("name", sorted(policy_maps._INNER))
 def test_an_inner_map_is_made_in_the_shape_that_the_programs_know(name: str) -> None:
     """The kernel takes an inner map only where it is of the same kind; what it does not compare, the number
     of entries of a hash, decides what fits."""
     made = _made_in("maps.h")[f"{name}_inner"]
     kind, key, leaf, _, entries, flags = made.arguments
     kind_number = _KINDS[kind.strip('"')]
-    assert maps._INNER[name] == (kind_number, _SIZES[key], _SIZES[leaf], _number(entries))
-    assert flags == ("0" if kind_number == maps._ARRAY else "BPF_F_NO_PREALLOC")
+    assert policy_maps._INNER[name] == (kind_number, _SIZES[key], _SIZES[leaf], _number(entries))
+    assert flags == ("0" if kind_number == policy_maps._ARRAY else "BPF_F_NO_PREALLOC")
 
 
 def test_every_table_of_a_policy_has_its_inner_shape() -> None:
     outer = {made.name: made for made in _made_in("maps.h").values() if made.macro == "BPF_ARRAY_OF_MAPS"}
-    assert outer.keys() == maps._INNER.keys()
+    assert outer.keys() == policy_maps._INNER.keys()
     for name, made in outer.items():
         assert made.arguments[1:] == (f'"{name}_inner"', "2")
 
 
 def test_as_many_sets_and_places_fit_as_a_policy_may_have() -> None:
-    assert maps._INNER["sets"][3] == MAX_SETS
-    assert maps._INNER["targets"][3] == MAX_PLACES
+    assert policy_maps._INNER["sets"][3] == MAX_SETS
+    assert policy_maps._INNER["targets"][3] == MAX_PLACES

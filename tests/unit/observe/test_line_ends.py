@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.observe import places, proc
-from agent.observe.mounts import Mount, read_mounts
+from agent.system.mounts import Mount, read_mounts
 
 FEIGNED = "c\r1 2 8:1 /x / rw\x85\u2028 \u00a0y"
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from agent import abi
 from agent.daemon.enforcement.mode_switch import ModeSwitch
 from agent.daemon.enforcement.preview import Foreseen
 from agent.daemon.tracking.strangers import Stranger
 from agent.enforce.modes import Overrides
 from agent.errors import KernelError, ModeError
 from agent.export.view import Caller, ModeRequest
-from agent.kernel import abi
 from agent.model import Mode, PortClass, Process, Target, to_address
 from agent.policy.document.load import load_policy_files
 from agent.policy.values import Finding, Place, Policy

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from agent import abi
 from agent.daemon.enforcement.preview import Foreseen, Foresight
 from agent.daemon.tracking.past_uses import PastUse
-from agent.kernel import abi
-from agent.kernel.records import Use
+from agent.kernel.tables.rows import Use
 from agent.model import (
     Container,
     Decision,

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from agent import abi
 from agent.daemon.reporting.reporter import LISTENERS_OF_ONE, Teller
 from agent.daemon.tracking.reconcile import Findings
 from agent.daemon.tracking.tally import Tally
 from agent.daemon.tracking.usage import Attempt
 from agent.export.event_log import EventLog
 from agent.export.view import JudgedListener
-from agent.kernel import abi
-from agent.kernel.records import Use
+from agent.kernel.tables.rows import Use
 from agent.model import (
     Address,
     Decision,

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from agent import abi
 from agent.daemon.tracking.datagram_rows import IDLE_NS, DatagramRows
-from agent.kernel import abi
 from tests.unit.kernel.memory_map import MemoryMap
 
 NOW = 10 * IDLE_NS

@@ -6,9 +6,9 @@ import tracemalloc
 
 import pytest
 
+from agent import abi
 from agent.daemon.tracking.flows import SETTLE_NS, FlowTable, encode_flow, local_consumer, tuple_key
-from agent.kernel import abi
-from agent.kernel.records import flow_of
+from agent.kernel.tables.rows import flow_of
 from agent.model import (
     Address,
     Decision,

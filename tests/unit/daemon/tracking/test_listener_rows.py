@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from agent import abi
 from agent.daemon.tracking.listener_rows import ListenerRows
-from agent.kernel import abi
 from tests.unit.kernel.memory_map import MemoryMap
 
 PLACE, OTHER = b"place", b"other"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from agent import abi
 from agent.daemon.tracking.listener_owners import ListenerOwners
 from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.daemon.tracking.listeners import REMEMBERED, Listening, serving_process
-from agent.kernel import abi
 from agent.model import Address, HostFacts, Listener, ListenerState, Process, Protocol, to_address
 from agent.observe.proc import ProcReader
 from agent.policy.document.load import parse_policy

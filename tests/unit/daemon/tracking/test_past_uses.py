@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agent import abi
 from agent.daemon.tracking.past_uses import MANY_OF_SIDE, SHARE_BYTES, SIDE_BYTES, PastUse, PastUses
 from agent.daemon.tracking.usage import name_of
-from agent.kernel import abi
-from agent.kernel.records import Use
+from agent.kernel.tables.rows import Use
 from agent.model import Decision, Origin, PortClass, Process, Protocol, Reason, Target, Verdict, to_address
 
 DB = Target("db", PortClass.INTERNAL)

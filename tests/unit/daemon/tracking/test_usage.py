@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent import abi
 from agent.daemon.tracking import use_records
 from agent.daemon.tracking.past_uses import HOUR_NS, PastUse
 from agent.daemon.tracking.usage import (
@@ -19,8 +20,7 @@ from agent.daemon.tracking.usage import (
     consumer_name,
     name_of,
 )
-from agent.kernel import abi
-from agent.kernel.records import Names, use_of
+from agent.kernel.tables.rows import Names, use_of
 from agent.model import Address, Container, Decision, Origin, Process, Protocol, Reason, to_address
 from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
 

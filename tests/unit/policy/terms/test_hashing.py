@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from agent.kernel.hash_of_abi_1 import path_hash_of_abi_1
+from agent.kernel.tables.hash_of_abi_1 import path_hash_of_abi_1
 from agent.policy.terms.hashing import path_hash, string_hash, template_hash
 
 SEEDS = [random.Random(number).getrandbits(64) for number in range(300)]

@@ -1,0 +1,1 @@
+"""What hangs on a hook: gates, the trampolines of network namespaces, others' programs."""

@@ -1,0 +1,142 @@
+"""Attaching what can refuse at connect() and at the listening socket: links to pinned programs.
+
+Nothing here compiles or imports bcc; a link is pinned, so that it outlives the daemon, until it is unpinned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+
+from agent.kernel.attach.netns_trampoline import ATTACH_SK_LOOKUP, load_trampoline
+from agent.kernel.pins import Pins
+from agent.model import Namespace
+from agent.system import libbpf
+
+CONNECT = {"refuse_connect4": 10, "refuse_connect6": 11}
+SEND = {
+    "refuse_send4": 14,
+    "refuse_send6": 15,
+    "refuse_datagram_connect4": 10,
+    "refuse_datagram_connect6": 11,
+}
+BIND = {"refuse_bind4": 8, "refuse_bind6": 9}
+"""Programs and their attach types."""
+LOOKUP = "refuse_lookup"
+EXEC = "watch_exec"
+RMDIR = "watch_rmdir"
+"""These refuse nothing; attached by the daemon while they are of use."""
+OBSERVE_SEND = {
+    "observe_send4": 14,
+    "observe_send6": 15,
+    "observe_datagram_connect4": 10,
+    "observe_datagram_connect6": 11,
+}
+NOTE_DATAGRAM = {"note_datagram": 1}
+OBSERVE_RECEIVE = {"observe_receive4": 19, "observe_receive6": 20}
+OBSERVE_ARRIVAL = "observe_arrival"
+REFUSE_ARRIVAL = "refuse_arrival"
+REFUSE_FORWARDED = "refuse_forwarded"
+REWRITTEN = "judge_rewritten"
+LISTENER = "judge_listener"
+
+
+class CgroupGate:
+    """Programs of one kind on the cgroup of the observers, and behind them: those of a cgroup run in the
+    order of attaching."""
+
+    def __init__(self, pins: Pins, cgroup: Path, programs: Mapping[str, int]) -> None:
+        self._pins = pins
+        self._cgroup = cgroup
+        self._programs = programs
+
+    def attach(self, missing: Container[str] = ()) -> None:
+        """All but those that are `missing`; attached already: with the program that is pinned now. Raises
+        OSError."""
+        target = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name, kind in self._programs.items():
+                if name not in missing:
+                    _attach(self._pins, name, name, target, kind)
+        finally:
+            os.close(target)
+
+    def detach(self) -> None:
+        for name in self._programs:
+            self._pins.link(name).unlink(missing_ok=True)
+
+    def attached(self) -> bool:
+        return all(self._pins.link(name).exists() for name in self._programs)
+
+
+class SocketGate:
+    """A link for each network namespace; the kernel lets go of it with the namespace. What is attached calls
+    the gate that is loaded, or the observer of datagrams: `calls` has it first."""
+
+    def __init__(self, pins: Pins, program: str = LOOKUP, calls: str = "lookup_calls") -> None:
+        self._pins = pins
+        self._program = program
+        self._calls = calls
+        self._fresh: set[int] = set()
+        """Cookies of namespaces whose link this process has looked after."""
+
+    def sync(self, namespaces: Iterable[Namespace]) -> None:
+        """Attach in these, detach in all others. Raises OSError; one that is gone meanwhile is left out."""
+        wanted = {namespace.cookie: namespace.path for namespace in namespaces}
+        for cookie in self.attached():
+            if cookie not in wanted:
+                self._pins.link(self._name(cookie)).unlink(missing_ok=True)
+        self._fresh &= wanted.keys()
+        for cookie, path in wanted.items():
+            if cookie not in self._fresh:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    self._attach(cookie, path)
+
+    def _attach(self, cookie: int, path: str) -> None:
+        with contextlib.ExitStack() as opened:
+            target, program = os.open(path, os.O_RDONLY | os.O_CLOEXEC), self._trampoline(cookie)
+            for fd in (target, program):
+                opened.callback(os.close, fd)
+            _link(self._pins, program, self._name(cookie), target, ATTACH_SK_LOOKUP)
+        self._fresh.add(cookie)
+
+    def _trampoline(self, cookie: int) -> int:
+        with (
+            contextlib.closing(self._pins.open_map("lookup_netns")) as note,
+            contextlib.closing(self._pins.open_map(self._calls)) as calls,
+        ):
+            return load_trampoline(cookie, note.fd, calls.fd)
+
+    def detach(self) -> None:
+        self.sync(())
+
+    def attached(self) -> list[int]:
+        """Cookies of the namespaces."""
+        prefix = self._name("")
+        return [int(name.removeprefix(prefix)) for name in self._pins.links() if name.startswith(prefix)]
+
+    def _name(self, cookie: int | str) -> str:
+        return f"{self._program}_{cookie}"
+
+
+def _attach(pins: Pins, program: str, link: str, target: int, kind: int) -> None:
+    """A pinned link from the pinned program."""
+    fd = libbpf.open_pin(pins.program(program))
+    try:
+        _link(pins, fd, link, target, kind)
+    finally:
+        os.close(fd)
+
+
+def _link(pins: Pins, program: int, link: str, target: int, kind: int) -> None:
+    """A pinned link; one that is there gets the program in place."""
+    try:
+        held = libbpf.open_pin(pins.link(link))
+    except FileNotFoundError:
+        held = libbpf.link_create(program, target, kind)
+        libbpf.pin(held, pins.link(link))
+    else:
+        libbpf.link_update(held, program)
+    os.close(held)

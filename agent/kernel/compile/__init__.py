@@ -1,0 +1,1 @@
+"""From C to compiled programs, and the cache that keeps them."""

@@ -1,0 +1,142 @@
+"""The one file that imports bcc: compiles programs. Standard library only."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.errors import KernelError
+from agent.kernel.compile.compiled import Code, Function, MapSpec
+from agent.kernel.compile.source import fields_read
+from agent.system import libbpf
+
+# linux/sched.h, linux/mount.h
+_CLONE_NEWNS = 0x20000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
+
+_VALUE_AT = 4  # of struct bpf_insn
+_LOAD_64, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
+
+OPTIONAL_STRUCTS = frozenset({"mptcp_sock", "mptcp_subflow_context"})
+"""Of kernels with CONFIG_MPTCP; the source asks with #ifdef."""
+RENAMED = {("kernfs_node", "parent"): "__parent", ("kernfs_node", "__parent"): "parent"}  # Linux 6.15
+"""Fields of which a kernel has one or the other; the source asks with #ifdef."""
+
+ALTERNATIVES = frozenset({("inet_sock", "inet_flags"), ("inet_sock", "transparent")})
+"""Fields of which a kernel has one or the other (Linux 6.6 put single bits into one word)."""
+
+STRICT = ("-Werror=int-conversion", "-Werror=incompatible-pointer-types")
+"""What LLVM takes for an error from 16 on, whatever it is asked: then no older one takes it either."""
+
+
+OPTIMIZED_ONCE = ("-Xclang", "-disable-llvm-passes")
+"""By bcc's own run of LLVM's passes, not by clang's before it: twice as fast."""
+
+
+def open_btf() -> libbpf.Btf:
+    """Raises KernelError where the kernel has none."""
+    try:
+        return libbpf.Btf()
+    except OSError as error:
+        raise KernelError(
+            f"{error.strerror}: licet needs a kernel built with CONFIG_DEBUG_INFO_BTF"
+        ) from error
+
+
+def offset_flags(source: str, btf: libbpf.Btf) -> list[str]:
+    """A compiler flag for the offset of each kernel struct field that the source reads."""
+    flags = []
+    for owner, name in fields_read(source):
+        offset = btf.offset_of(owner, name)
+        if offset is None and (owner in OPTIONAL_STRUCTS or (owner, name) in ALTERNATIVES):
+            continue
+        other = RENAMED.get((owner, name))
+        if offset is None and other and btf.offset_of(owner, other) is not None:
+            continue
+        if offset is None:
+            raise KernelError(f"this kernel's BTF has no field {owner}.{name}, which licet reads")
+        flags.append(f"-DOFF_{owner}__{name}={offset}")
+        if bit := btf.bit_of(owner, name):
+            flags.append(f"-DBIT_{owner}__{name}={bit}")
+    return flags
+
+
+def stand_in_for_kallsyms(folder: Path) -> None:
+    """For this process alone, /proc/kallsyms is the few lines of include/kallsyms.
+
+    bcc reads all of it for each compilation, 0.15 s, only to learn whether the kernel has
+    bpf_probe_read_user (Linux 5.5), which every kernel has that licet runs on. Where a mount is not
+    allowed it reads the kernel's, which shows its addresses to CAP_SYSLOG only."""
+    libc = ct.CDLL(None)
+    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
+        libc.mount(os.fsencode(folder / "include/kallsyms"), b"/proc/kallsyms", None, _MS_BIND, None)
+
+
+def compile_code(source: str, flags: Sequence[str], folder: Path) -> Code:
+    """Raises KernelError with what bcc or the compiler says, which is on stderr, too."""
+    os.environ["BCC_KERNEL_SOURCE"] = str(folder)
+    try:
+        import bcc  # the one place
+    except (ImportError, OSError) as error:  # no such module, or a library of it
+        raise KernelError(
+            f"this Python ({sys.executable}) cannot import bcc: {error}; install python3-bpfcc "
+            "(PyPI's bcc is another package)"
+        ) from error
+    try:
+        bpf = bcc.BPF(text=source.encode(), cflags=[f"-I{folder}/include", *OPTIMIZED_ONCE, *STRICT, *flags])
+    except Exception as error:  # bcc raises bare Exception
+        raise KernelError(f"bcc cannot compile the programs: {error}") from error
+    try:
+        return _taken_from(bcc.lib, bpf.module, getattr(bcc, "__version__", "unknown"))
+    finally:
+        bpf.cleanup()  # bcc has made each map, and written its descriptor into the code
+
+
+def _taken_from(lib: Any, module: Any, compiler: str) -> Code:
+    # these two bcc's Python does not use itself
+    lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ct.c_void_p], ct.c_size_t
+    lib.bpf_table_name.argtypes, lib.bpf_table_name.restype = [ct.c_void_p, ct.c_size_t], ct.c_char_p
+    fds = {
+        name.decode(): int(lib.bpf_table_fd(module, name))
+        for name in (lib.bpf_table_name(module, number) for number in range(lib.bpf_num_tables(module)))
+    }
+    infos = {name: libbpf.map_info(fd) for name, fd in fds.items()}
+    names = {fd: name for name, fd in fds.items()}
+    functions = (lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module)))
+    types = next((info.btf_id for info in infos.values() if info.btf_id), 0)
+    return Code(
+        compiler,
+        {name: _spec_of(info) for name, info in infos.items()},
+        {
+            name.decode(): _function(
+                ct.string_at(lib.bpf_function_start(module, name), lib.bpf_function_size(module, name)), names
+            )
+            for name in functions
+        },
+        libbpf.read_btf(types) if types else b"",
+    )
+
+
+def _spec_of(info: libbpf.MapInfo) -> MapSpec:
+    return MapSpec(
+        info.type,
+        info.key_size,
+        info.value_size,
+        info.max_entries,
+        info.map_flags,
+        info.btf_key_type_id,
+        info.btf_value_type_id,
+    )
+
+
+def _function(instructions: bytes, names: Mapping[int, str]) -> Function:
+    references = tuple(
+        (place * libbpf.INSTRUCTION.size + _VALUE_AT, names[value])
+        for place, (code, registers, _, value) in enumerate(libbpf.INSTRUCTION.iter_unpack(instructions))
+        if code == _LOAD_64 and registers >> 4 == _MAP_FD
+    )
+    return Function(Function(instructions, references).naming(lambda _: 0), references)

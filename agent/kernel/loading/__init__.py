@@ -1,0 +1,1 @@
+"""Programs into the kernel: a child process loads, attaches and pins them."""

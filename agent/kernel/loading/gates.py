@@ -1,0 +1,115 @@
+"""Has the gates compiled, or what watches datagrams; loads and pins it, then exits. Nothing is attached: that
+is done while something enforces, or a port of UDP is declared, by the daemon, which needs no compiler for it.
+
+Run as `python -m agent.kernel.loading.gates` with a job as JSON on stdin, as the loader. The maps are those
+of the observers, which must be loaded. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from agent.abi import ARRIVALS, U32
+from agent.errors import KernelError, PinError
+from agent.kernel.attach.gates import (
+    BIND,
+    CONNECT,
+    EXEC,
+    LISTENER,
+    LOOKUP,
+    NOTE_DATAGRAM,
+    OBSERVE_ARRIVAL,
+    OBSERVE_RECEIVE,
+    OBSERVE_SEND,
+    REFUSE_ARRIVAL,
+    REFUSE_FORWARDED,
+    REWRITTEN,
+    RMDIR,
+    SEND,
+)
+from agent.kernel.attach.netns_trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
+from agent.kernel.compile.cache import compiled
+from agent.kernel.compile.compiler import offset_flags, open_btf
+from agent.kernel.compile.source import DATAGRAMS, GATES, HEADERS, joined
+from agent.kernel.loading.observers import CGROUP_SOCK_ADDR, CGROUP_SOCK_OPS, RAW_TRACEPOINT, SOCK_OPS, answer
+from agent.kernel.loading.program_set import Program
+from agent.kernel.pins import ABI_VERSION, NEXT, Pins
+from agent.system import libbpf
+
+SCHED_CLS, CGROUP_SKB = 3, 8
+
+PROGRAMS: tuple[Program, ...] = (
+    *(("refuse_connect", CGROUP_SOCK_ADDR, kind, name) for name, kind in (CONNECT | SEND).items()),
+    *(("refuse_bind", CGROUP_SOCK_ADDR, kind, name) for name, kind in BIND.items()),
+    ("refuse_packet", SCHED_CLS, 0, "refuse_packet"),
+    ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, LOOKUP),
+    ("on_exec", RAW_TRACEPOINT, 0, EXEC),
+    ("on_cgroup_rmdir", RAW_TRACEPOINT, 0, RMDIR),
+    ("judge_rewritten", SOCK_OPS, CGROUP_SOCK_OPS, REWRITTEN),
+    (LISTENER, SOCK_OPS, CGROUP_SOCK_OPS, LISTENER),
+)
+DATAGRAM_PROGRAMS: tuple[Program, ...] = (
+    *(("observe_send", CGROUP_SOCK_ADDR, kind, name) for name, kind in OBSERVE_SEND.items()),
+    *(("observe_receive", CGROUP_SOCK_ADDR, kind, name) for name, kind in OBSERVE_RECEIVE.items()),
+    *(("note_datagram", CGROUP_SKB, kind, name) for name, kind in NOTE_DATAGRAM.items()),
+    ("observe_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, OBSERVE_ARRIVAL),
+    ("refuse_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, REFUSE_ARRIVAL),
+    ("refuse_forwarded", SCHED_CLS, 0, REFUSE_FORWARDED),
+)
+UNITS = {"gates": (GATES, PROGRAMS), "datagrams": (DATAGRAMS, DATAGRAM_PROGRAMS)}
+"""Source and programs of what is compiled at once."""
+CALLED_BY = {
+    LOOKUP: ("lookup_calls", 0),
+    REWRITTEN: ("sockops_calls", 0),
+    LISTENER: ("listen_calls", 0),
+    OBSERVE_ARRIVAL: ("arrival_calls", ARRIVALS.index("observe_arrival")),
+    REFUSE_ARRIVAL: ("arrival_calls", ARRIVALS.index("refuse_arrival")),
+    REFUSE_FORWARDED: ("packet_calls", 0),
+}
+"""Programs that others call, the map through which they do, and their place in it."""
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """{"programs": [those that are pinned], "refused": {program: why this kernel does not take it}}.
+
+    Raises KernelError or PinError."""
+    pins, folder = Pins(Path(job["pins"]), job.get("folder", str(ABI_VERSION))), Path(job["bpf"])
+    files, loaded = UNITS[job.get("unit", "gates")]
+    source = joined(folder, (*HEADERS, *files))
+    with contextlib.closing(open_btf()) as btf:
+        programs = compiled(source, offset_flags(source, btf), folder, Path(job["programs"]))
+    missing = programs.take_over_maps(pins)
+    if missing:
+        raise PinError(f"{pins.base}: {', '.join(missing)} not pinned; run `licet load`")
+    refused = {}
+    for program in loaded:
+        name = program[-1]
+        try:
+            fd = programs.load(*program)
+        except KernelError as error:
+            refused[name] = str(error)
+            continue
+        _replace_pin(pins.program(name), fd)
+        # the socket gate is called by what is attached: of a version that is made ready, when its turn comes
+        if name in CALLED_BY and (name != LOOKUP or pins.folder != NEXT):
+            table, place = CALLED_BY[name]
+            calls = libbpf.Map.from_fd(programs.map_fd(table), table)
+            calls.put(U32.pack(place), U32.pack(fd))
+        os.close(fd)
+    return {"programs": [one[-1] for one in loaded if one[-1] not in refused], "refused": refused}
+
+
+def _replace_pin(path: Path, fd: int) -> None:
+    fresh = path.with_name(path.name + "_new")
+    fresh.unlink(missing_ok=True)
+    libbpf.pin(fd, fresh)
+    path.unlink(missing_ok=True)
+    fresh.rename(path)
+
+
+if __name__ == "__main__":
+    sys.exit(answer(run))

@@ -1,0 +1,107 @@
+"""One compilation's maps and programs, on their way into the kernel. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+
+from agent.errors import KernelError, PinError
+from agent.kernel.compile.compiled import Code, MapSpec, for_hook
+from agent.kernel.pins import PINNED_MAPS, Pins
+from agent.system import libbpf
+
+Program = tuple[str, int, int, str]
+"""C function, program type, attach type, name."""
+
+_END_OF_LOG = 4096
+_SHAPE = ("type", "key_size", "value_size", "max_entries")
+
+
+class Programs:
+    """Maps are its own, made when first asked for, but those that it takes over. Safe to use from several
+    threads, once it has."""
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+        self._fds: dict[str, int] = {}
+        self._making = threading.RLock()
+        self._btf_fd = 0
+
+    def close(self) -> None:
+        """Let go of the maps: those that are pinned, and those that loaded programs use, live on."""
+        for fd in (*self._fds.values(), *filter(None, [self._btf_fd])):
+            os.close(fd)
+        self._fds, self._btf_fd = {}, 0
+
+    @property
+    def compiler(self) -> str:
+        return self._code.compiler
+
+    @property
+    def code(self) -> Code:
+        return self._code
+
+    def use(self, name: str, fd: int) -> None:
+        """A map that is there, whatever its shape: who says so has compared."""
+        self._fds[name] = fd
+
+    def take_over_maps(self, pins: Pins) -> list[str]:
+        """Names of those that were not pinned yet. Raises PinError where one has another shape."""
+        left = []
+        for name in PINNED_MAPS:
+            try:
+                pinned = libbpf.open_pin(pins.map(name))
+            except FileNotFoundError:
+                left.append(name)
+                continue
+            have, want = libbpf.map_info(pinned), self._code.maps[name]
+            for attribute in _SHAPE:
+                if getattr(have, attribute) != getattr(want, attribute):
+                    raise PinError(
+                        f"{pins.map(name)}: pinned by another version of licet: its {attribute} is "
+                        f"{getattr(have, attribute)}, this one's is {getattr(want, attribute)}; "
+                        "run `licet unload` first (counters start anew)"
+                    )
+            self._fds[name] = pinned
+        return left
+
+    def map_fd(self, name: str) -> int:
+        with self._making:
+            if name not in self._fds:
+                self._fds[name] = self._make(name, self._code.maps[name])
+            return self._fds[name]
+
+    def load(
+        self, function: str, program_type: int, attach_type: int = 0, name: str = "", attach_btf_id: int = 0
+    ) -> int:
+        """The program's fd. Raises KernelError; what the verifier says is on stderr."""
+        found = self._code.functions[function]
+        code = for_hook(found.naming(self.map_fd), attach_type)
+        try:
+            return libbpf.load_program(name or function, program_type, code, attach_type, attach_btf_id)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                said = libbpf.verifier_log(program_type, code, attach_type, attach_btf_id)
+                print(said[-_END_OF_LOG:], file=sys.stderr)
+            raise KernelError(
+                f"the kernel refused program {function}: {os.strerror(error.errno or 0)}"
+            ) from error
+
+    def _make(self, name: str, spec: MapSpec) -> int:
+        of_maps = spec.type in libbpf.TYPES_OF_MAPS
+        return libbpf.map_create(
+            spec.type,
+            name,
+            spec.key_size,
+            spec.value_size,
+            spec.max_entries,
+            spec.flags,
+            inner=self.map_fd(f"{name}_inner") if of_maps else 0,  # as maps.h calls it
+            btf=(self._btf(), spec.key_type, spec.value_type) if spec.value_type else (0, 0, 0),
+        )
+
+    def _btf(self) -> int:
+        self._btf_fd = self._btf_fd or libbpf.load_btf(self._code.btf)
+        return self._btf_fd

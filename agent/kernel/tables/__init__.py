@@ -1,0 +1,1 @@
+"""What stands in the maps and the rings, as Python reads and writes it."""

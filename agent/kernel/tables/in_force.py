@@ -1,0 +1,104 @@
+"""What the kernel does by itself, whether or not a daemon runs: read from the pins. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent import abi
+from agent.kernel.pins import ABI_VERSION, Pins
+from agent.system import libbpf
+from agent.system.boottime import boot_ns
+
+HOST = 0
+"""Its place in the map of modes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetMode:
+    """By the number of a target. At `until_ns` (CLOCK_BOOTTIME) an override ends; None: none does."""
+
+    target: int
+    enforces: bool
+    until_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    version: str
+    """Of the pins."""
+    links: int
+    gates: tuple[str, ...] = ()
+    """Those that refuse."""
+    modes: tuple[TargetMode, ...] = ()
+
+    @property
+    def is_readable(self) -> bool:
+        """False: an earlier version's, whose tables this one does not read."""
+        return self.version == str(ABI_VERSION)
+
+    @property
+    def refusing(self) -> tuple[TargetMode, ...]:
+        return tuple(one for one in self.modes if one.enforces) if self.gates else ()
+
+
+def in_force(pins: Pins) -> InForce | None:
+    """None: nothing is loaded. Raises PinError where a later version has loaded, OSError where it can't be
+    read (who is not root may not)."""
+    found = pins.in_force()
+    if found is None:
+        return None
+    links = len(found.links())
+    if found.folder != str(ABI_VERSION):
+        return InForce(found.folder, links)
+    with found.opened("settings") as settings:
+        raw = _row(settings, abi.U32.pack(0)) if settings is not None else None
+    mask = abi.Settings.from_buffer_copy(raw).gates if raw else 0
+    gates = tuple(gate for place, gate in enumerate(abi.GATES) if mask >> place & 1)
+    return InForce(found.folder, links, gates, tuple(_modes(found)))
+
+
+def _row(fd: int, key: bytes) -> bytes | None:
+    return libbpf.Map.from_fd(fd, "").get(key)
+
+
+def _modes(pins: Pins) -> Iterator[TargetMode]:
+    now_ns = boot_ns()
+    with pins.opened("modes") as fd:
+        if fd is None:
+            return
+        modes = libbpf.Map.from_fd(fd, "modes")
+        for number, row in sorted(_rows(pins).items()):
+            yield _mode(modes, number, row, now_ns)
+
+
+def _mode(modes: libbpf.Map, number: int, row: abi.TargetRow, now_ns: int) -> TargetMode:
+    """As enforces() of bpf/lib/mode.h has it: an override of the target, one of the host, the policy."""
+    for place in (number, HOST):
+        raw = modes.get(abi.U32.pack(place))
+        override = abi.RawMode.from_buffer_copy(raw) if raw else abi.RawMode()
+        if override.override != abi.Override.NONE and now_ns < override.until_ns:
+            until_ns = None if override.until_ns == abi.NEVER_NS else int(override.until_ns)
+            return TargetMode(number, override.override == abi.Override.ENFORCE, until_ns)
+    return TargetMode(number, bool(row.enforce))
+
+
+def _rows(pins: Pins) -> dict[int, abi.TargetRow]:
+    """Of the generation in force, by target."""
+    with pins.opened("generation") as generation, pins.opened("rows") as outer:
+        if generation is None or outer is None:
+            return {}
+        raw = _row(generation, abi.U32.pack(0))
+        inner = _row(outer, abi.U32.pack(abi.U64.unpack(raw)[0] & 1)) if raw else None
+    if inner is None:
+        return {}
+    rows = libbpf.open_map(abi.U32.unpack(inner)[0], "rows")
+    try:
+        found = ((abi.U32.unpack(key)[0], value) for key, value in rows.items())
+        return {
+            number: abi.TargetRow.from_buffer_copy(value)
+            for number, value in found
+            if number <= abi.MAX_TARGETS
+        }
+    finally:
+        rows.close()

@@ -1,0 +1,1 @@
+"""From the programs and maps of an earlier version to those of this one."""

@@ -1,0 +1,242 @@
+"""Small programs, made without a compiler, with which rows and counts move from a map to the one that takes
+its place while programs go on using both.
+
+A bridge stands before the new flow tracker while connections are still judged by programs of the version
+before. Those write their row into the map of before; each callback of a socket first brings its row over. At
+the close of a socket the row of before goes: what is still there is a socket's that has not closed.
+
+A drain takes what one row of before has counted and adds it to the row that takes its place, in one run: a
+count is in the one or in the other, however the process that asks for it ends, and others may go on counting
+in both."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from agent.kernel.tables.layouts import Conversion
+from agent.system import libbpf
+from agent.system.libbpf import instruction
+
+SCHED_CLS, SOCK_OPS, CGROUP_SOCK_OPS = 3, 13, 3
+"""enum bpf_prog_type, enum bpf_attach_type"""
+FULL = 2
+"""What a drain answers where there is no room for another row."""
+
+_LOOK_UP, _UPDATE, _DELETE, _TAIL_CALL, _COOKIE, _LOOK_UP_ON_CPU = 1, 2, 3, 12, 46, 195  # enum bpf_func_id
+_NOEXIST = 1
+_STATE_CB, _CLOSE = 10, 7  # BPF_SOCK_OPS_STATE_CB, BPF_TCP_CLOSE
+_OP, _NEW_STATE = 0, 8  # of struct bpf_sock_ops
+_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
+_R0, _R1, _R2, _R3, _R4, _R6, _R7, _R8, _R10 = 0, 1, 2, 3, 4, 6, 7, 8, 10
+_LOAD, _STORE = {8: 0x79, 4: 0x61, 2: 0x69, 1: 0x71}, {8: 0x7B, 4: 0x63, 2: 0x6B, 1: 0x73}
+_EXCHANGE, _ADD = 0xE1, 0
+_ATOMIC = 0xDB
+_COPY, _SET, _PLUS, _CALL, _EXIT = 0xBF, 0xB7, 0x07, 0x85, 0x95
+_ALWAYS, _IF_EQUAL, _IF_NOT, _IF_MORE = 0x05, 0x15, 0x55, 0x2D
+_KEY, _ZERO = -8, -16
+"""On the stack: the cookie, and the key of an array's only row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bridged:
+    """A map by socket cookie and the one that takes its place."""
+
+    before: int
+    after: int
+    blank: int
+    """An array of one row of `after`, that says nothing."""
+    value: Conversion
+    newer: tuple[int, int] | None
+    """Where rows say when they were made, before and after: of two for one cookie the later holds."""
+
+
+class _Assembler:
+    def __init__(self) -> None:
+        self._code: list[bytes] = []
+        self._jumps: list[tuple[int, str]] = []
+        self._labels: dict[str, int] = {}
+
+    def do(self, code: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> None:
+        self._code.append(instruction(code, to, source, offset, value))
+
+    def map(self, to: int, fd: int) -> None:
+        self.do(0x18, to, _MAP_FD, value=fd)
+        self.do(0)
+
+    def call(self, helper: int) -> None:
+        self.do(_CALL, value=helper)
+
+    def jump(self, label: str, code: int = _ALWAYS, to: int = 0, source: int = 0, value: int = 0) -> None:
+        self._jumps.append((len(self._code), label))
+        self.do(code, to, source, value=value)
+
+    def label(self, label: str) -> None:
+        self._labels[label] = len(self._code)
+
+    def at(self, to: int, base: int, offset: int) -> None:
+        """to = base + offset"""
+        self.do(_COPY, to, base)
+        self.do(_PLUS, to, value=offset)
+
+    def bytes(self) -> bytes:
+        code = list(self._code)
+        for place, label in self._jumps:
+            op, registers, _, value = libbpf.INSTRUCTION.unpack(code[place])
+            code[place] = libbpf.INSTRUCTION.pack(op, registers, self._labels[label] - place - 1, value)
+        return b"".join(code)
+
+
+def load_bridge(tables: Sequence[Bridged], calls: int) -> int:
+    """The fd of a sockops program that goes on with the program in `calls`. Raises OSError."""
+    code = _Assembler()
+    code.do(_COPY, _R6, _R1)
+    code.call(_COOKIE)
+    code.do(0x7B, _R10, _R0, _KEY)
+    code.do(0x7A, _R10, offset=_ZERO)
+    for number, table in enumerate(tables):
+        _bring_over(code, table, f"{number}")
+    code.do(_COPY, _R1, _R6)
+    code.map(_R2, calls)
+    code.do(_SET, _R3)
+    code.call(_TAIL_CALL)
+    code.do(_SET, _R0, value=1)
+    code.do(_EXIT)
+    return libbpf.load_program("licet_bridge", SOCK_OPS, code.bytes(), CGROUP_SOCK_OPS)
+
+
+def _bring_over(code: _Assembler, table: Bridged, number: str) -> None:
+    make, fill, brought, done = (f"{number} {name}" for name in ("make", "fill", "brought", "done"))
+    _look_up(code, table.before)
+    code.jump(done, _IF_EQUAL, _R0)
+    code.do(_COPY, _R7, _R0)
+    _look_up(code, table.after)
+    code.jump(make, _IF_EQUAL, _R0)
+    if table.newer:
+        code.do(_LOAD[8], _R1, _R7, table.newer[0])
+        code.do(_LOAD[8], _R2, _R0, table.newer[1])
+        code.jump(fill, _IF_MORE, _R1, _R2)
+    code.jump(brought)
+    code.label(make)
+    _look_up(code, table.blank, _ZERO)
+    code.jump(done, _IF_EQUAL, _R0)
+    code.do(_COPY, _R3, _R0)
+    code.map(_R1, table.after)
+    code.at(_R2, _R10, _KEY)
+    code.do(_SET, _R4, value=_NOEXIST)
+    code.call(_UPDATE)
+    _look_up(code, table.after)
+    code.jump(done, _IF_EQUAL, _R0)
+    code.label(fill)
+    for start, to, size in _steps(table.value):
+        code.do(_LOAD[size], _R1, _R7, start)
+        code.do(_STORE[size], _R0, _R1, to)
+    code.label(brought)
+    code.do(_LOAD[4], _R1, _R6, _OP)
+    code.jump(done, _IF_NOT, _R1, value=_STATE_CB)
+    code.do(_LOAD[4], _R1, _R6, _NEW_STATE)
+    code.jump(done, _IF_NOT, _R1, value=_CLOSE)
+    code.map(_R1, table.before)
+    code.at(_R2, _R10, _KEY)
+    code.call(_DELETE)
+    code.label(done)
+
+
+def _look_up(code: _Assembler, table: int, key: int = _KEY) -> None:
+    code.map(_R1, table)
+    code.at(_R2, _R10, key)
+    code.call(_LOOK_UP)
+
+
+def _steps(value: Conversion) -> Iterator[tuple[int, int, int]]:
+    """In pieces that are aligned at both ends."""
+    for start, to, size in value.moves:
+        done = 0
+        while done < size:
+            piece = next(
+                n for n in (8, 4, 2, 1) if not ((start + done) % n or (to + done) % n) and n <= size - done
+            )
+            yield start + done, to + done, piece
+            done += piece
+
+
+class Drain:
+    """Of one map. `counts`: places of numbers of 64 bits, before and after; `cpus`: of a per-CPU map of
+    before, 0: it is none."""
+
+    def __init__(
+        self, before: libbpf.Map, after: libbpf.Map, counts: Sequence[tuple[int, int]], *, per_cpu: bool
+    ) -> None:
+        self._key = _rounded(before.key_size)
+        self._new_key = _rounded(after.key_size)
+        blank = bytes(_rounded(after.value_size))
+        self._blank = blank
+        size = self._key + self._new_key + len(blank) + 8
+        self._said = libbpf.Map.from_fd(libbpf.map_create(2, "licet_drain", 4, size, 1), "licet_drain")
+        try:
+            self._program = libbpf.load_program(
+                "licet_drain", SCHED_CLS, self._code(before, after, counts, per_cpu)
+            )
+        except OSError:
+            self._said.close()
+            raise
+
+    def _code(
+        self, before: libbpf.Map, after: libbpf.Map, counts: Sequence[tuple[int, int]], per_cpu: bool
+    ) -> bytes:
+        new_key, blank = self._key, self._key + self._new_key
+        code = _Assembler()
+        code.do(0x7A, _R10, offset=_KEY)
+        _look_up(code, self._said.fd)
+        code.jump("nothing", _IF_EQUAL, _R0)
+        code.do(_COPY, _R6, _R0)
+        code.map(_R1, before.fd)
+        code.do(_COPY, _R2, _R6)
+        if per_cpu:
+            code.do(_LOAD[4], _R3, _R6, blank + len(self._blank))
+        code.call(_LOOK_UP_ON_CPU if per_cpu else _LOOK_UP)
+        code.jump("nothing", _IF_EQUAL, _R0)
+        code.do(_COPY, _R7, _R0)
+        self._find(code, after, new_key)
+        code.jump("there", _IF_NOT, _R0)
+        code.map(_R1, after.fd)
+        code.at(_R2, _R6, new_key)
+        code.at(_R3, _R6, blank)
+        code.do(_SET, _R4, value=_NOEXIST)
+        code.call(_UPDATE)
+        self._find(code, after, new_key)
+        code.jump("there", _IF_NOT, _R0)
+        code.do(_SET, _R0, value=FULL)
+        code.do(_EXIT)
+        code.label("there")
+        code.do(_COPY, _R8, _R0)
+        for start, to in counts:
+            code.do(_SET, _R1)
+            code.do(_ATOMIC, _R7, _R1, start, _EXCHANGE)
+            code.do(_ATOMIC, _R8, _R1, to, _ADD)
+        code.label("nothing")
+        code.do(_SET, _R0)
+        code.do(_EXIT)
+        return code.bytes()
+
+    @staticmethod
+    def _find(code: _Assembler, table: libbpf.Map, key: int) -> None:
+        code.map(_R1, table.fd)
+        code.at(_R2, _R6, key)
+        code.call(_LOOK_UP)
+
+    def take(self, key: bytes, new_key: bytes, cpu: int = 0) -> bool:
+        """False: there is no room for another row. Raises OSError."""
+        said = key.ljust(self._key, b"\0") + new_key.ljust(self._new_key, b"\0") + self._blank
+        self._said.put(bytes(4), said + struct.pack("<II", cpu, 0))
+        return libbpf.run_program(self._program)[0] != FULL
+
+    def close(self) -> None:
+        os.close(self._program)
+        self._said.close()
+
+
+def _rounded(size: int) -> int:
+    return (size + 7) // 8 * 8

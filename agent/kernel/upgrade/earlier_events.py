@@ -1,0 +1,86 @@
+"""Events that waited in the ring of the version before: read by its layouts, kept until a daemon is there."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes as ct
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent import abi
+from agent.errors import PinError
+from agent.kernel.pins import Pins
+from agent.kernel.tables.layouts import Conversion, Field, Layout, conversion
+from agent.system import files, libbpf
+
+_BYTES = abi.EventHeader.bytes.offset
+
+
+def convert(records: Iterable[bytes], before: Mapping[str, Any]) -> Iterator[bytes]:
+    """In this version's layout; what cannot be had in it is left out, and so is what is not known.
+
+    The header itself stays as it is in all versions."""
+    now = abi.event_layouts()
+    conversions: dict[str, Conversion | None] = {}
+    for record in records:
+        if len(record) < ct.sizeof(abi.EventHeader):
+            continue
+        kind = str(abi.EventHeader.from_buffer_copy(record).type)
+        if kind not in conversions:
+            conversions[kind] = _conversion(before.get(kind), now.get(kind))
+        change = conversions[kind]
+        if change is not None and len(record) >= before[kind][0]:
+            made = bytearray(change(record))
+            made[_BYTES : _BYTES + 4] = abi.U32.pack(len(made))
+            yield bytes(made)
+
+
+def _conversion(before: list[Any] | None, now: list[Any] | None) -> Conversion | None:
+    if before is None or now is None:
+        return None
+    with contextlib.suppress(PinError):
+        return conversion(_layout(before), _layout(now), "event")
+    return None
+
+
+def _layout(described: list[Any]) -> Layout:
+    return Layout(described[0], tuple(Field(*field) for field in described[1]))
+
+
+def carry(before: Pins, ready: Pins, layouts: Mapping[str, Any], to: Path) -> None:
+    """Where a ring is another one. Raises OSError."""
+    for ring in ("ring", "bulk"):
+        _carry(ring, before, ready, layouts, to)
+
+
+def _carry(ring: str, before: Pins, ready: Pins, layouts: Mapping[str, Any], to: Path) -> None:
+    with before.opened(ring) as old, ready.opened(ring) as new:
+        if old is None or new is None or libbpf.is_same_map(old, new):
+            return
+        reader = libbpf.RingReader(old)
+        try:
+            records = reader.drain_all()
+        finally:
+            reader.close()
+    # O_NONBLOCK: a FIFO that lies there is an error, and not waited for
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(to, flags, 0o600), "ab") as kept:
+        for record in convert(records, layouts):
+            kept.write(base64.b64encode(record) + b"\n")
+
+
+def kept_in(run: Path) -> Path:
+    return run / "earlier-events"
+
+
+def taken(kept: Path) -> list[bytes]:
+    """What was carried, once; none where nothing was, or it cannot be read."""
+    try:
+        lines = files.read_bytes(kept).splitlines()
+        kept.unlink()
+        return [base64.b64decode(line) for line in lines]
+    except (OSError, ValueError):
+        return []

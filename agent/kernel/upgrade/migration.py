@@ -1,0 +1,383 @@
+"""From the maps of the version before to those of this one: which are kept, and how the rows of the others
+move while programs of both versions run. Standard library only.
+
+A map is kept, as it is, where every field of its rows is where it was. What a policy is compiled into is
+always made anew: what its numbers mean belongs to the programs that read them. Scratch is made anew where its
+shape changed. All others move: rows are copied under their new shape before the new programs run, and once
+more when the old ones have ended; what is counted stays in the old map until then, and is drained
+(agent.kernel.upgrade.bridge)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent import abi
+from agent.errors import KernelError, PinError
+from agent.kernel.compile.compiled import Code, MapSpec
+from agent.kernel.pins import PINNED_MAPS, Pins
+from agent.kernel.tables import hash_of_abi_1
+from agent.kernel.tables.layouts import (
+    A_LATER_VERSION,
+    Conversion,
+    Layout,
+    Rows,
+    conversion,
+    is_as_before,
+    rows_in,
+    rows_of,
+)
+from agent.kernel.upgrade.bridge import Bridged, Drain
+from agent.system import libbpf
+from agent.system.libbpf import BPF_NOEXIST, Map
+
+POLICY = frozenset(
+    {"targets", "port_numbers", "sources", "subordinates", "rows", "members", "sets", "generation", "ports"}
+)
+OWN_CALLS = frozenset({"arrival_calls", "packet_calls", "sockops_calls", "listen_calls"})
+"""Of programs that only the version's own programs may call."""
+OWN_NOTES = frozenset({"exe_names", "exe_globs", "refusals"})
+"""Caches, and what an observer asks of its own gate."""
+ALWAYS_NEW = POLICY | OWN_CALLS | OWN_NOTES
+"""What stands in them is the business of one version's programs, also where the shape is the same."""
+RINGS = frozenset({"ring", "bulk"})
+SCRATCH = RINGS | {
+    "bind_clauses",
+    "lookup_netns",
+    "lookup_calls",
+    "socket_owners",
+    "use_counts",
+    "connected",
+}
+"""Rows of use for microseconds; kept by sockets (socket_owners, and connected, which senders has, too), or
+counted from others (use_counts), which is noted again at the next look; what waits in a ring of another
+version's events is told in other ways."""
+COUNTS: dict[str, tuple[str, ...]] = {
+    "counts": ("",),
+    "flow_counts": ("opened", "closed"),
+    "unprotected": ("",),
+    "losses": ("",),
+    "refused": ("",),
+    "misled": ("",),
+    "uses": ("attempts",),
+    "acceptors": ("",),
+    "edges": ("",),
+    "datagram_rows": ("",),
+}
+"""Fields that programs add to."""
+ONLY_COUNTS = frozenset(COUNTS) - {"uses"}
+BY_COOKIE = ("flows", "rowless")
+"""By socket cookie; written at connect(), read at a later callback of the socket: bridged."""
+UNDECIDED = {"flows": ("state", abi.FlowState.ATTEMPT)}
+"""Rows that the gate right behind may delete. Until the observers have ended, the bridge alone brings them
+over."""
+MADE_AT = {
+    "flows": "opened_ns",
+    "owners": "since_ns",
+    "senders": "seen_ns",
+    "sents": "time_ns",
+    "peers": "seen_ns",
+}
+"""When a row was made, or used: of two the later one holds."""
+SPREAD_OVER = {"refused": "flow_counts"}
+"""An array with so many places for each place of another: by target and gate."""
+TAKEN = frozenset({*BY_COOKIE, "unserved"})
+"""Rows that programs delete when they are done with, and that must not come back: taken when the programs of
+before have ended."""
+COPIED_AGAIN = frozenset(
+    {"owners", "names", "uses", "subflows", "tuples", "late_tuples", "senders", "sents", "peers"}
+)
+"""Rows that programs of the version before may still have made after the first copy."""
+DROPPED: dict[str, frozenset[str]] = {}
+"""By map, fields of values that versions before had, and that nothing needs any more."""
+GONE: frozenset[str] = frozenset()
+"""Maps that versions before had."""
+
+_HASHES = (1, 5, 9, 10)  # hash, percpu_hash, lru_hash, lru_percpu_hash
+_ARRAYS = (2, 6)
+_PER_CPU = (5, 6, 10)
+
+
+class Way(Enum):
+    KEEP = "kept"
+    NEW = "new"
+    MOVE = "moved"
+
+
+def plan(code: Code, before: Pins, *, same_events: bool) -> dict[str, Way]:
+    """By name of each map to be pinned. Raises PinError where rows can't be read, or are of a later
+    version."""
+    later = set(before.maps()) - set(PINNED_MAPS) - GONE
+    if later:
+        raise PinError(
+            f"{before.base}: map {', '.join(sorted(later))} is not known to this version; {A_LATER_VERSION}"
+        )
+    return {name: _way(name, code, before, same_events) for name in PINNED_MAPS}
+
+
+def _way(name: str, code: Code, before: Pins, same_events: bool) -> Way:
+    if name in ALWAYS_NEW or (name in RINGS and not same_events):
+        return Way.NEW
+    spec = code.maps[name]
+    with before.opened(name) as fd:
+        if fd is None:
+            return Way.NEW
+        info, rows = libbpf.map_info(fd), rows_of(fd)
+    wanted = rows_in(code.btf, spec.key_type, spec.value_type)
+    same_keys = not _is_rehashed(name, before)
+    if same_keys and _is_same(info, spec) and (not rows or not wanted or _fits(rows, wanted)):
+        return Way.KEEP
+    if name in SCRATCH:
+        return Way.NEW
+    _check(name, info, spec, rows, wanted)
+    return Way.MOVE
+
+
+def _is_rehashed(name: str, before: Pins) -> bool:
+    return name in hash_of_abi_1.KEYED_BY_EXE and before.folder == hash_of_abi_1.FOLDER
+
+
+def _is_same(info: libbpf.MapInfo, spec: MapSpec) -> bool:
+    shape = (info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
+    return shape == (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
+
+
+def _fits(rows: Rows, wanted: Rows) -> bool:
+    return is_as_before(rows.key, wanted.key) and is_as_before(rows.value, wanted.value)
+
+
+def _check(name: str, info: libbpf.MapInfo, spec: MapSpec, rows: Rows | None, wanted: Rows | None) -> None:
+    if rows is None or wanted is None:
+        raise PinError(
+            f"map {name} has another shape and says nothing of its rows; "
+            "run `licet unload` (counters start anew)"
+        )
+    _conversions(name, rows, wanted)
+    readable = {*_HASHES, *_ARRAYS} >= {info.type, spec.type}
+    if not readable or (name not in ONLY_COUNTS and {info.type, spec.type} & {*_PER_CPU}):
+        raise PinError(
+            f"map {name} is of kind {info.type}, in this version of kind {spec.type}: "
+            "its rows can't be moved; run `licet unload` (counters start anew)"
+        )
+
+
+def _conversions(name: str, rows: Rows, wanted: Rows) -> tuple[Conversion, Conversion]:
+    return (
+        conversion(rows.key, wanted.key, f"map {name}"),
+        conversion(rows.value, wanted.value, f"map {name}", DROPPED.get(name, frozenset())),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One map in two shapes."""
+
+    name: str
+    before: Map
+    after: Map
+    convert_key: Conversion
+    convert: Conversion
+    counts: tuple[tuple[int, int], ...]
+    made_at: tuple[int, int] | None
+    spread: tuple[int, int] = (1, 1)
+    """How many places stand for one, before and after."""
+    is_array: bool = False
+    undecided: tuple[int, int] | None = None
+    """Place and value of the byte that says so."""
+    hashes: Mapping[bytes, bytes] = field(default_factory=dict)
+    """This version's by that of before, of executables that keys have at `exe`."""
+    exe: int = 0
+
+    def copy(self) -> None:
+        """Rows that are not there yet, without what they have counted; later ones take the place of earlier
+        ones. One whose socket has closed since it was read, which the bridge has seen to, does not come
+        back. Raises KernelError where there is no room."""
+        if self.name in ONLY_COUNTS:
+            return
+        for key, value in self.before.items():
+            if is_spare(self.name, key) or self._is_undecided(value):
+                continue
+            self._bring(key, value)
+            if self.name in BY_COOKIE and self.before.get(key) is None:
+                self.after.remove(self.key(key))
+
+    def take(self) -> None:
+        """As copy(), and the rows are gone from the map of before: one whose socket has closed meanwhile,
+        which the bridge has seen to, does not come back."""
+        for key, value in self.before.items():
+            if is_spare(self.name, key):
+                continue
+            self._bring(key, value)
+            if not self.before.remove(key):
+                self.after.remove(self.key(key))
+
+    def _is_undecided(self, value: bytes) -> bool:
+        return self.undecided is not None and value[self.undecided[0]] == self.undecided[1]
+
+    def key(self, key: bytes) -> bytes:
+        if not self.is_array:
+            exe = slice(self.exe, self.exe + 8)
+            known = self.hashes.get(key[exe])
+            return self.convert_key(key if known is None else key[: exe.start] + known + key[exe.stop :])
+        width, new_width = self.spread
+        number = int.from_bytes(key, "little")
+        return (number // width * new_width + number % width).to_bytes(4, "little")
+
+    def _bring(self, key: bytes, value: bytes) -> None:
+        made, new_key = self._uncounted(value), self.key(key)
+        if self.is_array:
+            if any(value) and int.from_bytes(new_key, "little") < self.after.max_entries:
+                self.after.put(new_key, made)
+            return
+        try:
+            self.after.put(new_key, made, BPF_NOEXIST)
+        except OSError as error:
+            if error.errno in (errno.E2BIG, errno.ENOSPC):
+                raise KernelError(f"map {self.name}: its rows do not fit into this version's") from error
+            if error.errno != errno.EEXIST:
+                raise
+            if self.made_at and self._is_later(value, self.after.get(new_key)):
+                self.after.put(new_key, made)
+
+    def _uncounted(self, value: bytes) -> bytes:
+        made = bytearray(self.convert(value))
+        for _, place in self.counts:
+            made[place : place + 8] = bytes(8)
+        return bytes(made)
+
+    def _is_later(self, value: bytes, there: bytes | None) -> bool:
+        if self.made_at is None or there is None:
+            return False
+        old, new = self.made_at
+        return _u64(value, old) > _u64(there, new)
+
+    def drain(self) -> None:
+        """What the old map has counted, into the new one. May be called again, and while programs count.
+        Raises KernelError where there is no room."""
+        if not self.counts:
+            return
+        drain = Drain(self.before, self.after, self.counts, per_cpu=self.before.cpus > 1)
+        try:
+            for key, value in self.before.items():
+                for cpu in self._counted_on(value):
+                    if not drain.take(key, self.key(key), cpu):
+                        raise KernelError(f"map {self.name}: its rows do not fit into this version's")
+        finally:
+            drain.close()
+
+    def _counted_on(self, value: bytes) -> Iterator[int]:
+        size = self.before.value_size
+        for cpu in range(self.before.cpus):
+            if any(_u64(value, cpu * size + place) for place, _ in self.counts):
+                yield cpu
+
+
+def is_spare(name: str, key: bytes) -> bool:
+    """Of the rows that each loading makes for each CPU?"""
+    return name == "flows" and abi.is_spare_flow(key)
+
+
+def _u64(raw: bytes, place: int) -> int:
+    return int.from_bytes(raw[place : place + 8], "little")
+
+
+class Moves:
+    """Every map that is there in two shapes, of `before` and of `after`; to be closed."""
+
+    def __init__(self, before: Pins, after: Pins) -> None:
+        self._moves: list[Move] = []
+        self._opened: list[Map] = []
+        widths = _widths(before), _widths(after)
+        is_rehashed = before.folder == hash_of_abi_1.FOLDER
+        self._hashes = hash_of_abi_1.new_hashes(before) if is_rehashed else {}
+        for name in PINNED_MAPS:
+            if name in ALWAYS_NEW | SCRATCH:
+                continue
+            with before.opened(name) as old, after.opened(name) as new:
+                if old is None or new is None or libbpf.is_same_map(old, new):
+                    continue
+            self._moves.append(self._open(name, before, after, widths))
+
+    def _open(
+        self, name: str, before: Pins, after: Pins, widths: tuple[dict[str, int], dict[str, int]]
+    ) -> Move:
+        old, new = before.open_map(name), after.open_map(name)
+        self._opened += [old, new]
+        rows, wanted = rows_of(old.fd), rows_of(new.fd)
+        if rows is None or wanted is None:
+            raise PinError(f"map {name} says nothing of its rows; run `licet unload` (counters start anew)")
+        key, value = _conversions(name, rows, wanted)
+        made_at, undecided = MADE_AT.get(name), UNDECIDED.get(name)
+        names_exe = name in hash_of_abi_1.KEYED_BY_EXE
+        return Move(
+            name,
+            old,
+            new,
+            key,
+            value,
+            tuple((_place(rows.value, field), _place(wanted.value, field)) for field in COUNTS.get(name, ())),
+            (_place(rows.value, made_at), _place(wanted.value, made_at)) if made_at else None,
+            (widths[0].get(name, 1), widths[1].get(name, 1)),
+            libbpf.map_info(new.fd).type in _ARRAYS,
+            (_place(rows.value, undecided[0]), undecided[1]) if undecided else None,
+            self._hashes if names_exe else {},
+            _place(rows.key, "exe") if names_exe else 0,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        return [move.name for move in self._moves]
+
+    def copy(self) -> None:
+        """Before programs of the new version run."""
+        for move in self._moves:
+            if move.name not in TAKEN:
+                move.copy()
+
+    def copy_flows(self) -> None:
+        """Behind a bridge: what no callback has brought over."""
+        for move in self._moves:
+            if move.name in BY_COOKIE:
+                move.copy()
+
+    def copy_again(self) -> None:
+        """What programs have made since."""
+        for move in self._moves:
+            if move.name in COPIED_AGAIN:
+                move.copy()
+
+    def finish(self) -> None:
+        """No program of the version before runs any more."""
+        self.copy_again()
+        for move in self._moves:
+            if move.name in TAKEN:
+                move.take()
+            move.drain()
+
+    def bridged(self, blank: Callable[[Map], int]) -> list[Bridged]:
+        return [
+            Bridged(move.before.fd, move.after.fd, blank(move.after), move.convert, move.made_at)
+            for move in self._moves
+            if move.name in BY_COOKIE
+        ]
+
+    def close(self) -> None:
+        for opened in self._opened:
+            opened.close()
+
+
+def _place(layout: Layout, name: str) -> int:
+    return next(field.offset for field in layout.fields if field.name == name)
+
+
+def _widths(pins: Pins) -> dict[str, int]:
+    """Of arrays that are spread over another."""
+    found = {}
+    for name, of in SPREAD_OVER.items():
+        with pins.opened(name) as wide, pins.opened(of) as narrow, contextlib.suppress(ZeroDivisionError):
+            if wide is not None and narrow is not None:
+                found[name] = libbpf.map_info(wide).max_entries // libbpf.map_info(narrow).max_entries
+    return found

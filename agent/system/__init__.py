@@ -1,0 +1,1 @@
+"""The kernel's interfaces that several rooms use. Standard library only."""
