@@ -22,6 +22,10 @@ from agent.kernel.pins import ABI_VERSION, PINNED_MAPS, Pins
 from agent.system import files
 
 SYSTEM_PYTHON = "/usr/bin/python3"
+OBSERVERS_LOADER = "agent.kernel.loading.observers"
+GATES_LOADER = "agent.kernel.loading.gates"
+STAGE = "agent.kernel.upgrade.stage"
+"""Modules that run in a process of their own."""
 BPFFS = Path("/sys/fs/bpf")
 _BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
 _LOADER_TIMEOUT_S = 600
@@ -167,7 +171,7 @@ def stage(settings: Settings, cgroup: Path, before: Pins) -> dict[str, Any]:
     }
     try:
         return {
-            **_run_loader(job, "agent.kernel.upgrade.stage", _STAGE_TIMEOUT_S),
+            **_run_loader(job, STAGE, _STAGE_TIMEOUT_S),
             "gates": _hash_of(GATES),
             "events_before": events,
         }
@@ -219,7 +223,7 @@ def _load_unit(settings: Settings, unit: str, sources: tuple[str, ...], noted: P
         if known["source"] == wanted and programs >= set(known["programs"]):
             return dict(known["refused"])
     job = _job(settings) | {"unit": unit}
-    made = _run_loader(job, "agent.kernel.loading.gates")
+    made = _run_loader(job, GATES_LOADER)
     _note_unit(noted, wanted, made)
     return dict(made["refused"])
 
@@ -258,7 +262,7 @@ def _job(settings: Settings) -> dict[str, Any]:
 
 
 def _run_loader(
-    job: dict[str, Any], module: str = "agent.kernel.loading.observers", timeout_s: float = _LOADER_TIMEOUT_S
+    job: dict[str, Any], module: str = OBSERVERS_LOADER, timeout_s: float = _LOADER_TIMEOUT_S
 ) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(bpf_folder().parent)}
     try:
