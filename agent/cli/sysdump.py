@@ -29,7 +29,7 @@ from agent.errors import LicetError
 from agent.export.client import ControlClient
 from agent.export.text import to_json
 from agent.policy.document.load import find_policy_files
-from agent.system import files
+from agent.system import bpf_map, files
 
 EVENTS = 2000
 LOG_LINES = 2000
@@ -182,7 +182,7 @@ def _pinned(root: Path) -> Iterator[dict[str, Any]]:
         fd = libbpf.open_pin(path)
         try:
             if path.parent.name == "maps":
-                of_map = libbpf.map_info(fd)
+                of_map = bpf_map.map_info(fd)
                 sizes = ("id", "type", "key_size", "value_size", "max_entries")
                 fields |= {name: getattr(of_map, name) for name in sizes}
             elif path.parent.name == "programs":

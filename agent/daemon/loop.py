@@ -50,6 +50,7 @@ from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import Pins
 from agent.kernel.tables import ring
 from agent.kernel.tables.rows import process_of, with_server
+from agent.kernel.uapi import STATS_RUN_TIME
 from agent.kernel.upgrade import earlier_events
 from agent.model import Protocol, Reason, Target
 from agent.observe.executables import running_executables
@@ -57,6 +58,7 @@ from agent.observe.policy_watch import PolicyWatch
 from agent.observe.route_watch import AddressWatch
 from agent.system import libbpf
 from agent.system.boottime import boot_ns
+from agent.system.bpf_ring import RingReader
 
 log = logging.getLogger(__name__)
 STORE_TIME_S = 60.0
@@ -221,12 +223,12 @@ class Daemon:
         )
         self._view.mode_switch = self._switch
         self._view.gates = self._gates
-        self._ring = libbpf.RingReader(self._counters.ring.fd, self._counters.bulk.fd)
+        self._ring = RingReader(self._counters.ring.fd, self._counters.bulk.fd)
         self._host_busy = asyncio.Lock()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._running: set[asyncio.Future[None]] = set()
-        self._statistics = libbpf.enable_stats() if settings.costs else None
+        self._statistics = libbpf.enable_stats(STATS_RUN_TIME) if settings.costs else None
 
     async def serve(self) -> None:
         """Until SIGINT or SIGTERM. Raises LicetError where there is no policy to go on with."""

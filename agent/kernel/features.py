@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import KernelError
+from agent.kernel.attach.empty_program import load_empty_program
 from agent.kernel.attach.gates import NOTE_DATAGRAM, OBSERVE_RECEIVE, SEND
-from agent.kernel.attach.netns_trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
 from agent.kernel.loading import observers, supervisor
-from agent.kernel.loading.gates import CGROUP_SKB, SCHED_CLS
+from agent.kernel.uapi import AttachType, Helper, Op, ProgramType, instruction
 from agent.system import libbpf
-
-_ANCESTOR_CGROUP_ID = 123  # enum bpf_func_id
+from agent.system.btf import Btf
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def _root() -> str:
 
 
 def _btf() -> str:
-    libbpf.Btf().close()
+    Btf().close()
     usual = Path("/sys/kernel/btf/vmlinux")
     return str(usual) if usual.exists() else "in a file of the kernel's package"
 
@@ -75,7 +74,7 @@ def _cgroup2() -> str:
 
 def _program(kind: int, attach_type: int = 0) -> Callable[[], str]:
     def attempt() -> str:
-        os.close(libbpf.load_empty_program(kind, attach_type))
+        os.close(load_empty_program(kind, attach_type))
         return "loads"
 
     return attempt
@@ -83,17 +82,19 @@ def _program(kind: int, attach_type: int = 0) -> Callable[[], str]:
 
 def _task_in_sockops() -> str:
     code = (
-        libbpf.instruction(0xB7, to=1),  # r1 = 0
-        libbpf.instruction(0x85, value=_ANCESTOR_CGROUP_ID),
-        libbpf.instruction(0xB7, value=1),  # r0 = 1
-        libbpf.instruction(0x95),
+        instruction(Op.SET, to=1),  # r1 = 0
+        instruction(Op.CALL, value=Helper.ANCESTOR_CGROUP_ID),
+        instruction(Op.SET, value=1),  # r0 = 1
+        instruction(Op.EXIT),
     )
-    os.close(libbpf.load_program("licet_task", observers.SOCK_OPS, b"".join(code), observers.CGROUP_SOCK_OPS))
+    os.close(
+        libbpf.load_program("licet_task", ProgramType.SOCK_OPS, b"".join(code), AttachType.CGROUP_SOCK_OPS)
+    )
     return "allowed"
 
 
 def _fexit() -> str:
-    btf = libbpf.Btf()
+    btf = Btf()
     try:
         function = btf.function_id("inet_csk_accept")
         if function is None:
@@ -120,42 +121,42 @@ def probe(pins: Path) -> list[Feature]:
         _try(
             "cgroup/connect4, connect6",
             "licet cannot run: local consumers are judged there",
-            _program(observers.CGROUP_SOCK_ADDR, observers.CGROUP_INET4_CONNECT),
+            _program(ProgramType.CGROUP_SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT),
             required=True,
         ),
         _try(
             "cgroup/sendmsg4, sendmsg6",
             "UDP that is sent without connect() is judged by its address where it arrives",
-            _program(observers.CGROUP_SOCK_ADDR, SEND["refuse_send4"]),
+            _program(ProgramType.CGROUP_SOCK_ADDR, SEND["refuse_send4"]),
         ),
         _try(
             "cgroup/recvmsg4, recvmsg6",
             "what answers another host's datagram from a declared port is judged as an attempt",
-            _program(observers.CGROUP_SOCK_ADDR, OBSERVE_RECEIVE["observe_receive4"]),
+            _program(ProgramType.CGROUP_SOCK_ADDR, OBSERVE_RECEIVE["observe_receive4"]),
         ),
         _try(
             "cgroup/skb",
             "UDP of this host's processes is judged by its address where it arrives",
-            _program(CGROUP_SKB, NOTE_DATAGRAM["note_datagram"]),
+            _program(ProgramType.CGROUP_SKB, NOTE_DATAGRAM["note_datagram"]),
         ),
         _try(
             "sockops",
             "licet cannot run: flows and remote consumers are judged there",
-            _program(observers.SOCK_OPS, observers.CGROUP_SOCK_OPS),
+            _program(ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS),
             required=True,
         ),
         _try(
             "raw tracepoints",
             "licet cannot run: cgroups made later are told of there",
-            _program(observers.RAW_TRACEPOINT),
+            _program(ProgramType.RAW_TRACEPOINT),
             required=True,
         ),
         _try(
             "sk_lookup",
             "packets are refused by tc filters alone; UDP from elsewhere is neither judged nor counted",
-            _program(SK_LOOKUP, ATTACH_SK_LOOKUP),
+            _program(ProgramType.SK_LOOKUP, AttachType.SK_LOOKUP),
         ),
-        _try("tc filter", "packets are refused by the socket gate alone", _program(SCHED_CLS)),
+        _try("tc filter", "packets are refused by the socket gate alone", _program(ProgramType.SCHED_CLS)),
         _try(
             "current task in sockops",
             "who listens is read from the task itself; what another program redirects is judged on arrival",

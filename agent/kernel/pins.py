@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import PinError
-from agent.system import libbpf
+from agent.system import bpf_map, libbpf
 
 ABI_VERSION = 2
 """Grows with each release that changes what an earlier one could not read (bpf/abi.h, or what its numbers
@@ -139,10 +139,10 @@ class Pins:
                 f"{ABI_VERSION}) are loaded; run `licet unload` of that version, or `licet unload --all`"
             )
 
-    def open_map(self, name: str) -> libbpf.Map:
+    def open_map(self, name: str) -> bpf_map.Map:
         """Raises PinError where it is not pinned."""
         try:
-            return libbpf.Map.from_fd(libbpf.open_pin(self.map(name)), name)
+            return bpf_map.Map.from_fd(libbpf.open_pin(self.map(name)), name)
         except OSError as error:
             raise PinError(f"{self.map(name)}: {error.strerror}; run `licet load`") from error
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from agent.kernel.uapi import STATS_RUN_TIME
 from agent.system import libbpf
 from tests.bench.conditions import Condition, Traffic
 from tests.bench.spread import spread
@@ -24,7 +25,7 @@ class Cost:
 @contextmanager
 def statistics_on() -> Iterator[None]:
     """While it is held: BPF_ENABLE_STATS (bpf(2)), which costs every run of every program some 30 ns."""
-    fd = libbpf.enable_stats()
+    fd = libbpf.enable_stats(STATS_RUN_TIME)
     try:
         yield
     finally:

@@ -16,18 +16,18 @@ from agent.kernel.compile.source import bpf_folder, joined
 from agent.kernel.loading.program_set import Programs
 from agent.kernel.pins import PINNED_MAPS, Pins
 from agent.kernel.tables.policy_maps import PolicyMaps
+from agent.kernel.uapi import ProgramType
 from agent.model import HostFacts, to_address
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.terms.hashing import path_hash
-from agent.system import libbpf
+from agent.system import bpf_map, libbpf
 from tests.bench.policies import CANDIDATES, FIRST_PORT, policy_of_grants
 from tests.bench.spread import spread
 from tests.fixtures.leftovers import BPFFS, remove_pins
 from tests.fixtures.names import new_name
 
-SCHED_CLS = 3
 REPEAT = 100_000
 ROUNDS = 11
 LICENSED = 1
@@ -57,9 +57,9 @@ class Judge:
 
     def __init__(self, programs: Programs, pins: Pins) -> None:
         self._maps = PolicyMaps(pins)
-        self._question = libbpf.Map.from_fd(programs.map_fd("question"), "question")
-        self._decide = programs.load("bench_decide", SCHED_CLS)
-        self._empty = programs.load("bench_empty", SCHED_CLS)
+        self._question = bpf_map.Map.from_fd(programs.map_fd("question"), "question")
+        self._decide = programs.load("bench_decide", ProgramType.SCHED_CLS)
+        self._empty = programs.load("bench_empty", ProgramType.SCHED_CLS)
 
     def install(self, grants: int, port: int, consumer: Path) -> None:
         policy = parse_policy(policy_of_grants(grants, port=port, consumer=consumer))

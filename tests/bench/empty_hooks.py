@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from agent.kernel.attach.empty_program import load_empty_program
 from agent.kernel.loading.observers import CGROUP_PROGRAMS
 from agent.system import libbpf
 from tests.fixtures import cgroups
@@ -21,7 +22,7 @@ def empty_hooks(cgroup: str) -> Iterator[dict[str, int]]:
         held.callback(os.close, directory)
         programs = {}
         for _, kind, attach, name in CGROUP_PROGRAMS:
-            programs[name] = libbpf.load_empty_program(kind, attach)
+            programs[name] = load_empty_program(kind, attach)
             held.callback(os.close, programs[name])
             held.callback(os.close, libbpf.link_create(programs[name], directory, attach))
         yield programs

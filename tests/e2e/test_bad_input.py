@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.pins import ABI_VERSION
-from agent.system import libbpf
+from agent.system import bpf_map, libbpf
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import pins_in
 from tests.fixtures.running_agent import LICET, RunningAgent
@@ -207,7 +207,7 @@ def test_pins_on_an_ordinary_file_system(shared_lab: Lab, idle: RunningAgent) ->
 def test_a_pinned_map_of_another_shape(shared_lab: Lab, idle: RunningAgent) -> None:
     path = idle.files.pins / str(ABI_VERSION) / "maps" / "flows"
     path.parent.mkdir(parents=True)
-    fd = libbpf.map_create(BPF_MAP_TYPE_HASH, "flows", 8, 8, 16)
+    fd = bpf_map.map_create(BPF_MAP_TYPE_HASH, "flows", 8, 8, 16)
     libbpf.pin(fd, path)
     os.close(fd)
     assert_refused(run(shared_lab, idle), FAILED, "flows", "licet unload")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.kernel.uapi import AttachType, ProgramType
 from agent.system import libbpf
 from tests.fixtures import namespaces, processes
 from tests.fixtures.lab import Lab
@@ -127,11 +128,11 @@ def test_where_a_tcx_program_hides_ours_status_says_so_and_the_socket_gate_refus
     """It accepts everything, and tells nobody that it is there."""
     host = shared_lab.host
     passes = bytes.fromhex("b7000000000000009500000000000000")  # return TCX_PASS
-    program = libbpf.load_program("passes", 3, passes, libbpf.TCX_INGRESS)
+    program = libbpf.load_program("passes", ProgramType.SCHED_CLS, passes, AttachType.TCX_INGRESS)
     assert "to-remote" not in gate(agent, "tc")["note"]
     with namespaces.entered(host):
         try:
-            link = libbpf.link_create(program, socket.if_nametoindex("to-remote"), libbpf.TCX_INGRESS)
+            link = libbpf.link_create(program, socket.if_nametoindex("to-remote"), AttachType.TCX_INGRESS)
         except OSError:
             pytest.skip("this kernel has no tcx (Linux 6.6)")
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from agent import abi
 from agent.kernel.pins import Pins
-from agent.system.libbpf import Map
+from agent.system.bpf_map import Map
 from tests.e2e.test_local_routes import stopped
 from tests.e2e.test_strangers import PORT, reach
 from tests.fixtures import processes

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.system.libbpf import instruction
+from agent.kernel.uapi import AttachType, ProgramType, instruction
 from tests.fixtures import namespaces, processes
-from tests.fixtures.balancer import CGROUP_INET4_CONNECT, CGROUP_SOCK_ADDR, USER_IP4, balancing
+from tests.fixtures.balancer import USER_IP4, balancing
 from tests.fixtures.clients import dial
 from tests.fixtures.full_flows import full_of_flows
 from tests.fixtures.lab import Lab
@@ -83,7 +83,7 @@ def refusing(cgroup: str, address: str) -> Iterator[None]:
         + instruction(0xB7, 0, value=0)
         + instruction(0x95)
     )
-    with on_cgroup("refuser", cgroup, CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, code):
+    with on_cgroup("refuser", cgroup, ProgramType.CGROUP_SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT, code):
         yield
 
 

@@ -31,7 +31,8 @@ from agent.model import Decision, Destination, LocalConsumer, Origin, Protocol, 
 from agent.observe.netns import own_cookie
 from agent.policy.decision.evaluate import cgroup_member
 from agent.policy.tables.shape import MEMBER_CONTAINER, MEMBER_FLAGS, MEMBER_UNSURE, Dimension, Tables
-from agent.system import libbpf
+from agent.system import bpf_map
+from agent.system.bpf_ring import RingReader
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins
@@ -140,7 +141,7 @@ class World:
         self.counters = self._cleanup.enter_context(closing(Counters(pins)))
         self._count_rows = self._cleanup.enter_context(closing(pins.open_map("counts")))
         self.seed = self._maps.ensure_seed()
-        self._ring = libbpf.RingReader(self.counters.ring.fd, self.counters.bulk.fd)
+        self._ring = RingReader(self.counters.ring.fd, self.counters.bulk.fd)
         self._cleanup.callback(self._ring.close)
 
     def _make_root(self) -> None:
@@ -195,7 +196,7 @@ class World:
         return self._ring.drain_all()
 
     @property
-    def members(self) -> libbpf.Map:
+    def members(self) -> bpf_map.Map:
         """Of the tables in force."""
         assert self._named is not None
         return self._named._members

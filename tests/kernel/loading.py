@@ -17,7 +17,7 @@ from agent.kernel.loading import supervisor
 from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import Pins
 from agent.kernel.tables.policy_maps import Counters
-from agent.system import libbpf
+from agent.system import bpf_map, libbpf
 from tests.fixtures import cgroups
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, pins_in, remove_pins
@@ -97,7 +97,7 @@ def _link(path: Path) -> tuple[int, int]:
     fd = libbpf.open_pin(path)
     try:
         # struct bpf_link_info starts as bpf_map_info does: type, id; then the program's id
-        info = libbpf.map_info(fd)
+        info = bpf_map.map_info(fd)
     finally:
         os.close(fd)
     return info.id, info.key_size
@@ -106,12 +106,12 @@ def _link(path: Path) -> tuple[int, int]:
 def _map_id(path: Path) -> int:
     fd = libbpf.open_pin(path)
     try:
-        return int(libbpf.map_info(fd).id)
+        return int(bpf_map.map_info(fd).id)
     finally:
         os.close(fd)
 
 
-def map_of_program(pins: Pins, program: str, name: str) -> libbpf.Map:
+def map_of_program(pins: Pins, program: str, name: str) -> bpf_map.Map:
     """One that is not pinned, by the first 15 bytes of its name."""
     fd, info, numbers = libbpf.open_pin(pins.program(program)), libbpf.ProgramInfo(), (ctypes.c_uint32 * 64)()
     info.nr_map_ids, info.map_ids = len(numbers), ctypes.addressof(numbers)
@@ -123,8 +123,8 @@ def map_of_program(pins: Pins, program: str, name: str) -> libbpf.Map:
         raise OSError(ctypes.get_errno(), f"maps of {program}")
     for number in numbers[: info.nr_map_ids]:
         found = map_by_id(number)
-        if libbpf.map_info(found).name == name.encode():
-            return libbpf.Map.from_fd(found, name)
+        if bpf_map.map_info(found).name == name.encode():
+            return bpf_map.Map.from_fd(found, name)
         os.close(found)
     raise LookupError(f"{program} has no map {name}")
 

@@ -17,12 +17,14 @@ from typing import Self
 from agent import abi
 from agent.config import Paths, Scope, Settings
 from agent.enforce.tc import RunIn, TcGate
+from agent.kernel.attach.other_programs import tcx_programs
 from agent.kernel.compile.cache import compiled
 from agent.kernel.compile.compiler import offset_flags, open_btf
 from agent.kernel.compile.source import GATES, HEADERS, bpf_folder, joined
 from agent.kernel.loading.supervisor import load
 from agent.kernel.pins import Pins
 from agent.kernel.tables.policy_maps import Counters, PolicyMaps
+from agent.kernel.uapi import ProgramType
 from agent.model import Decision, HostFacts, Namespace, Origin, to_address
 from agent.observe.netns import open_in, own_cookie
 from agent.observe.route_watch import LinkWatch
@@ -35,7 +37,6 @@ from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins
 from tests.fixtures.names import new_name
 
-SCHED_CLS = 3
 INTERFACES = ("to-remote", "to-container", "lo")
 CLOSED, OPEN, UNDECLARED, FAR, SILENT = 7351, 7352, 7353, 7354, 7355
 """Ports: for uid 1001 alone; for the remote namespace as well; of no service; of a service in the remote
@@ -114,12 +115,12 @@ class TcWorld:
             made = compiled(source, offset_flags(source, btf), bpf_folder(), KEPT)
         with closing(made) as programs:
             assert programs.take_over_maps(self.pins) == []
-            return programs.load("refuse_packet", SCHED_CLS)
+            return programs.load("refuse_packet", ProgramType.SCHED_CLS)
 
     def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = open_in) -> TcGate:
         numbers = self._cleanup.enter_context(closing(self.pins.open_map("tc_netns")))
         made = (self.program, numbers, self.filter_name, interfaces)
-        return TcGate(*made, run_in, LinkWatch, libbpf.tcx_programs)
+        return TcGate(*made, run_in, LinkWatch, tcx_programs)
 
     @contextmanager
     def attached(self, mode: str = "enforce", places: Sequence[Namespace] = ()) -> Iterator[TcGate]:

@@ -11,10 +11,10 @@ import pytest
 
 from agent.errors import KernelError
 from agent.kernel.compile.compiled import Code, Function
-from agent.kernel.loading.observers import SOCK_OPS
 from agent.kernel.loading.program_set import Programs
 from agent.kernel.pins import PINNED_MAPS
-from agent.system import libbpf
+from agent.kernel.uapi import ProgramType
+from agent.system import bpf_map
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET
 from tests.kernel.loading import Loading, call_hiding, loading_in
@@ -53,7 +53,7 @@ def maps_of(one: Loading) -> dict[str, tuple[int, ...]]:
     found = {}
     for name in PINNED_MAPS:
         table = one.pins.open_map(name)
-        info = libbpf.map_info(table.fd)
+        info = bpf_map.map_info(table.fd)
         table.close()
         shape = (info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
         found[name] = (*shape, info.btf_key_type_id, info.btf_value_type_id)
@@ -118,5 +118,5 @@ def test_what_the_verifier_says_of_a_refused_program_is_told(capfd: pytest.Captu
     leaves_r0 = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])  # exit
     programs = Programs(Code("", {}, {"broken": Function(leaves_r0, ())}, b""))
     with pytest.raises(KernelError, match="the kernel refused program broken: "):
-        programs.load("broken", SOCK_OPS)
+        programs.load("broken", ProgramType.SOCK_OPS)
     assert "R0 !read_ok" in capfd.readouterr().err

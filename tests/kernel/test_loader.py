@@ -13,12 +13,12 @@ from agent.errors import KernelError, PinError
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.supervisor import Manifest
 from agent.kernel.pins import ABI_VERSION, PINNED_MAPS
-from agent.system import libbpf
+from agent.kernel.uapi import MapType
+from agent.system import bpf_map, libbpf
 from tests.fixtures import cgroups, rungs
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in
 
-HASH = 1
 LINKS = {"track_flows", "observe_connect4", "observe_connect6", "cgroup_mkdir"}
 BETTER_RUNGS = ["fexit", "kretprobe"]
 RUNG_LINKS = {
@@ -37,7 +37,7 @@ def loading(lab: Lab) -> Iterator[Loading]:
 def pin_map_of_another_shape(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    fd = libbpf.map_create(HASH, "other_shape", 4, 24, 16)
+    fd = bpf_map.map_create(MapType.HASH, "other_shape", 4, 24, 16)
     try:
         libbpf.pin(fd, path)
     finally:

@@ -28,8 +28,9 @@ from agent.policy.tables.shape import (
     empty_tables,
 )
 from agent.policy.values import Unresolved
-from agent.system import libbpf
-from agent.system.libbpf import Map
+from agent.system import bpf_map, libbpf
+from agent.system.bpf_map import Map
+from agent.system.bpf_ring import RECORDS_AT_ONCE, RingReader
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in, map_by_id
 
@@ -148,7 +149,7 @@ def test_the_numbers_of_ports_come_and_go_with_the_targets_that_are_keyed_by_the
     install(maps, tables_of(5432))
     for generation, wanted in ((first, {80: 1, 5432: 2}), (first + 1, {5432: 1})):
         inner = abi.U32.unpack(_read(loading, "port_numbers", generation & 1))[0]
-        with contextlib.closing(libbpf.open_map(inner, "port_numbers")) as numbers:
+        with contextlib.closing(bpf_map.open_map(inner, "port_numbers")) as numbers:
             by_port = abi.PortNumbers.from_buffer_copy(numbers.get(bytes(4)) or b"").of
             assert {port: number for port, number in enumerate(by_port) if number} == wanted
 
@@ -337,10 +338,10 @@ def test_threads_that_change_different_settings_lose_none(maps: PolicyMaps) -> N
 def test_the_ring_is_read_in_parts_so_that_nobody_keeps_the_reader_busy_for_ever(
     loading: Loading, counters: Counters
 ) -> None:
-    reader = libbpf.RingReader(counters.ring.fd)
+    reader = RingReader(counters.ring.fd)
     while reader.drain():
         pass
-    many = libbpf.RECORDS_AT_ONCE + 300
+    many = RECORDS_AT_ONCE + 300
     listen = f"""
 import socket
 for _ in range({many}):
@@ -353,7 +354,7 @@ for _ in range({many}):
     while part := reader.drain():
         parts.append(len(part))
         assert select.select([reader.fileno()], [], [], 0)[0] or sum(parts) >= many
-    assert parts[0] == libbpf.RECORDS_AT_ONCE
+    assert parts[0] == RECORDS_AT_ONCE
     assert sum(parts) >= many
     loading.lab.call(loading.lab.container, [sys.executable, "-c", listen])
     assert len(reader.drain_all()) >= many, "what an upgrade carries on is all that waits"

@@ -10,36 +10,36 @@ import pytest
 
 from agent import abi
 from agent.enforce.modes import Overrides
+from agent.kernel.uapi import MapType
 from agent.model import Mode, PortClass, Target
-from agent.system import libbpf
+from agent.system import bpf_map
 
 pytestmark = pytest.mark.root
-ARRAY = 2
 FIRST, LAST = Target("a", PortClass.PUBLIC), Target("z", PortClass.ADMIN)
 IDS = {FIRST: 1, LAST: abi.MAX_TARGETS}
 
 
 @pytest.fixture
-def modes() -> Iterator[libbpf.Map]:
-    made = libbpf.Map.from_fd(
-        libbpf.map_create(ARRAY, "modes", 4, ct.sizeof(abi.RawMode), abi.MAX_TARGETS + 1), "modes"
+def modes() -> Iterator[bpf_map.Map]:
+    made = bpf_map.Map.from_fd(
+        bpf_map.map_create(MapType.ARRAY, "modes", 4, ct.sizeof(abi.RawMode), abi.MAX_TARGETS + 1), "modes"
     )
     yield made
     made.close()
 
 
-def started(modes: libbpf.Map, folder: Path) -> Overrides:
+def started(modes: bpf_map.Map, folder: Path) -> Overrides:
     overrides = Overrides(modes, IDS.__getitem__, lambda: list(IDS), folder / "modes.json")
     overrides.restore()
     return overrides
 
 
-def kernel(modes: libbpf.Map) -> dict[int, int]:
+def kernel(modes: bpf_map.Map) -> dict[int, int]:
     rows = ((abi.U32.unpack(key)[0], abi.RawMode.from_buffer_copy(value)) for key, value in modes.items())
     return {index: raw.override for index, raw in rows if raw.override}
 
 
-def test_every_index_can_be_set_cleared_and_restored(modes: libbpf.Map, tmp_path: Path) -> None:
+def test_every_index_can_be_set_cleared_and_restored(modes: bpf_map.Map, tmp_path: Path) -> None:
     overrides = started(modes, tmp_path)
     for scope in (None, "a", "z/admin"):
         overrides.set(scope, Mode.ENFORCE, 600, uid=0, pid=1)

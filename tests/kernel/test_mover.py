@@ -19,13 +19,13 @@ from agent.kernel.pins import PINNED_MAPS
 from agent.kernel.tables import layouts
 from agent.kernel.tables.hash_of_abi_1 import hashes_of, path_hash_of_abi_1
 from agent.kernel.tables.layouts import Conversion, Layout
+from agent.kernel.uapi import NO_PREALLOC, MapType
 from agent.kernel.upgrade import migration
 from agent.kernel.upgrade.migration import Move
 from agent.policy.terms.hashing import path_hash
-from agent.system import libbpf
-from agent.system.libbpf import Map
+from agent.system import bpf_map
+from agent.system.bpf_map import Map
 
-HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH = 1, 2, 5, 6, 9
 SEED, KEY = 0x1234, ct.sizeof(abi.UseKey)
 U64 = Conversion(8, ((0, 0, 8),))
 SHIFTED = Conversion(16, ((0, 8, 8),))
@@ -39,8 +39,8 @@ def made() -> Iterator[ExitStack]:
 
 
 def new_map(made: ExitStack, kind: int, key: int, value: int, entries: int) -> Map:
-    flags = libbpf.BPF_F_NO_PREALLOC if kind in (HASH, PERCPU_HASH) else 0
-    table = Map.from_fd(libbpf.map_create(kind, "licet_test", key, value, entries, flags), "test")
+    flags = NO_PREALLOC if kind in (MapType.HASH, MapType.PERCPU_HASH) else 0
+    table = Map.from_fd(bpf_map.map_create(kind, "licet_test", key, value, entries, flags), "test")
     made.callback(table.close)
     return table
 
@@ -62,7 +62,7 @@ def total(table: Map, key: bytes, at: int = 0) -> int:
     return sum(number(value, cpu * table.value_size + at) for cpu in range(table.cpus))
 
 
-@pytest.mark.parametrize("kind", [HASH, PERCPU_HASH, LRU_HASH])
+@pytest.mark.parametrize("kind", [MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH])
 def test_counts_are_added_to_what_the_new_row_has_counted(made: ExitStack, kind: int) -> None:
     before, after = new_map(made, kind, 8, 8, 16), new_map(made, kind, 8, 16, 16)
     there, absent = bytes([1]) * 8, bytes([2]) * 8
@@ -80,7 +80,10 @@ def test_counts_are_added_to_what_the_new_row_has_counted(made: ExitStack, kind:
 def test_an_array_of_counts_keeps_its_indices_and_one_spread_over_gates_gets_new_ones(
     made: ExitStack,
 ) -> None:
-    before, after = new_map(made, PERCPU_ARRAY, 4, 8, 12), new_map(made, PERCPU_ARRAY, 4, 8, 15)
+    before, after = (
+        new_map(made, MapType.PERCPU_ARRAY, 4, 8, 12),
+        new_map(made, MapType.PERCPU_ARRAY, 4, 8, 15),
+    )
     for index in range(12):
         before.put(abi.U32.pack(index), abi.U64.pack(index) * before.cpus)
     wider = Move("refused", before, after, U64, U64, ((0, 0),), None, spread=(4, 5), is_array=True)
@@ -91,7 +94,7 @@ def test_an_array_of_counts_keeps_its_indices_and_one_spread_over_gates_gets_new
 
 def test_nothing_is_lost_while_others_count_in_the_old_map(made: ExitStack) -> None:
     """Here by a drain the other way round: a count goes to and fro while two threads take it."""
-    one, other = new_map(made, HASH, 8, 8, 4), new_map(made, HASH, 8, 8, 4)
+    one, other = new_map(made, MapType.HASH, 8, 8, 4), new_map(made, MapType.HASH, 8, 8, 4)
     keys = [abi.U64.pack(number) for number in range(4)]
     for key in keys:
         one.put(key, abi.U64.pack(1_000_000))
@@ -111,7 +114,7 @@ def test_nothing_is_lost_while_others_count_in_the_old_map(made: ExitStack) -> N
 
 
 def test_rows_that_do_not_fit_are_an_error(made: ExitStack) -> None:
-    before, after = new_map(made, HASH, 8, 8, 64), new_map(made, HASH, 8, 16, 8)
+    before, after = new_map(made, MapType.HASH, 8, 8, 64), new_map(made, MapType.HASH, 8, 16, 8)
     for index in range(64):
         before.put(abi.U64.pack(index), abi.U64.pack(1))
     with pytest.raises(KernelError, match="map uses: its rows do not fit"):
@@ -125,7 +128,7 @@ def test_rows_that_do_not_fit_are_an_error(made: ExitStack) -> None:
 
 
 def test_a_row_is_copied_without_its_count_and_does_not_replace_one_that_is_there(made: ExitStack) -> None:
-    before, after = new_map(made, HASH, 8, 8, 4), new_map(made, HASH, 8, 16, 4)
+    before, after = new_map(made, MapType.HASH, 8, 8, 4), new_map(made, MapType.HASH, 8, 16, 4)
     first, second = abi.U64.pack(1), abi.U64.pack(2)
     before.put(first, abi.U64.pack(7))
     before.put(second, abi.U64.pack(7))
@@ -147,7 +150,7 @@ class GoneMeanwhile(Map):
 
 @pytest.mark.parametrize("how", ["copy", "take"])
 def test_a_flow_that_closes_while_it_is_fetched_does_not_come_back(made: ExitStack, how: str) -> None:
-    before, after = new_map(made, HASH, 8, 8, 4), new_map(made, HASH, 8, 16, 4)
+    before, after = new_map(made, MapType.HASH, 8, 8, 4), new_map(made, MapType.HASH, 8, 16, 4)
     before.put(abi.U64.pack(1), abi.U64.pack(9))
     taken = move(before, after, "flows", counts=False)
     closing = GoneMeanwhile(before.fd, "flows", 8, 8, 4)
@@ -162,7 +165,7 @@ def test_a_flow_that_closes_while_it_is_fetched_does_not_come_back(made: ExitSta
 def test_who_uses_what_goes_on_under_this_versions_hash(made: ExitStack) -> None:
     """0.1.0 hashed otherwise. Of an executable whose name is not known, or is cut, the hash stays."""
     paths = {path: path_hash_of_abi_1(path, SEED) for path in ("/usr/bin/psql", "/usr/bin/not-named")}
-    before, after = new_map(made, HASH, KEY, 8, 16), new_map(made, HASH, KEY, 8, 16)
+    before, after = new_map(made, MapType.HASH, KEY, 8, 16), new_map(made, MapType.HASH, KEY, 8, 16)
     for number_, exe in enumerate(paths.values(), 1):
         before.put(bytes(abi.UseKey(exe=exe, cgroup=7, uid=number_)), abi.U64.pack(number_))
     hashes = hashes_of([(abi.U64.pack(paths["/usr/bin/psql"]), b"/usr/bin/psql"), (bytes(8), b"/cut")], SEED)
@@ -176,7 +179,7 @@ def test_who_uses_what_goes_on_under_this_versions_hash(made: ExitStack) -> None
 
 
 def test_of_two_rows_for_one_socket_the_later_holds(made: ExitStack) -> None:
-    before, after = new_map(made, HASH, 8, 8, 4), new_map(made, HASH, 8, 8, 4)
+    before, after = new_map(made, MapType.HASH, 8, 8, 4), new_map(made, MapType.HASH, 8, 8, 4)
     later = Move("flows", before, after, U64, U64, (), (0, 0))
     for key, old, new in ((1, 10, 20), (2, 20, 10)):
         before.put(abi.U64.pack(key), abi.U64.pack(old))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.config import Settings
 from agent.kernel.attach.gates import SocketGate
+from agent.kernel.attach.other_programs import tcx_programs
 from agent.kernel.pins import Pins
 from agent.observe.cgroup import find_mount
 from agent.observe.netns import Namespaces, open_in
@@ -33,7 +34,7 @@ def packet_gate(settings: Settings, pins: Pins | None = None) -> TcGate:
         program = _NO_PROGRAM
     name = f"licet-{zlib.crc32(str(pins.root).encode()):08x}"
     numbers, interfaces = pins.open_map("tc_netns"), settings.scope.interfaces
-    return TcGate(program, numbers, name, interfaces, open_in, LinkWatch, libbpf.tcx_programs)
+    return TcGate(program, numbers, name, interfaces, open_in, LinkWatch, tcx_programs)
 
 
 def let_go(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.errors import AlreadyRunning, KernelError
 from agent.kernel.pins import Pins
-from agent.system import libbpf
+from agent.system import bpf_map, libbpf
 
 OBSERVERS = ("track_flows", "observe_connect4", "observe_connect6", "cgroup_mkdir")
 """Links that are there as long as anything is observed."""
@@ -114,5 +114,5 @@ class PinsWatch:
         found = {}
         for name in SEEN_MAPS:
             with contextlib.suppress(OSError), libbpf.opened_pin(self._pins.map(name)) as fd:
-                found[f"map {name}"] = libbpf.map_info(fd).id
+                found[f"map {name}"] = bpf_map.map_info(fd).id
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent import abi
 from agent.kernel.tables.policy_maps import Counters
-from agent.system.libbpf import Map
+from agent.system.bpf_map import Map
 
 IDLE_NS = 60 * 10**9
 """Twice as long as programs go by a row: none that they refresh meanwhile is taken away."""

@@ -11,6 +11,7 @@ from agent import abi
 from agent.daemon.tracking.past_uses import PastUse
 from agent.kernel.tables.policy_maps import Counters
 from agent.kernel.tables.rows import Names, Use, by_age, flow_of, flow_rows
+from agent.kernel.uapi import NOEXIST
 from agent.model import (
     Address,
     Consumer,
@@ -31,7 +32,6 @@ from agent.policy.decision.owners import lineage
 from agent.policy.decision.question import NOBODY
 from agent.policy.tables.shape import Tables
 from agent.policy.terms.networks import holds, is_loopback, is_per_namespace
-from agent.system.libbpf import BPF_NOEXIST
 
 KNOWN_PROCESSES = 1024
 """Remembered while flows are listed."""
@@ -228,7 +228,7 @@ class FlowTable:
         """False: the kernel has made the row meanwhile."""
         raw = encode_flow(flow, self._names.note)
         try:
-            self._counters.flows.put(abi.U64.pack(flow.cookie), bytes(raw), BPF_NOEXIST)
+            self._counters.flows.put(abi.U64.pack(flow.cookie), bytes(raw), NOEXIST)
         except OSError as error:
             if error.errno == _EEXIST:
                 return False

@@ -16,7 +16,7 @@ from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
 from agent.policy.decision.listeners import opens_for_others
 from agent.system.boottime import boot_ns
-from agent.system.libbpf import Map
+from agent.system.bpf_map import Map
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ import errno
 from dataclasses import dataclass
 
 from agent import abi
+from agent.kernel.uapi import NOEXIST
 from agent.system.boottime import boot_ns
-from agent.system.libbpf import BPF_NOEXIST, Map
+from agent.system.bpf_map import Map
 
 _OF_USER_SPACE = abi.U32.pack(0)
 """In `crowded`: no target has this number."""
@@ -105,7 +106,7 @@ class ListenerRows:
 def _add(table: Map, place: bytes, raw: bytes) -> bool:
     """False: it is full. Also true where somebody else has put one there."""
     try:
-        table.put(place, raw, BPF_NOEXIST)
+        table.put(place, raw, NOEXIST)
     except OSError as error:
         if error.errno == errno.EEXIST:
             return True

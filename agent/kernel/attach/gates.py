@@ -10,32 +10,39 @@ import os
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
-from agent.kernel.attach.netns_trampoline import ATTACH_SK_LOOKUP, load_trampoline
+from agent.kernel.attach.netns_trampoline import load_trampoline
 from agent.kernel.pins import Pins
+from agent.kernel.uapi import AttachType
 from agent.model import Namespace
 from agent.system import libbpf
 
-CONNECT = {"refuse_connect4": 10, "refuse_connect6": 11}
-SEND = {
-    "refuse_send4": 14,
-    "refuse_send6": 15,
-    "refuse_datagram_connect4": 10,
-    "refuse_datagram_connect6": 11,
+CONNECT = {
+    "refuse_connect4": AttachType.CGROUP_INET4_CONNECT,
+    "refuse_connect6": AttachType.CGROUP_INET6_CONNECT,
 }
-BIND = {"refuse_bind4": 8, "refuse_bind6": 9}
+SEND = {
+    "refuse_send4": AttachType.CGROUP_UDP4_SENDMSG,
+    "refuse_send6": AttachType.CGROUP_UDP6_SENDMSG,
+    "refuse_datagram_connect4": AttachType.CGROUP_INET4_CONNECT,
+    "refuse_datagram_connect6": AttachType.CGROUP_INET6_CONNECT,
+}
+BIND = {"refuse_bind4": AttachType.CGROUP_INET4_BIND, "refuse_bind6": AttachType.CGROUP_INET6_BIND}
 """Programs and their attach types."""
 LOOKUP = "refuse_lookup"
 EXEC = "watch_exec"
 RMDIR = "watch_rmdir"
 """These refuse nothing; attached by the daemon while they are of use."""
 OBSERVE_SEND = {
-    "observe_send4": 14,
-    "observe_send6": 15,
-    "observe_datagram_connect4": 10,
-    "observe_datagram_connect6": 11,
+    "observe_send4": AttachType.CGROUP_UDP4_SENDMSG,
+    "observe_send6": AttachType.CGROUP_UDP6_SENDMSG,
+    "observe_datagram_connect4": AttachType.CGROUP_INET4_CONNECT,
+    "observe_datagram_connect6": AttachType.CGROUP_INET6_CONNECT,
 }
-NOTE_DATAGRAM = {"note_datagram": 1}
-OBSERVE_RECEIVE = {"observe_receive4": 19, "observe_receive6": 20}
+NOTE_DATAGRAM = {"note_datagram": AttachType.CGROUP_INET_EGRESS}
+OBSERVE_RECEIVE = {
+    "observe_receive4": AttachType.CGROUP_UDP4_RECVMSG,
+    "observe_receive6": AttachType.CGROUP_UDP6_RECVMSG,
+}
 OBSERVE_ARRIVAL = "observe_arrival"
 REFUSE_ARRIVAL = "refuse_arrival"
 REFUSE_FORWARDED = "refuse_forwarded"
@@ -99,7 +106,7 @@ class SocketGate:
             target, program = os.open(path, os.O_RDONLY | os.O_CLOEXEC), self._trampoline(cookie)
             for fd in (target, program):
                 opened.callback(os.close, fd)
-            _link(self._pins, program, self._name(cookie), target, ATTACH_SK_LOOKUP)
+            _link(self._pins, program, self._name(cookie), target, AttachType.SK_LOOKUP)
         self._fresh.add(cookie)
 
     def _trampoline(self, cookie: int) -> int:

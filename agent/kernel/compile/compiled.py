@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agent.kernel.uapi import Op
+
 ATTACH_TYPE_MARK = 0x6C1CE7A7
 """A constant that the compiler takes as it is, and that a program is not loaded with (bpf/abi.h)."""
-_LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW, in two instructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def for_hook(instructions: bytes, attach_type: int) -> bytes:
     verifier takes out."""
     code = bytearray(instructions)
     for offset in range(0, len(code) - 8, 8):
-        if code[offset] == _LOAD_64 and code[offset + 4 : offset + 16] == _MARK:
+        if code[offset] == Op.LOAD_64 and code[offset + 4 : offset + 16] == _MARK:
             code[offset + 4 : offset + 16] = _wide(attach_type)
     return bytes(code)
 

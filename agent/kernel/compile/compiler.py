@@ -12,14 +12,15 @@ from typing import Any
 from agent.errors import KernelError
 from agent.kernel.compile.compiled import Code, Function, MapSpec
 from agent.kernel.compile.source import fields_read
-from agent.system import libbpf
+from agent.kernel.uapi import INSTRUCTION, PSEUDO_MAP_FD, Op
+from agent.system import bpf_map
+from agent.system.btf import Btf, read_btf
 
 # linux/sched.h, linux/mount.h
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 
 _VALUE_AT = 4  # of struct bpf_insn
-_LOAD_64, _MAP_FD = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, BPF_PSEUDO_MAP_FD
 
 OPTIONAL_STRUCTS = frozenset({"mptcp_sock", "mptcp_subflow_context"})
 """Of kernels with CONFIG_MPTCP; the source asks with #ifdef."""
@@ -37,17 +38,17 @@ OPTIMIZED_ONCE = ("-Xclang", "-disable-llvm-passes")
 """By bcc's own run of LLVM's passes, not by clang's before it: twice as fast."""
 
 
-def open_btf() -> libbpf.Btf:
+def open_btf() -> Btf:
     """Raises KernelError where the kernel has none."""
     try:
-        return libbpf.Btf()
+        return Btf()
     except OSError as error:
         raise KernelError(
             f"{error.strerror}: licet needs a kernel built with CONFIG_DEBUG_INFO_BTF"
         ) from error
 
 
-def offset_flags(source: str, btf: libbpf.Btf) -> list[str]:
+def offset_flags(source: str, btf: Btf) -> list[str]:
     """A compiler flag for the offset of each kernel struct field that the source reads."""
     flags = []
     for owner, name in fields_read(source):
@@ -104,7 +105,7 @@ def _taken_from(lib: Any, module: Any, compiler: str) -> Code:
         name.decode(): int(lib.bpf_table_fd(module, name))
         for name in (lib.bpf_table_name(module, number) for number in range(lib.bpf_num_tables(module)))
     }
-    infos = {name: libbpf.map_info(fd) for name, fd in fds.items()}
+    infos = {name: bpf_map.map_info(fd) for name, fd in fds.items()}
     names = {fd: name for name, fd in fds.items()}
     functions = (lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module)))
     types = next((info.btf_id for info in infos.values() if info.btf_id), 0)
@@ -117,11 +118,11 @@ def _taken_from(lib: Any, module: Any, compiler: str) -> Code:
             )
             for name in functions
         },
-        libbpf.read_btf(types) if types else b"",
+        read_btf(types) if types else b"",
     )
 
 
-def _spec_of(info: libbpf.MapInfo) -> MapSpec:
+def _spec_of(info: bpf_map.MapInfo) -> MapSpec:
     return MapSpec(
         info.type,
         info.key_size,
@@ -135,8 +136,8 @@ def _spec_of(info: libbpf.MapInfo) -> MapSpec:
 
 def _function(instructions: bytes, names: Mapping[int, str]) -> Function:
     references = tuple(
-        (place * libbpf.INSTRUCTION.size + _VALUE_AT, names[value])
-        for place, (code, registers, _, value) in enumerate(libbpf.INSTRUCTION.iter_unpack(instructions))
-        if code == _LOAD_64 and registers >> 4 == _MAP_FD
+        (place * INSTRUCTION.size + _VALUE_AT, names[value])
+        for place, (code, registers, _, value) in enumerate(INSTRUCTION.iter_unpack(instructions))
+        if code == Op.LOAD_64 and registers >> 4 == PSEUDO_MAP_FD
     )
     return Function(Function(instructions, references).naming(lambda _: 0), references)

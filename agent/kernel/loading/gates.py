@@ -31,34 +31,38 @@ from agent.kernel.attach.gates import (
     RMDIR,
     SEND,
 )
-from agent.kernel.attach.netns_trampoline import ATTACH_SK_LOOKUP, SK_LOOKUP
 from agent.kernel.compile.cache import compiled
 from agent.kernel.compile.compiler import offset_flags, open_btf
 from agent.kernel.compile.source import DATAGRAMS, GATES, HEADERS, joined
-from agent.kernel.loading.observers import CGROUP_SOCK_ADDR, CGROUP_SOCK_OPS, RAW_TRACEPOINT, SOCK_OPS, answer
+from agent.kernel.loading.observers import answer
 from agent.kernel.loading.program_set import Program
 from agent.kernel.pins import ABI_VERSION, NEXT, Pins
-from agent.system import libbpf
-
-SCHED_CLS, CGROUP_SKB = 3, 8
+from agent.kernel.uapi import AttachType, ProgramType
+from agent.system import bpf_map, libbpf
 
 PROGRAMS: tuple[Program, ...] = (
-    *(("refuse_connect", CGROUP_SOCK_ADDR, kind, name) for name, kind in (CONNECT | SEND).items()),
-    *(("refuse_bind", CGROUP_SOCK_ADDR, kind, name) for name, kind in BIND.items()),
-    ("refuse_packet", SCHED_CLS, 0, "refuse_packet"),
-    ("refuse_lookup", SK_LOOKUP, ATTACH_SK_LOOKUP, LOOKUP),
-    ("on_exec", RAW_TRACEPOINT, 0, EXEC),
-    ("on_cgroup_rmdir", RAW_TRACEPOINT, 0, RMDIR),
-    ("judge_rewritten", SOCK_OPS, CGROUP_SOCK_OPS, REWRITTEN),
-    (LISTENER, SOCK_OPS, CGROUP_SOCK_OPS, LISTENER),
+    *(
+        ("refuse_connect", ProgramType.CGROUP_SOCK_ADDR, kind, name)
+        for name, kind in (CONNECT | SEND).items()
+    ),
+    *(("refuse_bind", ProgramType.CGROUP_SOCK_ADDR, kind, name) for name, kind in BIND.items()),
+    ("refuse_packet", ProgramType.SCHED_CLS, 0, "refuse_packet"),
+    ("refuse_lookup", ProgramType.SK_LOOKUP, AttachType.SK_LOOKUP, LOOKUP),
+    ("on_exec", ProgramType.RAW_TRACEPOINT, 0, EXEC),
+    ("on_cgroup_rmdir", ProgramType.RAW_TRACEPOINT, 0, RMDIR),
+    ("judge_rewritten", ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, REWRITTEN),
+    (LISTENER, ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, LISTENER),
 )
 DATAGRAM_PROGRAMS: tuple[Program, ...] = (
-    *(("observe_send", CGROUP_SOCK_ADDR, kind, name) for name, kind in OBSERVE_SEND.items()),
-    *(("observe_receive", CGROUP_SOCK_ADDR, kind, name) for name, kind in OBSERVE_RECEIVE.items()),
-    *(("note_datagram", CGROUP_SKB, kind, name) for name, kind in NOTE_DATAGRAM.items()),
-    ("observe_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, OBSERVE_ARRIVAL),
-    ("refuse_arrival", SK_LOOKUP, ATTACH_SK_LOOKUP, REFUSE_ARRIVAL),
-    ("refuse_forwarded", SCHED_CLS, 0, REFUSE_FORWARDED),
+    *(("observe_send", ProgramType.CGROUP_SOCK_ADDR, kind, name) for name, kind in OBSERVE_SEND.items()),
+    *(
+        ("observe_receive", ProgramType.CGROUP_SOCK_ADDR, kind, name)
+        for name, kind in OBSERVE_RECEIVE.items()
+    ),
+    *(("note_datagram", ProgramType.CGROUP_SKB, kind, name) for name, kind in NOTE_DATAGRAM.items()),
+    ("observe_arrival", ProgramType.SK_LOOKUP, AttachType.SK_LOOKUP, OBSERVE_ARRIVAL),
+    ("refuse_arrival", ProgramType.SK_LOOKUP, AttachType.SK_LOOKUP, REFUSE_ARRIVAL),
+    ("refuse_forwarded", ProgramType.SCHED_CLS, 0, REFUSE_FORWARDED),
 )
 UNITS = {"gates": (GATES, PROGRAMS), "datagrams": (DATAGRAMS, DATAGRAM_PROGRAMS)}
 """Source and programs of what is compiled at once."""
@@ -97,7 +101,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         # the socket gate is called by what is attached: of a version that is made ready, when its turn comes
         if name in CALLED_BY and (name != LOOKUP or pins.folder != NEXT):
             table, place = CALLED_BY[name]
-            calls = libbpf.Map.from_fd(programs.map_fd(table), table)
+            calls = bpf_map.Map.from_fd(programs.map_fd(table), table)
             calls.put(U32.pack(place), U32.pack(fd))
         os.close(fd)
     return {"programs": [one[-1] for one in loaded if one[-1] not in refused], "refused": refused}

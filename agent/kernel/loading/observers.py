@@ -23,6 +23,7 @@ from typing import Any
 
 from agent.abi import SPARE_FLOW, U64, event_layouts
 from agent.errors import KernelError, LicetError
+from agent.kernel.attach.empty_program import load_empty_program
 from agent.kernel.attach.gates import BIND, CONNECT
 from agent.kernel.compile.cache import compiled
 from agent.kernel.compile.compiler import offset_flags, open_btf, stand_in_for_kallsyms
@@ -30,24 +31,22 @@ from agent.kernel.compile.source import HEADERS, joined, source_hash
 from agent.kernel.loading.parallel import Aside
 from agent.kernel.loading.program_set import Program, Programs
 from agent.kernel.pins import ABI_VERSION, Pins
-from agent.system import libbpf
-
-# linux/bpf.h: enum bpf_prog_type, enum bpf_attach_type
-SOCK_OPS, RAW_TRACEPOINT, CGROUP_SOCK_ADDR, TRACING, KPROBE = 13, 17, 18, 26, 2
-CGROUP_SOCK_OPS, CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT, TRACE_FEXIT, PERF_EVENT = 3, 10, 11, 25, 41
+from agent.kernel.uapi import NOEXIST, AttachType, ProgramType
+from agent.system import bpf_map, libbpf
+from agent.system.btf import Btf
+from agent.system.kprobe import KPROBES, kretprobe_event
 
 # two halves that take about as long, compiled side by side
 CONNECT_SIDE = ("hooks/connect_observer.c",)
 FLOW_SIDE = ("lib/accept.h", "hooks/flow_tracker.c", "hooks/accept_observer.c", "hooks/cgroup_watch.c")
-FLOW_PROGRAM: Program = ("track_flows", SOCK_OPS, CGROUP_SOCK_OPS, "track_flows")
+FLOW_PROGRAM: Program = ("track_flows", ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, "track_flows")
 CONNECT_PROGRAMS: tuple[Program, ...] = (
-    ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET4_CONNECT, "observe_connect4"),
-    ("observe_connect", CGROUP_SOCK_ADDR, CGROUP_INET6_CONNECT, "observe_connect6"),
+    ("observe_connect", ProgramType.CGROUP_SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT, "observe_connect4"),
+    ("observe_connect", ProgramType.CGROUP_SOCK_ADDR, AttachType.CGROUP_INET6_CONNECT, "observe_connect6"),
 )
 CGROUP_PROGRAMS = (FLOW_PROGRAM, *CONNECT_PROGRAMS)
 SOCKET_IO = {"sock_recv_length": "on_receive", "sock_send_length": "on_send"}
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
-KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 FREE_RUNGS = ("fexit", "kretprobe")
 AT_RETURN = ("-DACCEPTOR", "-DACCEPTOR_AT_RETURN")
 # where struct pt_regs keeps a return value: x86-64's ax, arm64's x0
@@ -112,7 +111,7 @@ class Loader:
             make_spare_flows(programs.map_fd("flows"))
             aside.maps_are_pinned()
             flow_program = programs.load(*FLOW_PROGRAM)
-            cgroup_mkdir = programs.load("on_cgroup_mkdir", RAW_TRACEPOINT)
+            cgroup_mkdir = programs.load("on_cgroup_mkdir", ProgramType.RAW_TRACEPOINT)
             acceptor_programs = acceptor.load(programs)
             of_cgroup = [flow_program, *aside.result()]
             if self._moved:  # gates of the old place: behind the new observers is where they belong
@@ -265,7 +264,7 @@ class SocketIo(Acceptor):
     flags = ("-DACCEPTOR", "-DACCEPTOR_SOCKET_IO")
 
     def probe(self) -> None:
-        program = libbpf.load_empty_program(RAW_TRACEPOINT)
+        program = load_empty_program(ProgramType.RAW_TRACEPOINT)
         try:
             for tracepoint in SOCKET_IO:
                 os.close(libbpf.raw_tracepoint_open(tracepoint, program))
@@ -275,7 +274,10 @@ class SocketIo(Acceptor):
             os.close(program)
 
     def load(self, programs: Programs) -> list[tuple[str, int]]:
-        return [(name, programs.load(function, RAW_TRACEPOINT)) for name, function in SOCKET_IO.items()]
+        return [
+            (name, programs.load(function, ProgramType.RAW_TRACEPOINT))
+            for name, function in SOCKET_IO.items()
+        ]
 
     def attach(self, name: str, program: int) -> int:
         return libbpf.raw_tracepoint_open(name, program)
@@ -292,14 +294,16 @@ class Fexit(Acceptor):
         self._function_id = function_id
 
     def probe(self) -> None:
-        program = libbpf.load_empty_program(TRACING, TRACE_FEXIT, self._function_id)
+        program = load_empty_program(ProgramType.TRACING, AttachType.TRACE_FEXIT, self._function_id)
         try:
             os.close(libbpf.raw_tracepoint_open(None, program))
         finally:
             os.close(program)
 
     def load(self, programs: Programs) -> list[tuple[str, int]]:
-        program = programs.load("fexit_accept", TRACING, TRACE_FEXIT, attach_btf_id=self._function_id)
+        program = programs.load(
+            "fexit_accept", ProgramType.TRACING, AttachType.TRACE_FEXIT, attach_btf_id=self._function_id
+        )
         return [("accept", program)]
 
     def attach(self, name: str, program: int) -> int:
@@ -322,14 +326,14 @@ class Kretprobe(Acceptor):
         os.close(kretprobe_event("inet_csk_accept"))
 
     def prepare(self, programs: Programs) -> None:
-        self._program = programs.load("kretprobe_accept", KPROBE)
+        self._program = programs.load("kretprobe_accept", ProgramType.KPROBE)
         self._event = kretprobe_event("inet_csk_accept")
 
     def load(self, programs: Programs) -> list[tuple[str, int]]:
         return [("accept", self._program)]
 
     def attach(self, name: str, program: int) -> int:
-        return libbpf.link_create(program, self._event, PERF_EVENT)
+        return libbpf.link_create(program, self._event, AttachType.PERF_EVENT)
 
 
 def refuse_lockdown(state: Path = LOCKDOWN) -> None:
@@ -346,23 +350,15 @@ def refuse_lockdown(state: Path = LOCKDOWN) -> None:
         )
 
 
-def kretprobe_event(function: str) -> int:
-    """fd of a perf event at each return of a kernel function. No program is attached yet: one that bcc has
-    attached can't be given to a link, which is what outlives this process."""
-    kind = int((KPROBES / "type").read_text())
-    bit = int((KPROBES / "format/retprobe").read_text().removeprefix("config:"))  # "config:0"
-    return libbpf.open_kprobe_event(kind, 1 << bit, function)
-
-
 def make_spare_flows(flows: int) -> None:
     """The rows in which attempts are judged once there is no room for more, one for each CPU."""
-    table = libbpf.Map.from_fd(flows, "flows")
+    table = bpf_map.Map.from_fd(flows, "flows")
     for cpu in range(libbpf.possible_cpus()):
         with contextlib.suppress(FileExistsError):
-            table.put(U64.pack(SPARE_FLOW | cpu), bytes(table.value_size), libbpf.BPF_NOEXIST)
+            table.put(U64.pack(SPARE_FLOW | cpu), bytes(table.value_size), NOEXIST)
 
 
-def rungs_for_accept(wanted: str, btf: libbpf.Btf) -> list[Acceptor]:
+def rungs_for_accept(wanted: str, btf: Btf) -> list[Acceptor]:
     """The ladder, best rung first, down to nobody; `wanted` is the setting `acceptor`."""
     ladder: list[Acceptor] = []
     function_id = btf.function_id("inet_csk_accept")

@@ -10,7 +10,9 @@ import threading
 from agent.errors import KernelError, PinError
 from agent.kernel.compile.compiled import Code, MapSpec, for_hook
 from agent.kernel.pins import PINNED_MAPS, Pins
-from agent.system import libbpf
+from agent.kernel.uapi import MapType
+from agent.system import bpf_map, libbpf
+from agent.system.btf import load_btf
 
 Program = tuple[str, int, int, str]
 """C function, program type, attach type, name."""
@@ -56,7 +58,7 @@ class Programs:
             except FileNotFoundError:
                 left.append(name)
                 continue
-            have, want = libbpf.map_info(pinned), self._code.maps[name]
+            have, want = bpf_map.map_info(pinned), self._code.maps[name]
             for attribute in _SHAPE:
                 if getattr(have, attribute) != getattr(want, attribute):
                     raise PinError(
@@ -90,8 +92,8 @@ class Programs:
             ) from error
 
     def _make(self, name: str, spec: MapSpec) -> int:
-        of_maps = spec.type in libbpf.TYPES_OF_MAPS
-        return libbpf.map_create(
+        of_maps = spec.type in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+        return bpf_map.map_create(
             spec.type,
             name,
             spec.key_size,
@@ -103,5 +105,5 @@ class Programs:
         )
 
     def _btf(self) -> int:
-        self._btf_fd = self._btf_fd or libbpf.load_btf(self._code.btf)
+        self._btf_fd = self._btf_fd or load_btf(self._code.btf)
         return self._btf_fd

@@ -12,7 +12,7 @@ from agent.errors import PinError
 from agent.kernel.pins import Pins
 from agent.kernel.tables.layouts import rows_of
 from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
-from agent.system.libbpf import Map
+from agent.system.bpf_map import Map
 
 FOLDER = "1"
 KEYED_BY_EXE = frozenset({"uses", "told", "acceptors", "edges"})

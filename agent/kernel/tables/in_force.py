@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent import abi
 from agent.kernel.pins import ABI_VERSION, Pins
-from agent.system import libbpf
+from agent.system import bpf_map
 from agent.system.boottime import boot_ns
 
 HOST = 0
@@ -59,7 +59,7 @@ def in_force(pins: Pins) -> InForce | None:
 
 
 def _row(fd: int, key: bytes) -> bytes | None:
-    return libbpf.Map.from_fd(fd, "").get(key)
+    return bpf_map.Map.from_fd(fd, "").get(key)
 
 
 def _modes(pins: Pins) -> Iterator[TargetMode]:
@@ -67,12 +67,12 @@ def _modes(pins: Pins) -> Iterator[TargetMode]:
     with pins.opened("modes") as fd:
         if fd is None:
             return
-        modes = libbpf.Map.from_fd(fd, "modes")
+        modes = bpf_map.Map.from_fd(fd, "modes")
         for number, row in sorted(_rows(pins).items()):
             yield _mode(modes, number, row, now_ns)
 
 
-def _mode(modes: libbpf.Map, number: int, row: abi.TargetRow, now_ns: int) -> TargetMode:
+def _mode(modes: bpf_map.Map, number: int, row: abi.TargetRow, now_ns: int) -> TargetMode:
     """As enforces() of bpf/lib/mode.h has it: an override of the target, one of the host, the policy."""
     for place in (number, HOST):
         raw = modes.get(abi.U32.pack(place))
@@ -92,7 +92,7 @@ def _rows(pins: Pins) -> dict[int, abi.TargetRow]:
         inner = _row(outer, abi.U32.pack(abi.U64.unpack(raw)[0] & 1)) if raw else None
     if inner is None:
         return {}
-    rows = libbpf.open_map(abi.U32.unpack(inner)[0], "rows")
+    rows = bpf_map.open_map(abi.U32.unpack(inner)[0], "rows")
     try:
         found = ((abi.U32.unpack(key)[0], value) for key, value in rows.items())
         return {

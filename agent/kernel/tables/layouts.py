@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.errors import PinError
-from agent.system import libbpf
+from agent.system import bpf_map
+from agent.system.btf import read_btf
 
 _HEADER = struct.Struct("<HBBIIIII")
 """magic, version, flags, header bytes, types' offset and bytes, strings' offset and bytes (linux/btf.h)."""
@@ -141,10 +142,10 @@ def rows_in(types: bytes, key_type: int, value_type: int) -> Rows | None:
 
 def rows_of(fd: int) -> Rows | None:
     """Of a map in the kernel."""
-    info = libbpf.map_info(fd)
+    info = bpf_map.map_info(fd)
     if not info.btf_id or not info.btf_value_type_id:
         return None
-    return rows_in(libbpf.read_btf(info.btf_id), info.btf_key_type_id, info.btf_value_type_id)
+    return rows_in(read_btf(info.btf_id), info.btf_key_type_id, info.btf_value_type_id)
 
 
 def is_as_before(before: Layout, after: Layout) -> bool:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 from agent import abi
 from agent.kernel.pins import Pins
+from agent.kernel.tables.grace_period import wait_for_programs
 from agent.kernel.tables.rows import flow_rows
+from agent.kernel.uapi import NO_PREALLOC, MapType
 from agent.model import Decision, Mode, Network, Origin, Reason, Verdict
 from agent.policy.tables.shape import (
     ASKS_CONTAINER,
@@ -34,10 +36,9 @@ from agent.policy.tables.shape import (
     TargetRow,
     Uncertain,
 )
-from agent.system import libbpf
-from agent.system.libbpf import Map
+from agent.system import bpf_map
+from agent.system.bpf_map import Map
 
-_HASH, _ARRAY, _LPM_TRIE = 1, 2, 11
 _ZERO = abi.U32.pack(0)
 _ELSEWHERE = abi.U32.pack(1)
 """Any value: a row of protocol 0 stands for an address, not for a target."""
@@ -45,13 +46,13 @@ _PORT_WORDS = 1024
 
 # type, key size, value size, entries: as the inner maps in bpf/maps.h
 _INNER = {
-    "targets": (_LPM_TRIE, abi.TARGET_KEY.size, 4, MAX_PLACES),
-    "port_numbers": (_ARRAY, 4, ct.sizeof(abi.PortNumbers), 1),
-    "sources": (_LPM_TRIE, abi.SOURCE_KEY.size, 4, 262144),
-    "subordinates": (_LPM_TRIE, abi.SUBORDINATE_KEY.size, 4, 262144),
-    "rows": (_HASH, 4, ct.sizeof(abi.TargetRow), 2 * abi.MAX_TARGETS),
-    "members": (_HASH, abi.MEMBER_KEY.size, 4, 262144),
-    "sets": (_ARRAY, 4, SET_BITS // 8, 16384),
+    "targets": (MapType.LPM_TRIE, abi.TARGET_KEY.size, 4, MAX_PLACES),
+    "port_numbers": (MapType.ARRAY, 4, ct.sizeof(abi.PortNumbers), 1),
+    "sources": (MapType.LPM_TRIE, abi.SOURCE_KEY.size, 4, 262144),
+    "subordinates": (MapType.LPM_TRIE, abi.SUBORDINATE_KEY.size, 4, 262144),
+    "rows": (MapType.HASH, 4, ct.sizeof(abi.TargetRow), 2 * abi.MAX_TARGETS),
+    "members": (MapType.HASH, abi.MEMBER_KEY.size, 4, 262144),
+    "sets": (MapType.ARRAY, 4, SET_BITS // 8, 16384),
 }
 
 _UNCERTAIN_BIT = {
@@ -245,7 +246,7 @@ class PolicyMaps:
         try:
             for name, pairs in encode_tables(tables).items():
                 filled[name] = _filled(name, pairs)
-            libbpf.wait_for_programs()
+            wait_for_programs()
             slot = abi.U32.pack(following & 1)
             for name, inner in filled.items():
                 self._outer[name].put(slot, abi.U32.pack(inner.fd))
@@ -320,8 +321,8 @@ class PolicyMaps:
 
 def _filled(name: str, pairs: list[tuple[bytes, bytes]]) -> Map:
     kind, key_size, value_size, entries = _INNER[name]
-    flags = 0 if kind == _ARRAY else libbpf.BPF_F_NO_PREALLOC
-    inner = Map.from_fd(libbpf.map_create(kind, f"{name}_inner", key_size, value_size, entries, flags), name)
+    flags = 0 if kind == MapType.ARRAY else NO_PREALLOC
+    inner = Map.from_fd(bpf_map.map_create(kind, f"{name}_inner", key_size, value_size, entries, flags), name)
     try:
         inner.put_all(pairs)
     except OSError:

@@ -12,7 +12,7 @@ from agent.kernel.tables import ring
 from agent.kernel.tables.hash_of_abi_1 import path_hash_of_abi_1
 from agent.model import MEMFD, Address, Decision, Flow, Origin, Process, Protocol, Reason, Verdict
 from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
-from agent.system.libbpf import Map
+from agent.system.bpf_map import Map
 
 KNOWN_BYTES = 4 << 20
 """What names may take here: all that the map has room for (8,192 of 252 bytes), and some longer ones."""

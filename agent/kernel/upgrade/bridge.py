@@ -17,25 +17,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.kernel.tables.layouts import Conversion
-from agent.system import libbpf
-from agent.system.libbpf import instruction
+from agent.kernel.uapi import (
+    ATOMIC_ADD,
+    ATOMIC_XCHG,
+    INSTRUCTION,
+    NOEXIST,
+    PSEUDO_MAP_FD,
+    SOCK_OPS_STATE_CB,
+    TCP_CLOSE,
+    AttachType,
+    Helper,
+    MapType,
+    Op,
+    ProgramType,
+    instruction,
+)
+from agent.system import bpf_map, libbpf
 
-SCHED_CLS, SOCK_OPS, CGROUP_SOCK_OPS = 3, 13, 3
-"""enum bpf_prog_type, enum bpf_attach_type"""
 FULL = 2
 """What a drain answers where there is no room for another row."""
 
-_LOOK_UP, _UPDATE, _DELETE, _TAIL_CALL, _COOKIE, _LOOK_UP_ON_CPU = 1, 2, 3, 12, 46, 195  # enum bpf_func_id
-_NOEXIST = 1
-_STATE_CB, _CLOSE = 10, 7  # BPF_SOCK_OPS_STATE_CB, BPF_TCP_CLOSE
 _OP, _NEW_STATE = 0, 8  # of struct bpf_sock_ops
-_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
 _R0, _R1, _R2, _R3, _R4, _R6, _R7, _R8, _R10 = 0, 1, 2, 3, 4, 6, 7, 8, 10
-_LOAD, _STORE = {8: 0x79, 4: 0x61, 2: 0x69, 1: 0x71}, {8: 0x7B, 4: 0x63, 2: 0x6B, 1: 0x73}
-_EXCHANGE, _ADD = 0xE1, 0
-_ATOMIC = 0xDB
-_COPY, _SET, _PLUS, _CALL, _EXIT = 0xBF, 0xB7, 0x07, 0x85, 0x95
-_ALWAYS, _IF_EQUAL, _IF_NOT, _IF_MORE = 0x05, 0x15, 0x55, 0x2D
+_LOAD = {8: Op.LOAD_U64, 4: Op.LOAD_U32, 2: Op.LOAD_U16, 1: Op.LOAD_U8}
+_STORE = {8: Op.STORE_U64, 4: Op.STORE_U32, 2: Op.STORE_U16, 1: Op.STORE_U8}
 _KEY, _ZERO = -8, -16
 """On the stack: the cookie, and the key of an array's only row."""
 
@@ -63,13 +68,13 @@ class _Assembler:
         self._code.append(instruction(code, to, source, offset, value))
 
     def map(self, to: int, fd: int) -> None:
-        self.do(0x18, to, _MAP_FD, value=fd)
+        self.do(Op.LOAD_64, to, PSEUDO_MAP_FD, value=fd)
         self.do(0)
 
     def call(self, helper: int) -> None:
-        self.do(_CALL, value=helper)
+        self.do(Op.CALL, value=helper)
 
-    def jump(self, label: str, code: int = _ALWAYS, to: int = 0, source: int = 0, value: int = 0) -> None:
+    def jump(self, label: str, code: int = Op.JUMP, to: int = 0, source: int = 0, value: int = 0) -> None:
         self._jumps.append((len(self._code), label))
         self.do(code, to, source, value=value)
 
@@ -78,76 +83,76 @@ class _Assembler:
 
     def at(self, to: int, base: int, offset: int) -> None:
         """to = base + offset"""
-        self.do(_COPY, to, base)
-        self.do(_PLUS, to, value=offset)
+        self.do(Op.COPY, to, base)
+        self.do(Op.ADD_VALUE, to, value=offset)
 
     def bytes(self) -> bytes:
         code = list(self._code)
         for place, label in self._jumps:
-            op, registers, _, value = libbpf.INSTRUCTION.unpack(code[place])
-            code[place] = libbpf.INSTRUCTION.pack(op, registers, self._labels[label] - place - 1, value)
+            op, registers, _, value = INSTRUCTION.unpack(code[place])
+            code[place] = INSTRUCTION.pack(op, registers, self._labels[label] - place - 1, value)
         return b"".join(code)
 
 
 def load_bridge(tables: Sequence[Bridged], calls: int) -> int:
     """The fd of a sockops program that goes on with the program in `calls`. Raises OSError."""
     code = _Assembler()
-    code.do(_COPY, _R6, _R1)
-    code.call(_COOKIE)
-    code.do(0x7B, _R10, _R0, _KEY)
-    code.do(0x7A, _R10, offset=_ZERO)
+    code.do(Op.COPY, _R6, _R1)
+    code.call(Helper.SOCKET_COOKIE)
+    code.do(Op.STORE_U64, _R10, _R0, _KEY)
+    code.do(Op.STORE_VALUE_U64, _R10, offset=_ZERO)
     for number, table in enumerate(tables):
         _bring_over(code, table, f"{number}")
-    code.do(_COPY, _R1, _R6)
+    code.do(Op.COPY, _R1, _R6)
     code.map(_R2, calls)
-    code.do(_SET, _R3)
-    code.call(_TAIL_CALL)
-    code.do(_SET, _R0, value=1)
-    code.do(_EXIT)
-    return libbpf.load_program("licet_bridge", SOCK_OPS, code.bytes(), CGROUP_SOCK_OPS)
+    code.do(Op.SET, _R3)
+    code.call(Helper.TAIL_CALL)
+    code.do(Op.SET, _R0, value=1)
+    code.do(Op.EXIT)
+    return libbpf.load_program("licet_bridge", ProgramType.SOCK_OPS, code.bytes(), AttachType.CGROUP_SOCK_OPS)
 
 
 def _bring_over(code: _Assembler, table: Bridged, number: str) -> None:
     make, fill, brought, done = (f"{number} {name}" for name in ("make", "fill", "brought", "done"))
     _look_up(code, table.before)
-    code.jump(done, _IF_EQUAL, _R0)
-    code.do(_COPY, _R7, _R0)
+    code.jump(done, Op.IF_VALUE_EQUAL, _R0)
+    code.do(Op.COPY, _R7, _R0)
     _look_up(code, table.after)
-    code.jump(make, _IF_EQUAL, _R0)
+    code.jump(make, Op.IF_VALUE_EQUAL, _R0)
     if table.newer:
         code.do(_LOAD[8], _R1, _R7, table.newer[0])
         code.do(_LOAD[8], _R2, _R0, table.newer[1])
-        code.jump(fill, _IF_MORE, _R1, _R2)
+        code.jump(fill, Op.IF_MORE, _R1, _R2)
     code.jump(brought)
     code.label(make)
     _look_up(code, table.blank, _ZERO)
-    code.jump(done, _IF_EQUAL, _R0)
-    code.do(_COPY, _R3, _R0)
+    code.jump(done, Op.IF_VALUE_EQUAL, _R0)
+    code.do(Op.COPY, _R3, _R0)
     code.map(_R1, table.after)
     code.at(_R2, _R10, _KEY)
-    code.do(_SET, _R4, value=_NOEXIST)
-    code.call(_UPDATE)
+    code.do(Op.SET, _R4, value=NOEXIST)
+    code.call(Helper.MAP_UPDATE)
     _look_up(code, table.after)
-    code.jump(done, _IF_EQUAL, _R0)
+    code.jump(done, Op.IF_VALUE_EQUAL, _R0)
     code.label(fill)
     for start, to, size in _steps(table.value):
         code.do(_LOAD[size], _R1, _R7, start)
         code.do(_STORE[size], _R0, _R1, to)
     code.label(brought)
     code.do(_LOAD[4], _R1, _R6, _OP)
-    code.jump(done, _IF_NOT, _R1, value=_STATE_CB)
+    code.jump(done, Op.IF_VALUE_NOT, _R1, value=SOCK_OPS_STATE_CB)
     code.do(_LOAD[4], _R1, _R6, _NEW_STATE)
-    code.jump(done, _IF_NOT, _R1, value=_CLOSE)
+    code.jump(done, Op.IF_VALUE_NOT, _R1, value=TCP_CLOSE)
     code.map(_R1, table.before)
     code.at(_R2, _R10, _KEY)
-    code.call(_DELETE)
+    code.call(Helper.MAP_DELETE)
     code.label(done)
 
 
 def _look_up(code: _Assembler, table: int, key: int = _KEY) -> None:
     code.map(_R1, table)
     code.at(_R2, _R10, key)
-    code.call(_LOOK_UP)
+    code.call(Helper.MAP_LOOKUP)
 
 
 def _steps(value: Conversion) -> Iterator[tuple[int, int, int]]:
@@ -167,65 +172,67 @@ class Drain:
     before, 0: it is none."""
 
     def __init__(
-        self, before: libbpf.Map, after: libbpf.Map, counts: Sequence[tuple[int, int]], *, per_cpu: bool
+        self, before: bpf_map.Map, after: bpf_map.Map, counts: Sequence[tuple[int, int]], *, per_cpu: bool
     ) -> None:
         self._key = _rounded(before.key_size)
         self._new_key = _rounded(after.key_size)
         blank = bytes(_rounded(after.value_size))
         self._blank = blank
         size = self._key + self._new_key + len(blank) + 8
-        self._said = libbpf.Map.from_fd(libbpf.map_create(2, "licet_drain", 4, size, 1), "licet_drain")
+        self._said = bpf_map.Map.from_fd(
+            bpf_map.map_create(MapType.ARRAY, "licet_drain", 4, size, 1), "licet_drain"
+        )
         try:
             self._program = libbpf.load_program(
-                "licet_drain", SCHED_CLS, self._code(before, after, counts, per_cpu)
+                "licet_drain", ProgramType.SCHED_CLS, self._code(before, after, counts, per_cpu)
             )
         except OSError:
             self._said.close()
             raise
 
     def _code(
-        self, before: libbpf.Map, after: libbpf.Map, counts: Sequence[tuple[int, int]], per_cpu: bool
+        self, before: bpf_map.Map, after: bpf_map.Map, counts: Sequence[tuple[int, int]], per_cpu: bool
     ) -> bytes:
         new_key, blank = self._key, self._key + self._new_key
         code = _Assembler()
-        code.do(0x7A, _R10, offset=_KEY)
+        code.do(Op.STORE_VALUE_U64, _R10, offset=_KEY)
         _look_up(code, self._said.fd)
-        code.jump("nothing", _IF_EQUAL, _R0)
-        code.do(_COPY, _R6, _R0)
+        code.jump("nothing", Op.IF_VALUE_EQUAL, _R0)
+        code.do(Op.COPY, _R6, _R0)
         code.map(_R1, before.fd)
-        code.do(_COPY, _R2, _R6)
+        code.do(Op.COPY, _R2, _R6)
         if per_cpu:
             code.do(_LOAD[4], _R3, _R6, blank + len(self._blank))
-        code.call(_LOOK_UP_ON_CPU if per_cpu else _LOOK_UP)
-        code.jump("nothing", _IF_EQUAL, _R0)
-        code.do(_COPY, _R7, _R0)
+        code.call(Helper.MAP_LOOKUP_PERCPU if per_cpu else Helper.MAP_LOOKUP)
+        code.jump("nothing", Op.IF_VALUE_EQUAL, _R0)
+        code.do(Op.COPY, _R7, _R0)
         self._find(code, after, new_key)
-        code.jump("there", _IF_NOT, _R0)
+        code.jump("there", Op.IF_VALUE_NOT, _R0)
         code.map(_R1, after.fd)
         code.at(_R2, _R6, new_key)
         code.at(_R3, _R6, blank)
-        code.do(_SET, _R4, value=_NOEXIST)
-        code.call(_UPDATE)
+        code.do(Op.SET, _R4, value=NOEXIST)
+        code.call(Helper.MAP_UPDATE)
         self._find(code, after, new_key)
-        code.jump("there", _IF_NOT, _R0)
-        code.do(_SET, _R0, value=FULL)
-        code.do(_EXIT)
+        code.jump("there", Op.IF_VALUE_NOT, _R0)
+        code.do(Op.SET, _R0, value=FULL)
+        code.do(Op.EXIT)
         code.label("there")
-        code.do(_COPY, _R8, _R0)
+        code.do(Op.COPY, _R8, _R0)
         for start, to in counts:
-            code.do(_SET, _R1)
-            code.do(_ATOMIC, _R7, _R1, start, _EXCHANGE)
-            code.do(_ATOMIC, _R8, _R1, to, _ADD)
+            code.do(Op.SET, _R1)
+            code.do(Op.ATOMIC_U64, _R7, _R1, start, ATOMIC_XCHG)
+            code.do(Op.ATOMIC_U64, _R8, _R1, to, ATOMIC_ADD)
         code.label("nothing")
-        code.do(_SET, _R0)
-        code.do(_EXIT)
+        code.do(Op.SET, _R0)
+        code.do(Op.EXIT)
         return code.bytes()
 
     @staticmethod
-    def _find(code: _Assembler, table: libbpf.Map, key: int) -> None:
+    def _find(code: _Assembler, table: bpf_map.Map, key: int) -> None:
         code.map(_R1, table.fd)
         code.at(_R2, _R6, key)
-        code.call(_LOOK_UP)
+        code.call(Helper.MAP_LOOKUP)
 
     def take(self, key: bytes, new_key: bytes, cpu: int = 0) -> bool:
         """False: there is no room for another row. Raises OSError."""

@@ -14,7 +14,8 @@ from agent import abi
 from agent.errors import PinError
 from agent.kernel.pins import Pins
 from agent.kernel.tables.layouts import Conversion, Field, Layout, conversion
-from agent.system import files, libbpf
+from agent.system import bpf_map, files
+from agent.system.bpf_ring import RingReader
 
 _BYTES = abi.EventHeader.bytes.offset
 
@@ -58,9 +59,9 @@ def carry(before: Pins, ready: Pins, layouts: Mapping[str, Any], to: Path) -> No
 
 def _carry(ring: str, before: Pins, ready: Pins, layouts: Mapping[str, Any], to: Path) -> None:
     with before.opened(ring) as old, ready.opened(ring) as new:
-        if old is None or new is None or libbpf.is_same_map(old, new):
+        if old is None or new is None or bpf_map.is_same_map(old, new):
             return
-        reader = libbpf.RingReader(old)
+        reader = RingReader(old)
         try:
             records = reader.drain_all()
         finally:

@@ -30,9 +30,10 @@ from agent.kernel.tables.layouts import (
     rows_in,
     rows_of,
 )
+from agent.kernel.uapi import NOEXIST, MapType
 from agent.kernel.upgrade.bridge import Bridged, Drain
-from agent.system import libbpf
-from agent.system.libbpf import BPF_NOEXIST, Map
+from agent.system import bpf_map
+from agent.system.bpf_map import Map
 
 POLICY = frozenset(
     {"targets", "port_numbers", "sources", "subordinates", "rows", "members", "sets", "generation", "ports"}
@@ -96,9 +97,9 @@ DROPPED: dict[str, frozenset[str]] = {}
 GONE: frozenset[str] = frozenset()
 """Maps that versions before had."""
 
-_HASHES = (1, 5, 9, 10)  # hash, percpu_hash, lru_hash, lru_percpu_hash
-_ARRAYS = (2, 6)
-_PER_CPU = (5, 6, 10)
+_HASHES = (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH)
+_ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
+_PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
 
 
 class Way(Enum):
@@ -125,7 +126,7 @@ def _way(name: str, code: Code, before: Pins, same_events: bool) -> Way:
     with before.opened(name) as fd:
         if fd is None:
             return Way.NEW
-        info, rows = libbpf.map_info(fd), rows_of(fd)
+        info, rows = bpf_map.map_info(fd), rows_of(fd)
     wanted = rows_in(code.btf, spec.key_type, spec.value_type)
     same_keys = not _is_rehashed(name, before)
     if same_keys and _is_same(info, spec) and (not rows or not wanted or _fits(rows, wanted)):
@@ -140,7 +141,7 @@ def _is_rehashed(name: str, before: Pins) -> bool:
     return name in hash_of_abi_1.KEYED_BY_EXE and before.folder == hash_of_abi_1.FOLDER
 
 
-def _is_same(info: libbpf.MapInfo, spec: MapSpec) -> bool:
+def _is_same(info: bpf_map.MapInfo, spec: MapSpec) -> bool:
     shape = (info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
     return shape == (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
 
@@ -149,7 +150,7 @@ def _fits(rows: Rows, wanted: Rows) -> bool:
     return is_as_before(rows.key, wanted.key) and is_as_before(rows.value, wanted.value)
 
 
-def _check(name: str, info: libbpf.MapInfo, spec: MapSpec, rows: Rows | None, wanted: Rows | None) -> None:
+def _check(name: str, info: bpf_map.MapInfo, spec: MapSpec, rows: Rows | None, wanted: Rows | None) -> None:
     if rows is None or wanted is None:
         raise PinError(
             f"map {name} has another shape and says nothing of its rows; "
@@ -233,7 +234,7 @@ class Move:
                 self.after.put(new_key, made)
             return
         try:
-            self.after.put(new_key, made, BPF_NOEXIST)
+            self.after.put(new_key, made, NOEXIST)
         except OSError as error:
             if error.errno in (errno.E2BIG, errno.ENOSPC):
                 raise KernelError(f"map {self.name}: its rows do not fit into this version's") from error
@@ -297,7 +298,7 @@ class Moves:
             if name in ALWAYS_NEW | SCRATCH:
                 continue
             with before.opened(name) as old, after.opened(name) as new:
-                if old is None or new is None or libbpf.is_same_map(old, new):
+                if old is None or new is None or bpf_map.is_same_map(old, new):
                     continue
             self._moves.append(self._open(name, before, after, widths))
 
@@ -321,7 +322,7 @@ class Moves:
             tuple((_place(rows.value, field), _place(wanted.value, field)) for field in COUNTS.get(name, ())),
             (_place(rows.value, made_at), _place(wanted.value, made_at)) if made_at else None,
             (widths[0].get(name, 1), widths[1].get(name, 1)),
-            libbpf.map_info(new.fd).type in _ARRAYS,
+            bpf_map.map_info(new.fd).type in _ARRAYS,
             (_place(rows.value, undecided[0]), undecided[1]) if undecided else None,
             self._hashes if names_exe else {},
             _place(rows.key, "exe") if names_exe else 0,
@@ -379,5 +380,5 @@ def _widths(pins: Pins) -> dict[str, int]:
     for name, of in SPREAD_OVER.items():
         with pins.opened(name) as wide, pins.opened(of) as narrow, contextlib.suppress(ZeroDivisionError):
             if wide is not None and narrow is not None:
-                found[name] = libbpf.map_info(wide).max_entries // libbpf.map_info(narrow).max_entries
+                found[name] = bpf_map.map_info(wide).max_entries // bpf_map.map_info(narrow).max_entries
     return found

@@ -18,7 +18,6 @@ from agent.kernel.loading.observers import (
     CONNECT_PROGRAMS,
     CONNECT_SIDE,
     FLOW_PROGRAM,
-    RAW_TRACEPOINT,
     Loader,
     answer,
     make_spare_flows,
@@ -26,8 +25,9 @@ from agent.kernel.loading.observers import (
 )
 from agent.kernel.loading.program_set import Programs
 from agent.kernel.pins import NEXT, Pins
+from agent.kernel.uapi import ProgramType
 from agent.kernel.upgrade.migration import Way, plan
-from agent.system import libbpf
+from agent.system import bpf_map, libbpf
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     programs, acceptor = loader.climb()
     make_spare_flows(programs.map_fd("flows"))
     _pin_program(ready, FLOW_PROGRAM[-1], programs.load(*FLOW_PROGRAM))
-    _pin_program(ready, "cgroup_mkdir", programs.load("on_cgroup_mkdir", RAW_TRACEPOINT))
+    _pin_program(ready, "cgroup_mkdir", programs.load("on_cgroup_mkdir", ProgramType.RAW_TRACEPOINT))
     for name, program in acceptor.load(programs):
         _pin_program(ready, name, program)
     for one in CONNECT_PROGRAMS:
@@ -70,10 +70,10 @@ def _pin_maps(programs: Programs, ways: dict[str, Way], before: Pins, ready: Pin
 
 def _go_on_with_generation(before: Pins, ready: Pins) -> None:
     with before.opened("generation") as fd:
-        number = libbpf.Map.from_fd(fd, "generation").get(U32.pack(0)) if fd is not None else None
+        number = bpf_map.Map.from_fd(fd, "generation").get(U32.pack(0)) if fd is not None else None
     with ready.opened("generation") as fd:
         if fd is not None:
-            libbpf.Map.from_fd(fd, "generation").put(U32.pack(0), number or U64.pack(0))
+            bpf_map.Map.from_fd(fd, "generation").put(U32.pack(0), number or U64.pack(0))
 
 
 def _pin_program(ready: Pins, name: str, program: int) -> None:

@@ -35,27 +35,25 @@ from agent.kernel.attach.gates import (
     SEND,
 )
 from agent.kernel.attach.netns_trampoline import load_trampoline
-from agent.kernel.loading.observers import (
-    CGROUP_INET4_CONNECT,
-    CGROUP_INET6_CONNECT,
-    CGROUP_SOCK_OPS,
-    PERF_EVENT,
-    SOCKET_IO,
-    kretprobe_event,
-)
+from agent.kernel.loading.observers import SOCKET_IO
 from agent.kernel.pins import PINNED_MAPS, Pins
+from agent.kernel.tables.grace_period import wait_for_programs
+from agent.kernel.uapi import AttachType, MapType
 from agent.kernel.upgrade.bridge import load_bridge
 from agent.kernel.upgrade.migration import Moves
-from agent.system import libbpf
+from agent.system import bpf_map, libbpf
+from agent.system.kprobe import kretprobe_event
 
-OBSERVERS = {"observe_connect4": CGROUP_INET4_CONNECT, "observe_connect6": CGROUP_INET6_CONNECT}
+OBSERVERS = {
+    "observe_connect4": AttachType.CGROUP_INET4_CONNECT,
+    "observe_connect6": AttachType.CGROUP_INET6_CONNECT,
+}
 TRACKER = "track_flows"
 ACCEPTORS = (*SOCKET_IO, "accept")
 GATES_BESIDE = {**CONNECT, **SEND}
 """What is refused at the call: each gate by its own observer's word."""
 WHILE_DECLARED = {**NOTE_DATAGRAM, **OBSERVE_RECEIVE, **OBSERVE_SEND}
-ATTACH_TYPES = {TRACKER: CGROUP_SOCK_OPS, **OBSERVERS, **GATES_BESIDE, **BIND, **WHILE_DECLARED}
-_ARRAY, _PROG_ARRAY = 2, 3
+ATTACH_TYPES = {TRACKER: AttachType.CGROUP_SOCK_OPS, **OBSERVERS, **GATES_BESIDE, **BIND, **WHILE_DECLARED}
 
 
 @dataclass(slots=True)
@@ -119,7 +117,7 @@ class Switch:
         bridge = self._bridge(moves)
         self._update(TRACKER, bridge)
         self.reached("tracker")
-        libbpf.wait_for_programs()
+        wait_for_programs()
         moves.copy_flows()
         moves.copy_again()
         self.reached("flows")
@@ -131,7 +129,7 @@ class Switch:
         for name in (*OBSERVERS, *(WHILE_DECLARED if watched else ())):  # also those that are new
             self._update(name)
         self.reached("observers")
-        libbpf.wait_for_programs()
+        wait_for_programs()
         for name in GATES_BESIDE:
             if self.ready.link(name).exists():
                 self.before.link(name).unlink(missing_ok=True)
@@ -194,15 +192,15 @@ class Switch:
         if name in SOCKET_IO:
             return libbpf.raw_tracepoint_open(name, program)
         if self.rung == "kretprobe":
-            return libbpf.link_create(program, kretprobe_event("inet_csk_accept"), PERF_EVENT)
+            return libbpf.link_create(program, kretprobe_event("inet_csk_accept"), AttachType.PERF_EVENT)
         return libbpf.raw_tracepoint_open(None, program)
 
     def _bridge(self, moves: Moves) -> int | None:
         """Goes on with the new flow tracker. None: no row has to be brought over."""
         blanks: list[int] = []
 
-        def blank(table: libbpf.Map) -> int:
-            blanks.append(libbpf.map_create(_ARRAY, "licet_blank", 4, table.value_size, 1))
+        def blank(table: bpf_map.Map) -> int:
+            blanks.append(bpf_map.map_create(MapType.ARRAY, "licet_blank", 4, table.value_size, 1))
             return blanks[-1]
 
         tables = moves.bridged(blank)
@@ -210,10 +208,10 @@ class Switch:
             return None
         calls = self.ready.map("bridge_calls")
         if not calls.exists():
-            libbpf.pin(libbpf.map_create(_PROG_ARRAY, "bridge_calls", 4, 4, 1), calls)
+            libbpf.pin(bpf_map.map_create(MapType.PROG_ARRAY, "bridge_calls", 4, 4, 1), calls)
         held = libbpf.open_pin(calls)
         tracker = libbpf.open_pin(self.ready.program(TRACKER))
-        with contextlib.closing(libbpf.Map.from_fd(held, "bridge_calls")) as one:
+        with contextlib.closing(bpf_map.Map.from_fd(held, "bridge_calls")) as one:
             one.put(U32.pack(0), U32.pack(tracker))
             program = load_bridge(tables, held)
         for fd in (tracker, *blanks):
@@ -266,7 +264,7 @@ class Switch:
 
 def _is_another(before: Pins, after: Pins, name: str) -> bool:
     with before.opened(name) as old, after.opened(name) as new:
-        return old is None or new is None or not libbpf.is_same_map(old, new)
+        return old is None or new is None or not bpf_map.is_same_map(old, new)
 
 
 def _pin_and_close(fd: int, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A BPF hash map that is a dict, with the interface of agent.system.libbpf.Map."""
+"""A BPF hash map that is a dict, with the interface of agent.system.bpf_map.Map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-BPF_NOEXIST = 1
+NOEXIST = 1
 
 
 class MemoryMap:
@@ -20,7 +20,7 @@ class MemoryMap:
         return self.rows.get(key)
 
     def put(self, key: bytes, value: bytes, flags: int = 0) -> None:
-        if flags == BPF_NOEXIST and key in self.rows:
+        if flags == NOEXIST and key in self.rows:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         if key not in self.rows and len(self.rows) >= self.max_entries:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))

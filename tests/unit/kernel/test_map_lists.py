@@ -13,6 +13,7 @@ import pytest
 from agent import abi
 from agent.kernel.pins import PINNED_MAPS
 from agent.kernel.tables import policy_maps
+from agent.kernel.uapi import MapType
 from agent.policy.tables.shape import MAX_PLACES, MAX_SETS, SET_BITS
 
 BPF = Path(__file__).resolve().parents[3] / "bpf"
@@ -68,7 +69,7 @@ _SIZES = {
     "struct target_row": ct.sizeof(abi.TargetRow),
     "struct set": SET_BITS // 8,
 }
-_KINDS = {"hash": policy_maps._HASH, "array": policy_maps._ARRAY, "lpm_trie": policy_maps._LPM_TRIE}
+_KINDS = {"hash": MapType.HASH, "array": MapType.ARRAY, "lpm_trie": MapType.LPM_TRIE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def test_an_inner_map_is_made_in_the_shape_that_the_programs_know(name: str) -> 
     kind, key, leaf, _, entries, flags = made.arguments
     kind_number = _KINDS[kind.strip('"')]
     assert policy_maps._INNER[name] == (kind_number, _SIZES[key], _SIZES[leaf], _number(entries))
-    assert flags == ("0" if kind_number == policy_maps._ARRAY else "BPF_F_NO_PREALLOC")
+    assert flags == ("0" if kind_number == MapType.ARRAY else "BPF_F_NO_PREALLOC")
 
 
 def test_every_table_of_a_policy_has_its_inner_shape() -> None:
