@@ -46,7 +46,7 @@ from agent.export.events import Event
 from agent.export.server import Servers
 from agent.failures import failures_told
 from agent.kernel.attach.gates import BIND, CONNECT, RMDIR, CgroupGate, SocketGate
-from agent.kernel.loading.supervisor import Manifest
+from agent.kernel.loading.manifest import Manifest
 from agent.kernel.pins import Pins
 from agent.kernel.tables import ring
 from agent.kernel.tables.rows import process_of, with_server

@@ -11,7 +11,8 @@ from pathlib import Path
 from agent.errors import KernelError
 from agent.kernel.attach.empty_program import load_empty_program
 from agent.kernel.attach.gates import NOTE_DATAGRAM, OBSERVE_RECEIVE, SEND
-from agent.kernel.loading import observers, supervisor
+from agent.kernel.loading import supervisor
+from agent.kernel.loading.accept_rungs import Fexit, Kretprobe
 from agent.kernel.uapi import AttachType, Helper, Op, ProgramType, instruction
 from agent.system import libbpf
 from agent.system.btf import Btf
@@ -99,14 +100,14 @@ def _fexit() -> str:
         function = btf.function_id("inet_csk_accept")
         if function is None:
             raise KernelError("no function inet_csk_accept in BTF")
-        observers.Fexit(function, btf.parameters_of(function)).probe()
+        Fexit(function, btf.parameters_of(function)).probe()
     finally:
         btf.close()
     return "attaches to inet_csk_accept"
 
 
 def _kprobes() -> str:
-    observers.Kretprobe(0).probe()
+    Kretprobe(0).probe()
     return "/sys/bus/event_source/devices/kprobe"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.kernel.loading import gates
-from agent.kernel.loading.observers import answer
+from agent.kernel.loading.child import answer
 from agent.kernel.pins import Pins
 
 _PROGRAMS = (

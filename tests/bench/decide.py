@@ -105,7 +105,7 @@ def judging() -> Iterator[Judge]:
     pins.make_folders()
     try:
         source = joined(bpf_folder()) + "\n" + (Path(__file__).parent / "decide.c").read_text()
-        programs = compiled(source, _flags(source), bpf_folder(), keep=None)
+        programs = Programs(compiled(source, _flags(source), bpf_folder(), keep=None))
         for name in PINNED_MAPS:
             libbpf.pin(os.dup(programs.map_fd(name)), pins.map(name))
         yield Judge(programs, pins)

@@ -14,7 +14,7 @@ import yaml
 
 from agent.config import Paths, Settings
 from agent.kernel.loading import supervisor
-from agent.kernel.loading.supervisor import Manifest
+from agent.kernel.loading.manifest import Manifest, manifest_path
 from agent.kernel.pins import Pins
 from agent.kernel.tables.policy_maps import Counters
 from agent.system import bpf_map, libbpf
@@ -37,7 +37,7 @@ class Loading:
 
     @property
     def manifest_path(self) -> Path:
-        return supervisor.manifest_path(self.settings)
+        return manifest_path(self.settings)
 
     def load(self, acceptor: str = "") -> Manifest:
         changed = self.settings.model_copy(update={"acceptor": acceptor} if acceptor else {})

@@ -21,6 +21,7 @@ from agent.kernel.attach.other_programs import tcx_programs
 from agent.kernel.compile.cache import compiled
 from agent.kernel.compile.compiler import offset_flags, open_btf
 from agent.kernel.compile.source import GATES, HEADERS, bpf_folder, joined
+from agent.kernel.loading.program_set import Programs
 from agent.kernel.loading.supervisor import load
 from agent.kernel.pins import Pins
 from agent.kernel.tables.policy_maps import Counters, PolicyMaps
@@ -112,7 +113,7 @@ class TcWorld:
     def _compile(self) -> int:
         source = joined(bpf_folder(), (*HEADERS, *GATES))
         with closing(open_btf()) as btf:
-            made = compiled(source, offset_flags(source, btf), bpf_folder(), KEPT)
+            made = Programs(compiled(source, offset_flags(source, btf), bpf_folder(), KEPT))
         with closing(made) as programs:
             assert programs.take_over_maps(self.pins) == []
             return programs.load("refuse_packet", ProgramType.SCHED_CLS)

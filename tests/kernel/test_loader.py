@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import KernelError, PinError
 from agent.kernel.loading import supervisor
-from agent.kernel.loading.supervisor import Manifest
+from agent.kernel.loading.manifest import Manifest
 from agent.kernel.pins import ABI_VERSION, PINNED_MAPS
 from agent.kernel.uapi import MapType
 from agent.system import bpf_map, libbpf

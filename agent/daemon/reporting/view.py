@@ -38,7 +38,7 @@ from agent.export.view import (
 )
 from agent.kernel.attach import other_programs
 from agent.kernel.attach.gates import LISTENER, REWRITTEN
-from agent.kernel.loading.supervisor import Manifest
+from agent.kernel.loading.manifest import Manifest
 from agent.kernel.pins import Pins
 from agent.kernel.tables.policy_maps import Counters
 from agent.kernel.tables.rows import Names

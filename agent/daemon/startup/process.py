@@ -22,7 +22,8 @@ from agent.daemon.startup.trusted_places import refuse_others
 from agent.daemon.state_files import RunLock
 from agent.errors import AlreadyRunning, KernelError
 from agent.kernel.loading import supervisor
-from agent.kernel.loading.supervisor import Manifest
+from agent.kernel.loading.manifest import Manifest, manifest_path
+from agent.kernel.upgrade import staging
 from agent.observe.cgroup import find_mount
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def load_alone(settings: Settings, config: Path) -> Manifest:
     cgroup = scope_cgroup(settings, cgroup_mount)
     supervisor.require_root()
     refuse_others(settings, config)
-    if not supervisor.needs_upgrade(settings):
+    if not staging.needs_upgrade(settings):
         return supervisor.load(settings, cgroup)
     try:
         lock = RunLock(settings.paths.run)
@@ -153,12 +154,12 @@ def scope_cgroup(settings: Settings, cgroup_mount: Path) -> Path:
 
 def ensure_loaded(settings: Settings, cgroup: Path, cgroup_mount: Path) -> Manifest:
     """Who calls this holds the run lock."""
-    if supervisor.needs_upgrade(settings):
+    if staging.needs_upgrade(settings):
         from agent.daemon.startup.upgrade import upgrade  # reads policies: takes its time
 
         upgrade(settings, cgroup, cgroup_mount)
     if supervisor.is_current(settings, cgroup):
-        manifest = Manifest.read(supervisor.manifest_path(settings))
+        manifest = Manifest.read(manifest_path(settings))
         if manifest is not None:
             return manifest
     return supervisor.load(settings, cgroup)

@@ -18,11 +18,11 @@ from agent.daemon.enforcement.packet_gate import PROGRAM, packet_gate
 from agent.daemon.judging import Judging
 from agent.errors import KernelError, LicetError
 from agent.kernel.loading import supervisor
-from agent.kernel.loading.supervisor import Manifest
+from agent.kernel.loading.manifest import Manifest, manifest_path
 from agent.kernel.pins import Pins
 from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.kernel.tables.rows import forget_untold
-from agent.kernel.upgrade import earlier_events
+from agent.kernel.upgrade import earlier_events, staging
 from agent.kernel.upgrade.switch import Switch
 from agent.observe.cgroup import find_mount
 from agent.observe.netns import Namespaces
@@ -43,14 +43,14 @@ def upgrade(
     begun = _begun(pins)
     if begun:
         _complete(settings, cgroup, _said(settings), reached)
-        if not supervisor.is_of_another_version(settings):
+        if not staging.is_of_another_version(settings):
             return
     before = pins.in_force()
     if before is None:
         pins.ready.clear()
         return
     try:
-        made = supervisor.stage(settings, _attached_to(settings, cgroup), before)
+        made = staging.stage(settings, _attached_to(settings, cgroup), before)
         reached("staged")
         _make_ready(settings, cgroup_mount, before, made, reached)
     except BaseException as error:
@@ -67,7 +67,7 @@ def _begun(pins: Pins) -> bool:
 
 def _attached_to(settings: Settings, cgroup: Path) -> Path:
     """A link can't move: another scope is taken after the upgrade."""
-    manifest = Manifest.read(supervisor.manifest_path(settings))
+    manifest = Manifest.read(manifest_path(settings))
     known = Path(manifest.cgroup) if manifest else cgroup
     if manifest and known.is_dir() and known.stat().st_ino == manifest.cgroup_id:
         return known
@@ -106,7 +106,7 @@ def _complete(
         if made is None or "ring" in made["manifest"]["new_maps"]:
             _forget_untold(pins)
         if made:
-            supervisor.write_manifests(settings, made)
+            staging.write_manifests(settings, made)
     except OSError as error:
         raise KernelError(f"the upgrade stopped half way: {error}; the next start goes on with it") from error
     reached("finished")

@@ -18,7 +18,6 @@ from pathlib import Path
 from agent.kernel.compile.compiled import Code
 from agent.kernel.compile.compiler import compile_code
 from agent.kernel.compile.source import digest
-from agent.kernel.loading.program_set import Programs
 from agent.system import files, ownership
 
 FORMAT = 1
@@ -31,17 +30,17 @@ TAKEN_BY = ("compiler.py", "compiled.py")
 LIBRARIES = (Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"))
 
 
-def compiled(source: str, flags: Sequence[str], folder: Path, keep: Path | None) -> Programs:
+def compiled(source: str, flags: Sequence[str], folder: Path, keep: Path | None) -> Code:
     """`folder`: bpf/; `keep`: where code is kept, None: nowhere. Raises KernelError."""
     if keep is None:
-        return Programs(compile_code(source, flags, folder))
+        return compile_code(source, flags, folder)
     path = keep / name_of(source, flags, folder)
     code = read(path)
     if code is None:
         code = compile_code(source, flags, folder)
         with contextlib.suppress(OSError):  # a full disk, a read-only one: the next start compiles again
             write(path, code)
-    return Programs(code)
+    return code
 
 
 def name_of(source: str, flags: Sequence[str], folder: Path) -> str:

@@ -34,8 +34,8 @@ from agent.kernel.attach.gates import (
 from agent.kernel.compile.cache import compiled
 from agent.kernel.compile.compiler import offset_flags, open_btf
 from agent.kernel.compile.source import DATAGRAMS, GATES, HEADERS, joined
-from agent.kernel.loading.observers import answer
-from agent.kernel.loading.program_set import Program
+from agent.kernel.loading.child import answer
+from agent.kernel.loading.program_set import Program, Programs
 from agent.kernel.pins import ABI_VERSION, NEXT, Pins
 from agent.kernel.uapi import AttachType, ProgramType
 from agent.system import bpf_map, libbpf
@@ -85,7 +85,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     files, loaded = UNITS[job.get("unit", "gates")]
     source = joined(folder, (*HEADERS, *files))
     with contextlib.closing(open_btf()) as btf:
-        programs = compiled(source, offset_flags(source, btf), folder, Path(job["programs"]))
+        code = compiled(source, offset_flags(source, btf), folder, Path(job["programs"]))
+    programs = Programs(code)
     missing = programs.take_over_maps(pins)
     if missing:
         raise PinError(f"{pins.base}: {', '.join(missing)} not pinned; run `licet load`")

@@ -14,14 +14,13 @@ from typing import Any
 from agent.abi import U32, U64
 from agent.kernel.attach.gates import OBSERVE_SEND
 from agent.kernel.loading import gates
+from agent.kernel.loading.child import answer, refuse_lockdown
 from agent.kernel.loading.observers import (
     CONNECT_PROGRAMS,
     CONNECT_SIDE,
     FLOW_PROGRAM,
     Loader,
-    answer,
     make_spare_flows,
-    refuse_lockdown,
 )
 from agent.kernel.loading.program_set import Programs
 from agent.kernel.pins import NEXT, Pins

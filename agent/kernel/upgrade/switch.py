@@ -35,7 +35,7 @@ from agent.kernel.attach.gates import (
     SEND,
 )
 from agent.kernel.attach.netns_trampoline import load_trampoline
-from agent.kernel.loading.observers import SOCKET_IO
+from agent.kernel.loading.accept_rungs import SOCKET_IO
 from agent.kernel.pins import PINNED_MAPS, Pins
 from agent.kernel.tables.grace_period import wait_for_programs
 from agent.kernel.uapi import AttachType, MapType

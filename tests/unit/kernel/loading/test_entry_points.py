@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.kernel.loading.supervisor import GATES_LOADER, OBSERVERS_LOADER, STAGE
+from agent.kernel.loading.supervisor import GATES_LOADER, OBSERVERS_LOADER
+from agent.kernel.upgrade.staging import STAGE
 from tests.fixtures.lab import ROOT
 
 OF_0_1_0 = ("agent.kernel.loader", "agent.kernel.gate_loader")

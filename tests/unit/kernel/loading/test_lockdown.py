@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
-from agent.kernel.loading.observers import refuse_lockdown
+from agent.kernel.loading.child import refuse_lockdown
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 from agent import abi
-from agent.kernel.loading import supervisor
 from agent.kernel.tables import ring
-from agent.kernel.upgrade import earlier_events
+from agent.kernel.upgrade import earlier_events, staging
 
 
 def bind_event() -> abi.ListenEvent:
@@ -53,7 +52,7 @@ def test_what_was_carried_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_the_layouts_of_0_1_0_are_kept() -> None:
-    text = (supervisor.EVENTS_OF_ABI / "events_of_abi_1.json").read_text()
+    text = (staging.EVENTS_OF_ABI / "events_of_abi_1.json").read_text()
     layouts = json.loads(text)
     assert layouts.keys() == {str(int(kind)) for kind in abi.EventType if kind <= 7}
     header = [
