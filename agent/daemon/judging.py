@@ -16,8 +16,9 @@ from agent.daemon.tracking.listener_owners import ListenerOwners
 from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.daemon.tracking.listeners import Listening
 from agent.kernel.pins import Pins
-from agent.kernel.tables.policy_maps import Counters, PolicyMaps
-from agent.kernel.tables.rows import Names
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.names import Names
+from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.observe.accounts import Accounts
 from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 
 from agent import abi
 from agent.kernel.pins import Pins
-from agent.kernel.tables.policy_maps import Counters
+from agent.kernel.tables.counters import Counters
 from tests.e2e.test_strangers import PORT, Server, counted, reach, servers
 from tests.fixtures import processes
 from tests.fixtures.lab import Lab

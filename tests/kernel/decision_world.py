@@ -26,7 +26,8 @@ from agent.config import Paths, Scope, Settings
 from agent.kernel.attach.gates import OBSERVE_SEND, CgroupGate
 from agent.kernel.loading.supervisor import load, load_datagrams
 from agent.kernel.pins import Pins
-from agent.kernel.tables.policy_maps import Counters, Members, PolicyMaps
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.policy_maps import Members, PolicyMaps
 from agent.model import Decision, Destination, LocalConsumer, Origin, Protocol, Reason, Verdict, show_address
 from agent.observe.netns import own_cookie
 from agent.policy.decision.evaluate import cgroup_member

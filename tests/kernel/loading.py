@@ -16,7 +16,7 @@ from agent.config import Paths, Settings
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path
 from agent.kernel.pins import Pins
-from agent.kernel.tables.policy_maps import Counters
+from agent.kernel.tables.counters import Counters
 from agent.system import bpf_map, libbpf
 from tests.fixtures import cgroups
 from tests.fixtures.lab import Lab

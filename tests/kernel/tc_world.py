@@ -24,7 +24,8 @@ from agent.kernel.compile.source import GATES, HEADERS, bpf_folder, joined
 from agent.kernel.loading.program_set import Programs
 from agent.kernel.loading.supervisor import load
 from agent.kernel.pins import Pins
-from agent.kernel.tables.policy_maps import Counters, PolicyMaps
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.kernel.uapi import ProgramType
 from agent.model import Decision, HostFacts, Namespace, Origin, to_address
 from agent.observe.netns import open_in, own_cookie

@@ -16,7 +16,7 @@ from agent import abi
 from agent.enforce import modes, tc
 from agent.export import view
 from agent.kernel.compile import compiled
-from agent.kernel.tables import policy_maps
+from agent.kernel.tables import encode
 from agent.model import Decision, Mode, Origin, Reason
 from agent.policy.decision import evaluate
 from agent.policy.tables import compile, shape
@@ -108,7 +108,7 @@ REPEATED: dict[str, int] = {
     "OVERRIDE_ENFORCE": modes._NUMBERS[Mode.ENFORCE],
     "SET_CERTAIN + DIMENSIONS_IN_DOUBT + 1": shape.SetId.FIRST_FREE,
     **_in_order(view.GATES, "GATE_", "GATES"),
-    **{f"UNCERTAIN_{one.name}": bit for one, bit in policy_maps._UNCERTAIN_BIT.items()},
+    **{f"UNCERTAIN_{one.name}": bit for one, bit in encode._UNCERTAIN_BIT.items()},
 }
 """The same numbers where Python says them a second time."""
 

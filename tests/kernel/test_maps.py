@@ -16,7 +16,8 @@ import pytest
 
 from agent import abi
 from agent.daemon.tracking.listener_rows import ListenerRows
-from agent.kernel.tables.policy_maps import Counters, PolicyMaps
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import Decision, Origin, PortClass, Protocol, Reason, Target, Verdict, to_network
 from agent.policy.tables.shape import (
     Dimension,

@@ -23,7 +23,8 @@ from agent.export.events import Event
 from agent.export.human import human_line, place
 from agent.export.sink import DescriptorSink
 from agent.export.view import Agent, JudgedListener
-from agent.kernel.tables.rows import Names, flow_of
+from agent.kernel.tables.names import Names
+from agent.kernel.tables.rows import flow_of
 from agent.model import (
     Address,
     Decision,

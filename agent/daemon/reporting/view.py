@@ -40,8 +40,8 @@ from agent.kernel.attach import other_programs
 from agent.kernel.attach.gates import LISTENER, REWRITTEN
 from agent.kernel.loading.manifest import Manifest
 from agent.kernel.pins import Pins
-from agent.kernel.tables.policy_maps import Counters
-from agent.kernel.tables.rows import Names
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.names import Names
 from agent.model import Decision, Flow, ListenerState, Mode, Reason, Target, show_address
 from agent.observe.containers import Containers
 from agent.policy.validity import IN_FORCE, Term, Validity, ended, terms_of

@@ -20,8 +20,8 @@ from agent.errors import KernelError, LicetError
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path
 from agent.kernel.pins import Pins
+from agent.kernel.tables.names import forget_untold
 from agent.kernel.tables.policy_maps import PolicyMaps
-from agent.kernel.tables.rows import forget_untold
 from agent.kernel.upgrade import earlier_events, staging
 from agent.kernel.upgrade.switch import Switch
 from agent.observe.cgroup import find_mount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent import abi
-from agent.kernel.tables.policy_maps import Counters
+from agent.kernel.tables.counters import Counters
 from agent.system.bpf_map import Map
 
 IDLE_NS = 60 * 10**9

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from agent import abi
 from agent.daemon.tracking.past_uses import PastUse
-from agent.kernel.tables.policy_maps import Counters
-from agent.kernel.tables.rows import Names, Use, by_age, flow_of, flow_rows
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.names import Names
+from agent.kernel.tables.rows import Use, by_age, flow_of, flow_rows
 from agent.kernel.uapi import NOEXIST
 from agent.model import (
     Address,

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from agent import abi
 from agent.daemon.tracking.past_uses import PastUse, PastUses, side_of
 from agent.kernel.tables import ring
-from agent.kernel.tables.policy_maps import Counters
-from agent.kernel.tables.rows import Names, Use, process_of, use_of, verdict_of
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.names import Names
+from agent.kernel.tables.rows import Use, process_of, use_of, verdict_of
 from agent.model import Address, Decision, Origin, Process, Protocol, Target, show_network
 from agent.policy.terms.networks import FAR, NEAR, around
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.kernel.tables.policy_maps import Counters
-from agent.kernel.tables.rows import Names
+from agent.kernel.tables.counters import Counters
+from agent.kernel.tables.names import Names
 from agent.model import Origin, PortClass, Process, Target, Verdict, to_address
 from tests.unit.kernel.memory_map import MemoryMap
 

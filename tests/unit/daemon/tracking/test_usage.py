@@ -20,7 +20,8 @@ from agent.daemon.tracking.usage import (
     consumer_name,
     name_of,
 )
-from agent.kernel.tables.rows import Names, use_of
+from agent.kernel.tables.names import Names
+from agent.kernel.tables.rows import use_of
 from agent.model import Address, Container, Decision, Origin, Process, Protocol, Reason, to_address
 from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from agent import abi
-from agent.kernel.tables.policy_maps import Counters
+from agent.kernel.tables.counters import Counters
 from tests.unit.kernel.memory_map import MemoryMap
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from agent import abi
-from agent.kernel.tables.policy_maps import encode_row, encode_set, encode_tables, silent_clauses
+from agent.kernel.tables.encode import encode_row, encode_set, encode_tables, silent_clauses
 from agent.model import Mode, PortClass, Protocol, Reason, Target, to_network
 from agent.policy.tables.shape import (
     ASKS_CONTAINER,

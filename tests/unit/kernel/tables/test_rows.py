@@ -7,7 +7,8 @@ import pytest
 
 from agent import abi
 from agent.kernel.tables.hash_of_abi_1 import path_hash_of_abi_1
-from agent.kernel.tables.rows import Names, flow_of, flow_rows, process_of, use_of
+from agent.kernel.tables.names import Names
+from agent.kernel.tables.rows import flow_of, flow_rows, process_of, use_of
 from agent.model import Address, Decision, Origin, Process, Protocol, Reason, Verdict, to_address
 from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 from tests.unit.kernel.memory_map import MemoryMap
@@ -264,7 +265,7 @@ def test_a_row_of_usage_takes_its_verdict_from_the_key(names: Names) -> None:
 def test_a_path_for_each_run_does_not_grow_what_is_known(
     stored: MemoryMap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.kernel.tables.rows.KNOWN_BYTES", 10_000)
+    monkeypatch.setattr("agent.kernel.tables.names.KNOWN_BYTES", 10_000)
     names = names_of(stored)
     for number in range(1000):
         names.note(f"/tmp/{number}/{'x' * 200}")

@@ -1,0 +1,176 @@
+"""What programs have counted, and the rows of flows and uses, out of the maps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from agent import abi
+from agent.kernel.pins import Pins
+from agent.kernel.tables.rows import flow_rows
+from agent.model import Decision, Origin, Reason, Verdict
+from agent.system.bpf_map import Map
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """How many attempts met one end."""
+
+    target: int
+    decision: Decision
+    reason: Reason
+    origin: Origin
+    count: int
+
+
+class Counters:
+    """The counting side: reads only, but for rows that have been idle."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._counts = pins.open_map("counts")
+        self._flow_counts = pins.open_map("flow_counts")
+        self._found_flows = pins.open_map("found_flows")
+        self._unprotected = pins.open_map("unprotected")
+        self._losses = pins.open_map("losses")
+        self._refused = pins.open_map("refused")
+        self._misled = pins.open_map("misled")
+        self.modes = pins.open_map("modes")
+        self.uses = pins.open_map("uses")
+        self.told = pins.open_map("told")
+        self.flows = pins.open_map("flows")
+        self.tuples = pins.open_map("tuples")
+        self.acceptors = pins.open_map("acceptors")
+        self.edges = pins.open_map("edges")
+        self.names = pins.open_map("names")
+        self.owners = pins.open_map("owners")
+        self.more_strangers = pins.open_map("more_strangers")
+        self.more_owners = pins.open_map("more_owners")
+        self.crowded = pins.open_map("crowded")
+        self.socket_owners = pins.open_map("socket_owners")
+        self.ring = pins.open_map("ring")
+        self.bulk = pins.open_map("bulk")
+        self._use_counts = pins.open_map("use_counts")
+        self.senders = pins.open_map("senders")
+        self.sents = pins.open_map("sents")
+        self.peers = pins.open_map("peers")
+        self._datagram_rows = pins.open_map("datagram_rows")
+        self._most_unprotected: dict[str, int] = {}
+        self._noted_uses: frozenset[int] | None = None
+        """Places of use_counts that may not be zero; None: any."""
+
+    def close(self) -> None:
+        for one in vars(self).values():
+            if isinstance(one, Map):
+                one.close()
+
+    def attempts(self) -> Iterator[Attempts]:
+        for key, value in self._counts.items():
+            raw = abi.CountKey.from_buffer_copy(key)
+            yield Attempts(
+                target=raw.target,
+                decision=Decision(raw.decision),
+                reason=Reason(raw.reason),
+                origin=Origin(raw.origin),
+                count=_sum(value),
+            )
+
+    def count_found(self, verdict: Verdict, origin: Origin) -> None:
+        """Count one attempt that no program saw: a connection from before the agent. Its row has no
+        protocol, so that no program adds to it while it is written."""
+        key = bytes(
+            abi.CountKey(
+                target=verdict.target, decision=verdict.decision, reason=verdict.reason, origin=origin
+            )
+        )
+        before = _sum(self._counts.get(key) or b"")
+        values = [before + 1] + [0] * (self._counts.cpus - 1)
+        self._counts.put(key, b"".join(abi.U64.pack(value) for value in values))
+
+    def count_found_flows(self, target: int, *, opened: int = 0, closed: int = 0) -> None:
+        """Count flows of a target whose opening, or close, no program saw."""
+        before = self._found(target)
+        self._found_flows.put(
+            abi.U32.pack(target), abi.FLOW_COUNT.pack(before[0] + opened, before[1] + closed)
+        )
+
+    def _found(self, target: int) -> tuple[int, int]:
+        value = self._found_flows.get(abi.U32.pack(target))
+        opened, closed = abi.FLOW_COUNT.unpack(value) if value else (0, 0)
+        return opened, closed
+
+    def opened_closed(self, targets: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """(opened, closed) flows by target id, whoever saw it."""
+        found = {}
+        for target in targets:
+            value = self._flow_counts.get(abi.U32.pack(target)) or b""
+            pairs = [*abi.FLOW_COUNT.iter_unpack(value), self._found(target)]
+            found[target] = (sum(opened for opened, _ in pairs), sum(closed for _, closed in pairs))
+        return found
+
+    def closed_unseen(self, targets: Iterable[int]) -> int:
+        """Flows of these targets whose close only reconciliation found."""
+        return sum(self._found(target)[1] for target in targets)
+
+    def refusals(self, targets: Iterable[int]) -> dict[tuple[int, str], int]:
+        """By target id and gate; all gates of each target, zeros included."""
+        return {
+            (target, gate): _sum(self._refused.get(abi.U32.pack(target * len(abi.GATES) + place)) or b"")
+            for target in targets
+            for place, gate in enumerate(abi.GATES)
+        }
+
+    def misled(self, targets: Iterable[int]) -> dict[int, int]:
+        """By target id: consumers refused because a stranger listens where they go; those of them that are
+        not zero."""
+        found = {target: _sum(self._misled.get(abi.U32.pack(target)) or b"") for target in targets}
+        return {target: count for target, count in found.items() if count}
+
+    def noted_uses(self) -> Counter[int]:
+        """How many rows of uses there are, by place in use_counts: what note_uses() said, and what programs
+        have added since."""
+        pairs = ((key, abi.U64.unpack(value)[0]) for key, value in self._use_counts.items())
+        return Counter({abi.U32.unpack(key)[0]: count for key, count in pairs if count})
+
+    def note_uses(self, rows: Mapping[int, int], since: Mapping[int, int] | None = None) -> None:
+        """How many rows of uses there are, by place in use_counts; 0 where all were let go of. `since`: what
+        noted_uses() was when `rows` were counted; rows that programs have made after that come on top."""
+        made = Counter() if since is None else self.noted_uses() - Counter(since)
+        now = {place: rows.get(place, 0) + made[place] for place in {*rows, *made}}
+        before = range(self._use_counts.max_entries) if self._noted_uses is None else self._noted_uses
+        places = {*before, *now}
+        self._use_counts.put_all([(abi.U32.pack(one), abi.U64.pack(now.get(one, 0))) for one in places])
+        self._noted_uses = frozenset(place for place, count in now.items() if count)
+
+    def active(self) -> Counter[int]:
+        """Established flows by target id."""
+        state, target = abi.Flow.state.offset, abi.Flow.verdict.offset  # target is a verdict's first field
+        found: Counter[int] = Counter()
+        for _, raw in flow_rows(self.flows):
+            if raw[state] == abi.FlowState.OPEN:
+                found[abi.U32.unpack_from(raw, target)[0]] += 1
+        return found
+
+    def unprotected(self) -> dict[str, int]:
+        """By direction; never less than before, though a connect() that turns out to be an attempt is taken
+        out again."""
+        for direction, count in self._array(self._unprotected, abi.DIRECTIONS).items():
+            self._most_unprotected[direction] = max(count, self._most_unprotected.get(direction, 0))
+        return dict(self._most_unprotected)
+
+    def losses(self) -> dict[str, int]:
+        return self._array(self._losses, abi.LOSSES)
+
+    def datagram_rows(self) -> tuple[int, ...]:
+        """How many rows were made in senders, sents and peers."""
+        return tuple(self._array(self._datagram_rows, ("senders", "sents", "peers")).values())
+
+    @staticmethod
+    def _array(array: Map, names: tuple[str, ...]) -> dict[str, int]:
+        return {name: _sum(array.get(abi.U32.pack(i)) or b"") for i, name in enumerate(names)}
+
+
+def _sum(per_cpu: bytes) -> int:
+    """What one CPU has counted, another may have taken back."""
+    total = sum(int(value) for (value,) in abi.U64.iter_unpack(per_cpu))
+    return total & (1 << 64) - 1
