@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.pins import Pins
-from agent.kernel.upgrade import migration
+from agent.kernel.upgrade import plan
 from tests.fixtures import processes, versions
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace
@@ -182,7 +182,7 @@ def test_from_0_1_0_nothing_gets_through_is_lost_or_counts_twice(
         start(agent, following)
         event = told(agent, {"type": "violation", "service": "side", "reason": "unlicensed_principal"})
         assert (event["consumer"]["uid"], event["consumer"]["args"][1]) == (UNLICENSED + 1, "127.0.0.1")
-        for name in migration.OWN_CALLS - {"arrival_calls", "packet_calls"}:  # no port of UDP is declared
+        for name in plan.OWN_CALLS - {"arrival_calls", "packet_calls"}:  # no port of UDP is declared
             called = Pins(agent.files.pins).open_map(name).get(bytes(4))
             assert any(called or b""), f"{name}: nothing is called"
         # flows go on, with who they are

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from agent import __version__
-from agent.kernel.upgrade import migration
+from agent.kernel.upgrade import plan
 from tests.fixtures import processes
 from tests.fixtures.lab import ROOT, Lab
 from tests.fixtures.metrics_text import total
@@ -170,7 +170,7 @@ def test_an_upgrade_under_traffic_lets_nothing_through_and_counts_on(
     old = still_there(before[0], set())
     assert old == [], "programs of the version before are still in the kernel"
     kept = pinned(enforcing.path(PINS))[1] & before[1]
-    assert len(kept) == len(before[1]) - len(migration.ALWAYS_NEW), "maps were not taken over"
+    assert len(kept) == len(before[1]) - len(plan.ALWAYS_NEW), "maps were not taken over"
 
 
 def test_removal_while_it_enforces_lets_go_and_purge_leaves_nothing(lab: Lab, enforcing: BareSystem) -> None:

@@ -20,7 +20,7 @@ from agent.kernel.tables import layouts
 from agent.kernel.tables.hash_of_abi_1 import hashes_of, path_hash_of_abi_1
 from agent.kernel.tables.layouts import Conversion, Layout
 from agent.kernel.uapi import NO_PREALLOC, MapType
-from agent.kernel.upgrade import migration
+from agent.kernel.upgrade import plan
 from agent.kernel.upgrade.migration import Move
 from agent.policy.terms.hashing import path_hash
 from agent.system import bpf_map
@@ -258,7 +258,7 @@ def _alone(name: str) -> str:
 
 def test_each_map_that_may_have_to_move_says_what_its_rows_are_like(code: Code) -> None:
     """One that does not could only be given up."""
-    silent = migration.ALWAYS_NEW | migration.SCRATCH
+    silent = plan.ALWAYS_NEW | plan.SCRATCH
     for name in set(PINNED_MAPS) - silent:
         spec = code.maps[name]
         assert layouts.rows_in(code.btf, spec.key_type, spec.value_type), name
@@ -266,17 +266,17 @@ def test_each_map_that_may_have_to_move_says_what_its_rows_are_like(code: Code) 
 
 def test_what_our_own_programs_call_is_made_anew_with_them() -> None:
     """A map that is kept would be called by programs of both versions; one that is not filled, by none."""
-    assert {name for name, _ in CALLED_BY.values()} == migration.OWN_CALLS | {"lookup_calls"}
+    assert {name for name, _ in CALLED_BY.values()} == plan.OWN_CALLS | {"lookup_calls"}
 
 
 def test_what_is_counted_is_found_by_name(code: Code) -> None:
-    for name, fields in migration.COUNTS.items():
+    for name, fields in plan.COUNTS.items():
         spec = code.maps[name]
         rows = layouts.rows_in(code.btf, spec.key_type, spec.value_type)
         assert rows is not None
         sizes = {field.name: field.size for field in rows.value.fields}
         assert [sizes.get(field) for field in fields] == [8] * len(fields), name
-    for name, field in migration.MADE_AT.items():
+    for name, field in plan.MADE_AT.items():
         spec = code.maps[name]
         rows = layouts.rows_in(code.btf, spec.key_type, spec.value_type)
         assert rows is not None
@@ -296,7 +296,7 @@ def test_whatever_programs_add_to_is_named_as_a_count(file: str) -> None:
         variable, field = added[1] or added[3], added[2] or ""
         name = _map_of(variable, text[: added.start()])
         assert name, f"{file}: what {variable} is cannot be seen; look it up right before"
-        assert name in migration.SCRATCH or field in migration.COUNTS.get(name, ()), (
+        assert name in plan.SCRATCH or field in plan.COUNTS.get(name, ()), (
             f"{file}: {name}.{field}: name it in mover.COUNTS"
         )
 

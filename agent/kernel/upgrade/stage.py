@@ -25,7 +25,7 @@ from agent.kernel.loading.observers import (
 from agent.kernel.loading.program_set import Programs
 from agent.kernel.pins import NEXT, Pins
 from agent.kernel.uapi import ProgramType
-from agent.kernel.upgrade.migration import Way, plan
+from agent.kernel.upgrade.plan import Way, plan
 from agent.system import bpf_map, libbpf
 
 
