@@ -23,8 +23,9 @@ from agent.observe.accounts import Accounts
 from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers
 from agent.observe.inventory import Inventory
-from agent.observe.netns import Namespaces, own_cookie
+from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader, UserNames
+from agent.system.netns import own_cookie
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_PIDFD_GETFD = 438  # the same on every architecture
+from agent.system.pidfd import duplicate
+
 _SO_COOKIE = 57  # asm-generic/socket.h
 _UNSPECIFIED = bytes(16)
 """A sockaddr of family AF_UNSPEC."""
@@ -43,10 +44,10 @@ def _sockets_of(pid: int) -> Iterator[socket.socket]:
         return
     try:
         for number in _socket_numbers(pid):
-            fd = _libc.syscall(_PIDFD_GETFD, process, number, 0)
-            if fd < 0:
+            try:
+                held = socket.socket(fileno=duplicate(process, number))
+            except OSError:  # closed meanwhile
                 continue
-            held = socket.socket(fileno=fd)
             if held.type == socket.SOCK_STREAM and held.family in (socket.AF_INET, socket.AF_INET6):
                 yield held
             else:

@@ -6,7 +6,6 @@ daemon to end an override. A target's own override is looked at before the host'
 from __future__ import annotations
 
 import contextlib
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from agent import abi
+from agent.abi import NEVER_NS, U32, RawMode
 from agent.enforce.override_file import Override, OverrideFile
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
@@ -21,12 +22,8 @@ from agent.policy.findings import did_you_mean
 from agent.policy.tables.shape import MAX_TARGETS
 from agent.system.boottime import boot_ns
 
-_INDEX = struct.Struct("=I")
-_MODE = struct.Struct("=QII")
-"""struct mode of bpf/abi.h: until_ns, override, pad."""
-_NONE = _MODE.pack(0, 0, 0)
-_NEVER_NS = 2**64 - 1
-_NUMBERS = {Mode.OBSERVE: 1, Mode.ENFORCE: 2}
+_NONE = bytes(RawMode())
+_NUMBERS = {Mode.OBSERVE: abi.Override.OBSERVE, Mode.ENFORCE: abi.Override.ENFORCE}
 _HOST = 0
 
 Entries = Mapping[Target | None, Override]
@@ -261,9 +258,10 @@ class Overrides:
         ids = self._indices()
         entries: dict[Target | None, Override] = {}
         for one in self._file.read(self._unix_s() - self._boot_ns() / 1e9):
-            held = self._modes.get(_INDEX.pack(ids[one.target])) if one.target in ids else None
-            until_ns, number, _ = _MODE.unpack(held or _NONE)
-            if one.until_boot_ns is not None and number == _NUMBERS[one.mode] and until_ns != _NEVER_NS:
+            held = self._modes.get(U32.pack(ids[one.target])) if one.target in ids else None
+            raw = RawMode.from_buffer_copy(held or _NONE)
+            until_ns, number = raw.until_ns, raw.override
+            if one.until_boot_ns is not None and number == _NUMBERS[one.mode] and until_ns != NEVER_NS:
                 one = replace(one, until_boot_ns=until_ns)
             entries[one.target] = one
         return entries
@@ -276,18 +274,18 @@ class Overrides:
         now_ns = self._boot_ns()
         ids = self._indices()
         wanted = {
-            ids[key]: _MODE.pack(
-                _NEVER_NS if one.until_boot_ns is None else one.until_boot_ns, _NUMBERS[one.mode], 0
+            ids[key]: bytes(
+                RawMode(NEVER_NS if one.until_boot_ns is None else one.until_boot_ns, _NUMBERS[one.mode])
             )
             for key, one in entries.items()
             if key in ids and one.in_force(now_ns)
         }
         try:
             for index in self._written - wanted.keys():
-                if (self._modes.get(_INDEX.pack(index)) or _NONE) != _NONE:
-                    self._modes.put(_INDEX.pack(index), _NONE)
+                if (self._modes.get(U32.pack(index)) or _NONE) != _NONE:
+                    self._modes.put(U32.pack(index), _NONE)
             for index, value in wanted.items():
-                self._modes.put(_INDEX.pack(index), value)
+                self._modes.put(U32.pack(index), value)
         except OSError as error:
             raise KernelError(f"the mode cannot be said to the kernel: {error}") from error
         finally:

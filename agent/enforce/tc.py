@@ -22,6 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from agent.errors import KernelError
 from agent.model import Namespace
+from agent.system.closing import Closing
 
 _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 """TC_H_CLSACT, and the two sides of it (linux/pkt_sched.h)."""
@@ -51,8 +52,8 @@ class NumberMap(Protocol):
 
 
 class RunIn(Protocol):
-    """agent.observe.netns.open_in: runs `work` in a thread inside the namespace, and returns what it returns.
-    Raises KernelError where the namespace is gone."""
+    """agent.system.netns.run_in_namespace: runs `work` in a thread inside the namespace, and returns what it
+    returns. Raises KernelError where the namespace is gone."""
 
     def __call__(self, namespace: Namespace, work: Callable[[], T]) -> T: ...
 
@@ -276,7 +277,7 @@ class _Filter:
     class_id: int
 
 
-class _Ingress:
+class _Ingress(Closing):
     """The ingress side of the interfaces of the namespace it is made in, for as long as it takes to look: an
     open socket keeps its namespace alive. pyroute2 has a socket for each thread, so use it in one."""
 
@@ -286,10 +287,7 @@ class _Ingress:
         self._route = IPRoute()
         self._with_qdisc = self._look_for_qdiscs()
 
-    def __enter__(self) -> _Ingress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._route.close()
 
     def links(self) -> list[_Link]:

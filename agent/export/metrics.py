@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agent.abi import GATES
 from agent.export.text import printable
-from agent.export.view import GATES, TROUBLES, Agent, Snapshot
+from agent.export.view import TROUBLES, Agent, Snapshot
 from agent.model import Decision, ListenerState, Origin, Reason, Target
 
 DENYING = (

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, Target
 
-GATES = ("connect", "tc", "socket", "bind")
 """The places that can refuse."""
 TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswered")
 """What can be wrong with an agent that runs.

@@ -16,6 +16,7 @@ from agent.kernel.loading.accept_rungs import Fexit, Kretprobe
 from agent.kernel.uapi import AttachType, Helper, Op, ProgramType, instruction
 from agent.system import libbpf
 from agent.system.btf import Btf
+from agent.system.mounts import read_mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,9 @@ def _bpffs(pins: Path) -> Callable[[], str]:
 
 
 def _cgroup2() -> str:
-    mounts = Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    for mount in mounts:  # proc(5): fields, a lone dash, then the file system's type
-        place, _, kind = mount.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            return place.split()[4]
+    for mount in read_mounts(Path("/proc/self/mountinfo")):
+        if mount.kind == "cgroup2":
+            return mount.point
     raise KernelError("not mounted; mount -t cgroup2 none /sys/fs/cgroup")
 
 

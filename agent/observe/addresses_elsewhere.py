@@ -7,6 +7,7 @@ import socket
 import struct
 
 from agent.errors import KernelError
+from agent.system.closing import Closing
 from agent.system.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, SOL_NETLINK, Netlink, attributes, messages
 
 _LISTEN_ALL_NSID = 8
@@ -21,7 +22,7 @@ _NUMBER = struct.Struct("=i")
 _BUFFER = 64 * 1024
 
 
-class AddressesElsewhere:
+class AddressesElsewhere(Closing):
     """Of namespaces that have a number in the one this is made in: those that share a pair of interfaces with
     it, or were given one. A container of root's runtime has its address before its first program starts.
 
@@ -40,10 +41,7 @@ class AddressesElsewhere:
             ) from error
         self._numbers = Netlink(NETLINK_ROUTE)
 
-    def __enter__(self) -> AddressesElsewhere:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self._socket.close()
         self._numbers.close()
 

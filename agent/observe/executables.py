@@ -14,7 +14,7 @@ from agent.model import Script
 from agent.observe.proc import ProcReader
 from agent.observe.scripts import script_at
 from agent.observe.trails import Trail
-from agent.policy.terms.paths import exe_matches
+from agent.policy.terms.paths import exe_matches, literal_directory
 
 MAX_FILES = 50_000
 """Files looked at for one glob; what lies beyond is learned when it runs."""
@@ -52,7 +52,7 @@ def find_one(pattern: str) -> Executables:
     trail = Trail()
     found: set[str] = set()
     if not _GLOB_CHARACTERS.isdisjoint(pattern):
-        start = _literal_directory(pattern)
+        start = literal_directory(pattern)
         _follow(start, realpaths, trail)
         files = list(islice(_expand(pattern, start, trail), MAX_FILES))
         found = {_follow_found(path, start, realpaths, trail) for path in files}
@@ -182,16 +182,6 @@ def _walk(start: str, trail: Trail) -> Iterator[str]:
         seen += len(files)
         if seen > MAX_FILES:
             return
-
-
-def _literal_directory(pattern: str) -> str:
-    """The directory before the first component with a glob in it: /opt/x of /opt/x/*/bin."""
-    parts = []
-    for part in pattern.split("/")[:-1]:
-        if not _GLOB_CHARACTERS.isdisjoint(part):
-            break
-        parts.append(part)
-    return "/".join(parts) or "/"
 
 
 def _is_program(path: str) -> bool:

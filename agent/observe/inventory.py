@@ -9,11 +9,12 @@ from itertools import chain
 
 from agent.model import Listener, Namespace, Process, Protocol, Socket
 from agent.observe.connections import Connection, ListenersByPort, pair
-from agent.observe.netns import Namespaces, in_each
+from agent.observe.netns import Namespaces
 from agent.observe.owner_cache import OwnerCache
 from agent.observe.owners import find_holders
 from agent.observe.proc import ProcReader
 from agent.observe.sockets import SocketDiag, tcp_in_use
+from agent.system.netns import in_each
 
 BOTH = (Protocol.TCP, Protocol.UDP)
 

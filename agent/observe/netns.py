@@ -7,76 +7,15 @@ that left its process's namespace: listing them would mean looking at every desc
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-import socket
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, partial
-from typing import TypeVar
+from functools import partial
 
-from agent.errors import KernelError
 from agent.model import Namespace
 from agent.observe.addresses import global_addresses
 from agent.observe.proc import ProcReader, namespace_inode
 from agent.system.mounts import read_mounts
-
-_CLONE_NEWNET = 0x40000000
-_SO_NETNS_COOKIE = 71
-"""include/uapi/asm-generic/socket.h; there since Linux 5.14."""
-_COOKIE = struct.Struct("=Q")
-
-T = TypeVar("T")
-
-
-class NamespaceGone(KernelError):
-    """The namespace was removed, or its path now leads to another one."""
-
-
-def own_cookie() -> int:
-    """Cookie of the calling thread's network namespace. Raises KernelError before Linux 5.14."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE.size)
-        except OSError as error:
-            if error.errno != errno.ENOPROTOOPT:
-                raise
-            raise KernelError(
-                "network namespaces have no cookie here (SO_NETNS_COOKIE): it takes Linux 5.14 or newer"
-            ) from error
-    return int(_COOKIE.unpack(raw)[0])
-
-
-def open_in(namespace: Namespace, work: Callable[[], T]) -> T:
-    """What `work` returns when it runs inside the namespace, in a thread of its own that then ends.
-
-    A socket that `work` opens stays in that namespace wherever it is used later. Raises NamespaceGone;
-    KernelError without CAP_SYS_ADMIN; and what `work` raises."""
-
-    def checked() -> T:
-        # an inode number is reused as soon as it is free, a cookie never is
-        if own_cookie() != namespace.cookie:
-            raise NamespaceGone(f"{namespace.path} is another network namespace now")
-        return work()
-
-    return _run_in(namespace.path, checked)
-
-
-def in_each(namespaces: Iterable[Namespace], work: Callable[[Namespace], T]) -> list[T]:
-    """What `work` returns inside each, one after the other in one thread that then ends. Those that have gone
-    are left out. Raises KernelError without CAP_SYS_ADMIN, and what `work` raises."""
-
-    def visited() -> list[T]:
-        return [
-            work(namespace)
-            for namespace in namespaces
-            if _entered(namespace.path) and own_cookie() == namespace.cookie
-        ]
-
-    return _in_a_thread(visited)
+from agent.system.netns import NamespaceGone, entered, in_a_thread, move_and, opened, own_cookie
 
 
 class Namespaces:
@@ -100,7 +39,7 @@ class Namespaces:
         found = [own] if own.inode in paths else []
         others = [item for item in sorted(paths.items(), key=lambda item: item[1]) if item[0] != own.inode]
         if others:
-            found += _in_a_thread(lambda: [_describe(*one) for one in others if _entered(one[1])])
+            found += in_a_thread(lambda: [_describe(*one) for one in others if entered(one[1])])
         return tuple(found)
 
     def with_own(self, others: Iterable[Namespace]) -> tuple[Namespace, ...]:
@@ -122,8 +61,8 @@ class Namespaces:
         if not inode or (self._scope is not None and inode not in self._scoped()):
             return None
         try:
-            with _opened(path) as namespace:
-                return _move_and(partial(_describe, inode, path), namespace, path)
+            with opened(path) as namespace:
+                return move_and(partial(_describe, inode, path), namespace, path)
         except NamespaceGone:
             return None
 
@@ -131,9 +70,9 @@ class Namespaces:
         """As `enter`: those in scope of which `is_wanted` says so, asked with a descriptor of each."""
         for inode, path in self._all_paths().items():
             try:
-                with _opened(path) as namespace:
+                with opened(path) as namespace:
                     if is_wanted(namespace):
-                        yield _move_and(partial(_describe, inode, path), namespace, path)
+                        yield move_and(partial(_describe, inode, path), namespace, path)
             except NamespaceGone:
                 continue
 
@@ -163,65 +102,3 @@ class Namespaces:
 
 def _describe(inode: int, path: str) -> Namespace:
     return Namespace(cookie=own_cookie(), inode=inode, path=path, addresses=global_addresses())
-
-
-def _run_in(path: str, work: Callable[[], T]) -> T:
-    with _opened(path) as namespace:
-        if _is_current(namespace):
-            return work()  # needs no privilege
-        return _in_a_thread(lambda: _move_and(work, namespace, path))
-
-
-def _in_a_thread(work: Callable[[], T]) -> T:
-    """Never in the calling thread: were it not to come back, all that follows would be elsewhere."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="licet-netns") as thread:
-        return thread.submit(work).result()
-
-
-def _move_and(work: Callable[[], T], namespace: int, path: str) -> T:
-    """The calling thread stays there."""
-    _enter(namespace, path)
-    return work()
-
-
-def _entered(path: str) -> bool:
-    """The calling thread is there from here on. False: it is gone; containers come and go."""
-    try:
-        with _opened(path) as namespace:
-            if not _is_current(namespace):  # which needs no privilege
-                _enter(namespace, path)
-    except NamespaceGone:
-        return False
-    return True
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    try:
-        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise NamespaceGone(f"{path}: no such network namespace") from error
-    except OSError as error:
-        raise KernelError(f"{path}: cannot be opened: {error.strerror}; run as root") from error
-    try:
-        yield namespace
-    finally:
-        os.close(namespace)
-
-
-def _is_current(namespace: int) -> bool:
-    return os.fstat(namespace).st_ino == os.stat("/proc/thread-self/ns/net").st_ino
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _enter(namespace: int, path: str) -> None:
-    if _libc().setns(namespace, _CLONE_NEWNET) == 0:
-        return
-    code = ctypes.get_errno()
-    if code == errno.EINVAL:
-        raise NamespaceGone(f"{path} is not a network namespace")
-    raise KernelError(f"{path}: cannot be entered: {os.strerror(code)}; run as root (CAP_SYS_ADMIN)")

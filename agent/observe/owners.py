@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -11,9 +10,7 @@ from dataclasses import dataclass
 
 from agent.errors import KernelError
 from agent.observe.proc import ProcReader
-
-_PIDFD_GETFD = 438
-"""The same number on every architecture licet runs on (asm-generic/unistd.h)."""
+from agent.system.pidfd import duplicate
 
 
 class SocketGone(KernelError):
@@ -62,18 +59,17 @@ def socket_fd(reader: ProcReader, pid: int, inode: int) -> int:
 
 
 def _duplicate(process: int, pid: int, fd: int, inode: int) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    copy = libc.syscall(_PIDFD_GETFD, process, fd, 0)
-    if copy < 0:
-        code = ctypes.get_errno()
-        if code in (errno.ESRCH, errno.EBADF):
-            raise SocketGone(f"process {pid} has closed descriptor {fd}")
+    try:
+        copy = duplicate(process, fd)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EBADF):
+            raise SocketGone(f"process {pid} has closed descriptor {fd}") from error
         raise KernelError(
-            f"a socket of process {pid} cannot be duplicated: {os.strerror(code)}; "
+            f"a socket of process {pid} cannot be duplicated: {error.strerror}; "
             "run as root with CAP_SYS_PTRACE, on Linux 5.6 or newer"
-        )
+        ) from error
     about = os.fstat(copy)
     if stat.S_ISSOCK(about.st_mode) and about.st_ino == inode:
-        return int(copy)
+        return copy
     os.close(copy)
     raise SocketGone(f"descriptor {fd} of process {pid} is another file now")

@@ -12,12 +12,12 @@ import errno
 import hashlib
 import os
 from pathlib import Path
-from types import TracebackType
 
 from inotify_simple import INotify, flags
 
 from agent.policy.document.load import is_policy_file
 from agent.system import files, ownership
+from agent.system.closing import Closing
 
 _EVENTS = (
     flags.CLOSE_WRITE  # not MODIFY: a half-written file is no policy
@@ -33,7 +33,7 @@ _EVENTS = (
 _MAX_ROUNDS = 8
 
 
-class PolicyWatch:
+class PolicyWatch(Closing):
     """Watches `file` and the policy files of `directory`; neither has to be there. Wait until `fileno()` is
     readable, then ask `changed()`; while `problem` says something, ask every few seconds. Make it before the
     policy is first read, so that nothing is missed."""
@@ -48,14 +48,6 @@ class PolicyWatch:
         """Watch descriptor by directory."""
         self._watch()
         self._seen = self._fingerprint()
-
-    def __enter__(self) -> PolicyWatch:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._inotify:

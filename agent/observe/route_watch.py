@@ -8,10 +8,10 @@ import errno
 import socket
 import struct
 from collections.abc import Container, Sequence
-from types import TracebackType
 
 from agent.errors import KernelError
 from agent.observe.local_routes import RTN_LOCAL
+from agent.system.closing import Closing
 from agent.system.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, messages
 
 _NEW_ROUTE, _DEL_ROUTE = 24, 25
@@ -41,7 +41,7 @@ _LINKS, _TRAFFIC_CONTROL = 0x1, 0x8
 _BUFFER = 64 * 1024
 
 
-class RouteWatch:
+class RouteWatch(Closing):
     """Of the namespace it is made in, which lives on while this is open. Wait until `fileno()` is readable
     or ask now and then: `changed()`."""
 
@@ -57,14 +57,6 @@ class RouteWatch:
             self._socket.bind((0, groups))
         except OSError as error:
             raise KernelError(f"{what} of this host cannot be followed: {error.strerror}") from error
-
-    def __enter__(self) -> RouteWatch:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._socket.close()

@@ -8,12 +8,13 @@ import socket
 import struct
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from agent.errors import KernelError
 from agent.model import Address, Protocol, Socket
 from agent.observe.addresses import from_wire
+from agent.system.closing import Closing
 from agent.system.netlink import NETLINK_SOCK_DIAG, Netlink, attributes
+from agent.system.sock_diag import SOCK_DIAG_BY_FAMILY, one_socket
 
 ESTABLISHED = 1
 SYN_SENT = 2
@@ -29,7 +30,6 @@ OPEN_STATES = (ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK
 """TCP states of a flow (include/net/tcp_states.h). A half-open connection (SYN_RECV) is none yet,
 one in TIME_WAIT none any more."""
 
-_SOCK_DIAG_BY_FAMILY = 20
 _TIME_WAIT_TIMER = 3
 _SKV6ONLY = 11
 _SOCKOPT = 22
@@ -37,9 +37,6 @@ _TRANSPARENT = 1 << 5
 """In the first byte of struct inet_diag_sockopt (Linux 5.10)."""
 _REQUEST = struct.Struct("=BBBxI48x")
 """struct inet_diag_req_v2 of linux/inet_diag.h; the socket id stays zero: any socket."""
-_EXACT = struct.Struct("=BBBxI2s2s16s16sIQ")
-"""The same, for one socket: local port, remote port, local and remote address, interface, cookie."""
-_ANY_STATE = 0xFFFFFFFF
 _ROW = struct.Struct("=BBBx2s2s16s16sIIIIIIII")
 """struct inet_diag_msg: family, state, timer, id{sport, dport, src, dst, if, cookie}, expires, rqueue,
 wqueue, uid, inode."""
@@ -48,8 +45,8 @@ wqueue, uid, inode."""
 _TCP_IN_USE = re.compile(r"^TCP6?: inuse (\d+)", re.MULTILINE)
 
 
-class SocketDiag:
-    """Lists the sockets of the network namespace it is made in; use `open_in` to make it in another.
+class SocketDiag(Closing):
+    """Lists the sockets of the network namespace it is made in; use `run_in_namespace` to make it in another.
 
     `netns` is that namespace's cookie, which every Socket carries. Rows come in no order. A socket that
     appears or goes while the kernel lists can be missing; none comes twice."""
@@ -64,12 +61,7 @@ class SocketDiag:
                 "load the module with: modprobe inet_diag"
             ) from error
 
-    def __enter__(self) -> SocketDiag:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._netlink.close()
 
     def listening(self, protocols: Iterable[Protocol] = (Protocol.TCP, Protocol.UDP)) -> list[Socket]:
@@ -103,12 +95,8 @@ class SocketDiag:
     def has(self, cookie: int, local: tuple[Address, int], remote: tuple[Address, int]) -> bool:
         """Is this TCP socket there, with this peer? It costs a look-up, where a list costs a walk through the
         kernel's table of all namespaces."""
-        family = socket.AF_INET if local[0].ipv4_mapped else socket.AF_INET6
-        ports = (port.to_bytes(2, "big") for _, port in (local, remote))
-        ends = ((address.ipv4_mapped or address).packed for address, _ in (local, remote))
-        request = _EXACT.pack(family, Protocol.TCP, 0, _ANY_STATE, *ports, *ends, 0, cookie)
         try:
-            row = self._netlink.ask(_SOCK_DIAG_BY_FAMILY, request)
+            row = self._netlink.ask(SOCK_DIAG_BY_FAMILY, one_socket(cookie, local, remote))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESTALE):
                 return False
@@ -131,7 +119,7 @@ class SocketDiag:
         try:
             for family in (socket.AF_INET, socket.AF_INET6):
                 request = _REQUEST.pack(family, protocol, 0, mask)
-                yield from self._netlink.rows(_SOCK_DIAG_BY_FAMILY, request)
+                yield from self._netlink.rows(SOCK_DIAG_BY_FAMILY, request)
         except OSError as error:
             module = f"{protocol.name.lower()}_diag"
             if error.errno == errno.ENOENT:

@@ -10,7 +10,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from types import TracebackType
+
+from agent.system.closing import Closing
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
@@ -18,7 +19,7 @@ ADDRESS_GROUPS = 0x10 | 0x100
 """RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR (linux/rtnetlink.h)."""
 
 SOL_NETLINK, _GET_STRICT_CHECK = 270, 12
-_REQUEST = 0x1
+_REQUEST, _ACK = 0x1, 0x4
 _DUMP = 0x300
 _DUMP_INTERRUPTED = 0x10
 _ERROR = 2
@@ -55,26 +56,18 @@ def attributes(body: bytes, start: int) -> Iterator[tuple[int, bytes]]:
         start += (length + 3) & ~3
 
 
-class Netlink:
+class Netlink(Closing):
     """A netlink socket; it belongs to the network namespace of the thread that makes it, for good.
 
     Close it soon: an open one keeps its namespace alive after the last process has left."""
 
-    def __init__(self, protocol: int, *, strict: bool = False) -> None:
+    def __init__(self, protocol: int, *, strict: bool = False, timeout_s: float = _TIMEOUT_S) -> None:
         """`strict`: the kernel heeds what a dump of routes asks for (Linux 4.20)."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         if strict:
             self._socket.setsockopt(SOL_NETLINK, _GET_STRICT_CHECK, 1)
-        self._socket.settimeout(_TIMEOUT_S)
+        self._socket.settimeout(timeout_s)
         self._sequence = 0
-
-    def __enter__(self) -> Netlink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._socket.close()
@@ -88,6 +81,14 @@ class Netlink:
                     if answer == _ERROR:
                         _check(row)
                     return row
+
+    def request(self, kind: int, body: bytes) -> None:
+        """Has something done. Raises OSError with the kernel's errno, TimeoutError without an answer."""
+        self._send(kind, _REQUEST | _ACK, body)
+        while True:
+            for answer, _, sequence, row in messages(self._socket.recv(_BUFFER)):
+                if sequence == self._sequence and answer == _ERROR:
+                    return _check(row)
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """Bodies of all rows. A dump that the kernel says was overtaken by changes is asked for again;

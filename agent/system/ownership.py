@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.system.mounts import read_mounts
+
 MOUNTS = Path("/proc/self/mountinfo")
 _MOST_LINKS = 40  # path_resolution(7)
 _KUBELET_VOLUME = re.compile(r"/pods/[^/]+/volumes/kubernetes\.io~")
@@ -100,9 +102,7 @@ def _is_kubelet_volume(path: Path) -> bool:
     """The mount of a volume in a pod, whose folder kubelet makes for everybody (pkg/volume/emptydir): the
     folder above it, on the node, is closed to all but root."""
     try:
-        lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
+        mounted = [mount.root for mount in read_mounts(MOUNTS) if mount.point == str(path)]
     except OSError:
         return False
-    # proc_pid_mountinfo(5): the fourth field is what of the file system is mounted, the fifth where
-    mounted = [fields[3] for line in lines if (fields := line.split())[4] == str(path)]
     return bool(mounted) and bool(_KUBELET_VOLUME.search(mounted[-1]))

@@ -29,11 +29,11 @@ from agent.kernel.pins import Pins
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.policy_maps import Members, PolicyMaps
 from agent.model import Decision, Destination, LocalConsumer, Origin, Protocol, Reason, Verdict, show_address
-from agent.observe.netns import own_cookie
 from agent.policy.decision.evaluate import cgroup_member
 from agent.policy.tables.shape import MEMBER_CONTAINER, MEMBER_FLAGS, MEMBER_UNSURE, Dimension, Tables
 from agent.system import bpf_map
 from agent.system.bpf_ring import RingReader
+from agent.system.netns import own_cookie
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins

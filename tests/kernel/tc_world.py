@@ -28,12 +28,12 @@ from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.kernel.uapi import ProgramType
 from agent.model import Decision, HostFacts, Namespace, Origin, to_address
-from agent.observe.netns import open_in, own_cookie
 from agent.observe.route_watch import LinkWatch
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids
 from agent.system import libbpf
+from agent.system.netns import own_cookie, run_in_namespace
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.leftovers import BPFFS, KEPT, remove_pins
@@ -119,7 +119,7 @@ class TcWorld:
             assert programs.take_over_maps(self.pins) == []
             return programs.load("refuse_packet", ProgramType.SCHED_CLS)
 
-    def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = open_in) -> TcGate:
+    def gate(self, interfaces: Sequence[str] = INTERFACES, run_in: RunIn = run_in_namespace) -> TcGate:
         numbers = self._cleanup.enter_context(closing(self.pins.open_map("tc_netns")))
         made = (self.program, numbers, self.filter_name, interfaces)
         return TcGate(*made, run_in, LinkWatch, tcx_programs)

@@ -13,11 +13,10 @@ from enum import IntEnum
 import pytest
 
 from agent import abi
-from agent.enforce import modes, tc
-from agent.export import view
+from agent.enforce import tc
 from agent.kernel.compile import compiled
 from agent.kernel.tables import encode
-from agent.model import Decision, Mode, Origin, Reason
+from agent.model import Decision, Origin, Reason
 from agent.policy.decision import evaluate
 from agent.policy.tables import compile, shape
 from agent.policy.terms import hashing
@@ -104,10 +103,7 @@ REPEATED: dict[str, int] = {
     "SET_WORDS": shape.SET_BITS // 64,
     "EXE_UNTRUSTED": hashing.UNTRUSTED_NAME,
     "EXE_NONE | EXE_UNTRUSTED": compile.UNTRUSTED_EXECUTABLE,
-    "OVERRIDE_OBSERVE": modes._NUMBERS[Mode.OBSERVE],
-    "OVERRIDE_ENFORCE": modes._NUMBERS[Mode.ENFORCE],
     "SET_CERTAIN + DIMENSIONS_IN_DOUBT + 1": shape.SetId.FIRST_FREE,
-    **_in_order(view.GATES, "GATE_", "GATES"),
     **{f"UNCERTAIN_{one.name}": bit for one, bit in encode._UNCERTAIN_BIT.items()},
 }
 """The same numbers where Python says them a second time."""
@@ -176,7 +172,6 @@ PACKED: dict[str, tuple[struct.Struct, ...]] = {
     "tuple": (abi.TUPLE,),
     "told": (abi.TOLD,),
     "flow_count": (abi.FLOW_COUNT,),
-    "mode": (modes._MODE,),
     "set": (struct.Struct(f"={shape.SET_BITS // 8}s"),),
 }
 """Structs that Python packs by a format."""

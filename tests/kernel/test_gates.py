@@ -12,7 +12,7 @@ from agent.errors import PinError
 from agent.kernel.attach.gates import BIND, CONNECT, CgroupGate, SocketGate
 from agent.kernel.loading import supervisor
 from agent.model import Namespace
-from agent.observe.netns import own_cookie
+from agent.system.netns import own_cookie
 from tests.fixtures import cgroups, namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.namespaces import Namespace as Place

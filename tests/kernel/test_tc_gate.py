@@ -13,8 +13,8 @@ import pytest
 from agent import abi
 from agent.errors import KernelError
 from agent.model import Decision, Namespace, Origin
-from agent.observe.netns import open_in
 from agent.observe.route_watch import LinkWatch
+from agent.system.netns import run_in_namespace
 from tests.fixtures import namespaces, processes
 from tests.fixtures.clients import dial
 from tests.fixtures.names import new_name
@@ -357,7 +357,7 @@ def test_a_visit_that_fails_is_made_again(world: TcWorld) -> None:
     def run_in(namespace: Namespace, work: Callable[[], T]) -> T:
         if work is not LinkWatch and failures:
             raise failures.pop()
-        return open_in(namespace, work)
+        return run_in_namespace(namespace, work)
 
     gate = world.gate(run_in=run_in)
     try:

@@ -19,10 +19,10 @@ from agent.model import (
     RemoteConsumer,
     Target,
 )
-from agent.observe.netns import NamespaceGone, open_in
 from agent.policy.decision.evaluate import decide, who_is
 from agent.policy.tables.shape import NO_BOOT_NS, Tables
 from agent.system.boottime import boot_ns
+from agent.system.netns import NamespaceGone, run_in_namespace
 
 UNDER_WAY_NS = 1_000_000_000
 
@@ -104,7 +104,7 @@ class FlowCutter:
             if not here:
                 continue
             try:
-                cutter = open_in(namespace, Cutter)
+                cutter = run_in_namespace(namespace, Cutter)
             except NamespaceGone:
                 continue
             with cutter:

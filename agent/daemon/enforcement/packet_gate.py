@@ -10,10 +10,11 @@ from agent.kernel.attach.gates import SocketGate
 from agent.kernel.attach.other_programs import tcx_programs
 from agent.kernel.pins import Pins
 from agent.observe.cgroup import find_mount
-from agent.observe.netns import Namespaces, open_in
+from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
 from agent.observe.route_watch import LinkWatch
 from agent.system import libbpf
+from agent.system.netns import run_in_namespace
 
 if TYPE_CHECKING:
     from agent.enforce.tc import TcGate
@@ -34,7 +35,7 @@ def packet_gate(settings: Settings, pins: Pins | None = None) -> TcGate:
         program = _NO_PROGRAM
     name = f"licet-{zlib.crc32(str(pins.root).encode()):08x}"
     numbers, interfaces = pins.open_map("tc_netns"), settings.scope.interfaces
-    return TcGate(program, numbers, name, interfaces, open_in, LinkWatch, tcx_programs)
+    return TcGate(program, numbers, name, interfaces, run_in_namespace, LinkWatch, tcx_programs)
 
 
 def let_go(settings: Settings) -> None:

@@ -16,11 +16,12 @@ from agent.daemon.tracking.unnamed_containers import Unnamed
 from agent.export.view import JudgedListener
 from agent.model import Flow, HostFacts, ListenerState, Namespace, Socket
 from agent.observe.containers import Containers
-from agent.observe.netns import Namespaces, in_each
+from agent.observe.netns import Namespaces
 from agent.observe.sockets import SocketDiag
 from agent.policy.tables.shape import Numbered, Tables, TargetKey
 from agent.policy.terms.ports import Ports
 from agent.system.boottime import boot_ns
+from agent.system.netns import in_each
 
 log = logging.getLogger(__name__)
 

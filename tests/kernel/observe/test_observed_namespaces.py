@@ -18,9 +18,10 @@ from agent.observe.cgroup import cgroup_id, directory, find_mount, list_cgroups,
 from agent.observe.clock import DeadlineClock
 from agent.observe.hostfacts import Mentions, gather
 from agent.observe.local_routes import own_local_routes
-from agent.observe.netns import NamespaceGone, Namespaces, open_in, own_cookie
+from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
 from agent.observe.route_watch import AddressWatch
+from agent.system.netns import NamespaceGone, own_cookie, run_in_namespace
 from tests.fixtures import namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.names import new_name
@@ -100,11 +101,11 @@ def test_own_addresses_have_link_local_ones_and_no_loopback(lab: Lab) -> None:
     host = seen(lab.host)
     namespaces.ip("-n", lab.host.name, "address", "add", "169.254.7.7/32", "dev", "to-remote")
     namespaces.ip("-n", lab.host.name, "address", "add", "10.99.0.1/32", "dev", "lo")
-    own = set(open_in(host, own_addresses))
+    own = set(run_in_namespace(host, own_addresses))
     assert {to_address("169.254.7.7"), to_address("10.99.0.1")} <= own
     assert any(address.is_link_local for address in own)
     assert not {to_address("127.0.0.1"), to_address("::1")} & own
-    assert to_address("169.254.7.7") not in open_in(host, global_addresses)
+    assert to_address("169.254.7.7") not in run_in_namespace(host, global_addresses)
 
 
 def test_cluster_addresses_of_kube_proxy_are_not_the_hosts(lab: Lab) -> None:
@@ -112,15 +113,15 @@ def test_cluster_addresses_of_kube_proxy_are_not_the_hosts(lab: Lab) -> None:
     namespaces.ip(*ip, "link", "add", "kube-ipvs0", "type", "veth", "peer", "name", "kube-peer")
     namespaces.ip(*ip, "address", "add", "10.96.0.1/32", "dev", "kube-ipvs0")
     namespaces.ip(*ip, "address", "add", "10.98.0.1/32", "dev", "kube-peer")
-    own = open_in(seen(lab.host), own_addresses)
+    own = run_in_namespace(seen(lab.host), own_addresses)
     assert to_address("10.98.0.1") in own
     assert to_address("10.96.0.1") not in own
-    assert open_in(seen(lab.host), cluster_addresses) == (to_address("10.96.0.1"),)
+    assert run_in_namespace(seen(lab.host), cluster_addresses) == (to_address("10.96.0.1"),)
     assert to_network("10.96.0.1/32") not in local_routes(lab)
 
 
 def local_routes(lab: Lab) -> tuple[Network, ...]:
-    return open_in(seen(lab.host), lambda: own_local_routes(own_addresses()))
+    return run_in_namespace(seen(lab.host), lambda: own_local_routes(own_addresses()))
 
 
 def test_local_routes_are_those_that_addresses_do_not_tell_of(lab: Lab) -> None:
@@ -148,7 +149,7 @@ def test_a_peers_address_is_not_ours(lab: Lab) -> None:
     ip = ("-n", lab.host.name, "address", "add")
     namespaces.ip(*ip, "10.50.0.1", "peer", "10.50.0.2/32", "dev", "to-remote")
     namespaces.ip(*ip, "fd50::1", "peer", "fd50::2/128", "dev", "to-remote", "nodad")
-    own = open_in(seen(lab.host), own_addresses)
+    own = run_in_namespace(seen(lab.host), own_addresses)
     assert {to_address("10.50.0.1"), to_address("fd50::1")} <= set(own)
     assert not {to_address("10.50.0.2"), to_address("fd50::2")} & set(own)
 
@@ -156,25 +157,25 @@ def test_a_peers_address_is_not_ours(lab: Lab) -> None:
 def test_work_runs_inside_and_the_caller_stays_where_it_was(lab: Lab) -> None:
     host = seen(lab.host)
     before, threads = here(), threading.active_count()
-    assert open_in(host, here) == host.inode
-    assert open_in(host, own_cookie) == host.cookie
+    assert run_in_namespace(host, here) == host.inode
+    assert run_in_namespace(host, own_cookie) == host.cookie
     assert (here(), threading.active_count()) == (before, threads)
 
 
 def test_a_socket_made_inside_stays_inside(lab: Lab) -> None:
     host = seen(lab.host)
-    with open_in(host, lambda: socket.create_server(("10.77.1.1", 8080))) as server:
+    with run_in_namespace(host, lambda: socket.create_server(("10.77.1.1", 8080))) as server:
         assert server.getsockname() == ("10.77.1.1", 8080)
 
 
 def test_what_goes_wrong_inside_is_the_callers_to_handle(lab: Lab) -> None:
     with pytest.raises(ZeroDivisionError):
-        open_in(seen(lab.host), lambda: 1 / 0)
+        run_in_namespace(seen(lab.host), lambda: 1 / 0)
 
 
 def test_the_agents_own_namespace_is_entered_without_a_thread() -> None:
     own = Namespaces(ProcReader()).own()
-    assert open_in(own, threading.get_ident) == threading.get_ident()
+    assert run_in_namespace(own, threading.get_ident) == threading.get_ident()
 
 
 def test_a_removed_namespace_is_gone() -> None:
@@ -185,7 +186,7 @@ def test_a_removed_namespace_is_gone() -> None:
     finally:
         namespaces.remove(made.name)
     with pytest.raises(NamespaceGone, match=made.name):
-        open_in(found, here)
+        run_in_namespace(found, here)
 
 
 def test_another_namespace_of_the_same_name_is_not_the_old_one() -> None:
@@ -196,7 +197,7 @@ def test_another_namespace_of_the_same_name_is_not_the_old_one() -> None:
         namespaces.remove(made.name)
         namespaces.create(made)
         with pytest.raises(NamespaceGone, match="another network namespace"):
-            open_in(found, here)
+            run_in_namespace(found, here)
     finally:
         namespaces.remove(made.name)
 
@@ -204,11 +205,11 @@ def test_another_namespace_of_the_same_name_is_not_the_old_one() -> None:
 def test_a_path_that_is_no_namespace_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(KernelError, match="file is not a network namespace"):
-        open_in(Namespace(cookie=1, inode=1, path=str(tmp_path / "file")), here)
+        run_in_namespace(Namespace(cookie=1, inode=1, path=str(tmp_path / "file")), here)
 
 
 def test_a_changed_address_wakes_the_watch_once(lab: Lab) -> None:
-    with open_in(seen(lab.host), AddressWatch) as watch:
+    with run_in_namespace(seen(lab.host), AddressWatch) as watch:
         assert not watch.changed()
         for verb in ("add", "delete"):
             for address in ("10.60.0.1/32", "fd60::1/128"):
@@ -227,7 +228,7 @@ def test_a_changed_address_wakes_the_watch_once(lab: Lab) -> None:
 
 
 def test_lost_announcements_are_a_change(lab: Lab) -> None:
-    with open_in(seen(lab.host), AddressWatch) as watch:
+    with run_in_namespace(seen(lab.host), AddressWatch) as watch:
         with socket.socket(fileno=os.dup(watch.fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for verb in ("add", "delete") * 20:

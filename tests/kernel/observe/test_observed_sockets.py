@@ -18,10 +18,11 @@ from agent.model import Listener, Protocol, show_address, to_address
 from agent.observe.cgroup import find_mount
 from agent.observe.connections import Connection
 from agent.observe.inventory import Inventory
-from agent.observe.netns import Namespaces, in_each, open_in
+from agent.observe.netns import Namespaces
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
 from agent.observe.sockets import CLOSE_WAIT, ESTABLISHED, FIN_WAIT2, SYN_SENT, SocketDiag, tcp_in_use
+from agent.system.netns import in_each, run_in_namespace
 from tests.fixtures import namespaces
 from tests.fixtures.lab import Lab
 from tests.fixtures.waiting import wait_for
@@ -90,7 +91,7 @@ def row(rows: list[Listener], one: socket.socket) -> Listener:
 def in_host(lab: Lab, listing: Callable[[SocketDiag], T]) -> T:
     """Rows of sock_diag in the lab's host namespace, without anything of the inventory's."""
     (host,) = Namespaces(ProcReader(), [str(lab.host.path)]).all()
-    with open_in(host, partial(SocketDiag, host.cookie)) as diag:
+    with run_in_namespace(host, partial(SocketDiag, host.cookie)) as diag:
         return listing(diag)
 
 

@@ -1,0 +1,26 @@
+"""Descriptors of other processes (pidfd_getfd(2), Linux 5.6). Standard library only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+_PIDFD_GETFD = 438
+"""The same number on every architecture (asm-generic/unistd.h); the C library has no function for it."""
+
+
+def duplicate(process: int, fd: int) -> int:
+    """A descriptor of our own for what is open as `fd` in the process of a pidfd.
+
+    Raises OSError: EBADF, it is not open; ESRCH, the process is gone; EPERM, it takes CAP_SYS_PTRACE."""
+    copy = _libc().syscall(_PIDFD_GETFD, process, fd, 0)
+    if copy < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(copy)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
