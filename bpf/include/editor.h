@@ -51,7 +51,7 @@ extern u64 __BPF_FUNC_MAPPER(HELPER) (*bpf_no_helper)();
 #define BPF_SK_STORAGE(NAME, LEAF)	 BPF_TABLE("sk_storage", int, LEAF, NAME, 0)
 #define BPF_ANNOTATE_KV_PAIR(NAME, K, L) extern int annotated_##NAME
 
-/* What a hook finds before it: in the order of agent/kernel/source.py. */
+/* What a hook finds before it: in the order of agent/kernel/compile/source.py. */
 #ifdef EDITOR_HOOK
 #include "abi.h"
 #include "maps.h"

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.kernel import libbpf, load
-from agent.kernel.source import bpf_folder
+from agent.kernel.compile.source import bpf_folder
+from agent.kernel.loading import supervisor
+from agent.system import bpf_map, libbpf
 from tests.fixtures.lab import Lab
 from tests.kernel.loading import Loading, loading_in
 
@@ -45,7 +46,7 @@ def maps_of(loading: Loading) -> dict[str, set[str]]:
     names = {}
     for path in loading.pins.map("flows").parent.iterdir():
         with libbpf.opened_pin(path) as fd:
-            names[libbpf.map_info(fd).id] = path.name
+            names[bpf_map.map_info(fd).id] = path.name
     found = {}
     for program in loading.pins.programs():
         fd = libbpf.open_pin(loading.pins.program(program))
@@ -60,8 +61,8 @@ def test_each_hook_has_a_row_and_each_row_a_hook() -> None:
 
 def test_programs_and_maps_are_those_that_the_kernel_has(loading: Loading) -> None:
     loading.load()
-    load.load_gates(loading.settings)
-    load.load_datagrams(loading.settings)
+    supervisor.load_gates(loading.settings)
+    supervisor.load_datagrams(loading.settings)
     used = maps_of(loading)
     named = {program for _, programs, *_ in table() for program in programs}
     assert used.keys() - _ACCEPT == named - _ACCEPT

@@ -16,6 +16,7 @@ import pytest
 
 from agent import abi
 from agent.daemon.tracking.listener_rows import ListenerRows
+from agent.kernel.tables import policy_maps
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import Decision, Origin, PortClass, Protocol, Reason, Target, Verdict, to_network
@@ -162,7 +163,7 @@ def test_no_program_that_began_under_an_earlier_generation_meets_some_of_the_new
     for _ in range(2):  # one for each slot
         install(maps, tables_of(5432))
     before, waited = _slots(loading), []
-    monkeypatch.setattr(libbpf, "wait_for_programs", lambda: waited.append(_slots(loading)))
+    monkeypatch.setattr(policy_maps, "wait_for_programs", lambda: waited.append(_slots(loading)))
     install(maps, tables_of(6379))
     assert waited == [before], "once, when nothing was replaced yet"
     assert _slots(loading) != before

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.daemon.tracking.flows import FlowTable, ends_of, local_consumer
+from agent.daemon.tracking.flows import FlowTable, local_consumer
 from agent.enforce.cut import CannotDestroy, Cutter, Established
 from agent.enforce.disconnect import disconnect, processes
+from agent.kernel.tables.encode_rows import ends_of
 from agent.model import (
     Consumer,
     Decision,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent import abi
-from agent.daemon.tracking.flows import encode_identity
 from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.errors import KernelError
+from agent.kernel.tables.encode_rows import encode_identity
 from agent.model import INIT, Listener, Process
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.tracking.attribution import Attributor
-from agent.daemon.tracking.flows import Adopted, End, FlowTable, ends_of, followed_socket
+from agent.daemon.tracking.flows import Adopted, FlowTable, followed_socket
 from agent.daemon.tracking.listeners import Listening
 from agent.daemon.tracking.unnamed_containers import Unnamed
 from agent.export.view import JudgedListener
+from agent.kernel.tables.encode_rows import End, ends_of
 from agent.model import Flow, HostFacts, ListenerState, Namespace, Socket
 from agent.observe.containers import Containers
 from agent.observe.netns import Namespaces

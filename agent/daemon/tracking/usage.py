@@ -14,8 +14,8 @@ from agent.daemon.tracking.past_uses import PastUse, PastUses, side_of
 from agent.kernel.tables import ring
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.names import Names
-from agent.kernel.tables.rows import Use, process_of, use_of, verdict_of
-from agent.model import Address, Decision, Origin, Process, Protocol, Target, show_network
+from agent.kernel.tables.rows import Use, process_of, use_from_event, use_of
+from agent.model import Address, Decision, Origin, Process, Target, show_network
 from agent.policy.terms.networks import FAR, NEAR, around
 
 NAMED_CONSUMERS = 100
@@ -126,24 +126,7 @@ class Usage:
         if event.key.use_of == abi.UseOf.ONE:
             self._consumers[key] = consumer
         self._note_told(key, 1, event.header.time_ns)
-        use = Use(
-            key=key,
-            attempts=1,
-            verdict=verdict_of(event.verdict),
-            origin=Origin(event.key.origin),
-            protocol=Protocol(event.key.protocol),
-            consumer=seen,
-            comm=event.comm.decode("utf-8", "surrogateescape"),
-            netns=event.consumer.netns,
-            source=event.source.value(),
-            source_port=event.source_port,
-            destination=event.destination.value(),
-            port=event.port,
-            first_boot_ns=event.header.time_ns,
-            last_boot_ns=event.header.time_ns,
-            told=True,
-            use_of=abi.UseOf(event.key.use_of),
-        )
+        use = use_from_event(event, seen)
         return Attempt(use, target, consumer, new=1, since_boot_ns=event.header.time_ns)
 
     def look(self, now_boot_ns: int) -> Iterator[Attempt | None]:

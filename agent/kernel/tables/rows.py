@@ -94,6 +94,28 @@ def use_of(key: bytes, value: bytes, names: Names) -> Use:
     )
 
 
+def use_from_event(event: abi.UseEvent, consumer: Process | None) -> Use:
+    """The same, of an attempt that the kernel has told of: its first."""
+    return Use(
+        key=bytes(event.key),
+        attempts=1,
+        verdict=verdict_of(event.verdict),
+        origin=Origin(event.key.origin),
+        protocol=Protocol(event.key.protocol),
+        consumer=consumer,
+        comm=event.comm.decode("utf-8", "surrogateescape"),
+        netns=event.consumer.netns,
+        source=event.source.value(),
+        source_port=event.source_port,
+        destination=event.destination.value(),
+        port=event.port,
+        first_boot_ns=event.header.time_ns,
+        last_boot_ns=event.header.time_ns,
+        told=True,
+        use_of=abi.UseOf(event.key.use_of),
+    )
+
+
 def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
     """The row's addresses are those of the socket that is the key: the consumer's, or the server's of a
     remote one."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from agent.daemon.tracking.flows import End
+from agent.kernel.tables.encode_rows import End
 from agent.model import Listener, Protocol, show_address, to_address
 from agent.observe.cgroup import find_mount
 from agent.observe.connections import Connection

@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 
 from agent import abi
-from agent.daemon.tracking.flows import SETTLE_NS, FlowTable, encode_flow, local_consumer, tuple_key
+from agent.daemon.tracking.flows import SETTLE_NS, FlowTable, local_consumer
+from agent.kernel.tables.encode_rows import encode_flow, tuple_key
 from agent.kernel.tables.rows import flow_of
 from agent.model import (
     Address,
