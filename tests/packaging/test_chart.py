@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from agent import __version__
 from agent.config import Settings, load_settings
 from agent.policy.document.load import load_in_place
 from tests.packaging.chart import CHART, ROOT, Object, container_of, one, pod_of, render, run
@@ -258,11 +259,16 @@ def test_extra_arguments_reach_the_agent(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["run", "--quiet", *values["extraArgs"]]
 
 
+def test_the_charts_version_is_the_agents() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (str(chart["version"]), str(chart["appVersion"])) == (__version__, __version__)
+
+
 def test_the_image_is_named_with_its_registry() -> None:
     zeros = "sha256:" + "0" * 64
     for image, name in (
-        ({}, "licet:0.1.0"),
-        ({"registry": "r.example.com"}, "r.example.com/licet:0.1.0"),
+        ({}, f"licet:{__version__}"),
+        ({"registry": "r.example.com"}, f"r.example.com/licet:{__version__}"),
         ({"registry": "r.example.com:5000", "digest": zeros}, f"r.example.com:5000/licet@{zeros}"),
         ({"repository": "r.example.com/team/licet", "tag": "1"}, "r.example.com/team/licet:1"),
     ):
