@@ -15,6 +15,7 @@ C_SOURCES = $(wildcard bpf/*.h bpf/hooks/*.c bpf/lib/*.h bpf/include/*/*.h bpf/i
 VM = packaging/vm
 SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh) \
 	$(VM)/initrd-init $(filter-out %.txt %.service,$(wildcard $(VM)/guest-*)) $(wildcard packaging/host/scripts/*)
+SPELLED = $(shell git ls-files ':!packaging/requirements.txt' ':!*.json' ':!*.xz' ':!LICENSE')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run demo test test-unit test-tree test-vm test-vm-host test-vm-kernel test-packages packages image test-image lint \
@@ -88,7 +89,7 @@ image: need-root setup-dev ## build the container image: build/licet-image.tar (
 test-image: image bpffs $(LOAD) ## run the image in a real runtime, as the chart's pod
 	$(BIN)/python -m pytest -q tests/image
 
-lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
+lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -97,6 +98,7 @@ lint: setup-dev ## ruff, mypy --strict, import-linter, clang-format, shellcheck
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	shellcheck -x $(SHELL_SCRIPTS)
+	$(BIN)/codespell $(SPELLED)
 
 format: setup-dev ## let ruff and clang-format put the source in order
 	$(BIN)/ruff check --fix-only .
