@@ -19,7 +19,7 @@ SPELLED = $(shell git ls-files ':!packaging/requirements.txt' ':!*.json' ':!*.xz
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run demo test test-unit test-tree test-vm test-vm-host test-vm-kernel test-packages packages image test-image lint \
-	format bench soak lock manifests clean need-root bpffs
+	format bench soak lock manifests configuration clean need-root bpffs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
@@ -118,6 +118,9 @@ lock: setup-dev ## resolve anew what packages and image bundle: packaging/requir
 manifests: setup-dev ## write packaging/kubernetes/licet.yaml from the chart
 	$(BIN)/python packaging/kubernetes/generate.py >packaging/kubernetes/licet.yaml.new
 	@mv packaging/kubernetes/licet.yaml.new packaging/kubernetes/licet.yaml
+
+configuration: setup-dev ## write docs/configuration.md and packaging/host/etc/config.yaml from agent/config.py
+	$(BIN)/python packaging/configuration.py
 
 $(LOAD): tests/fixtures/load.c
 	@mkdir -p build

@@ -1,5 +1,8 @@
 """The agent's own settings, /etc/licet/config.yaml. Every directory is a setting, so that several
-agents (tests, a demo, the host's) live side by side."""
+agents (tests, a demo, the host's) live side by side.
+
+docs/configuration.md and packaging/host/etc/config.yaml are made from the texts below each field:
+`make configuration`."""
 
 from __future__ import annotations
 
@@ -23,34 +26,42 @@ class _Section(BaseModel):
 
 
 class Scope(_Section):
-    """What of the host the agent looks at. Programs attach to `cgroup` and what is below it."""
+    """What of the host the agent looks at."""
 
     cgroup: str = "/"
-    """A cgroup2 path as in /proc/PID/cgroup."""
+    """A cgroup2 path as in /proc/PID/cgroup. Programs attach to it; what is outside is not looked at."""
     interfaces: tuple[str, ...] = ()
-    """For the tc gate: shell patterns of the interfaces it may attach to, in every namespace in scope; ["*"]:
-    all. While it is empty the tc gate is attached nowhere, and the socket gate refuses alone."""
+    """Shell patterns of the interfaces that the tc gate may attach to, in every namespace in scope. ["*"]
+    means all. While it is empty the tc gate is attached nowhere, and the socket gate refuses alone."""
     namespaces: tuple[str, ...] | None = None
-    """Paths of the network namespaces whose listeners are looked at and where the socket and tc gates may be;
-    absent: all of them, but no such gate where `cgroup` is narrowed."""
+    """Paths of the network namespaces whose listeners are looked at, such as [/run/netns/a]. The socket and
+    tc gates attach only there. null means all namespaces, but no such gate where `cgroup` is narrowed."""
 
 
 class Paths(_Section):
+    """Where files are. Each agent on a host has its own `run`, `state` and `pins`."""
+
     policy: Path = Path("/etc/licet/policy.yaml")
+    """The policy. Only root may be able to write it, or a folder above it."""
     policy_dir: Path = Path("/etc/licet/policy.d")
+    """More of the policy: *.yaml and *.yml here, merged in name order."""
     run: Path = Path("/run/licet")
+    """The control socket and the lock of the daemon."""
     state: Path = Path("/var/lib/licet")
+    """Numbers of targets, overrides of modes, the last good policy, uses of the last hour."""
     pins: Path = Path("/sys/fs/bpf/licet")
+    """Programs, maps and links in bpffs, which go on without the daemon."""
     programs: Path = Path("/var/lib/licet/programs")
-    """What bcc has compiled, for the next start."""
+    """Compiled programs, for the next start."""
     proc: Path = Path("/proc")
+    """The host's /proc. Containers and executables are named from it."""
     etc: Path = Path("/etc")
-    """Of the host's passwd, group and subuid: members of excluded groups, and subordinate ids."""
+    """The host's passwd, group and subuid: members of excluded groups, and subordinate ids."""
 
 
 class Containers(_Section):
     """Where container runtimes keep their state: names and images come from there. What is not there is left
-    out; an agent in a container of its own has them mounted elsewhere."""
+    out. An agent in a container of its own has these folders mounted elsewhere."""
 
     containerd: tuple[Path, ...] = (
         Path("/run/containerd/io.containerd.runtime.v2.task"),
@@ -58,24 +69,29 @@ class Containers(_Section):
         Path("/run/k0s/containerd/io.containerd.runtime.v2.task"),
         Path("/var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task"),
     )
+    """A folder, or a list of them: containerd itself, k3s and RKE2, k0s, MicroK8s."""
     docker: tuple[Path, ...] = (
         Path("/var/lib/docker/containers"),
         Path("/var/snap/docker/common/var-lib-docker/containers"),
     )
+    """A folder, or a list of them: docker's, and that of its snap."""
     storage: tuple[Path, ...] = (
         Path("/run/containers/storage/overlay-containers"),
         Path("/var/lib/containers/storage/overlay-containers"),
     )
     """Of CRI-O and podman: the first has the bundles, the second the names."""
     crun: Path = Path("/run/crun")
+    """Containers that crun runs without a manager."""
     runc: Path = Path("/run/runc")
+    """Containers that runc runs without a manager."""
     cni: Path = Path("/var/lib/cni/results")
+    """Ports that CRI-O, containerd and podman publish through CNI."""
     netavark: Path = Path("/run/containers/networks/firewall/ports")
-    """Of published ports."""
+    """Ports that podman publishes through netavark."""
     cri: str = "auto"
-    """The socket of Kubernetes' container runtime interface, asked where none of the above knows a name.
-    auto: the first that is there of containerd's (also that of k3s, RKE2, k0s and MicroK8s), CRI-O's and
-    cri-dockerd's; never: none."""
+    """The socket of Kubernetes' container runtime interface, asked where none of the above knows a name:
+    auto, never, or its path. auto takes the first that is there of containerd's (also that of k3s, RKE2, k0s
+    and MicroK8s), CRI-O's and cri-dockerd's."""
 
     @field_validator("containerd", "docker", mode="before")
     @classmethod
@@ -91,20 +107,22 @@ class Containers(_Section):
 
 
 class Intervals(_Section):
-    """Seconds."""
+    """How often, in seconds."""
 
     summary: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """How often repeats of one violation are summarised."""
+    """Repeats of one violation are summarised."""
     reconcile: Annotated[float, Field(gt=0, le=3600)] = 5.0
-    """How often kernel state is compared with sock_diag, /proc and the host's addresses."""
+    """Kernel state is compared with sock_diag, /proc and the host's addresses."""
 
 
 class Events(_Section):
+    """What is reported, and to where: docs/events.md."""
+
     sink: str = "auto"
-    """stdout, none, or a file that JSON lines are appended to. auto: stdout with `licet run --quiet` (a
-    service), none otherwise (readable lines on stderr)."""
+    """stdout, none, or a file that JSON lines are appended to, such as /var/log/licet/events.jsonl. auto
+    means stdout with `licet run --quiet` (a service), else none: readable lines go to stderr."""
     flows: bool = False
-    """Also an event for every flow that opens or closes (not meant for busy targets)."""
+    """An event for every flow that opens or closes, too. It is not meant for busy targets."""
     args: bool = True
     """Whether events have the arguments of processes, which may hold secrets."""
     keep: Annotated[int, Field(ge=0, le=100_000)] = 2000
@@ -116,32 +134,37 @@ FAILSAFE_PORTS = (22, 53, 179, 2379, 2380, 6443, 10250)
 
 
 class Guard(_Section):
+    """What no policy can do."""
+
     failsafe_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = FAILSAFE_PORTS
-    """Never refused, whatever a policy or a mode says; the agent's own port is one of them."""
+    """Ports that are never refused, whatever a policy or a mode says. The agent's own port is one of them."""
 
 
 class Settings(_Section):
+    """All of config.yaml."""
+
     scope: Scope = Scope()
     paths: Paths = Paths()
     listen: str = "127.0.0.1:9477"
-    """host:port of /metrics, /healthz and /readyz; port 0 takes a free one (shown by `licet status`)."""
+    """HOST:PORT of /metrics, /healthz and /readyz. Port 0 takes a free one, which `licet status` shows."""
     health_listen: str = ""
-    """host:port of /healthz and /readyz alone, for probes: a loopback address where strangers reach `listen`,
-    which has both, too. Answered beside the daemon's loop, with 503 once that hangs. Absent: none."""
+    """HOST:PORT of /healthz and /readyz alone, such as 127.0.0.1:9478: for probes, where strangers reach
+    `listen`. It is answered beside the daemon's loop, with 503 once that hangs. "" means none."""
     hosts: tuple[str, ...] = ()
-    """Names that /metrics answers to, beside addresses, localhost and this node's name; ["*"]: any, also one
-    that a page in a browser makes up."""
+    """Names that /metrics answers to, beside addresses, localhost and this node's name. ["*"] means any, also
+    one that a page in a browser makes up."""
     containers: Containers = Containers()
     intervals: Intervals = Intervals()
     events: Events = Events()
     guard: Guard = Guard()
     acceptor: Literal["auto", "always", "never", "fexit", "kretprobe", "socket-io"] = "auto"
-    """Name the worker that accepted: auto only where it is free; always also at a cost for each socket
-    send and receive; never; or by the one rung that is named here, where the kernel has it."""
+    """Whether the worker that accepted a connection is named. auto: only where that is free. always: also at
+    a cost for each socket send and receive. The last three name the attach method (docs/kernels.md)."""
     edges: Literal["auto", "always", "never"] = "auto"
-    """Aggregate unprotected traffic by edge: auto only while no policy is loaded."""
+    """Whether unprotected traffic is added up by who connects to whom. auto: only while no policy is
+    loaded."""
     costs: bool = False
-    """Hold a BPF_ENABLE_STATS fd, so that licet_bpf_program_* metrics appear."""
+    """Measure how long programs run, so that the licet_bpf_program_* metrics appear."""
 
     @field_validator("listen", "health_listen")
     @classmethod

@@ -1,7 +1,9 @@
-"""packaging/host/etc/config.yaml says of itself that what is commented out is the default."""
+"""packaging/host/etc/config.yaml and docs/configuration.md: complete, and as agent/config.py has it."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from pydantic import BaseModel
 
 from agent.config import Settings, load_settings
 
-FILE = Path(__file__).parents[2] / "packaging" / "host" / "etc" / "config.yaml"
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "packaging" / "host" / "etc" / "config.yaml"
 
 
 def uncommented() -> dict[str, Any]:
@@ -49,3 +52,14 @@ def test_what_is_commented_out_is_the_default() -> None:
 
 def test_it_has_every_setting() -> None:
     assert sorted(keys_in(uncommented())) == sorted(keys_of(Settings))
+
+
+def test_the_page_has_every_setting() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert [key for key in keys_of(Settings) if f"**`{key}`**" not in page] == []
+
+
+def test_file_and_page_are_made_from_the_settings() -> None:
+    generate = [sys.executable, ROOT / "packaging" / "configuration.py", "--check"]
+    done = subprocess.run(generate, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
