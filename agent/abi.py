@@ -122,11 +122,12 @@ class Settings(ct.Structure):
     _fields_ = [
         ("seed", u64),
         ("host_netns", u64),
-        ("edges", u16),
-        ("receipts", u16),
+        ("edges", u32),
         ("flow_events", u32),
         ("gates", u32),
         ("host_pidns", u32),
+        ("receipts", u32),
+        ("pad", u32),
     ]
 
 

@@ -197,11 +197,12 @@ struct mode {
 struct settings {
 	u64 seed; /* key of the name hashes */
 	u64 host_netns;
-	u16 edges;	 /* aggregate unprotected traffic */
-	u16 receipts;	 /* observe_receive is attached: what peers notes is asked for */
+	u32 edges;	 /* aggregate unprotected traffic */
 	u32 flow_events; /* an event for each flow that opens and closes */
 	u32 gates; /* mask of those attached: nothing is refused, or called refused, by others */
 	u32 host_pidns; /* number of the host's pid namespace; 0: the first one */
+	u32 receipts;	/* observe_receive is attached: what peers notes is asked for */
+	u32 pad;
 };
 
 /* By port: the number that it has in the keys of targets. Ports with the same targets at the same
