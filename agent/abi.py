@@ -108,6 +108,8 @@ u8, u16, u32, u64, i32 = ct.c_uint8, ct.c_uint16, ct.c_uint32, ct.c_uint64, ct.c
 
 
 class RawAddress(ct.Structure):
+    """An IPv6 address, or a mapped IPv4 one, in network byte order."""
+
     _fields_ = [("w", u32 * 4)]
 
     @classmethod

@@ -33,6 +33,8 @@ ANSWER_WITHIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Alone:
+    """What the programs in the kernel do while no daemon answers."""
+
     error: str
     holder: int
     """pid of a daemon that runs and does not answer; 0: none runs."""
@@ -50,6 +52,7 @@ class Alone:
         return [self.error, self._kernel(), self._remedy()]
 
     def to_json(self) -> dict[str, object]:
+        """As docs/status.md, "Without a daemon", has it."""
         found = self.kernel
         return {
             "daemon": {"answers": False, "pid": self.holder or None, "error": self.error},
@@ -121,6 +124,7 @@ class Alone:
 
 
 def look(settings: Settings, error: DaemonUnreachable) -> Alone:
+    """What is known without a daemon, which did not answer with `error`."""
     kernel, unreadable = None, ""
     try:
         kernel = in_force(Pins(settings.paths.pins))

@@ -95,6 +95,7 @@ def sysdump(
 
 
 def collect(config: Path | None) -> Dump:
+    """Puts every part into `dump`. What cannot be read is left out, and said so."""
     dump = Dump()
     dump.part("config.yaml", partial(files.read_text, config or DEFAULT_PATH))
     try:

@@ -1,0 +1,1 @@
+"""What changes the host outside BPF: tc filters, sockets that are closed, run-time modes."""

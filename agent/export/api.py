@@ -152,6 +152,7 @@ async def _array(reader: Reader, values: Iterable[Any]) -> Response:
 
 
 def listener_fields(judged: JudgedListener) -> dict[str, Any]:
+    """A listener as /v1/listeners has it."""
     listener = judged.listener
     return {
         "protocol": listener.protocol.name.lower(),

@@ -29,6 +29,8 @@ class PolicyInForce:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
+    """What every event has beside its own fields."""
+
     host: str
     policy: Callable[[], PolicyInForce]
     args: bool

@@ -27,6 +27,8 @@ Answer = TypeVar("Answer")
 
 
 class JsonAnswer(JSONResponse):
+    """JSON as all of licet writes it."""
+
     def render(self, content: Any) -> bytes:
         return to_json(content).encode()
 

@@ -13,6 +13,8 @@ STDOUT = 1
 
 
 class Sink(Protocol):
+    """Where JSON lines go. write() never waits."""
+
     def write(self, line: str) -> None:
         """Raises BlockingIOError where the reader does not keep up, another OSError where it failed."""
 
@@ -20,6 +22,8 @@ class Sink(Protocol):
 
 
 class NoSink:
+    """Events are kept for `licet events` alone."""
+
     def write(self, line: str) -> None:
         pass
 

@@ -1,0 +1,1 @@
+"""Programs, maps and pins: everything that speaks to the BPF side."""

@@ -1,0 +1,1 @@
+"""Reading the host: processes, cgroups, containers, sockets, addresses. Nothing is changed."""

@@ -156,6 +156,8 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """One service, with its ports and who may serve it."""
+
     name: str
     place: Place
     product: str

@@ -31,6 +31,8 @@ class MapSpec:
 
 @dataclass(frozen=True, slots=True)
 class Function:
+    """One program: instructions in which maps have names in place of descriptors."""
+
     instructions: bytes
     """8 bytes each."""
     references: tuple[tuple[int, str], ...]

@@ -44,6 +44,8 @@ CGROUP_PROGRAMS = (FLOW_PROGRAM, *CONNECT_PROGRAMS)
 
 
 class Loader:
+    """Loads, attaches and pins the observers. Undoes what it made where a step fails."""
+
     def __init__(self, job: dict[str, Any]) -> None:
         self._pins = Pins(Path(job["pins"]), job.get("folder", str(ABI_VERSION)))
         self._cgroup = Path(job["cgroup"])
@@ -63,6 +65,7 @@ class Loader:
             return offset_flags(self._source, btf)
 
     def run(self) -> dict[str, Any]:
+        """All steps. Returns the manifest. Raises KernelError."""
         started = time.monotonic()
         refuse_lockdown()
         self._pins.refuse_other_versions()
@@ -96,6 +99,7 @@ class Loader:
         return manifest | {"load_s": round(time.monotonic() - started, 3)}
 
     def manifest(self, compiler: str, acceptor: Acceptor, new_maps: list[str]) -> dict[str, Any]:
+        """What the next start compares with."""
         return {
             "abi": ABI_VERSION,
             "source": source_hash(self._source, [self._acceptor], self._folder),

@@ -143,6 +143,7 @@ def job_of(settings: Settings) -> dict[str, Any]:
 def run_loader(
     job: dict[str, Any], module: str = OBSERVERS_LOADER, timeout_s: float = _LOADER_TIMEOUT_S
 ) -> dict[str, Any]:
+    """Starts a child with `job` on stdin; its answer. Raises KernelError with the child's own words."""
     environment = {**os.environ, "PYTHONPATH": str(bpf_folder().parent)}
     try:
         child = subprocess.run(

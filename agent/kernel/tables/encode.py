@@ -43,6 +43,7 @@ def silent_clauses(tables: Tables, dimension: Dimension) -> int:
 
 
 def encode_row(tables: Tables, row: TargetRow, silent: Mapping[Dimension, int]) -> bytes:
+    """A target's row. `silent`: by dimension, the clauses that do not speak of it."""
     principals = [tables.sets[candidate.principal] for candidate in row.candidates]
     excluded = tables.sets[row.excluded]
     relevant = excluded

@@ -38,6 +38,7 @@ def tuple_key(flow: Flow) -> bytes:
 
 
 def encode_flow(flow: Flow, exe_hash: Callable[[str], int]) -> abi.Flow:
+    """A flow as a row of `flows`."""
     here, there = ends_of(flow)
     verdict = flow.verdict
     return abi.Flow(

@@ -52,6 +52,8 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
+    """Bytes of one layout as bytes of another: which go where."""
+
     size: int
     """Of what comes out."""
     moves: tuple[tuple[int, int, int], ...]

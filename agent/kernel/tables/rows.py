@@ -66,6 +66,7 @@ class Use:
 
 
 def use_of(key: bytes, value: bytes, names: Names) -> Use:
+    """A row of `uses` as a value."""
     raw_key, raw = abi.UseKey.from_buffer_copy(key), abi.Use.from_buffer_copy(value)
     return Use(
         key=key,

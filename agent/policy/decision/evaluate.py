@@ -127,6 +127,7 @@ def source_set(tables: Tables, consumer: RemoteConsumer) -> int:
 
 
 def local_steps(tables: Tables, consumer: LocalConsumer) -> Iterator[Step]:
+    """The sets of a local consumer, dimension by dimension, in the order of decide.h."""
     yield _exe(tables, consumer.exe)
     if consumer.exe and consumer.exe_elsewhere and components(consumer.exe) <= MAX_PATH_COMPONENTS:
         yield Step(Dimension.EXE, tables.sets[SetId.ELSEWHERE], confines=True)

@@ -53,6 +53,7 @@ class Explanation:
         return self.verdict.decision is Decision.DENIED
 
     def to_json(self) -> dict[str, Any]:
+        """As `licet explain --json` prints it."""
         return {
             "service": self.target.service if self.target else None,
             "class": self.target.port_class.value if self.target else None,

@@ -124,6 +124,7 @@ _PORTS = re.compile(r"([1-9][0-9]{0,5}|0)(?:-([1-9][0-9]{0,5}|0))?")
 
 
 def port_range(value: object) -> tuple[int, int]:
+    """(first, last), both included."""
     if isinstance(value, int) and not isinstance(value, bool):
         first = last = value
     elif isinstance(value, str) and (parts := _PORTS.fullmatch(value)):
@@ -139,6 +140,7 @@ def port_range(value: object) -> tuple[int, int]:
 
 
 def exe(value: object) -> str:
+    """An absolute path or glob."""
     path = text(value)
     if not path.startswith("/"):
         raise mistake(f"exe '{path}' is not absolute", "write the whole path, as /usr/bin/python3")
@@ -180,6 +182,7 @@ def unit(value: object) -> str:
 
 
 def one_unit(value: object) -> str:
+    """A unit by its full name; a template only with an instance."""
     chosen = text(value)
     if re.search(r"[*?\[]", chosen):
         raise mistake(
@@ -266,6 +269,7 @@ def _without_globs(chosen: str, key: str) -> str:
 
 
 def instant(value: object) -> datetime:
+    """A time with a zone."""
     chosen = value
     if isinstance(chosen, str):
         try:

@@ -41,6 +41,7 @@ class PartReader:
     findings: Findings
 
     def service(self, name: str, raw: Any, location: Location) -> Service | None:
+        """None where the service has a mistake of its own."""
         what = f"service '{name}'"
         named = self._named(name, what, location)
         item = read_item(ServiceItem, raw, what, self.text, location, self.findings)
@@ -79,6 +80,7 @@ class PartReader:
                 )
 
     def principal(self, name: str, raw: Any, location: Location) -> Principal | None:
+        """None where one of its selectors has a mistake."""
         what = f"principal '{name}'"
         place = self.text.place(location)
         if name == ANYONE:
@@ -119,6 +121,7 @@ class PartReader:
                 )
 
     def license(self, raw: Any, location: Location) -> License | None:
+        """None where the license has a mistake of its own."""
         what = f"license '{raw['id']}'" if isinstance(raw, dict) and "id" in raw else "license"
         item = read_item(LicenseItem, raw, what, self.text, location, self.findings)
         if not isinstance(raw, dict):
@@ -152,6 +155,7 @@ class PartReader:
                 )
 
     def exclusion(self, raw: Any, location: Location) -> Exclusion | None:
+        """None where the restriction has a mistake."""
         item = read_item(ExclusionItem, raw, "restriction", self.text, location, self.findings)
         if item is None:
             return None

@@ -241,6 +241,8 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
+    """A compiled policy: what the kernel's maps hold, and what Python decides by."""
+
     seed: int
     targets: Mapping[TargetKey, int]
     rows: Mapping[int, TargetRow]

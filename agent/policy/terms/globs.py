@@ -61,6 +61,7 @@ class Glob:
         yield
 
     def matches(self, path: str) -> bool:
+        """Whether the whole path is taken."""
         if not path.startswith(self._prefix):
             return False
         reached = self._begin

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 PAGES = sorted(
-    (ROOT / "README.md", *DOCS.rglob("*.md"), ROOT / "tests" / "README.md", *ROOT.glob("tests/*/README.md"))
+    {*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("tests/*/README.md")}
 )
 FOLDERS = ("agent", "bpf", "docs", "packaging", "tests", "vagrant")
 _PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")

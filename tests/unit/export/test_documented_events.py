@@ -13,7 +13,8 @@ from agent.export import events
 from agent.export.envelope import SCHEMA, severity
 from agent.export.human import human_line
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "events.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+DOCUMENT = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
 EXAMPLES: list[dict[str, Any]] = [
     json.loads(text) for text in re.findall(r"```json\n(.*?)```", DOCUMENT, flags=re.DOTALL)
 ]
@@ -54,3 +55,10 @@ def test_every_field_of_an_example_is_explained(example: dict[str, Any]) -> None
     for part in ("policy", "consumer", "owner", "acceptor", "tuple", "counts", "caller"):
         names |= set(example.get(part, {}))
     assert names <= explained
+
+
+def test_the_first_page_shows_events_as_they_look() -> None:
+    _, _, shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("$ licet events\n")
+    lines = shown.partition("$ ")[0].splitlines()
+    assert len(lines) > 2
+    assert set(lines) <= {human_line(example) for example in EXAMPLES}
