@@ -56,6 +56,10 @@ environment() { # PYTHON_VERSION
 		mkdir -p "$top/$(dirname "$file")"
 		cp "$file" "$top/$file"
 	done
+	# a daemon of 0.1.0 that still runs reads these before it asks for its gates; goes with the release after 0.2.0
+	while read -r old new; do
+		ln -s "$new" "$top/bpf/$old"
+	done <packaging/bpf-names-of-0.1.0.txt
 	echo ../../.. >"$site/licet.pth" # agent/ and bpf/ stand side by side in /opt/licet
 	ln -s "/usr/bin/python$1" "$top/bin/python"
 	printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' "$1" >"$top/pyvenv.cfg"

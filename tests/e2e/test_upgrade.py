@@ -302,6 +302,18 @@ def test_under_a_daemon_of_the_version_before_only_a_restart_upgrades(lab: Lab, 
     assert connections(agent, "db") == {("loopback", "allowed"): 5, ("loopback", "denied"): 5}
 
 
+def test_a_daemon_whose_files_were_replaced_still_enforces(lab: Lab, agent: RunningAgent) -> None:
+    version = versions.version_0_1_0(lab.directory / "replaced")
+    agent.files.write_policy(POLICY.replace("default: enforce", "default: observe"))
+    start(agent, version)
+    gate = agent.files.pins / "1/programs/refuse_connect4"
+    wait_for(gate.exists, "the gates are loaded", timeout_s=STARTED_WITHIN_S)
+    assert not refuses_still(lab)
+    versions.replace_files(version)
+    agent.set_policy(POLICY)
+    wait_for(lambda: refuses_still(lab), "what is enforced is refused")
+
+
 def test_unload_lets_go_of_an_upgrade_that_is_half_done(lab: Lab, agent: RunningAgent) -> None:
     following = versions.changed(lab.directory, "next", versions.every_shape)
     start(agent, versions.version_0_1_0(lab.directory))
