@@ -34,8 +34,9 @@ from agent.observe.units import units_at_rest
 from agent.policy.decision import confined
 from agent.policy.decision.question import NOBODY, Question, consumer_of
 from agent.policy.document.load import find_policy_files, load_policy_files, ownership_findings, parse_sources
-from agent.policy.tables.compile import Compiled, compile_policy, unix_ns
+from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
+from agent.policy.tables.windows import unix_ns
 from agent.policy.values import Finding, Policy
 
 InForce = Annotated[

@@ -8,16 +8,8 @@ from typing import Any
 from agent.model import Target, show_network, show_time
 from agent.policy.decision.listeners import listening_scope
 from agent.policy.tables.grants import PlannedGrant, planned_grants
-from agent.policy.values import (
-    ContainerSelector,
-    License,
-    Policy,
-    Port,
-    Principal,
-    Selector,
-    Service,
-    Window,
-)
+from agent.policy.terms.container_selector import ContainerSelector
+from agent.policy.values import License, Policy, Port, Principal, Selector, Service, Window
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:

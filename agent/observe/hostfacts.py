@@ -22,7 +22,7 @@ from agent.observe.local_routes import own_local_routes
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
 from agent.observe.units import units_at_rest
-from agent.policy.values import ContainerSelector
+from agent.policy.terms.container_selector import ContainerSelector
 
 
 @dataclass(frozen=True, slots=True)

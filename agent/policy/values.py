@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from fnmatch import fnmatchcase
 
-from agent.model import Container, Mode, Network, PortClass, Protocol, Target
+from agent.model import Mode, Network, PortClass, Protocol, Target
+from agent.policy.terms.container_selector import ContainerSelector
 from agent.policy.terms.ports import Ports
 
 ANYONE = "anyone"
@@ -47,41 +47,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}" + (f" ({self.remedy})" if self.remedy else "")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class ContainerSelector:
-    """Globs (fnmatch: * also takes a slash); an empty one is not spoken of."""
-
-    name: str = ""
-    image: str = ""
-    """Of the image as the runtime has it, or without docker.io/library/ in front."""
-    pod: str = ""
-    namespace: str = ""
-
-    @property
-    def any(self) -> bool:
-        """Just `*`: any container, also one whose name is not known."""
-        return self == ContainerSelector("*")
-
-    def __str__(self) -> str:
-        parts = ((key, getattr(self, key)) for key in ("name", "image", "pod", "namespace"))
-        return " and ".join(f"{key} {value}" for key, value in parts if value)
-
-    def takes(self, container: Container) -> bool:
-        """Of a container whose name is known."""
-        images = (container.image, _familiar(container.image))
-        return (
-            (not self.name or fnmatchcase(container.name, self.name))
-            and (not self.image or any(fnmatchcase(image, self.image) for image in images))
-            and (not self.pod or fnmatchcase(container.pod, self.pod))
-            and (not self.namespace or fnmatchcase(container.namespace, self.namespace))
-        )
-
-
-def _familiar(image: str) -> str:
-    """nginx:1.25 of docker.io/library/nginx:1.25, as docker itself shows it."""
-    return image.removeprefix("docker.io/").removeprefix("library/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from agent.kernel.pins import Pins
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.policy_maps import Members, PolicyMaps
 from agent.model import Decision, Destination, LocalConsumer, Origin, Protocol, Reason, Verdict, show_address
-from agent.policy.decision.evaluate import cgroup_member
+from agent.policy.decision.consumer_sets import cgroup_member
 from agent.policy.tables.shape import MEMBER_CONTAINER, MEMBER_FLAGS, MEMBER_UNSURE, Dimension, Tables
 from agent.system import bpf_map
 from agent.system.bpf_ring import RingReader

@@ -17,8 +17,8 @@ from agent.enforce import tc
 from agent.kernel.compile import compiled
 from agent.kernel.tables import encode
 from agent.model import Decision, Origin, Reason
-from agent.policy.decision import evaluate
-from agent.policy.tables import compile, shape
+from agent.policy.decision import consumer_sets
+from agent.policy.tables import members, shape
 from agent.policy.terms import hashing
 from agent.policy.values import Unresolved
 from tests.kernel.c_header import BPF, ask_compiler, parse, without_comments
@@ -69,7 +69,7 @@ DEFINES: dict[str, int] = {
     "SHAPES": shape.MAX_SHAPES,
     "GIDS_IN_SET": shape.GIDS_IN_SET,
     "MAX_CGROUPS": shape.MAX_CGROUPS,
-    "MAX_OWNERS": evaluate.MAX_OWNERS,
+    "MAX_OWNERS": consumer_sets.MAX_OWNERS,
     "MAX_TARGETS": abi.MAX_TARGETS,
     "PORTS": abi.PORTS,
     "OWNERS_OF": abi.OWNERS_OF,
@@ -92,7 +92,7 @@ DEFINES: dict[str, int] = {
     "ASKS_CONTAINER": shape.ASKS_CONTAINER,
     "ASKS_USER_NAMESPACE": shape.ASKS_USER_NAMESPACE,
     "SPARE_FLOW": abi.SPARE_FLOW,
-    "EXE_NONE": compile.NO_EXECUTABLE,
+    "EXE_NONE": members.NO_EXECUTABLE,
     "EXE_UNTRUSTED": abi.EXE_UNTRUSTED,
 }
 
@@ -102,7 +102,7 @@ REPEATED: dict[str, int] = {
     "PATH_COMPONENTS": shape.MAX_PATH_COMPONENTS,
     "SET_WORDS": shape.SET_BITS // 64,
     "EXE_UNTRUSTED": hashing.UNTRUSTED_NAME,
-    "EXE_NONE | EXE_UNTRUSTED": compile.UNTRUSTED_EXECUTABLE,
+    "EXE_NONE | EXE_UNTRUSTED": members.UNTRUSTED_EXECUTABLE,
     "SET_CERTAIN + DIMENSIONS_IN_DOUBT + 1": shape.SetId.FIRST_FREE,
     **{f"UNCERTAIN_{one.name}": bit for one, bit in encode._UNCERTAIN_BIT.items()},
 }
@@ -120,7 +120,7 @@ ONLY_IN_C: dict[str, str] = {
     "NAME_BYTES": "likewise",
     "MAX_GROUPS": "how groups are looked for, not which are found",
     "GROUP_STEPS": "halves what a consumer can have: tests try that many",
-    "gid_list": "made as a set, by compile.py: tests/kernel/test_known_by.py",
+    "gid_list": "made as a set, by sets.py: tests/kernel/test_known_by.py",
     "path_walk": "in path_walks, the programs' own",
     "ROWLESS": "in late_tuples, which user space does not read",
     "birth": "in births, which user space does not read",

@@ -20,7 +20,8 @@ from agent.model import (
     RemoteConsumer,
     Target,
 )
-from agent.policy.decision.evaluate import decide, who_is
+from agent.policy.decision.consumer_sets import who_is
+from agent.policy.decision.evaluate import decide
 from agent.policy.tables.shape import NO_BOOT_NS, Tables
 from agent.system.boottime import boot_ns
 from agent.system.netns import NamespaceGone, run_in_namespace

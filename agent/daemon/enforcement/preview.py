@@ -12,7 +12,8 @@ from agent.daemon.tracking.past_uses import PastUse
 from agent.daemon.tracking.usage import name_of
 from agent.export.events import now_text, target_fields, unix_time
 from agent.model import MEMFD, Decision, Destination, Process, Reason, RemoteConsumer, Target, Verdict
-from agent.policy.decision.evaluate import decide, row_of_destination, who_is, window_reason
+from agent.policy.decision.consumer_sets import who_is
+from agent.policy.decision.evaluate import decide, row_of_destination, window_reason
 from agent.policy.decision.partly_known import spoken_groups, tables_with, told_apart, who_could_be
 from agent.policy.tables.compile import Compiled
 from agent.policy.tables.shape import Tables, TargetRow

@@ -38,7 +38,8 @@ from agent.model import (
     Verdict,
     show_address,
 )
-from agent.policy.decision.evaluate import decide, who_is
+from agent.policy.decision.consumer_sets import who_is
+from agent.policy.decision.evaluate import decide
 from agent.policy.decision.listeners import in_scope
 from agent.policy.terms.ports import Ports
 from agent.policy.validity import Term, Validity

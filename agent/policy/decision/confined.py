@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from agent.model import LocalConsumer, Target
-from agent.policy.decision.evaluate import in_container, local_steps
+from agent.policy.decision.consumer_sets import in_container, local_steps
 from agent.policy.tables.compile import Compiled
 from agent.policy.tables.grants import licensed_principals, planned_grants
 from agent.policy.values import Finding, Place, Policy

@@ -17,7 +17,8 @@ from agent.model import (
     show_endpoint,
     show_time,
 )
-from agent.policy.decision.evaluate import decide, row_of_destination, row_of_target, who_is, window_reason
+from agent.policy.decision.consumer_sets import who_is
+from agent.policy.decision.evaluate import decide, row_of_destination, row_of_target, window_reason
 from agent.policy.decision.matching import Holds, Match, match_principal
 from agent.policy.tables.compile import Compiled
 from agent.policy.tables.grants import PlannedGrant

@@ -9,7 +9,7 @@ from enum import Enum
 from itertools import islice
 
 from agent.model import Consumer, LocalConsumer, RemoteConsumer, show_address, show_network
-from agent.policy.decision.evaluate import Step, in_container, local_steps, source_set
+from agent.policy.decision.consumer_sets import Step, in_container, local_steps, source_set
 from agent.policy.tables.clauses import Clause
 from agent.policy.tables.compile import Compiled
 from agent.policy.tables.shape import Dimension, SetId, Uncertain

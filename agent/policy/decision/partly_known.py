@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 from agent.model import Container, LocalConsumer, Network
-from agent.policy.decision.evaluate import MAX_OWNERS, Who, who_is
+from agent.policy.decision.consumer_sets import MAX_OWNERS, Who, who_is
 from agent.policy.tables.compile import Compiled, member_for_cgroup, member_for_executable
 from agent.policy.tables.shape import Dimension, Tables
 from agent.policy.terms.cgroups import container_in

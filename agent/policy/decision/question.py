@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from agent.model import Address, Consumer, Container, LocalConsumer, RemoteConsumer
-from agent.policy.decision.evaluate import NO_EXECUTABLE
+from agent.policy.decision.consumer_sets import NO_EXECUTABLE
 from agent.policy.decision.owners import lineage
 from agent.policy.terms.cgroups import usual_cgroup
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from agent.model import Network, Protocol, show_network
 from agent.policy.findings import Findings
+from agent.policy.terms.container_selector import ContainerSelector
 from agent.policy.terms.networks import covers
 from agent.policy.terms.ports import pieces
-from agent.policy.values import ContainerSelector, Place, Port, Service
+from agent.policy.values import Place, Port, Service
 
 
 @dataclass(frozen=True, slots=True)

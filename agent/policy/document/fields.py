@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from agent.model import Container, Network, to_network
 from agent.policy.tables.shape import MAX_CGROUPS, MAX_PATH_COMPONENTS
 from agent.policy.terms import cgroups, paths
-from agent.policy.values import ContainerSelector
+from agent.policy.terms.container_selector import ContainerSelector
 
 MISTAKE = "licet"
 """Type of the pydantic errors raised here; `ctx` holds reason and remedy."""

@@ -19,9 +19,9 @@ from agent.policy.document.schema import (
 )
 from agent.policy.document.yamltext import Location, Text
 from agent.policy.findings import Findings
+from agent.policy.terms.container_selector import ContainerSelector
 from agent.policy.values import (
     ANYONE,
-    ContainerSelector,
     Entitlement,
     Exclusion,
     License,

@@ -30,7 +30,7 @@ from agent.policy.document.fields import (
     text,
     unit,
 )
-from agent.policy.values import ContainerSelector
+from agent.policy.terms.container_selector import ContainerSelector
 
 Name = Annotated[str, PlainValidator(name)]
 Instant = Annotated[datetime, PlainValidator(instant)]

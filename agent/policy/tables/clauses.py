@@ -10,17 +10,9 @@ from dataclasses import dataclass, replace
 
 from agent.model import HostFacts, Network
 from agent.policy.tables.grants import licensed_principals
+from agent.policy.terms.container_selector import ContainerSelector
 from agent.policy.terms.paths import ExeKind, exe_kind
-from agent.policy.values import (
-    ANYONE,
-    ContainerSelector,
-    Exclusion,
-    License,
-    Policy,
-    Principal,
-    Selector,
-    Service,
-)
+from agent.policy.values import ANYONE, Exclusion, License, Policy, Principal, Selector, Service
 
 
 @dataclass(frozen=True, slots=True)

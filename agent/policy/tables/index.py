@@ -12,6 +12,7 @@ from agent.policy.tables.clauses import Clause
 from agent.policy.tables.flatten import flatten
 from agent.policy.tables.shape import Dimension, SubordinateKey, Uncertain
 from agent.policy.terms.cgroups import NOTHING_KNOWN, Ground, template_of
+from agent.policy.terms.container_selector import ContainerSelector
 from agent.policy.terms.hashing import glob_of
 from agent.policy.terms.networks import prefixes_of
 from agent.policy.terms.paths import (
@@ -26,7 +27,7 @@ from agent.policy.terms.paths import (
 )
 from agent.policy.terms.subordinates import blocks_of
 from agent.policy.terms.symlinks import linked, spellings
-from agent.policy.values import ANYONE, ContainerSelector
+from agent.policy.values import ANYONE
 
 SPOKEN = (Dimension.EXE, Dimension.UID, Dimension.GID, Dimension.CGROUP, Dimension.NETNS)
 

@@ -16,7 +16,8 @@ from agent.policy.document import schema
 from agent.policy.document.draft import SECTIONS
 from agent.policy.document.expectations import CaseItem, ConsumerItem, FileItem
 from agent.policy.document.load import parse_policy
-from agent.policy.values import ContainerSelector, UndeclaredListeners
+from agent.policy.terms.container_selector import ContainerSelector
+from agent.policy.values import UndeclaredListeners
 from tests.unit.docs.pages import DOCS, PAGES, blocks
 
 REFERENCE = (DOCS / "policy.md").read_text()

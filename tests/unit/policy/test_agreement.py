@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.model import Consumer, Destination, HostFacts, Verdict
-from agent.policy.decision.evaluate import decide, evaluate, row_of_target, who_is
+from agent.policy.decision.consumer_sets import who_is
+from agent.policy.decision.evaluate import decide, evaluate, row_of_target
 from agent.policy.decision.explain import explain
 from agent.policy.decision.matching import Holds, match_principal
 from agent.policy.document.load import parse_policy

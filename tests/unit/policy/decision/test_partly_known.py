@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 
 from agent.model import Decision, HostFacts, LocalConsumer, Reason, to_address, to_network
-from agent.policy.decision.evaluate import decide, row_of_target, who_is
+from agent.policy.decision.consumer_sets import who_is
+from agent.policy.decision.evaluate import decide, row_of_target
 from agent.policy.decision.partly_known import spoken_groups, told_apart, who_could_be
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids

@@ -19,10 +19,11 @@ from agent.model import (
     show_network,
     to_address,
 )
-from agent.policy.decision.evaluate import cgroup_member, row_of_destination
+from agent.policy.decision.consumer_sets import cgroup_member
+from agent.policy.decision.evaluate import row_of_destination
 from agent.policy.decision.owners import lineage
 from agent.policy.document.load import parse_policy
-from agent.policy.tables import compile
+from agent.policy.tables import claims
 from agent.policy.tables.compile import (
     Compiled,
     compile_policy,
@@ -179,7 +180,7 @@ def test_more_places_than_the_kernel_has_room_for_are_a_mistake_with_its_line(
     room: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three ports at three addresses, and five places of each namespace; a fourth is as the third."""
-    monkeypatch.setattr(compile, "MAX_PLACES", room)
+    monkeypatch.setattr(claims, "MAX_PLACES", room)
     policy = parse_policy(WHOLE.replace("{port: 80, ", "{port: 443, class: public}, {port: 80, "))
     if is_enough:
         assert len(compile_policy(policy, FACTS, Ids()).tables.targets) == room
