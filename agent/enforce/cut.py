@@ -1,4 +1,4 @@
-"""Ending an established connection: SOCK_DESTROY, by the socket's cookie (sock_diag(7))."""
+"""Closes an established connection with SOCK_DESTROY, which names the socket by its cookie (sock_diag(7))."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class CannotDestroy(KernelError):
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """A TCP socket, as its own side sees it. The cookie is what names it: addresses alone could by now belong
-    to another connection, or lead to the listener."""
+    """A TCP socket, seen from its own side. The cookie identifies the socket. Addresses alone do not: by
+    now they could belong to another connection, or to the listener."""
 
     cookie: int
     local: tuple[Address, int]
@@ -30,7 +30,7 @@ class Established:
 
 
 class Cutter(Closing):
-    """Ends sockets of the network namespace it is made in."""
+    """Closes sockets of the network namespace that the constructor runs in."""
 
     def __init__(self) -> None:
         self._netlink = Netlink(NETLINK_SOCK_DIAG, timeout_s=_TIMEOUT_S)
@@ -39,10 +39,11 @@ class Cutter(Closing):
         self._netlink.close()
 
     def cut(self, one: Established) -> bool:
-        """The program gets ECONNABORTED, the other end a reset. False: it was gone already.
+        """Close one socket. Its process gets ECONNABORTED, the peer gets a reset. Return False if the
+        socket no longer exists.
 
-        Raises CannotDestroy where the kernel is built without it (CONFIG_INET_DIAG_DESTROY), KernelError
-        where it is not allowed (CAP_NET_ADMIN)."""
+        Raises CannotDestroy if the kernel is built without CONFIG_INET_DIAG_DESTROY, and KernelError if
+        the caller lacks CAP_NET_ADMIN."""
         try:
             self._netlink.request(SOCK_DESTROY, one_socket(one.cookie, one.local, one.remote))
         except TimeoutError:
@@ -52,5 +53,5 @@ class Cutter(Closing):
                 return False
             if error.errno == errno.EOPNOTSUPP:
                 raise CannotDestroy("this kernel has no SOCK_DESTROY (CONFIG_INET_DIAG_DESTROY)") from error
-            raise KernelError(f"a connection cannot be cut (SOCK_DESTROY): {error.strerror}") from error
+            raise KernelError(f"a connection could not be closed (SOCK_DESTROY): {error.strerror}") from error
         return True

@@ -1,5 +1,5 @@
-"""Ending an established connection where the kernel has no SOCK_DESTROY: through the descriptor of a process
-that holds the socket (pidfd_getfd(2), Linux 5.6)."""
+"""Closes an established connection on a kernel without SOCK_DESTROY. It duplicates the descriptor of a
+process that holds the socket (pidfd_getfd(2), Linux 5.6)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def disconnect(cookie: int, holders: Iterable[int]) -> bool:
-    """Reset the connection of the socket with this cookie; `holders` are pids, likeliest first. The other
-    end gets ECONNRESET, its own process that or EPIPE. False: none of them holds it."""
+    """Reset the connection of the socket with this cookie. `holders` are pids, the likeliest holder first.
+    The peer gets ECONNRESET; the process of the socket gets ECONNRESET or EPIPE. Return False if none of
+    these processes holds the socket."""
     for pid in holders:
         for held in _sockets_of(pid):
             with held:
@@ -32,15 +33,15 @@ def disconnect(cookie: int, holders: Iterable[int]) -> bool:
 
 
 def processes() -> list[int]:
-    """All pids."""
+    """The pids of all processes."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _sockets_of(pid: int) -> Iterator[socket.socket]:
-    """Duplicates of a process's TCP sockets; closing one leaves the process's own open."""
+    """Duplicates of a process's TCP sockets. Closing a duplicate leaves the process's own descriptor open."""
     try:
         process = os.pidfd_open(pid)
-    except OSError:  # gone
+    except OSError:  # the process has exited
         return
     try:
         for number in _socket_numbers(pid):

@@ -1,7 +1,8 @@
-"""Run-time overrides of the mode: said to the kernel through the map `modes`, remembered in a file.
+"""Run-time overrides of the mode: written to the kernel's map `modes` and stored in a file.
 
-The kernel has one place for each target and one for the host, and checks the deadlines itself: it needs no
-daemon to end an override. A target's own override is looked at before the host's, then comes the policy."""
+The map has one entry per target and one for the host. The BPF programs check the deadlines themselves, so an
+override ends on time even while no daemon runs. A target's own override takes precedence over the host's, and
+the host's over the policy."""
 
 from __future__ import annotations
 
@@ -39,11 +40,11 @@ class ModeMap(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """The mode of a target, and where it comes from."""
+    """The mode of a target, and its source: an override or the policy."""
 
     mode: Mode
     override: Override | None = None
-    """None: the policy."""
+    """None: the policy sets the mode."""
 
     @property
     def source(self) -> str:
@@ -54,25 +55,25 @@ class Effective:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a set or reset has done."""
+    """The result of setting or resetting an override."""
 
     made: tuple[Override, ...]
-    """One for each target of the scope; none after a reset."""
+    """The new overrides, one per target of the scope; empty after a reset."""
     previous: tuple[Override, ...]
-    """Those it replaced or took away; they do not come back by themselves."""
+    """The overrides that were replaced or removed. They are not restored later."""
     narrower: tuple[Override, ...]
-    """Of single targets, which go before one of the host and stay."""
+    """Per-target overrides that stay in force, because they take precedence over the host-wide one."""
     problem: str = ""
-    """Why it may not outlive a restart."""
+    """Why the change may be lost at a restart; empty if it is stored."""
 
 
 class Overrides:
-    """`modes` is changed here only. `targets` are those of the policy in force; `id_of` is asked for no
-    others. Call `restore` before anything else, and again whenever the policy has changed.
+    """The only writer of the map `modes`. `targets` returns the targets of the policy in force; `id_of` is
+    called for these only. Call `restore` before any other method, and again after each policy change.
 
-    Safe to use from several threads. Raises KernelError where the map can't be written, or the file before
-    something enforces that did not. What is taken back needs no file: `problem` says what may not outlive a
-    restart, until `retry` has written it."""
+    Thread-safe. Methods raise KernelError if the map cannot be written. Setting a target to enforce also
+    raises it if the file cannot be written. Any other change takes effect without the file: `problem` then
+    names what a restart may lose, until `retry` has written the file."""
 
     def __init__(
         self,
@@ -92,22 +93,24 @@ class Overrides:
         self._unix_s = unix_s
         self._lock = threading.Lock()
         self._read = False
-        self._entries: Entries = {}  # never changed in place: readers take no lock
+        self._entries: Entries = {}  # replaced, never mutated: readers take no lock
         self.problem = ""
         self._written: frozenset[int] = frozenset(range(MAX_TARGETS + 1))
-        """Indices that may say something: at first, whatever an earlier run has left."""
+        """Indices that may hold an override. At the start these are all indices, because an earlier run may
+        have left entries."""
 
     def restore(self) -> None:
-        """Make the kernel's map say what the file says, as far as the policy has the targets; those it
-        does not have stay in the file."""
+        """Write the overrides of the file to the kernel's map. Overrides of targets that the policy lacks
+        stay in the file only."""
         with self._lock:
             entries = self._entries if self._read else self._stored()
-            self._say(entries)
+            self._write_map(entries)
             self._entries, self._read = entries, True
 
     def set(self, scope: str | None, mode: Mode, for_s: float | None, *, uid: int, pid: int) -> Change:
-        """`scope`: None for the host, `service` for all of its classes, or `service/class`. `for_s`: seconds
-        until it ends by itself; None: never. Raises ModeError where the policy has no such target."""
+        """Set an override. `scope`: None for the host, `service` for all classes of a service, or
+        `service/class`. `for_s`: seconds until the override ends; None: it has no deadline. Raises ModeError
+        if the policy has no such target."""
         with self._lock:
             now_s = self._unix_s()
             one = Override(
@@ -124,54 +127,56 @@ class Overrides:
             )
 
     def reset(self, scope: str | None) -> Change:
-        """Takes away the overrides of a scope, also of a target that the policy no longer has; the host's own
-        leaves those of single targets. Raises ModeError where there is no such target."""
+        """Remove the overrides of a scope, including those of targets that the policy no longer has.
+        Resetting the host leaves per-target overrides in force. Raises ModeError if there is no such target.
+        """
         with self._lock:
             return self._change(scope, {}, self._reset_by(scope))
 
     def take_ended(self) -> tuple[Override, ...]:
-        """Forget those that have ended by themselves; each is answered once."""
+        """Remove the overrides whose deadline has passed, and return them. Each one is returned once."""
         with self._lock:
             now_ns = self._boot_ns()
             ended = tuple(one for one in self._entries.values() if not one.in_force(now_ns))
             if ended:
                 entries = {key: one for key, one in self._entries.items() if one.in_force(now_ns)}
-                self._say(entries)
+                self._write_map(entries)
                 self._entries = entries
-                self._keep()
+                self._store()
             return ended
 
     def retry(self) -> None:
-        """Write what could not be written, where it can be now."""
+        """Try again to write the file, if the last attempt failed."""
         with self._lock:
             if self.problem:
-                self._keep()
+                self._store()
 
-    def _keep(self) -> None:
+    def _store(self) -> None:
         try:
             self._file.write(self._entries.values())
         except KernelError as error:
-            self.problem = f"{error}: what `licet mode` has changed may not outlive a restart"
+            self.problem = f"{error}; a restart may lose the last change made with `licet mode`"
         else:
             self.problem = ""
 
     def listed(self) -> list[Override]:
-        """Those in force, the host's first. Those of targets the policy no longer has are among them: they
-        wait for their return."""
+        """The overrides in force, the host's first. Overrides of targets that the policy no longer has are
+        included: they apply again when the target returns."""
         now_ns = self._boot_ns()
         in_force = (one for one in self._entries.values() if one.in_force(now_ns))
         return sorted(in_force, key=lambda one: one.scope or "")
 
     def seconds_left(self, one: Override) -> float | None:
-        """None: it does not end by itself."""
+        """Seconds until the override ends; None: it has no deadline."""
         return None if one.until_boot_ns is None else (one.until_boot_ns - self._boot_ns()) / 1e9
 
     def effective(self, target: Target, policy_mode: Mode) -> Effective:
-        """What holds now, as the kernel sees it."""
+        """The mode in effect now, computed as the BPF programs compute it."""
         return self._effective(self._entries, target, policy_mode)
 
     def foresee(self, scope: str | None, mode: Mode | None) -> Callable[[Target, Mode], Effective]:
-        """`effective` as it would be after a set, or (mode None) a reset. Raises ModeError as those do."""
+        """A function like `effective`, for the state after a set or (mode None) a reset. Raises ModeError as
+        `set` and `reset` do."""
         if mode is None:
             entries = self._without(self._reset_by(scope))
         else:
@@ -180,8 +185,8 @@ class Overrides:
         return lambda target, policy_mode: self._effective(entries, target, policy_mode)
 
     def enforces_without_help(self, target: Target, policy_mode: Mode) -> bool:
-        """Does it enforce now, or will it once overrides end by themselves? The gates of such a target must
-        stay attached, or no deadline could bring refusing back while no daemon runs."""
+        """True if the target enforces now, or will when an override with a deadline ends. The gates of such a
+        target must stay attached: without a daemon, no process could attach them at the deadline."""
         now_ns = self._boot_ns()
         for key in (target, None):
             one = self._entries.get(key)
@@ -194,7 +199,7 @@ class Overrides:
         return policy_mode is Mode.ENFORCE
 
     def check(self, scope: str | None, mode: Mode | None) -> None:
-        """Raises ModeError where `set` or (mode None) `reset` would."""
+        """Raises ModeError if `set` or (mode None) `reset` would."""
         if mode is None:
             self._reset_by(scope)
         else:
@@ -204,9 +209,9 @@ class Overrides:
         return _in_scope(scope, self._targets())
 
     def _reset_by(self, scope: str | None) -> list[Target | None]:
-        """Which overrides a reset of this scope takes away, if they are set."""
-        kept = (target for target in self._entries if target is not None)
-        return _in_scope(scope, [*self._targets(), *kept])
+        """The keys of the overrides that a reset of this scope removes, if they are set."""
+        stored = (target for target in self._entries if target is not None)
+        return _in_scope(scope, [*self._targets(), *stored])
 
     def _without(self, gone: Iterable[Target | None]) -> Entries:
         taken = set(gone)
@@ -229,20 +234,20 @@ class Overrides:
         now_ns = self._boot_ns()
         enforces = any(one.mode is Mode.ENFORCE for one in made.values())
         if enforces:
-            # the file first: what it says is made true at the next start, if it is not now
+            # file first: if the map cannot be written now, the next start applies the file
             self._file.write(entries.values())
         try:
-            self._say(entries)
+            self._write_map(entries)
         except KernelError:
             with contextlib.suppress(KernelError):
                 self._file.write(before.values())
-                self._say(before)
+                self._write_map(before)
             raise
         self._entries = entries
         if enforces:
             self.problem = ""
         else:
-            self._keep()
+            self._store()
         return Change(
             made=tuple(made.values()),
             previous=tuple(one for key in keys if (one := before.get(key)) and one.in_force(now_ns)),
@@ -253,8 +258,8 @@ class Overrides:
         )
 
     def _stored(self) -> Entries:
-        """As the file has them. Where the kernel still holds an override, its deadline is the exact one: the
-        wall clock may have been set since."""
+        """The overrides of the file. If the kernel's map still holds an override, take the deadline from the
+        map. That one is exact: the wall clock may have been set since the file was written."""
         ids = self._indices()
         entries: dict[Target | None, Override] = {}
         for one in self._file.read(self._unix_s() - self._boot_ns() / 1e9):
@@ -270,7 +275,7 @@ class Overrides:
         ids: dict[Target | None, int] = {target: self._id_of(target) for target in self._targets()}
         return {None: _HOST, **ids}
 
-    def _say(self, entries: Entries) -> None:
+    def _write_map(self, entries: Entries) -> None:
         now_ns = self._boot_ns()
         ids = self._indices()
         wanted = {
@@ -287,14 +292,16 @@ class Overrides:
             for index, value in wanted.items():
                 self._modes.put(U32.pack(index), value)
         except OSError as error:
-            raise KernelError(f"the mode cannot be said to the kernel: {error}") from error
+            raise KernelError(
+                f"the mode could not be written to the kernel's map `modes`: {error}"
+            ) from error
         finally:
             self._written |= wanted.keys()
         self._written = frozenset(wanted)
 
 
 def _in_scope(scope: str | None, targets: Iterable[Target]) -> list[Target | None]:
-    """The places a scope stands for. Raises ModeError."""
+    """The targets in a scope; None stands for the host. Raises ModeError."""
     if scope is None:
         return [None]
     known = list(dict.fromkeys(targets))

@@ -1,4 +1,4 @@
-"""Overrides of the mode in the state directory, where they survive a restart and a reboot."""
+"""Stores mode overrides in the state directory, so that they survive a restart and a reboot."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from agent.system import files
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A mode set at run time, by whom and when. Times as the kernel takes them are beside those that outlive
-    a boot."""
+    """A mode set at run time, with the user, the process and the time. The deadline is stored twice: in boot
+    time, as the kernel needs it, and in Unix time, which is still valid after a reboot."""
 
     target: Target | None
     """None: the whole host."""
     mode: Mode
     until_boot_ns: int | None
-    """None: it does not end by itself."""
+    """None: the override has no deadline."""
     until_unix_s: float | None
     since_unix_s: float
     uid: int
@@ -38,14 +38,14 @@ class Override:
 
 class OverrideFile:
     """{"overrides": [{"target": "db/admin" or null, "mode", "until_unix_s" or null, "since_unix_s", "uid",
-    "pid"}]}, written whole and renamed into place."""
+    "pid"}]}. The file is written as a whole and renamed into place."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self, boot_offset_s: float) -> list[Override]:
-        """`boot_offset_s`: wall clock minus CLOCK_BOOTTIME. Raises KernelError where the file is damaged:
-        guessing could refuse what somebody has set to observe."""
+        """Read all overrides. `boot_offset_s` is the wall clock minus CLOCK_BOOTTIME. Raises KernelError if
+        the file is damaged. A guess could enforce a target that an operator has set to observe."""
         try:
             stored = files.read_json(self._path)
             return [_from_json(one, boot_offset_s) for one in stored["overrides"]]
@@ -60,12 +60,12 @@ class OverrideFile:
 
     def _remedy(self) -> str:
         return (
-            f"move it away (mv {self._path} {self._path}.bad), and set again what `licet mode` had set: "
-            "without it, the policy's modes hold"
+            f"move it away (mv {self._path} {self._path}.bad), then set the overrides again with "
+            "`licet mode`; until then the policy's modes apply"
         )
 
     def write(self, overrides: Iterable[Override]) -> None:
-        """Raises KernelError; then what was there still is."""
+        """Replace the file. Raises KernelError; the previous content is then unchanged."""
         try:
             files.write_text(self._path, json.dumps({"overrides": [_to_json(one) for one in overrides]}))
         except OSError as error:

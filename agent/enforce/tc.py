@@ -1,8 +1,8 @@
-"""Attaching the packet gate: a direct-action filter at the ingress of interfaces (tc-bpf(8)).
+"""Attaches the tc gate: a direct-action filter at the ingress of interfaces (tc-bpf(8)).
 
-All state is in the kernel: a filter is ours by its name, which also says whether its clsact qdisc is ours, so
-that a restarted agent goes on from there. Other tools' filters and qdiscs are never replaced or removed.
-Raises KernelError where the kernel can't be asked.
+All state is in the kernel, so a restarted agent continues from it. The name of a filter tells whether the
+filter is ours. It also tells whether we made its clsact qdisc. Filters and qdiscs of other tools are never
+replaced or removed. Raises KernelError if the kernel does not answer netlink requests.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from agent.model import Namespace
 from agent.system.closing import Closing
 
 _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
-"""TC_H_CLSACT, and the two sides of it (linux/pkt_sched.h)."""
+"""TC_H_CLSACT and its two sides (linux/pkt_sched.h)."""
 _ALL_PROTOCOLS = 0x0300
-"""htons(ETH_P_ALL), as the low half of tcm_info has it."""
+"""htons(ETH_P_ALL), as it stands in the low half of tcm_info."""
 _CLASS = 0x10000
-"""What makes a number a class: the major, which a program is not shown."""
+"""The major number that makes a number a class id. The BPF program does not see it."""
 _NO_LINK_HEADER = 0x8000
 """As in bpf/hooks/tc_gate.c."""
 _LINK_BITS = {1: 0, 772: 0, 65534: _NO_LINK_HEADER, 519: _NO_LINK_HEADER}
-"""By interface type (linux/if_arp.h): ETHER and LOOPBACK have an Ethernet header; NONE (TUN, WireGuard) and
-RAWIP have none. Others are left to the socket gate."""
+"""By interface type (linux/if_arp.h). ETHER and LOOPBACK have an Ethernet header. NONE (TUN, WireGuard)
+and RAWIP have none. The tc gate skips all other types and leaves them to the socket gate."""
 _MADE_QDISC = "+clsact"
 _GONE = (errno.ENODEV, errno.ENOENT, errno.ENXIO)
 _NUMBER, _COOKIE = struct.Struct("=I"), struct.Struct("=Q")
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class NumberMap(Protocol):
-    """The pinned map tc_netns: the cookie of a namespace (u64) by its number (u32)."""
+    """The pinned map tc_netns: from the number of a namespace (u32) to its cookie (u64)."""
 
     def put(self, key: bytes, value: bytes) -> None: ...
 
@@ -52,14 +52,15 @@ class NumberMap(Protocol):
 
 
 class RunIn(Protocol):
-    """agent.system.netns.run_in_namespace: runs `work` in a thread inside the namespace, and returns what it
-    returns. Raises KernelError where the namespace is gone."""
+    """agent.system.netns.run_in_namespace: runs `work` in a thread inside the namespace and returns its
+    result. Raises KernelError if the namespace no longer exists."""
 
     def __call__(self, namespace: Namespace, work: Callable[[], T]) -> T: ...
 
 
 class Watch(Protocol):
-    """Of interfaces and filters in the namespace it is made in; open, it keeps the namespace alive."""
+    """Watches interfaces and filters of the namespace that the constructor runs in. An open watch keeps
+    the namespace alive."""
 
     def changed(self) -> bool: ...
 
@@ -71,14 +72,14 @@ class Place:
     """An interface."""
 
     netns: int
-    """Cookie of its namespace."""
+    """Cookie of the interface's network namespace."""
     interface: str
     index: int
 
 
 @dataclass(slots=True)
 class _Found:
-    """What one namespace looks like after a visit."""
+    """The state of one namespace after a visit."""
 
     attached: list[Place] = field(default_factory=list)
     hidden: list[Place] = field(default_factory=list)
@@ -86,9 +87,9 @@ class _Found:
 
 
 class TcGate:
-    """`name` is that of the filters, unique to the agent; `interfaces` are shell patterns, of names.
-    attached() and failed() say what the last sync() has found; they and hidden() may be asked in another
-    thread."""
+    """`name` is the name of the filters, unique to this agent. `interfaces` are shell patterns of
+    interface names. attached() and failed() return the result of the last sync(). attached(), failed() and
+    hidden() may be called from another thread."""
 
     def __init__(
         self,
@@ -100,7 +101,8 @@ class TcGate:
         watch: Callable[[], Watch],
         tcx_programs: Callable[[int], int],
     ) -> None:
-        """`tcx_programs`: how many are at ingress of an interface, by its index in the thread's namespace."""
+        """`tcx_programs` counts the tcx programs at the ingress of an interface. It takes the interface's
+        index in the calling thread's namespace."""
         self._program_fd = program_fd
         self._numbers = _Numbers(numbers)
         self._name = name
@@ -113,8 +115,9 @@ class TcGate:
         self._watches: dict[int, Watch] = {}
 
     def sync(self, namespaces: Iterable[Namespace]) -> None:
-        """Attach to the matching interfaces of these namespaces, and to no others; a namespace that is gone
-        meanwhile is left out. Takes about 3 ms for a namespace in which something has changed."""
+        """Attach to the matching interfaces of these namespaces, and detach from all others. A namespace
+        that disappears meanwhile is skipped. Takes about 3 ms for each namespace in which something has
+        changed."""
         wanted = {namespace.cookie: namespace for namespace in namespaces} if self._patterns else {}
         for cookie in self._namespaces.keys() - wanted.keys():
             self._leave(self._namespaces[cookie])
@@ -123,7 +126,8 @@ class TcGate:
                 self._enter(namespace)
 
     def detach(self, namespaces: Iterable[Namespace] = ()) -> None:
-        """Remove our filters, those that an agent of the same name has left in `namespaces` too."""
+        """Remove our filters. Filters that an agent of the same name has left in `namespaces` are removed
+        too."""
         known = self._namespaces | {namespace.cookie: namespace for namespace in namespaces}
         for namespace in known.values():
             self._leave(namespace)
@@ -132,9 +136,11 @@ class TcGate:
         return [place for found in tuple(self._found.values()) for place in found.attached]
 
     def hidden(self) -> list[Place]:
-        """Where a filter of others, or a tcx program, runs before ours: what it accepts, ours never sees.
+        """The interfaces where another tool's filter or a tcx program runs before our filter. Our filter
+        never sees the packets that such a program accepts.
 
-        Nothing tells of a tcx program that comes or goes, so those are looked for now."""
+        The kernel does not announce when tcx programs are attached or detached, so each call looks for
+        them."""
         behind_filters = [place for found in tuple(self._found.values()) for place in found.hidden]
         return list(dict.fromkeys([*behind_filters, *self._behind_tcx()]))
 
@@ -149,12 +155,12 @@ class TcGate:
         return [place for place in places if self._tcx_programs(place.index)]
 
     def failed(self) -> dict[Place, str]:
-        """Where attaching failed, and what the kernel said."""
+        """The interfaces where attaching failed, with the kernel's error."""
         return {place: why for found in tuple(self._found.values()) for place, why in found.failed.items()}
 
     def _has_changed(self, namespace: Namespace) -> bool:
-        """Since the last visit, or there was none, or not all of it succeeded. What changes during a visit is
-        seen by the next."""
+        """True if the namespace was not visited yet, if it changed since the last visit, or if part of
+        that visit failed. The next visit sees what changes during this one."""
         watch = self._watches.get(namespace.cookie)
         if watch is not None:
             found = self._found.get(namespace.cookie)
@@ -229,8 +235,8 @@ def _remove_all(ingress: _Ingress) -> dict[Place, str]:
 
 
 class _Numbers:
-    """Of namespaces, as filters carry them. One is given to another namespace only when there are no more:
-    a namespace that cannot be found for a while keeps its filters."""
+    """The numbers of namespaces that filters carry. A number is given to another namespace only when no
+    free number is left: a namespace that cannot be found for a while keeps its filters."""
 
     def __init__(self, rows: NumberMap) -> None:
         self._rows = rows
@@ -241,7 +247,7 @@ class _Numbers:
         }
 
     def of(self, cookie: int, held: Container[int]) -> int:
-        """`held`: cookies whose numbers are in use."""
+        """The number of a namespace. `held`: cookies of the namespaces whose numbers are in use."""
         number = self._numbers.get(cookie)
         if number is None:
             number = self._free(held)
@@ -254,7 +260,8 @@ class _Numbers:
         for number in range(1, _LAST_NUMBER + 1):
             if number not in taken:
                 return number
-        oldest = min(cookie for cookie in self._numbers if cookie not in held)  # cookies grow
+        # later namespaces have larger cookies
+        oldest = min(cookie for cookie in self._numbers if cookie not in held)
         return self._numbers.pop(oldest)
 
 
@@ -267,7 +274,7 @@ class _Link:
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """One at ingress, in the order in which they run."""
+    """One filter at ingress. The kernel runs filters in the order it lists them."""
 
     kind: str
     protocol: int
@@ -278,8 +285,9 @@ class _Filter:
 
 
 class _Ingress(Closing):
-    """The ingress side of the interfaces of the namespace it is made in, for as long as it takes to look: an
-    open socket keeps its namespace alive. pyroute2 has a socket for each thread, so use it in one."""
+    """The ingress side of the interfaces of the namespace that the constructor runs in. Close it soon: an
+    open socket keeps its namespace alive. Use it in one thread only, because pyroute2 has one socket per
+    thread."""
 
     def __init__(self, name: str, netns: int) -> None:
         self._name = name
@@ -297,12 +305,12 @@ class _Ingress(Closing):
         ]
 
     def _look_for_qdiscs(self) -> set[int]:
-        """Indices of the interfaces that take filters at ingress: with a qdisc of kind clsact, or ingress."""
+        """Indices of the interfaces that accept filters at ingress: those with a clsact or ingress qdisc."""
         return {row["index"] for row in self._route.get_qdiscs() if row["parent"] == _CLSACT}
 
     def put(self, link: _Link, program_fd: int, class_id: int, *, replace: bool) -> bool:
-        """Have our filter there, with this class; `replace`: also where there is one, for its program. False:
-        another runs before it."""
+        """Attach our filter with this class. `replace`: replace the program of a filter of ours that is
+        already there. Return False if another filter runs before ours."""
         index = link.place.index
         name = self._name
         if index not in self._with_qdisc and self._add_qdisc(index):
@@ -313,7 +321,8 @@ class _Ingress(Closing):
             name, priority, handle, first = ours.name, ours.priority, ours.handle, ours is filters[0]
         else:
             priority, handle = _free_place(filters)
-            first = all(one.priority >= priority for one in filters)  # of one priority, the newest is first
+            # within one priority, the newest runs first
+            first = all(one.priority >= priority for one in filters)
         if ours and ours.class_id == class_id and not replace:
             return first
         self._route.tc(
@@ -331,7 +340,8 @@ class _Ingress(Closing):
         return first
 
     def _add_qdisc(self, index: int) -> bool:
-        """False: another tool was faster. Never "replace": that would take its filters along."""
+        """Add a clsact qdisc. Return False if another tool has just added one. Never use "replace" here:
+        it would remove the filters of that tool."""
         try:
             self._route.tc("add", "clsact", index)
         except NetlinkError as error:
@@ -342,7 +352,8 @@ class _Ingress(Closing):
         return True
 
     def remove(self, link: _Link) -> None:
-        """Remove our filter, if there is one, and the qdisc if we made it and nobody else uses it."""
+        """Remove our filter, if there is one. Remove the qdisc too, if we made it and no filter of another
+        tool uses it."""
         index = link.place.index
         if index not in self._with_qdisc:
             return
@@ -374,8 +385,8 @@ def _filter(row: Any) -> _Filter:
 
 
 def _free_place(filters: Sequence[_Filter]) -> tuple[int, int]:
-    """The first priority and handle that replace nobody's filter: the filters of one priority are of one kind
-    and protocol."""
+    """The first priority and handle that replace no filter of another tool. All filters of one priority
+    have the same kind and protocol."""
     priority = 1
     while True:
         there = [one for one in filters if one.priority == priority]

@@ -288,7 +288,7 @@ def test_a_state_directory_that_takes_nothing_stops_nothing(world: Lab, spoilt: 
                 )
             )
             taken_back = agent.licet("mode", "observe", "--target", "db")
-            assert "may not outlive a restart" in taken_back.stderr
+            assert "a restart may lose the last change" in taken_back.stderr
             assert errors(world, STRANGER) == {}
             refused = agent.licet("mode", "enforce", "--yes", check=False)
             assert "modes.json: cannot be written" in refused.stderr

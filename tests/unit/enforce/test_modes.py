@@ -292,7 +292,7 @@ def test_what_cannot_be_kept_is_taken_back_in_the_kernel_and_said(host: Host, mo
     change = overrides.set("db", mode, None, uid=0, pid=1) if mode else overrides.reset("db")
     assert all(value[0] != "ENFORCE" for value in host.kernel().values())
     assert overrides.effective(DB, Mode.OBSERVE).mode is Mode.OBSERVE
-    assert "may not outlive a restart" in change.problem
+    assert "a restart may lose the last change" in change.problem
     assert overrides.problem == change.problem
     overrides.retry()
     assert overrides.problem
@@ -328,7 +328,7 @@ def test_a_map_that_refuses_leaves_all_as_it_was(host: Host) -> None:
 
     host.map = Refusing("modes", max_entries=abi.MAX_TARGETS + 1)
     overrides = host.start()
-    with pytest.raises(KernelError, match="cannot be said to the kernel"):
+    with pytest.raises(KernelError, match="could not be written to the kernel"):
         set_(overrides, "db", Mode.ENFORCE)
     assert host.kernel() == {}
     assert host.stored() == []
