@@ -1,4 +1,4 @@
-"""HTTP: /metrics and health on TCP; /v1/… as JSON on the unix socket only."""
+"""HTTP routes: /metrics and health on TCP; /v1/… as JSON on the unix socket only."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ from agent.wording import whole_number
 MAX_LIMIT = 100_000
 FOLLOW_POLL_S = 0.2
 AT_ONCE = 200
-"""Values of a long answer that are in memory."""
+"""How many values of a long answer are serialised at once."""
 GZIP_LEVEL = 6
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def public_app(agent: Agent, hosts: Hosts) -> Starlette:
-    """For TCP: nothing here changes anything, and a process is named only where a metric does."""
+    """The application for TCP. No route changes anything. A process is named only where a metric names it."""
     return application([Route("/metrics", _metrics(agent, hosts)), *_health_routes(agent)])
 
 
 def health_app(agent: Agent, why_dead: Callable[[], str]) -> Starlette:
-    """For probes alone. `why_dead`: says of the daemon's loop why it is not alive, or nothing."""
+    """The application for probes: health only. `why_dead` returns why the daemon's loop is not alive, or an
+    empty string."""
     return application(_health_routes(agent, why_dead))
 
 
@@ -60,7 +61,7 @@ def _health_routes(agent: Agent, why_dead: Callable[[], str] = str) -> list[Rout
 
 
 def _metrics(agent: Agent, hosts: Hosts) -> Handler:
-    """Text or OpenMetrics, compressed or not, as the scraper asks."""
+    """/metrics as text or OpenMetrics, compressed or not, as the scraper requests."""
     metrics = registry(agent)
     reader, bodies = SharedReader(), Bodies()
 
@@ -83,12 +84,13 @@ def _metrics(agent: Agent, hosts: Hosts) -> Handler:
 def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     try:
         return choose_encoder(accept)
-    except (TypeError, ValueError):  # prometheus_client compares a version such as x.y with numbers
+    except (TypeError, ValueError):  # prometheus_client compares versions as numbers and fails on x.y
         return choose_encoder("")
 
 
 def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> Starlette:
-    """For the unix socket, which only root and the group licet can open. `stopping` ends endless answers."""
+    """The application for the unix socket, which only root and the group licet can open. `stopping` ends
+    endless answers."""
     reader = Reader()
 
     def answer(read: Callable[[], Any]) -> Handler:
@@ -135,7 +137,7 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
 
 
 async def _array(reader: Reader, values: Iterable[Any]) -> Response:
-    """As JSON, some at a time: there may be more than there is memory for."""
+    """A JSON array, sent in parts: the values may need more memory than there is."""
     left = iter(values)
 
     def some() -> str:
@@ -147,7 +149,7 @@ async def _array(reader: Reader, values: Iterable[Any]) -> Response:
             yield "," + text
         yield "]"
 
-    first = await reader(some)  # what goes wrong at once has an answer of its own
+    first = await reader(some)  # an error in the first part still gets an error response
     return StreamingResponse(rest(first), media_type="application/json")
 
 
@@ -172,7 +174,7 @@ def listener_fields(judged: JudgedListener) -> dict[str, Any]:
 
 
 def _refuse_unknown(request: Request, *known: str) -> None:
-    """What is misspelt would be answered as if it had not been asked."""
+    """Reject unknown query parameters. A misspelt one would otherwise be ignored without a word."""
     for name in request.query_params:
         if name not in known:
             remedy = did_you_mean(name, known, f"{', '.join(known)} are known")
@@ -187,23 +189,23 @@ def _limit(request: Request, default: int) -> int:
 
 
 def _kind(request: Request) -> str:
-    """Of events; empty: all."""
+    """The event type of the query; empty: all types."""
     kind = request.query_params.get("type", "")
     if kind and kind not in TYPES:
         remedy = did_you_mean(kind, TYPES, f"{', '.join(TYPES)} are known")
-        raise HTTPException(400, f"type: {printable(kind)} is none of them: {remedy}")
+        raise HTTPException(400, f"type: {printable(kind)} is not a valid event type: {remedy}")
     return kind
 
 
 def _follows(request: Request) -> bool:
     given = request.query_params.get("follow", "0")
     if given not in ("0", "1", "true", "false"):
-        raise HTTPException(400, f"follow: 0 or 1 is expected, not {printable(given)[:60]}")
+        raise HTTPException(400, f"follow: expected 0 or 1, found {printable(given)[:60]}")
     return given in ("1", "true")
 
 
 def _recent(agent: Agent, limit: int, kind: str) -> list[Event]:
-    """The newest `limit` of one type, or of all."""
+    """The newest `limit` events of one type, or of all types."""
     if not kind:
         return list(agent.recent_events(limit))
     fitting = [event for event in agent.recent_events(MAX_LIMIT) if event["type"] == kind]
@@ -218,7 +220,7 @@ async def _follow(agent: Agent, limit: int, kind: str, stopping: Callable[[], bo
         newer, events = agent.events_since(cursor)
         missed = newer - cursor - len(events)
         cursor = newer
-        if missed:  # a slow reader: what it did not fetch in time is no longer kept
+        if missed:  # a slow reader: events it did not fetch in time are no longer stored
             yield to_json({"type": "missed", "time": now_text(), "count": missed}) + "\n"
         for event in events:
             if kind in ("", event["type"]):

@@ -1,5 +1,5 @@
-"""The control socket's client: HTTP over a unix socket with the standard library (httpx takes 0.15 s to
-import, which every command would pay)."""
+"""The control socket's client: HTTP over a unix socket with the standard library. httpx would add 0.15 s
+of import time to every command."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class ControlClient:
-    """Raises DaemonUnreachable where nobody answers, MayNotAsk where this user can't find out, ControlError
-    where the answer is an error."""
+    """Raises DaemonUnreachable if no daemon answers, MayNotAsk if this user may not open the socket, and
+    ControlError if the daemon answers with an error."""
 
     def __init__(self, control_socket: Path, *, timeout_s: float = TIMEOUT_S) -> None:
         self._path = control_socket
         self._timeout_s = timeout_s
 
     def within(self, timeout_s: float) -> ControlClient:
-        """The same, for what takes longer to be answered."""
+        """A client of the same socket with another timeout."""
         return ControlClient(self._path, timeout_s=timeout_s)
 
     def get(self, path: str) -> Any:
         return self._value("GET", path)
 
     def post(self, path: str, body: object = None) -> Any:
-        """`body` is sent as JSON, where there is one."""
+        """POST `body` as JSON, if there is one, and return the answer."""
         return self._value("POST", path, body)
 
     def lines(self, path: str) -> Iterator[Any]:
-        """Values of an endless answer, one a line, as they come; ends when the daemon stops."""
+        """The values of an endless answer, one per line, as they arrive. Ends when the daemon stops."""
         with closing(_UnixConnection(self._path, None)) as connection:
             answer = self._ask(connection, "GET", path)
             while line := self._read_line(answer):
@@ -78,29 +78,31 @@ class ControlClient:
         try:
             return answer.readline()
         except (OSError, http.client.HTTPException) as error:
-            raise DaemonUnreachable(f"the daemon at {self._path} went away") from error
+            raise DaemonUnreachable(f"the daemon at {self._path} closed the connection") from error
 
     def _parsed(self, text: bytes) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise ControlError(f"what answers at {self._path} is no licet daemon: {error}") from error
+            raise ControlError(
+                f"the process that answers at {self._path} is not a licet daemon: {error}"
+            ) from error
 
     def _unreachable(self, error: Exception, method: str) -> LicetError:
         if isinstance(error, TimeoutError):
-            may_do = "" if method == "GET" else ", and may still do what it was asked for"
+            may_do = "" if method == "GET" else ", and may still carry out the request"
             return DaemonUnreachable(
-                f"the daemon at {self._path} has not answered within {self._timeout_s:g} s{may_do}",
-                "its log says what it does, `licet status` what the kernel does meanwhile",
+                f"the daemon at {self._path} did not answer within {self._timeout_s:g} s{may_do}",
+                "see its log; `licet status` shows what the kernel programs do meanwhile",
                 hangs=True,
             )
         if isinstance(error, PermissionError):
-            return MayNotAsk(f"{self._path}: only root and the group licet may ask the daemon")
+            return MayNotAsk(f"{self._path}: only root and the group licet may connect to the daemon")
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "no answer"
         return DaemonUnreachable(
             f"no daemon answers at {self._path} ({cause})",
-            "start one with `licet run`, or name its configuration with --config; `licet status` says what "
-            "the kernel does meanwhile",
+            "start one with `licet run`, or name its configuration with --config; `licet status` shows what "
+            "the kernel programs do meanwhile",
         )
 
 

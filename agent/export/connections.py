@@ -1,4 +1,5 @@
-"""Accepts connections, at most so many at once: whoever holds the most of them gives way to others."""
+"""Accepts connections up to a maximum. At the maximum, a connection of the source that holds the most is
+closed for a new one."""
 
 from __future__ import annotations
 
@@ -18,28 +19,29 @@ from agent.export.view import Caller
 log = logging.getLogger(__name__)
 
 REQUEST_WITHIN_S = 10.0
-"""A connection that has asked nothing for so long is closed."""
+"""A connection that has sent no request for this long is closed."""
 ANSWER_WITHIN_S = 30.0
-"""The same where it does not take its answer, of whoever can't be trusted to."""
+"""A connection that does not read its answer for this long is closed, where clients are not trusted."""
 FRESH_S = 1.0
-"""A connection so young may have sent its request already: it gives way after all older ones."""
+"""A connection younger than this may have sent its request already. It is closed only after all older ones.
+"""
 ACCEPTED_AT_ONCE = 8
-"""Then events from the kernel have their turn."""
+"""After this many accepts, the loop handles kernel events first."""
 SWEEP_S = 0.5
 RETRY_S = 0.2
-SAID_AGAIN_S = 60.0
+LOG_AGAIN_S = 60.0
 
 _CREDENTIALS = struct.Struct("=iII")
 """struct ucred (unix(7)): pid, uid, gid."""
 
 
 class Connection(H11Protocol):
-    """Who is at the other end of a unix socket is `request.state.caller`."""
+    """One HTTP connection. For a unix socket, `request.state.caller` is the process at the other end."""
 
     def __init__(self, *arguments: Any, lost: Callable[[Connection], None], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.since_s = self.loop.time()
-        """When it began to wait for what it waits for now: a request, or that its answer is taken."""
+        """Start of the current wait, in loop time: for a request, or for the client to read its answer."""
         self._lost = lost
         self._seen: object = None
 
@@ -61,7 +63,7 @@ class Connection(H11Protocol):
 
     @property
     def is_answered(self) -> bool:
-        """A request of its is being answered."""
+        """True while a request of this connection is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def waits_for_s(self, now_s: float) -> float:
@@ -79,7 +81,8 @@ def caller_of(connection: socket.socket | None) -> Caller | None:
 
 
 def source_of(connection: socket.socket, peer: Any) -> Hashable:
-    """Who shares a right to connect: a user; an address, or the /64 of one; everybody over loopback."""
+    """The source that connections are counted by: a user; an address, or the /64 of an IPv6 one; all of
+    loopback."""
     caller = caller_of(connection)
     if caller is not None:
         return caller.uid
@@ -91,8 +94,8 @@ def source_of(connection: socket.socket, peer: Any) -> Hashable:
 
 
 class Accepting:
-    """On one listening socket, until it is closed. Where descriptors run out it waits, and says so once in a
-    while."""
+    """Accepts on one listening socket until it is closed. When descriptors run out, it pauses and logs that
+    once per LOG_AGAIN_S."""
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class Accepting:
         self._answer_within_s = answer_within_s
         self._sources: dict[Connection, Hashable] = {}
         self._connecting: set[asyncio.Task[None]] = set()
-        self._said_s = float("-inf")
+        self._logged_s = float("-inf")
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def open(self) -> None:
@@ -137,14 +140,15 @@ class Accepting:
             self._admit(connection, source_of(connection, peer))
 
     def _pause(self, error: OSError) -> None:
-        """EMFILE, ENFILE, ENOBUFS or ENOMEM: the listening socket stays readable all the while."""
+        """Pause after EMFILE, ENFILE, ENOBUFS or ENOMEM. The listening socket stays readable meanwhile, so
+        the reader must be removed."""
         self._give_way()
         self._loop.remove_reader(self._listener)
         self._timers["resume"] = self._loop.call_later(RETRY_S, self._resume)
-        if self._loop.time() - self._said_s >= SAID_AGAIN_S:
-            self._said_s = self._loop.time()
+        if self._loop.time() - self._logged_s >= LOG_AGAIN_S:
+            self._logged_s = self._loop.time()
             log.warning(
-                "cannot take connections for now: %s; raise LimitNOFILE of the agent", error.strerror or error
+                "cannot accept connections now: %s; raise LimitNOFILE of the agent", error.strerror or error
             )
 
     def _admit(self, connection: socket.socket, source: Hashable) -> None:
@@ -161,7 +165,7 @@ class Accepting:
     async def _connect(self, protocol: Connection, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection)
-        except OSError:  # gone already
+        except OSError:  # the client has closed it already
             connection.close()
             self._forget(protocol)
 
@@ -169,8 +173,8 @@ class Accepting:
         self._sources.pop(protocol, None)
 
     def _give_way(self) -> bool:
-        """Close a connection of the source that has the most: the one that has waited longest, and one whose
-        request is being answered only where all are."""
+        """Close one connection of the source that holds the most. Prefer an idle connection, then the one
+        that has waited longest. Return False if there is none to close."""
         now_s, held = self._loop.time(), Counter(self._sources.values())
 
         def rank(protocol: Connection) -> tuple[int, bool, float]:
@@ -194,4 +198,4 @@ class Accepting:
 
     def _abort(self, protocol: Connection) -> None:
         self._forget(protocol)
-        protocol.transport.abort()  # close() would wait until an answer that nobody reads has been taken
+        protocol.transport.abort()  # close() would wait until the client has read its answer

@@ -1,4 +1,4 @@
-"""What every event has beside what it is about, so that lines of many hosts can be compared."""
+"""The fields that every event carries beside its own, so that lines of many hosts can be compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from agent.export.events import Event
 
 SCHEMA = 1
-"""Grows when a field of an event changes its name, form or meaning; a new field is no such change."""
+"""Incremented when a field of an event changes its name, form or meaning. A new field does not increment it.
+"""
 
 _SEVERITIES = {
     "violation": "warning",
@@ -24,7 +25,7 @@ _PROCESSES = ("consumer", "owner", "acceptor")
 class PolicyInForce:
     generation: int = 0
     sha256: str = ""
-    """Of its files; empty without a policy."""
+    """Hash of the policy's files; empty without a policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,11 @@ class Envelope:
     host: str
     policy: Callable[[], PolicyInForce]
     args: bool
-    """Whether arguments of processes are told."""
+    """Whether events include the arguments of processes."""
 
     def around(self, event: Event) -> Event:
-        """`event` with `schema`, `severity`, `host`, `policy`; without arguments where they are not told."""
+        """`event` with `schema`, `severity`, `host` and `policy`. Arguments of processes are removed
+        unless `args` is set."""
         policy = self.policy()
         head = {
             "type": event["type"],
@@ -51,7 +53,7 @@ class Envelope:
 
 
 def severity(event: Event) -> str:
-    """info, warning, or error. Of what was judged, a denial is a warning, whether or not it was refused."""
+    """info, warning or error. A denied attempt is a warning, whether or not a gate refused it."""
     if event.get("decision") == "denied":
         return "warning"
     if event["type"] == "license":

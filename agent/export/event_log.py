@@ -1,4 +1,4 @@
-"""The events of this run: written to the sink, and the newest kept for whoever asks."""
+"""The events of this run: written to the sink. The newest are also stored in memory for the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.export.text import to_json
 
 
 def _maker(event: Event) -> Hashable:
-    """Who could make very many of its kind: a user; whoever is elsewhere; whoever opens flows."""
+    """The source of an event, for sharing memory fairly: a local user, all remote consumers, or all flows."""
     if str(event.get("type")).startswith("flow_"):
         return "flows"
     if event.get("origin") == "remote":
@@ -24,7 +24,8 @@ def _maker(event: Event) -> Hashable:
 
 
 class Newest:
-    """The `most` lines that were written last; of whoever has most of them, the oldest gives way."""
+    """Stores the newest lines, at most `most`. When full, it drops the oldest line of the source that has the
+    most lines."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -46,7 +47,7 @@ class Newest:
             del self._lines[maker]
 
     def since(self, number: int) -> list[str]:
-        """Oldest first."""
+        """The stored lines from this number on, oldest first."""
         found: list[tuple[int, str]] = []
         for lines in self._lines.values():
             found += takewhile(lambda one: one[0] >= number, reversed(lines))
@@ -54,17 +55,18 @@ class Newest:
 
 
 class EventLog:
-    """A line that the sink does not take is counted, by cause, and still kept here."""
+    """Writes events to the sink and stores the newest. A line that the sink does not accept is counted by
+    cause, and is still stored."""
 
     def __init__(
         self, sink: str | Sink, keep: int, around: Callable[[Event], Event] = lambda event: event
     ) -> None:
-        """`sink` as events.sink of the configuration; `keep`: how many events stay in memory; `around`: what
-        is written of an event, see envelope.py."""
+        """`sink`: as events.sink of the configuration. `keep`: how many events to store in memory. `around`:
+        adds the common fields to an event, see envelope.py."""
         self._around = around
         self._sink = open_sink(sink) if isinstance(sink, str) else sink
-        # as lines: a quarter of the memory of the values they stand for
-        self._kept = Newest(keep)
+        # as JSON lines: they take a quarter of the memory of the parsed values
+        self._newest = Newest(keep)
         self._failed = 0
         self._stalled = 0
         self.cursor = 0
@@ -72,7 +74,7 @@ class EventLog:
 
     def write(self, event: Event) -> None:
         line = to_json(self._around(event))
-        self._kept.add(self.cursor, line, _maker(event))
+        self._newest.add(self.cursor, line, _maker(event))
         self.cursor += 1
         try:
             self._sink.write(line)
@@ -83,19 +85,19 @@ class EventLog:
             self._sink.reopen()
 
     def reopen(self) -> None:
-        """After logrotate has renamed the file."""
+        """Reopen the sink, after logrotate has renamed the file."""
         self._sink.reopen()
 
     def losses(self) -> dict[str, int]:
-        """Lines that were not written. event_sink: disk full, file or pipe gone; event_sink_stalled: the
-        reader did not keep up."""
+        """Lines that were not written, by cause. event_sink: disk full, or file or pipe gone.
+        event_sink_stalled: the reader did not keep up."""
         return {"event_sink": self._failed, "event_sink_stalled": self._stalled}
 
     def recent(self, limit: int) -> Sequence[dict[str, Any]]:
-        """The newest `limit`, oldest first."""
-        lines = self._kept.since(0)
+        """The newest `limit` events, oldest first."""
+        lines = self._newest.since(0)
         return [json.loads(line) for line in lines[max(len(lines) - limit, 0) :]]
 
     def since(self, cursor: int) -> tuple[int, Sequence[dict[str, Any]]]:
-        """(new cursor, events from `cursor` on that are still kept)."""
-        return self.cursor, [json.loads(line) for line in self._kept.since(cursor)]
+        """(new cursor, events from `cursor` on that are still stored)."""
+        return self.cursor, [json.loads(line) for line in self._newest.since(cursor)]

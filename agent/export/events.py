@@ -1,4 +1,4 @@
-"""Events as JSON-ready values: builders from what the model knows. docs/events.md lists every field."""
+"""Builds events as JSON-ready values from the types of agent/model.py. docs/events.md lists every field."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ TYPES = (
 
 
 def now_text(unix_s: float | None = None, timespec: str = "microseconds") -> str:
-    """RFC 3339, UTC; now, if no time is given."""
+    """The time as RFC 3339 in UTC; the current time if `unix_s` is None."""
     moment = datetime.now(UTC) if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
     return show_time(moment, timespec)
 
 
 def unix_time(boot_ns: int) -> float:
-    """Of a moment of CLOCK_BOOTTIME, in seconds, by the clock as it is set now."""
+    """Unix time in seconds of a moment of CLOCK_BOOTTIME, by the current setting of the wall clock."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + boot_ns / 1e9
 
 
 def process_fields(process: Process) -> Event:
-    """What is known of a process; what is not known is left out (the ids 0 of root are known)."""
+    """The known fields of a process. Unknown fields are left out; uid 0 and gid 0 are known values."""
     fields: Event = {
         "pid": process.pid or None,
         "start_boot_ns": process.start_boot_ns or None,
@@ -63,7 +63,8 @@ def process_fields(process: Process) -> Event:
 
 
 def _container_fields(container: Container | None) -> Event:
-    """The id alone proves nothing, nor does a name: it says what the runtime calls the cgroup."""
+    """The fields of a container. Neither id nor name proves identity: they are what the runtime calls the
+    cgroup."""
     if container is None:
         return {}
     pod = f"{container.namespace}/{container.pod}" if container.pod else ""
@@ -77,7 +78,8 @@ def _container_fields(container: Container | None) -> Event:
 
 
 def consumer_fields(consumer: Process | None, address: Address) -> Event:
-    """`identity` says how well the consumer is known: as a process, or only by an address."""
+    """The fields of a consumer. `identity` tells whether the consumer is known as a process, or only by an
+    address."""
     if consumer is None:
         return {"identity": "address", "address": show_address(address)}
     return {"identity": "process", **process_fields(consumer)}
@@ -90,7 +92,8 @@ def target_fields(target: Target) -> Event:
 def tuple_fields(
     protocol: Protocol, source: Address, source_port: int, destination: Address, port: int
 ) -> Event:
-    """A source that is not known (a connect() that has no port yet) is left out."""
+    """The fields of a connection's tuple. An unknown source is left out: at connect() the socket may have no
+    port yet."""
     fields: Event = {"protocol": protocol.name.lower(), "dst": show_address(destination), "dport": port}
     if source_port:
         fields |= {"src": show_address(source), "sport": source_port}
@@ -108,7 +111,7 @@ def judged(
     endpoints: Event,
     owner: Process | None = None,
 ) -> Event:
-    """The common part of everything that was judged. `rule` names license, entitlement, principal."""
+    """The common fields of every judged event. `rule` names license, entitlement and principal."""
     return {
         "type": kind,
         "time": now_text(),
@@ -129,7 +132,7 @@ def kind_of(decision: Decision) -> str:
 
 
 def flow_fields(target: Target, flow: Flow) -> Event:
-    """One flow, as `licet flows` and flow events show it."""
+    """The fields of one flow, for `licet flows` and for flow events."""
     return {
         "cookie": flow.cookie,
         **target_fields(target),
@@ -138,7 +141,7 @@ def flow_fields(target: Target, flow: Flow) -> Event:
         "origin": flow.origin.name.lower(),
         "established": flow.established,
         "pre_existing": flow.pre_existing,
-        # to the second: the two clocks are not read at one instant, and an answer should say the same again
+        # to the second: the two clocks are not read at one instant, and repeated answers should agree
         "opened_at": now_text(unix_time(flow.opened_boot_ns), "seconds"),
         "opened_boot_ns": flow.opened_boot_ns,
         "consumer": consumer_fields(flow.consumer, flow.consumer_address),

@@ -1,4 +1,4 @@
-"""Health on a thread of its own: however much the daemon's loop has to do, whoever probes is answered."""
+"""Serves health on its own thread, so that probes get an answer however busy the daemon's loop is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import uvicorn
 
 BEAT_S = 0.5
 HUNG_AFTER_S = 15.0
-"""A loop that did nothing for so long is not alive; a busy one was seen to take 5 s over 400 scrapes."""
+"""A loop without a beat for this long counts as hung. Under 400 scrapes, a busy loop was seen to pause for 5
+s."""
 
 
 class Heartbeat:
-    """Of the loop in which it beats."""
+    """The heartbeat of the event loop that runs `beating`."""
 
     def __init__(self) -> None:
         self._last_s = time.monotonic()
@@ -35,13 +36,15 @@ class Heartbeat:
             await asyncio.sleep(BEAT_S)
 
     def why_dead(self) -> str:
-        """Empty: it is alive."""
+        """Why the loop is not alive; empty if it is."""
         silent_s = time.monotonic() - self._last_s
-        return f"the agent hangs: nothing was done for {silent_s:.0f} s" if silent_s > HUNG_AFTER_S else ""
+        return (
+            f"the agent hangs: its loop has not run for {silent_s:.0f} s" if silent_s > HUNG_AFTER_S else ""
+        )
 
 
 class ThreadedServer:
-    """Serves in a loop of its own until it is stopped."""
+    """Runs a server in its own event loop and thread until it is stopped."""
 
     def __init__(self, server: uvicorn.Server) -> None:
         self._server = server
@@ -51,11 +54,11 @@ class ThreadedServer:
         asyncio.run(self._server.serve())
 
     async def start(self) -> None:
-        """Raises RuntimeError where it ends at once."""
+        """Start the thread and wait for the server. Raises RuntimeError if the server ends at once."""
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
-                raise RuntimeError("the server for health ended as it started")
+                raise RuntimeError("the health server ended as it started")
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:

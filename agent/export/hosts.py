@@ -1,5 +1,5 @@
-"""Which names the scrape endpoint answers to. A page in somebody's browser can have a name of its own lead to
-this host (DNS rebinding), and would read what the browser may reach; its requests carry that name as Host."""
+"""Checks the Host header of scrapes, against DNS rebinding. A web page can make a name of its own resolve to
+this host, and could then read /metrics through the user's browser. Such requests carry that name as Host."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ANY = "*"
 
 
 class Hosts:
-    """An address, localhost and this node's name are always answered to; of others, those that are named."""
+    """The accepted names: any address, localhost, this node's name, and the names given."""
 
     def __init__(self, named: Iterable[str] = ()) -> None:
         own = ("localhost", os.uname().nodename)
         self._names = frozenset(name.lower().rstrip(".") for name in (*own, *named))
 
     def refusal(self, request: Request) -> JsonAnswer | None:
-        """None: it is answered."""
+        """The error response for a request with an unknown Host; None if the Host is accepted."""
         name = _name(request.headers.get("host", ""))
         if ANY in self._names or name in self._names or _is_address(name):
             return None
@@ -31,14 +31,15 @@ class Hosts:
 
 
 def _name(host: str) -> str:
-    """Of HOST, HOST:PORT or [ADDRESS]:PORT, as names are compared; empty, where HTTP/1.0 leaves it out."""
+    """The host part of HOST, HOST:PORT or [ADDRESS]:PORT, normalised for comparison. Empty if HTTP/1.0 leaves
+    Host out."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].lower().rstrip(".")
 
 
 def _is_address(name: str) -> bool:
-    """Nobody can have an address lead elsewhere. No name at all comes from no browser."""
+    """True for an address, which DNS cannot redirect. True without a name too: browsers always send one."""
     if not name:
         return True
     try:

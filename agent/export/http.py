@@ -1,4 +1,4 @@
-"""What both HTTP applications share: JSON answers, errors as JSON, reading one at a time, small bodies."""
+"""Shared by both HTTP applications: JSON answers, errors as JSON, serial reads, and a limit on bodies."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class JsonAnswer(JSONResponse):
 
 
 class Reader:
-    """Runs a read beside the loop, one after the other: threads cost memory, and a hundred scrapes at once
-    must not read the kernel's maps a hundred times over."""
+    """Runs reads in a thread beside the loop, one at a time. Threads cost memory, and a hundred concurrent
+    scrapes must not read the kernel's maps a hundred times."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -46,8 +46,8 @@ class Reader:
 
 
 class SharedReader:
-    """As Reader, but whoever asks for the same while it waits for its turn shares one answer: however many
-    scrapes come at once, none waits for more than two of each kind."""
+    """A Reader whose waiting requests of one kind share one answer. However many scrapes arrive at once, each
+    waits for at most two reads of each kind."""
 
     def __init__(self) -> None:
         self._read = Reader()
@@ -55,7 +55,7 @@ class SharedReader:
 
     async def __call__(self, kind: Hashable, read: Callable[[], Answer]) -> Answer:
         def begun() -> Answer:
-            self._waiting.pop(kind, None)  # whoever comes from here on asks anew
+            self._waiting.pop(kind, None)  # later requests start a new read
             return read()
 
         task = self._waiting.get(kind)
@@ -66,7 +66,8 @@ class SharedReader:
 
 
 class SmallBodies:
-    """No request here needs a large body: one that announces it, or no length, is refused unread."""
+    """Middleware that refuses large bodies unread, since no request here needs one. It refuses a body that is
+    announced as large or without a length."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -77,12 +78,12 @@ class SmallBodies:
         if not too_long and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        error = {"error": f"a body of at most {MAX_BODY_BYTES} bytes, and its length, are expected"}
+        error = {"error": f"expected a body of at most {MAX_BODY_BYTES} bytes with a Content-Length"}
         await JsonAnswer(error, status_code=413, headers={"connection": "close"})(scope, receive, send)
 
 
 def application(routes: list[Route]) -> Starlette:
-    """Routes with clean answers around them: whatever is sent, {"error": …} and a status that fits."""
+    """An application with these routes. Every error becomes {"error": …} with a fitting status."""
     return Starlette(
         routes=routes,
         exception_handlers={
@@ -96,20 +97,21 @@ def application(routes: list[Route]) -> Starlette:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JsonAnswer({"error": _told(request, error)}, status_code=error.status_code, headers=error.headers)
+    return JsonAnswer(
+        {"error": _reason(request, error)}, status_code=error.status_code, headers=error.headers
+    )
 
 
-def _told(request: Request, error: HTTPException) -> str:
-    """In words of ours where they are only the status's name."""
+def _reason(request: Request, error: HTTPException) -> str:
+    """The error message. It replaces the bare status phrase of starlette for an unknown path or method."""
     path = printable(request.url.path)
     if error.detail == HTTPStatus.NOT_FOUND.phrase:
         known = sorted({route.path for route in request.app.routes})
         listed = f"there are {', '.join(known)}"
         return f"{path}: no such path; {did_you_mean(path, known, listed)}"
     if error.detail == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
-        return (
-            f"{path}: not by {request.method}, but by {(error.headers or {}).get('Allow', 'another method')}"
-        )
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"{path}: method {request.method} is not allowed; use {allowed}"
     return error.detail
 
 

@@ -1,4 +1,4 @@
-"""Events for people: one readable line each."""
+"""Formats an event as one readable line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _COLORS = {"denied": _RED, "grace": _YELLOW, "overage": _YELLOW, "allowed": _GRE
 
 
 def human_line(event: Fields, *, color: bool = False, today: date | None = None) -> str:
-    """`14:02:11 REFUSED unlicensed_principal orders-db/internal  curl[4711] uid=1000(ann) → …`, local time,
-    with the date where it is not today's. What came from a process can't break the line or color it."""
+    """`14:02:11 REFUSED unlicensed_principal orders-db/internal curl[4711] uid=1000(ann) → …`. The time is
+    local, with the date unless it is today. Text from a process can neither break the line nor color it."""
     at = clock(datetime.fromisoformat(event["time"]).astimezone(), today or date.today())
-    title, detail = _TELLERS.get(event["type"], _other)(event)
+    title, detail = _FORMATS.get(event["type"], _other)(event)
     shade = _COLORS.get(event.get("decision", ""), _RED if event["type"] in _FAULTS else "") if color else ""
     shown = f"{shade}{printable(title)}{_PLAIN}" if shade else printable(title)
     return f"{at} {shown}  {printable(detail)}".rstrip()
@@ -34,7 +34,7 @@ def _what(event: Fields) -> str:
 
 
 def _decision(event: Fields) -> str:
-    """What is denied is refused only where it is enforced; a flow, which is there, was not."""
+    """A denied attempt was refused only if the target enforces. A denied flow is open: it was not refused."""
     if event["decision"] != "denied":
         return str(event["decision"]).upper()
     return "REFUSED" if event.get("enforced") else "WOULD DENY"
@@ -78,12 +78,12 @@ def _finding(event: Fields) -> tuple[str, str]:
 
 
 def _other(event: Fields) -> tuple[str, str]:
-    said = str(event.get("message") or event.get("version") or event.get("count") or "")
-    first, *more = said.splitlines() or [""]
+    text = str(event.get("message") or event.get("version") or event.get("count") or "")
+    first, *more = text.splitlines() or [""]
     return event["type"], first + (f" (and {counted(len(more), 'more line')}: licet status)" if more else "")
 
 
-_TELLERS = {
+_FORMATS = {
     "use": _attempt,
     "violation": _attempt,
     "summary": _summary,
@@ -108,7 +108,8 @@ def place(address: str, port: int) -> str:
 
 
 def process_name(process: Fields) -> str:
-    """`curl[4711]`, as far as it is known. By the executable: a thread may call itself what it likes."""
+    """`curl[4711]`, as far as it is known. The name is taken from the executable, because a process can
+    set its own comm."""
     name = process.get("exe", "").rpartition("/")[2] or process.get("comm") or "?"
     return f"{name}[{process.get('pid', '?')}]"
 
@@ -126,8 +127,8 @@ def _who(consumer: Fields) -> str:
 
 
 def _shown_groups(process: Fields) -> tuple[str, ...]:
-    """A container's unit is docker-ID.scope: it says less than the name. Who has neither is known by the
-    rest."""
+    """Which fields tell where a process runs. A container's name is more useful than its unit, which is
+    docker-ID.scope. A process with neither is described by executable, cgroup and namespace."""
     if process.get("container"):
         return ("container", "pod")
     return ("unit",) if process.get("unit") else ("exe", "cgroup", "netns")
@@ -138,9 +139,9 @@ def _process(process: Fields) -> str:
     if process.get("user"):
         text += f"({process['user']})"
     if process.get("exe_untrusted"):
-        text += " under a name of its own making"
+        text += " (untrusted path: unprivileged mount namespace)"
     if process.get("exe_elsewhere"):
-        text += " below another root"
+        text += " (path below another root directory)"
     if process.get("in_pid_namespace") and not process.get("container"):
         text += " in a pid namespace"
     for name in _shown_groups(process):

@@ -1,4 +1,4 @@
-"""The two listening sockets: TCP for scrapes, a unix socket that only root and one group can open."""
+"""Opens the two listening sockets: TCP for scrapes, and a unix socket for root and one group."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from agent.errors import ConfigError, KernelError
 CONTROL_GROUP = "licet"
 MAX_PORT = 65535
 BACKLOG = 512
-"""Connections that wait to be accepted: the kernel drops what comes when these are many."""
+"""The longest queue of connections that wait to be accepted. The kernel drops further ones."""
 
 
 def listen_tcp(listen: str) -> socket.socket:
-    """`listen` as HOST:PORT, IPv6 in brackets; port 0 takes a free one. Raises ConfigError."""
+    """Listen on HOST:PORT, with IPv6 in brackets. Port 0 takes a free one. Raises ConfigError."""
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (host and port.isdecimal() and len(port) <= len(str(MAX_PORT)) and int(port) <= MAX_PORT):
-        raise ConfigError(f"listen: {listen!r} is not HOST:PORT, such as 127.0.0.1:9477")
+        raise ConfigError(f"listen: {listen!r} is not a valid HOST:PORT, such as 127.0.0.1:9477")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, int(port)))
         listener.listen(BACKLOG)
-    except (OSError, UnicodeError) as error:  # UnicodeError: no host name at all
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
         listener.close()
         cause = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"listen: {listen}: {cause}; choose another address") from error
@@ -37,13 +37,14 @@ def listen_tcp(listen: str) -> socket.socket:
 
 
 def listen_unix(path: Path) -> socket.socket:
-    """Replaces the socket of a daemon that is gone (the run lock says that there is no other). Mode 0660,
-    group licet where it exists. Raises KernelError."""
+    """Listen on a unix socket with mode 0660 and group licet, if that group exists. It replaces the socket of
+    an earlier daemon: the caller holds the run lock, so no other daemon runs. Raises KernelError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
-        os.fchmod(listener.fileno(), 0o600)  # bind() gives the file this mode: never wider, not for a moment
+        # bind() gives the file this mode, so it is never wider, not even for a moment
+        os.fchmod(listener.fileno(), 0o600)
         listener.bind(str(path))
         with contextlib.suppress(KeyError, PermissionError):
             os.chown(path, -1, grp.getgrnam(CONTROL_GROUP).gr_gid)
@@ -64,5 +65,5 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise KernelError(f"{path}: is there, and is no socket; remove it")
+        raise KernelError(f"{path}: exists, but is not a socket; remove it")
     path.unlink()

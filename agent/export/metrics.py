@@ -1,5 +1,5 @@
-"""/metrics: one collector over a snapshot. Names and labels are the contract of docs/metrics.md; every
-series of every target exists from the start, at zero."""
+"""/metrics: one collector over a snapshot. docs/metrics.md is the contract of names and labels. All series
+of a target exist from the start, at zero."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DENYING = (
     Reason.NOT_YET_VALID,
     Reason.EXPIRED,
 )
-"""Reasons an attempt can be denied for in this version."""
+"""The reasons for which this version can deny an attempt."""
 LISTENER_VIOLATIONS = (ListenerState.OWNER_MISMATCH, ListenerState.EXPOSED)
 BINDS = ("loopback", "private", "public", "any")
 
@@ -43,7 +43,7 @@ class _Collector(Collector):
 
 
 def registry(agent: Agent) -> CollectorRegistry:
-    """A registry of this agent's own, with process_* beside licet_*."""
+    """A registry for this agent alone, with process_* beside licet_*."""
     made = CollectorRegistry()
     made.register(_Collector(agent))
     ProcessCollector(registry=made)
@@ -63,7 +63,8 @@ def _of(target: Target) -> list[str]:
 
 
 def _known(snapshot: Snapshot, *keyed: Iterable[Target]) -> list[Target]:
-    """Targets of the policy, and those of an earlier one that still have counts: a counter never vanishes."""
+    """The targets of the policy, and targets of an earlier policy that still have counts: a counter never
+    disappears."""
     return list(dict.fromkeys([*snapshot.targets, *(target for targets in keyed for target in targets)]))
 
 
@@ -88,7 +89,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
         "Denied attempts by container, unit or executable of the consumer; at most 100, the rest is other.",
         ("service", "consumer"),
     )
-    counts: Counter[tuple[str, str]] = Counter()  # summed: two odd names may be written the same
+    counts: Counter[tuple[str, str]] = Counter()  # summed: two names may be equal once made printable
     for (service, consumer), count in snapshot.violations_by_consumer.items():
         counts[service, printable(consumer)] += count
     for labels, count in counts.items():
@@ -107,8 +108,8 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
 def _unresolved(snapshot: Snapshot) -> Metric:
     family = _counter(
         "licet_unresolved_connections",
-        "Attempts whose consumer could be licensed, but was not known well enough; those in "
-        "licet_connections_total are the same.",
+        "Attempts whose consumer could be licensed, but was not known well enough; "
+        "licet_connections_total counts them too.",
         ("service", "port_class", "decision"),
     )
     for target in _known(snapshot, (key[0] for key in snapshot.unresolved)):
@@ -121,8 +122,8 @@ def _unresolved(snapshot: Snapshot) -> Metric:
 def _violations(snapshot: Snapshot) -> Metric:
     family = _counter(
         "licet_violations",
-        "By reason: attempts judged denied, when counted in licet_connections_total; listeners that "
-        "should not be there, once when found; exposures, once for each peer outside the listening scope.",
+        "Violations by reason: denied attempts, counted as in licet_connections_total; listeners that should "
+        "not be there, counted when found; exposures, counted per peer outside the listening scope.",
         ("service", "port_class", "reason"),
     )
     counts = dict(snapshot.listener_violations)
@@ -141,7 +142,7 @@ def _violations(snapshot: Snapshot) -> Metric:
 def _refused(snapshot: Snapshot) -> Metric:
     family = _counter(
         "licet_refused",
-        "Attempts that each gate has refused; the socket gate, a backstop, may count one more than once.",
+        "Attempts refused by each gate; the socket gate, a backstop, may count an attempt more than once.",
         ("service", "port_class", "gate"),
     )
     for target in _known(snapshot, (key[0] for key in snapshot.refused)):
@@ -172,7 +173,7 @@ def _flows(snapshot: Snapshot) -> Iterator[Metric]:
 def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
     listeners = _gauge(
         "licet_listeners",
-        "Listening sockets, by service (empty: undeclared), how wide they listen, and what was found.",
+        "Listening sockets by service (empty: undeclared), by how wide they listen, and by state.",
         ("service", "bind", "state"),
     )
     counts = dict.fromkeys(_listener_series(snapshot), 0)
@@ -197,7 +198,7 @@ def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _listener_series(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
-    """So that a service nobody listens for shows as 0, not as nothing."""
+    """Series that exist at 0, so that a service without a listener shows as 0 and not as missing."""
     for bind in BINDS:
         yield "", bind, ListenerState.UNDECLARED.value
     for service in dict.fromkeys(target.service for target in snapshot.targets):
@@ -220,7 +221,7 @@ def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
     enforcing = _gauge("licet_enforcing", "1 where attempts are refused.", ("service", "port_class"))
     wanted = _gauge(
         "licet_enforcing_wanted",
-        "1 where the mode that holds is enforce, whether or not a gate could be attached.",
+        "1 where the mode in effect is enforce, whether or not a gate could be attached.",
         ("service", "port_class"),
     )
     for target in snapshot.targets:
@@ -244,7 +245,7 @@ def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
 def _policy(snapshot: Snapshot) -> Iterator[Metric]:
     generation = _gauge(
         "licet_policy_generation",
-        "Generation of the tables the kernel judges by; it also grows when the host changes.",
+        "Generation of the kernel's policy tables; it also grows when the host changes.",
     )
     generation.add_metric([], snapshot.policy_generation)
     yield generation
@@ -253,12 +254,12 @@ def _policy(snapshot: Snapshot) -> Iterator[Metric]:
         info.add_metric([snapshot.policy_sha256], 1)
         yield info
     failures = _counter(
-        "licet_policy_reload_failures", "Reloads that failed; the policy in force stayed.", ()
+        "licet_policy_reload_failures", "Reloads that failed; the previous policy stayed in force.", ()
     )
     failures.add_metric([], snapshot.policy_reload_failures)
     yield failures
     succeeded = _gauge(
-        "licet_policy_last_reload_successful", "0 while what the policy's files say is not in force."
+        "licet_policy_last_reload_successful", "0 while the policy in force differs from the policy files."
     )
     succeeded.add_metric([], int(snapshot.policy_reload_ok))
     yield succeeded
@@ -272,7 +273,7 @@ def _policy(snapshot: Snapshot) -> Iterator[Metric]:
 def _self(snapshot: Snapshot) -> Iterator[Metric]:
     lost = _counter(
         "licet_events_lost",
-        "What could not be told, named or followed, by cause; what is counted elsewhere stays exact.",
+        "Losses by cause: what could not be reported, named or followed; other counters stay exact.",
         ("cause",),
     )
     for cause, count in snapshot.events_lost.items():
@@ -295,7 +296,9 @@ def _self(snapshot: Snapshot) -> Iterator[Metric]:
     for cause in TROUBLES:
         troubles.add_metric([cause], int(bool(snapshot.troubles.get(cause))))
     yield troubles
-    hooks = _gauge("licet_hook_info", "The rung that each hook has taken on this kernel.", ("hook", "rung"))
+    hooks = _gauge(
+        "licet_hook_info", "The attach method (rung) of each hook on this kernel.", ("hook", "rung")
+    )
     for hook, rung in snapshot.hooks.items():
         hooks.add_metric([hook, rung], 1)
     yield hooks

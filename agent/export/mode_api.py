@@ -1,4 +1,5 @@
-"""/v1/mode: what is enforced, what would be refused, and the switch. On the unix socket only."""
+"""/v1/mode shows which targets enforce, previews what would be refused, and sets or resets a mode. On the
+unix socket only."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ class _Body(BaseModel):
 
 
 def mode_routes(agent: Agent, reader: Reader) -> list[Route]:
-    judging = Reader()  # of its own: where many have used what turns it takes seconds
+    judging = Reader()  # a separate queue: a preview takes seconds if there were many consumers
 
     async def modes(_request: Request) -> Response:
         return JsonAnswer(await reader(agent.modes))
@@ -43,7 +44,7 @@ def mode_routes(agent: Agent, reader: Reader) -> list[Route]:
     async def switch(request: Request) -> Response:
         caller = getattr(request.state, "caller", None)
         if not isinstance(caller, Caller):
-            raise HTTPException(403, "nobody can be named as the one who asks: use the control socket")
+            raise HTTPException(403, "the caller is not known: use the control socket")
         return JsonAnswer(await agent.set_mode(await _asked(request), caller))
 
     return [
@@ -58,19 +59,19 @@ async def _asked(request: Request) -> ModeRequest:
         async with asyncio.timeout(BODY_WITHIN_S):
             raw = await request.body()
     except TimeoutError:
-        raise HTTPException(408, "the body that was announced did not come") from None
+        raise HTTPException(408, "the announced body did not arrive") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the client left before its body had come") from None
+        raise HTTPException(400, "the client closed the connection before its body had arrived") from None
     try:
         body = _Body.model_validate(json.loads(raw))
     except ValidationError as error:
-        raise HTTPException(422, "; ".join(_told(detail) for detail in error.errors())) from None
+        raise HTTPException(422, "; ".join(_reason(detail) for detail in error.errors())) from None
     except (ValueError, RecursionError):
-        raise HTTPException(400, 'a JSON object is expected, such as {"mode": "observe"}') from None
+        raise HTTPException(400, 'expected a JSON object, such as {"mode": "observe"}') from None
     if body.mode is None and body.for_s is not None:
-        raise HTTPException(422, "for_s: a reset has no end; leave it out, or name a mode")
+        raise HTTPException(422, "for_s: a reset has no deadline; leave for_s out, or name a mode")
     return ModeRequest(scope=body.target, mode=body.mode, for_s=body.for_s)
 
 
-def _told(detail: Any) -> str:
+def _reason(detail: Any) -> str:
     return f"{'.'.join(str(part) for part in detail['loc']) or 'body'}: {what_is_wrong(detail)}"

@@ -1,4 +1,4 @@
-"""Long answers to whoever asks: a reader that takes its time holds little of the agent's memory."""
+"""Sends long answers in pieces, so that a slow reader occupies little of the agent's memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 PIECE_BYTES = 32 * 1024
-"""So much of an answer is handed to a connection before its reader has taken what came before."""
+"""The size of a piece. The next piece is sent only after the reader has read the previous one."""
 BODIES = 4
 
 
 class Bodies:
-    """Those that are being sent, each to any number of readers. Where there would be more than `most`, the
-    readers of the oldest are given up: another body has been made for each reader since."""
+    """The bodies that are being sent, each to any number of readers. If there are more than `most`, the
+    readers of the oldest body are dropped. By then, another body has been made for each reader."""
 
     def __init__(self, most: int = BODIES) -> None:
         self._most = most
@@ -24,7 +24,7 @@ class Bodies:
 
     @asynccontextmanager
     async def read(self, body: bytes) -> AsyncIterator[None]:
-        """Raises TimeoutError where the reader is given up."""
+        """Register a reader of this body. Raises TimeoutError when the reader is dropped."""
         readers = self._readers.setdefault(id(body), set())
         while len(self._readers) > self._most:
             for late in self._readers.pop(next(iter(self._readers))):
@@ -40,7 +40,8 @@ class Bodies:
 
 
 class InPieces(Response):
-    """A body of which a connection has one piece at a time. The connection is closed where it is given up."""
+    """A response that hands one piece at a time to its connection. The connection is closed if the reader is
+    dropped."""
 
     def __init__(self, body: bytes, bodies: Bodies, media_type: str, headers: dict[str, str]) -> None:
         super().__init__(body, media_type=media_type, headers=headers)
@@ -56,5 +57,5 @@ class InPieces(Response):
                     piece = body[begin : begin + PIECE_BYTES]
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
-            return  # half an answer: the server closes the connection
+            return  # the answer is incomplete, so the server closes the connection
         await send({"type": "http.response.body", "body": b""})

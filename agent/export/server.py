@@ -1,4 +1,5 @@
-"""The uvicorn servers: scrapes (TCP) and control (unix socket) in the daemon's loop, health beside it."""
+"""The uvicorn servers: scrapes (TCP) and control (unix socket) in the daemon's loop, health in its own
+thread."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ HEALTH_CONNECTIONS = 16
 
 
 class _Server(uvicorn.Server):
-    """Signals are the daemon's, and connections are accepted here."""
+    """A uvicorn server that leaves signals to the daemon and accepts connections with `Accepting`."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class _Server(uvicorn.Server):
 
 
 class Servers:
-    """Serves while the context is open. Raises ConfigError or KernelError where it can't listen."""
+    """Serves while the context is open. Raises ConfigError or KernelError if it cannot listen."""
 
     def __init__(
         self,
@@ -67,15 +68,15 @@ class Servers:
         health_listen: str = "",
         hosts: Iterable[str] = (),
     ) -> None:
-        """`health_listen`: an address of its own for health, which nobody crowds out at `listen`. `hosts`: as
-        of Hosts."""
+        """`health_listen`: a separate address for health, where clients of `listen` cannot crowd out probes.
+        `hosts`: as in Hosts."""
         with contextlib.ExitStack() as listening:
             self._public = listening.enter_context(listen_tcp(listen))
             health = [listening.enter_context(listen_tcp(health_listen))] if health_listen else []
             control = listening.enter_context(listen_unix(control_socket))
             listening.pop_all()
         self.ports = frozenset(int(one.getsockname()[1]) for one in (self._public, *health))
-        """On TCP, that were taken."""
+        """The TCP ports in use."""
         self._control_path = control_socket
         self._stopping = False
         self._servers = [
@@ -92,7 +93,7 @@ class Servers:
 
     @property
     def public_address(self) -> str:
-        """HOST:PORT, with the port that was taken where port 0 was asked for."""
+        """HOST:PORT of the scrape endpoint, with the actual port if the configured one is 0."""
         host, port = self._public.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -105,7 +106,7 @@ class Servers:
         while not all(server.started for server in self._servers):
             for task in self._tasks:
                 if task.done():
-                    task.result()  # raises what it failed with
+                    task.result()  # raises the server's error
             await asyncio.sleep(0.005)
         return self
 

@@ -1,5 +1,5 @@
-"""Where event lines go. A sink raises OSError for a line it can't take and waits for nobody: a reader that
-stalls or a disk that is full must not stop the agent."""
+"""Where event lines go. A sink never waits: it raises OSError for a line that it cannot write. A stalled
+reader or a full disk must not stop the agent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Sink(Protocol):
     """Where JSON lines go. write() never waits."""
 
     def write(self, line: str) -> None:
-        """Raises BlockingIOError where the reader does not keep up, another OSError where it failed."""
+        """Write one line. Raises BlockingIOError if the reader does not keep up, and another OSError if
+        writing fails."""
 
     def reopen(self) -> None: ...
 
@@ -32,12 +33,13 @@ class NoSink:
 
 
 class DescriptorSink:
-    """Lines to an open descriptor (a pipe, a terminal, a file). A line that was begun is finished before
-    the next, so that a reader never sees half of one; at most that one line waits here."""
+    """Writes lines to an open descriptor (a pipe, a terminal, a file). A line that was begun is completed
+    before the next, so a reader never sees half a line. At most that one line is buffered."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        # polled, not set to O_NONBLOCK: that flag would be shared with whoever gave us the descriptor
+        # polled, not set to O_NONBLOCK: the flag would be shared with the process that passed us the
+        # descriptor
         self._room = select.poll()
         self._room.register(fd, select.POLLOUT)
         self._rest = b""
@@ -50,7 +52,7 @@ class DescriptorSink:
             self._flush()
         except OSError:
             if self._rest is not data:
-                return  # begun: the rest goes first next time
+                return  # partly written: the next write sends the rest first
             self._rest = b""
             raise
 
@@ -67,7 +69,7 @@ class DescriptorSink:
 
 
 class FileSink:
-    """Lines appended to a file, which is opened again once it was renamed or removed, as logrotate does."""
+    """Appends lines to a file. The file is opened again once it was renamed or removed, as logrotate does."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -82,7 +84,7 @@ class FileSink:
         self._lines.write(line)
 
     def _open(self) -> None:
-        # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait
+        # O_NONBLOCK: opening a FIFO without a reader fails instead of waiting
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._fd = os.open(self._path, flags, 0o640)
         found = os.fstat(self._fd)
@@ -97,17 +99,17 @@ class FileSink:
         return (found.st_dev, found.st_ino) != self._identity
 
     def reopen(self) -> None:
-        """Closes the file; the next line opens it."""
+        """Close the file. The next line opens it again."""
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
         self._lines = NoSink()
-        with contextlib.suppress(OSError):  # a full disk may be told only here; the line was counted
+        with contextlib.suppress(OSError):  # a full disk may be reported only here; the line was counted
             os.close(fd)
 
 
 def open_sink(name: str) -> Sink:
-    """`name` as events.sink of the configuration: stdout, none, or a path."""
+    """The sink for events.sink of the configuration: stdout, none, or a path."""
     if name == "none":
         return NoSink()
     return DescriptorSink(STDOUT) if name == "stdout" else FileSink(name)

@@ -1,7 +1,7 @@
-"""Text that comes from processes (names, arguments, paths) made fit to be written down.
+"""Makes text from processes (names, arguments, paths) safe to write.
 
-A path is bytes. Python keeps those that are not UTF-8 as lone surrogates (PEP 383), which neither JSON nor
-metrics can carry: one odd file name would otherwise cost a whole answer."""
+A path is bytes. Python stores bytes that are not UTF-8 as lone surrogates (PEP 383). Neither JSON nor metrics
+can carry those, so one odd file name would otherwise break a whole answer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NOT_PLAIN = re.compile("[^ -~\n]")
 
 
 def encodable(text: str) -> str:
-    r"""Bytes that are not UTF-8 as \xNN."""
+    r"""The text with bytes that are not UTF-8 written as \xNN."""
     return text if text.isascii() else _LONE_SURROGATE.sub(lambda one: _byte(one, "\\"), text)
 
 
 def printable(text: str) -> str:
-    """For a terminal: nothing in a name can move the cursor, start a line or change a color."""
+    """The text for a terminal: no name can move the cursor, start a line or change a color."""
     if text.isprintable():
         return text
     return "".join(
@@ -27,8 +27,8 @@ def printable(text: str) -> str:
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """UTF-8 JSON, whatever the strings in it: one line without `indent`. What would steer a terminal, or turn
-    the direction of text, is escaped."""
+    """JSON in UTF-8 for any strings; one line without `indent`. Characters that steer a terminal, or that
+    turn the direction of text, are escaped."""
     separators = (",", ":") if indent is None else (",", ": ")
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
     return text if text.isascii() and "\x7f" not in text else _NOT_PLAIN.sub(_escaped, text)

@@ -1,6 +1,7 @@
-"""What the exporters show, as values: the daemon fills these, metrics, API and commands read them.
+"""The interface between daemon and exporters: the daemon fills these values; metrics, API and commands
+read them.
 
-Everything here is a snapshot. Nothing in export/ reads a map or /proc itself.
+All values are snapshots. No module of export/ reads a map or /proc.
 """
 
 from __future__ import annotations
@@ -11,32 +12,32 @@ from typing import Any, Protocol
 
 from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, Target
 
-"""The places that can refuse."""
+"""The gates: programs that can refuse."""
 TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswered")
-"""What can be wrong with an agent that runs.
-- policy: the files were refused at the start, and the last good policy is in force; or the host keeps them
-  from being put in force.
-- policy_watch: changed files are found late.
+"""The causes of trouble in a running agent.
+- policy: the policy files were refused at the start and the last good policy is in force, or the host
+  prevents the files from taking effect.
+- policy_watch: changes of the files are noticed late.
 - state: paths.state cannot be written.
-- pins: what is attached to the kernel is not this agent's.
+- pins: the programs attached to the kernel are not this agent's.
 - clock: the wall clock was set back.
-- late: what is done again and again does not come to its end.
-- unanswered: processes or files do not answer."""
+- late: a periodic task does not complete.
+- unanswered: processes or file systems do not answer."""
 NOT_READY = frozenset({"state", "pins", "late"})
-"""Those that make it not ready."""
+"""The causes that make the agent not ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class LicenseState:
     id: str
     expires_unix_s: float | None
-    """None: it never expires."""
+    """None: the license never expires."""
     valid: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramCost:
-    """Run-time statistics of one BPF program; there only while statistics are on."""
+    """Run-time statistics of one BPF program; present only while statistics are on."""
 
     runs: int
     run_ns: int
@@ -60,26 +61,26 @@ class ModeOverride:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that /metrics shows, at one instant. Counters only grow while the pins live."""
+    """The values of /metrics at one instant. Counters only grow while the pins exist."""
 
     version: str
     targets: Sequence[Target] = ()
-    """Every target of the policy: its series exist from the start, at zero."""
+    """Every target of the policy. All series of a target exist from the start, at zero."""
     refused: Mapping[tuple[Target, str], int] = field(default_factory=dict)
-    """By gate."""
+    """By target and gate."""
     connections: Mapping[tuple[Target, Origin, Decision], int] = field(default_factory=dict)
     violations: Mapping[tuple[Target, str], int] = field(default_factory=dict)
-    """Denied attempts, by reason (lower case); those of listeners are in `listener_violations`."""
+    """Denied attempts by target and reason (lower case). `listener_violations` counts those of listeners."""
     unresolved: Mapping[tuple[Target, Decision], int] = field(default_factory=dict)
     violations_by_consumer: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """By (service, consumer name), already folded to at most 100 consumers and `other`."""
+    """By (service, consumer name), already reduced to at most 100 consumers and `other`."""
     active: Mapping[Target, int] = field(default_factory=dict)
     opened: Mapping[Target, int] = field(default_factory=dict)
     closed: Mapping[Target, int] = field(default_factory=dict)
     unprotected: Mapping[str, int] = field(default_factory=dict)
     """By direction: outbound, inbound."""
     listener_violations: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    """By (service, port class, reason); service and class are empty for an undeclared one."""
+    """By (service, port class, reason); service and class are empty for an undeclared listener."""
     listeners: Mapping[tuple[str, str, ListenerState], int] = field(default_factory=dict)
     """By (service or "", bind, state); bind is loopback, private, public or any."""
     exposures: Mapping[Target, int] = field(default_factory=dict)
@@ -88,23 +89,23 @@ class Snapshot:
     licenses: Sequence[LicenseState] = ()
     enforcing: Mapping[Target, bool] = field(default_factory=dict)
     enforcing_wanted: Mapping[Target, bool] = field(default_factory=dict)
-    """By the mode that holds, whether or not a gate could be attached."""
+    """By the mode in effect, whether or not a gate could be attached."""
     mode_overrides: Sequence[ModeOverride] = ()
     policy_generation: int = 0
     policy_sha256: str = ""
-    """Of its files; empty without a policy."""
+    """Hash of the policy's files; empty without a policy."""
     policy_reload_failures: int = 0
     policy_reload_ok: bool = True
-    """False: what the files say now is not in force."""
+    """False: the policy in force differs from the policy files."""
     policy_loaded_unix_s: float = 0.0
     events_lost: Mapping[str, int] = field(default_factory=dict)
-    """By cause, every cause there from the start at zero."""
+    """By cause. Every cause is present from the start, at zero."""
     maps: Mapping[str, MapUse] = field(default_factory=dict)
     programs: Mapping[str, ProgramCost] = field(default_factory=dict)
     troubles: Mapping[str, str] = field(default_factory=dict)
-    """By cause of TROUBLES, what is wrong; empty: nothing."""
+    """By cause of TROUBLES: what is wrong; an empty text: nothing."""
     hooks: Mapping[str, str] = field(default_factory=dict)
-    """By hook, the rung taken: e.g. {"accept": "socket-io", "connect": "cgroup-link"}."""
+    """By hook: the attach method (rung), e.g. {"accept": "socket-io", "connect": "cgroup-link"}."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,10 @@ class JudgedListener:
     bind: str
     """loopback, private, public or any: how wide it listens."""
     explanation: str
-    """One sentence for the operator: what is wrong and what would mend it; empty if nothing is."""
+    """One sentence for the operator: what is wrong and how to correct it; empty if nothing is wrong."""
     catalog: str = ""
-    """What the port is commonly used for (catalog of well-known internal ports), if it looks internal."""
+    """The common use of the port, from the catalog of well-known internal ports; empty if the port is not
+    in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,12 @@ class Caller:
 
     uid: int
     pid: int
-    """When it connected; in the agent's own pid namespace, 0 where it has none there."""
+    """The pid at the time of connecting, in the agent's pid namespace; 0 if the process is not visible
+    there."""
 
 
 LONGEST_S = 366 * 86400
-"""Of an override that ends by itself."""
+"""The longest time until the deadline of an override, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,54 +143,55 @@ class ModeRequest:
     scope: str | None
     """service, service/class, or None for the whole host."""
     mode: Mode | None
-    """None: take the override away."""
+    """None: reset the override."""
     for_s: float | None = None
-    """Seconds until it ends by itself; None: it does not."""
+    """Seconds until the override ends; None: it has no deadline."""
 
 
 class Agent(Protocol):
-    """The daemon, as the HTTP API sees it. All methods answer at once, from what is known."""
+    """The daemon, as the HTTP API sees it. All methods answer at once, from known state."""
 
     def snapshot(self) -> Snapshot: ...
 
     def why_not_ready(self) -> str:
-        """Empty once programs are attached and a policy (or none) is in force, while nothing of NOT_READY is
-        wrong."""
+        """Why the agent is not ready. Empty once programs are attached and a policy (or none) is in force,
+        and no trouble of NOT_READY exists."""
 
     def status(self) -> dict[str, Any]:
-        """JSON-ready: what is attached, where, which rung, policy, losses, memory, what is missing."""
+        """JSON-ready: attached programs with their place and attach method (rung), policy, losses, memory,
+        and what is not covered."""
 
     def flows(self) -> Iterable[tuple[Target, Flow]]: ...
 
     def listeners(self) -> Sequence[JudgedListener]: ...
 
     def edges(self, limit: int) -> Sequence[dict[str, Any]]:
-        """Busiest unprotected edges, most connections first, JSON-ready."""
+        """JSON-ready: unprotected edges, those with the most connections first."""
 
     def acceptors(self) -> Sequence[dict[str, Any]]:
-        """Which processes served how many flows of a target, most first, JSON-ready."""
+        """JSON-ready: how many flows of a target each process served, most first."""
 
     def recent_events(self, limit: int) -> Sequence[dict[str, Any]]:
-        """The newest events, oldest first, as they were written to the sink."""
+        """The newest events as they were written to the sink, oldest first."""
 
     def event_cursor(self) -> int:
-        """Sequence number of the next event; `recent_events` after a cursor is `events_since`."""
+        """The sequence number of the next event, for `events_since`."""
 
     def events_since(self, cursor: int) -> tuple[int, Sequence[dict[str, Any]]]:
-        """(new cursor, events from `cursor` on); those no longer kept are left out."""
+        """(new cursor, events from `cursor` on). Events that are no longer stored are left out."""
 
     def policy(self) -> dict[str, Any]:
         """The policy in force, JSON-ready: generation, files, targets, principals, licenses, warnings."""
 
     def modes(self) -> dict[str, Any]:
-        """JSON-ready: the mode of each target and where it comes from, overrides, gates attached."""
+        """JSON-ready: the mode of each target with its source, the overrides, and the attached gates."""
 
     def mode_preview(self, request: ModeRequest) -> dict[str, Any]:
-        """JSON-ready: who of the last hour would be refused. Raises ModeError as `set_mode`."""
+        """JSON-ready: which consumers of the last hour would be refused. Raises ModeError like `set_mode`."""
 
     async def set_mode(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:
-        """What was changed, JSON-ready. Raises ModeError where it can't be meant, KernelError where it can't
-        be done; then nothing has changed."""
+        """JSON-ready: what was changed. Raises ModeError if the request names no target, and KernelError
+        if the change fails. After an error, nothing has changed."""
 
     async def reload(self) -> dict[str, Any]:
         """Reload the policy now. {"generation": n, "warnings": [...]}; raises PolicyErrors."""

@@ -208,7 +208,7 @@ def test_an_unknown_path_is_not_found(control: App) -> None:
         404,
         {"error": "/v1/event: no such path; did you mean '/v1/events'?"},
     )
-    assert control.get("/v1/reload").json() == {"error": "/v1/reload: not by GET, but by POST"}
+    assert control.get("/v1/reload").json() == {"error": "/v1/reload: method GET is not allowed; use POST"}
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def test_an_unknown_path_is_not_found(control: App) -> None:
         ("limit=x", "limit: a whole number from 0 to 100000 is expected, not x"),
         ("limit=-1", "limit: a whole number from 0 to 100000 is expected, not -1"),
         ("limit=", "limit: a whole number from 0 to 100000 is expected, not nothing"),
-        ("type=violations", "type: violations is none of them: did you mean 'violation'?"),
+        ("type=violations", "type: violations is not a valid event type: did you mean 'violation'?"),
         ("limt=5", "limt: no such parameter; did you mean 'limit'?"),
         ("follow=yes", "follow: 0 or 1 is expected, not yes"),
         ("follow=1&limit=x", "limit: a whole number from 0 to 100000 is expected, not x"),
-        ("follow=1&type=x", "type: x is none of them: violation, use, "),
+        ("follow=1&type=x", "type: x is not a valid event type: violation, use, "),
     ],
 )
 def test_what_a_query_asks_for_is_refused_in_words(control: App, query: str, told: str) -> None:

@@ -87,7 +87,7 @@ def test_a_bind_that_was_refused_says_so() -> None:
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ({"exe_elsewhere": True}, "below another root"),
+        ({"exe_elsewhere": True}, "(path below another root directory)"),
         ({"in_pid_namespace": True}, "in a pid namespace"),
     ],
 )

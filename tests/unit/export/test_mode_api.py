@@ -159,7 +159,7 @@ def test_who_asks_for_the_status_does_not_wait_for_a_preview(
         (b'{"mode": "enforce", "for_s": "10"}', 422, "for_s:"),
         (b'{"mode": "enforce", "for_s": true}', 422, "for_s:"),
         (b'{"mode": "enforce", "fors": 10}', 422, "fors:"),
-        (b'{"mode": null, "for_s": 10}', 422, "for_s: a reset has no end"),
+        (b'{"mode": null, "for_s": 10}', 422, "for_s: a reset has no deadline"),
         (b'{"mode": "enforce", "for_s": ' + b"9" * 5000 + b"}", 400, "a JSON object is expected"),
     ],
 )
