@@ -1,4 +1,4 @@
-"""The command line: one typer application, a file for each group of commands."""
+"""The command line: one typer application, with one file per group of commands."""
 
 from agent.cli.app import main
 

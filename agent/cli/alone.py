@@ -1,4 +1,5 @@
-"""Where no daemon answers: what its programs in the kernel do meanwhile, and what to do about it."""
+"""Handles a daemon that does not answer: reports what its kernel programs do meanwhile, and how to restart
+it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from agent.policy.tables.ids import Ids
 from agent.system import files
 
 ANSWER_WITHIN_S = 10.0
-"""Whoever asks what is going on is not left waiting by a daemon that hangs."""
+"""The timeout of status requests, so that a command does not wait for a daemon that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,17 @@ class Alone:
 
     error: str
     holder: int
-    """pid of a daemon that runs and does not answer; 0: none runs."""
+    """pid of a daemon that runs but does not answer; 0: no daemon runs."""
     kernel: InForce | None
     unreadable: str
-    """Why nobody knows what the kernel does; empty: `kernel` says it, None being nothing."""
+    """Why the state of the kernel programs is not known. Empty: `kernel` is that state, where None means
+    nothing is loaded."""
     targets: Mapping[int, Target]
-    """By number; where one is missing, its name is not known."""
+    """Targets by number. A missing number is a target without a known name."""
     is_starting: bool = False
-    """A daemon runs, and nobody listens on its socket."""
+    """A daemon runs, but does not listen on its socket yet."""
     is_stopped: bool = False
-    """A daemon is there, and does nothing until it is sent SIGCONT."""
+    """The daemon is stopped by a signal until it receives SIGCONT."""
 
     def lines(self) -> list[str]:
         return [self.error, self._kernel(), self._remedy()]
@@ -72,15 +74,13 @@ class Alone:
     def _kernel(self) -> str:
         found = self.kernel
         if self.unreadable:
-            return f"what its programs do in the kernel is not known: {self.unreadable}"
+            return f"the state of its kernel programs is not known: {self.unreadable}"
         if found is None:
-            return "nothing of it is in the kernel: nothing is counted, and nothing is refused"
+            return "none of its programs is in the kernel: nothing is counted, and nothing is refused"
         if not found.is_readable:
-            return (
-                f"programs of another version (ABI {found.version}) are in the kernel and go on as they were"
-            )
+            return f"programs of another version (ABI {found.version}) are in the kernel and keep running"
         if not found.refusing:
-            return "its programs are in the kernel: they count, and refuse nothing"
+            return "its programs are in the kernel: they count attempts and refuse nothing"
         where = ", ".join(self._refusing(one) for one in found.refusing)
         return f"its programs are in the kernel and refuse on {where} (gates: {', '.join(found.gates)})"
 
@@ -96,21 +96,22 @@ class Alone:
         return target_fields(target) if target else {"service": None, "class": None, "number": number}
 
     def _of_a_daemon_that_runs(self) -> str:
-        """One that hangs does not end by SIGTERM, for which `licet unload` would wait in vain."""
+        """The remedy for a daemon that runs but does not answer. SIGTERM does not end one that hangs, so
+        `licet unload` would wait in vain."""
         if self.is_starting and not self.is_stopped:
             return (
-                f"the daemon (pid {self.holder}) has not opened its socket: it starts, which takes a minute "
-                "where it has to compile; its log says what it does"
+                f"the daemon (pid {self.holder}) has not opened its socket yet: it is starting, which takes "
+                "a minute if it has to compile; its log shows its progress"
             )
-        goes_on = (
-            f"; it was stopped by a signal, or a debugger: `kill -CONT {self.holder}` lets it go on"
+        resume = (
+            f"; a signal or a debugger has stopped it: `kill -CONT {self.holder}` resumes it"
             if self.is_stopped
             else ""
         )
         return (
-            f"the daemon (pid {self.holder}) runs and does not answer: restart it (`systemctl kill -s KILL "
-            f"licet`, or `kill -9 {self.holder}` and start it); to let go of all that is in the kernel, end "
-            f"it so, then `systemctl stop licet` and `licet unload`{goes_on}"
+            f"the daemon (pid {self.holder}) runs but does not answer: restart it (`systemctl kill -s KILL "
+            f"licet`, or `kill -9 {self.holder}` and start it); to unload all kernel programs instead, kill "
+            f"it the same way, then run `systemctl stop licet` and `licet unload`{resume}"
         )
 
     def _remedy(self) -> str:
@@ -120,7 +121,7 @@ class Alone:
         start = f"{who}start it (`systemctl start licet`, or `licet run`)"
         if self.kernel is None and not self.unreadable:
             return start
-        return f"{start}, or let go of all that is in the kernel with `licet unload`"
+        return f"{start}, or unload all kernel programs with `licet unload`"
 
 
 def look(settings: Settings, error: DaemonUnreachable) -> Alone:
@@ -129,7 +130,7 @@ def look(settings: Settings, error: DaemonUnreachable) -> Alone:
     try:
         kernel = in_force(Pins(settings.paths.pins))
     except PermissionError:
-        unreadable = f"only root may look ({settings.paths.pins}): sudo licet status"
+        unreadable = f"only root can read {settings.paths.pins}: sudo licet status"
     except (OSError, LicetError) as why:
         unreadable = str(why)
     holder = _holder(settings) or 0
@@ -144,7 +145,7 @@ def look(settings: Settings, error: DaemonUnreachable) -> Alone:
     )
 
 
-def tell(alone: Alone, *, as_json: bool) -> None:
+def report(alone: Alone, *, as_json: bool) -> None:
     if as_json:
         print_json(alone.to_json())
         return
@@ -154,37 +155,39 @@ def tell(alone: Alone, *, as_json: bool) -> None:
 
 @contextmanager
 def reached(config: Path | None, as_json: bool) -> Iterator[ControlClient]:
-    """The daemon's client. One that does not answer is reported, and the command ends with EXIT_FAILED."""
+    """The daemon's client. If the daemon does not answer, report that and end the command with
+    EXIT_FAILED."""
     try:
         yield client(config)
     except DaemonUnreachable as error:
-        tell(look(settings_of(config), error), as_json=as_json)
+        report(look(settings_of(config), error), as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from error
     except MayNotAsk as error:
         settings = settings_of(config)
         if _holder(settings) != 0:
             raise
         nobody = DaemonUnreachable(f"no daemon answers at {settings.control_socket} (none runs there)")
-        tell(look(settings, nobody), as_json=as_json)
+        report(look(settings, nobody), as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from error
 
 
 def asked(config: Path | None, path: str, as_json: bool) -> Any:
-    """The daemon's answer, as `reached`."""
+    """The daemon's answer to GET `path`. Errors are handled as in `reached`."""
     with reached(config, as_json) as control:
         return control.within(ANSWER_WITHIN_S).get(path)
 
 
 def answering(config: Path | None, as_json: bool = False) -> ControlClient:
-    """The client of a daemon that answers, as `reached`: before it is asked for what takes a while, so that
-    one that hangs is reported within seconds."""
+    """The client of a daemon that answers, as in `reached`. The daemon is probed first, before a slow
+    request, so that one that hangs is reported within seconds."""
     with reached(config, as_json) as control:
         control.within(ANSWER_WITHIN_S).get("/v1/mode")
     return control
 
 
 def _holder(settings: Settings) -> int | None:
-    """Of the run lock; to try it would keep a daemon from starting. 0: nobody; None: not to be found out."""
+    """pid of the process that holds the run lock; 0: no process; None: it cannot be found out. Trying the
+    lock instead could keep a daemon from starting."""
     try:
         return flock_holder(os.stat(settings.paths.run / "licet.lock").st_ino, settings.paths.proc)
     except FileNotFoundError:
@@ -194,14 +197,15 @@ def _holder(settings: Settings) -> int | None:
 
 
 def _is_stopped(stat: Path) -> bool:
-    """proc_pid_stat(5): the state stands behind the name, which may have parentheses of its own."""
+    """True if /proc/PID/stat shows the process as stopped. The state follows the name, which may contain
+    parentheses (proc_pid_stat(5))."""
     with suppress(OSError, IndexError):
         return stat.read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
     return False
 
 
 def _targets(settings: Settings) -> Mapping[int, Target]:
-    """Without them there are numbers, which is better than nothing."""
+    """Targets by number, as far as they are stored. The report shows bare numbers for the rest."""
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
         stored = files.read_json(settings.paths.state / "ids.json")
         return Ids.from_json(stored).targets
@@ -209,7 +213,7 @@ def _targets(settings: Settings) -> Mapping[int, Target]:
 
 
 def _clock(until_ns: int) -> str:
-    """Local time, with the date where it is not today's."""
+    """Local time, with the date unless it is today."""
     moment = datetime.fromtimestamp(unix_time(until_ns)).astimezone()
     today = moment.date() == datetime.now().astimezone().date()
     return moment.strftime("%H:%M" if today else "%Y-%m-%d %H:%M")

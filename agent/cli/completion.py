@@ -1,4 +1,4 @@
-"""What the shell offers for an option's value. Nothing may go wrong here: a shell has no place for it."""
+"""Shell completion of option values. It must never fail: a shell cannot show an error there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.model import Mode
 
 
 def targets(incomplete: str) -> list[str]:
-    """Services and service/class of the policy in force; none where no daemon answers."""
+    """Services and service/class of the policy in force; empty if no daemon answers."""
     try:
         known = client(_config()).get("/v1/policy")["targets"]
     except (LicetError, OSError, KeyError):
@@ -22,7 +22,7 @@ def targets(incomplete: str) -> list[str]:
 
 
 def _config() -> Path | None:
-    """Options before the word are not seen here."""
+    """The configuration from the environment. Completion cannot see the options before the word."""
     named = os.environ.get(CONFIG)
     return Path(named) if named else None
 

@@ -12,9 +12,10 @@ from agent.errors import EXIT_FAILED
 
 
 def doctor(config: Config = None, as_json: Json = False) -> None:
-    """What this kernel has of what licet uses, and what licet does without it. Needs no daemon.
+    """Check which kernel features licet uses are present, and what licet does without each. Needs no
+    daemon.
 
-    Exit code 1 if something is missing that licet cannot do without."""
+    Exit code 1 if a required feature is missing."""
     from agent.kernel.features import probe  # loads libbpf
 
     features = probe(settings_of(config).paths.pins)

@@ -23,11 +23,11 @@ MAX_EVENTS = 100_000
 def events(
     config: Config = None,
     as_json: Json = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events.")] = False,
     limit: Annotated[
         int,
         typer.Option(
-            "--limit", "-n", metavar="N", help="At most so many of the past.", parser=whole(0, MAX_EVENTS)
+            "--limit", "-n", metavar="N", help="At most N past events.", parser=whole(0, MAX_EVENTS)
         ),
     ] = 50,
     kind: Annotated[
@@ -41,7 +41,7 @@ def events(
         ),
     ] = None,
 ) -> None:
-    """The newest events, oldest first, one a line."""
+    """Print the newest events, oldest first, one per line."""
     color = sys.stdout.isatty()
     query = urlencode({"limit": limit, "type": kind or "", "follow": int(follow)})
     control = answering(config)

@@ -1,4 +1,4 @@
-"""`licet explain`: which rule decides for a consumer and a target, and why. Reads policy files only."""
+"""`licet explain`: which rule decides for a consumer and a target, and why. It reads policy files only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def explain(
         str,
         typer.Option(
             "--target",
-            help="service/class, or service where it has one class.",
+            help="service/class, or service if it has one class.",
             autocompletion=completion.targets,
         ),
     ],
@@ -39,7 +39,7 @@ def explain(
     exe: Annotated[str, typer.Option(help="Path of a program.")] = "",
     user: Annotated[
         str,
-        typer.Option(metavar="USER", help="User name or number; brings the user's groups.", parser=account),
+        typer.Option(metavar="USER", help="User name or number; includes the user's groups.", parser=account),
     ] = "",
     uid: Annotated[
         int | None, typer.Option(metavar="UID", help="As --user, by number.", parser=whole(0, MOST_ID))
@@ -52,7 +52,7 @@ def explain(
     cgroup: Annotated[str, typer.Option(help="A cgroup2 path.")] = "",
     container: Annotated[str, typer.Option(help="Name of a container.")] = "",
     image: Annotated[str, typer.Option(help="Image of a container.")] = "",
-    address: Annotated[str, typer.Option("--from", help="A consumer elsewhere, by its address.")] = "",
+    address: Annotated[str, typer.Option("--from", help="A remote consumer, by its address.")] = "",
     at: Annotated[str, typer.Option(help="Time, as 2027-01-01T00:00:00Z; default: now.")] = "",
     policy: Annotated[
         list[Path] | None, typer.Option(help="Policy file or directory; may be repeated.")
@@ -61,7 +61,7 @@ def explain(
     in_force: offline.InForce = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is decided for a consumer, by which rule. Exit code 3 if the answer is denied."""
+    """Show the decision for a consumer, and the rule that decides. Exit code 3 if the consumer is denied."""
     when = _parsed("--at", fields.instant, at) if at else None
     account = _account(user) if user else uid
     groups = tuple(map(_account, group or ())) or _groups(account)
@@ -86,7 +86,7 @@ def explain(
         reader = ProcReader()
         process = reader.process(pid)
         if process is None:
-            raise typer.BadParameter(f"no process {pid}, or it may not be looked at", param_hint="--pid")
+            raise typer.BadParameter(f"no process {pid}, or no permission to read it", param_hint="--pid")
         bench = offline.answer_process(loaded, reader, process, offline.named_containers(config))
     found = explain_decision(loaded, bench.compiled, bench.consumers[0], chosen, offline.instant_ns(when))
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
@@ -98,17 +98,19 @@ def _refuse_mixtures(question: Question, pid: int | None, *pairs: tuple[object, 
     described = question != Question()
     if pid is not None and described:
         raise typer.BadParameter(
-            "a process brings all that is known of it: give nothing beside", param_hint="--pid"
+            "--pid already describes the consumer: give no other description", param_hint="--pid"
         )
     if pid is None and not described:
         raise typer.BadParameter(
-            "say who: --pid, --from, or --exe, --user, --group, --unit, --cgroup, --container"
+            "no consumer given: use --pid, --from, or --exe, --user, --group, --unit, --cgroup, --container"
         )
     if question.address is not None and question != Question(address=question.address):
-        raise typer.BadParameter("of a consumer elsewhere only the address is known", param_hint="--from")
+        raise typer.BadParameter(
+            "a remote consumer is known only by its address: give no other description", param_hint="--from"
+        )
     if any(one not in ("", None) and other not in ("", None) for one, other in pairs):
         raise typer.BadParameter(
-            "--user and --uid: give one of the two; and one of --unit, --cgroup, --container"
+            "give only one of --user and --uid, and only one of --unit, --cgroup and --container"
         )
 
 
@@ -130,7 +132,7 @@ def _address(written: str) -> Address:
         return to_address(written)
     except ValueError:
         raise typer.BadParameter(
-            f"'{written}' is no address (write 10.2.0.7 or fd00::7)", param_hint="--from"
+            f"'{written}' is not a valid address (write 10.2.0.7 or fd00::7)", param_hint="--from"
         ) from None
 
 

@@ -35,7 +35,7 @@ def flows(
         str, typer.Option(help="Only SERVICE or SERVICE/CLASS.", autocompletion=completion.targets)
     ] = "",
 ) -> None:
-    """Flows to declared ports that are open now, with the processes at both ends."""
+    """List the open flows to declared ports, with the processes at both ends."""
     control = answering(config)
     if target:
         refuse_unknown_target(target, control.get("/v1/policy")["targets"])
@@ -69,7 +69,7 @@ def _row(flow: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
 
 
 def refuse_unknown_target(target: str, declared: Sequence[Mapping[str, str]]) -> None:
-    """Raises BadParameter for a name that the policy does not have: an empty table would hide the mistake."""
+    """Raises BadParameter for a target that the policy lacks. An empty table would hide the mistake."""
     known = target_names(declared)
     if target not in known:
         remedy = did_you_mean(target, known, f"targets are {', '.join(sorted(known)) or 'none'}")

@@ -32,10 +32,10 @@ def listeners(
     config: Config = None,
     as_json: Json = False,
     show_all: Annotated[
-        bool, typer.Option("--all/--judged", help="All of them, or only those that should not be there.")
+        bool, typer.Option("--all/--judged", help="All listeners, or only those that should not be there.")
     ] = True,
 ) -> None:
-    """Who listens where, how wide, and what the policy says of it."""
+    """List the listeners: process, address, how wide each one listens, and its state by the policy."""
     answer = answering(config).get("/v1/listeners")
     found = [one for one in answer if show_all or set(one["states"]) - {"declared"}]
     if as_json:
@@ -55,7 +55,8 @@ def listeners(
 def _readable(
     found: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Mapping[str, Any]], list[tuple[object, ...]]]:
-    """(those that are shown, rows). Of very many that one process has, a few stand for all."""
+    """(the listeners shown, table rows). If one process has very many similar listeners, a few rows and a
+    count stand for all."""
     counts, met = Counter(map(_likeness, found)), Counter[_Likeness]()
     shown: list[Mapping[str, Any]] = []
     rows: list[tuple[object, ...]] = []

@@ -22,9 +22,10 @@ from agent.model import Mode
 from agent.wording import counted
 
 SWITCHED_WITHIN_S = 300.0
-"""Soon after the start it waits until the gates are loaded: the loader has two minutes, and a second try."""
+"""The timeout of a switch. Soon after the start, the daemon waits until the gates are loaded: the loader
+has two minutes and a second try."""
 PREVIEWED_WITHIN_S = 60.0
-"""Where many thousands have used what turns."""
+"""The timeout of a preview, which is slow if there were many thousands of consumers."""
 
 
 def mode(
@@ -32,7 +33,7 @@ def mode(
         str | None,
         typer.Argument(
             metavar="[observe|enforce]",
-            help="Turn to this mode.",
+            help="Switch to this mode.",
             parser=one_of(tuple(Mode)),
             autocompletion=completion.modes,
         ),
@@ -50,19 +51,19 @@ def mode(
     for_s: Annotated[
         float | None,
         typer.Option(
-            "--for", metavar="TIME", help="It ends by itself after 90s, 10m, 2h, 1d.", parser=seconds
+            "--for", metavar="TIME", help="End the override after 90s, 10m, 2h, 1d.", parser=seconds
         ),
     ] = None,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Take the override away: the policy's mode holds.")
+        bool, typer.Option("--reset", help="Remove the override: the policy's mode applies.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before turning to enforce.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before switching to enforce.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is enforced, or override the policy's mode. An override survives a restart of the agent; one
-    of a target goes before one of the host."""
+    """Show which targets enforce, or override the policy's mode. An override survives a restart of the
+    agent. An override of a target takes precedence over one of the host."""
     if wanted and reset:
-        raise typer.BadParameter("a mode and --reset exclude each other: give one of them")
+        raise typer.BadParameter("a mode and --reset exclude each other: give only one of them")
     if for_s is not None and not wanted:
         raise typer.BadParameter("--for needs a mode: licet mode observe --for 10m")
     body = {"mode": wanted, "target": target, "for_s": for_s}
@@ -78,19 +79,23 @@ def mode(
     if as_json:
         print_json(answer)
     else:
-        _tell(answer)
+        _print_result(answer)
 
 
 def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> None:
-    """Before anything turns to enforce: whom it would have met. On stderr, so that --json stays JSON."""
+    """Before a target switches to enforce, show which consumers it would have refused, and ask. The text
+    goes to stderr, so that --json stays JSON."""
     preview = control.within(PREVIEWED_WITHIN_S).post("/v1/mode/preview", body)
     if body["mode"] != Mode.ENFORCE and not preview["turns_to_enforce"]:
         return
-    _say_preview(preview)
+    _print_preview(preview)
     if yes:
         return
     if not sys.stdin.isatty():
-        print("licet: nothing is changed without a terminal to ask at: say --yes to go on", file=sys.stderr)
+        print(
+            "licet: no terminal to ask for confirmation; nothing was changed. Use --yes to proceed.",
+            file=sys.stderr,
+        )
         raise typer.Exit(EXIT_USAGE)
     if not typer.confirm(
         "Refuse these from now on?" if preview["refused"] or preview.get("strangers") else "Go on?", err=True
@@ -99,34 +104,34 @@ def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> No
         raise typer.Exit(EXIT_FAILED)
 
 
-def _say_preview(preview: Mapping[str, Any]) -> None:
+def _print_preview(preview: Mapping[str, Any]) -> None:
     hours = "the last hour" if preview["seconds"] == 3600 else f"the last {span(preview['seconds'])}"
     turning = (
-        ", ".join(map(target_name, preview["turns_to_enforce"])) or "nothing that does not enforce already"
+        ", ".join(map(target_name, preview["turns_to_enforce"])) or "nothing: all of them enforce already"
     )
-    print(f"turns to enforce: {printable(turning)}", file=sys.stderr)
-    for finding in preview.get("confined", ()):  # a daemon from before says nothing of it
+    print(f"switches to enforce: {printable(turning)}", file=sys.stderr)
+    for finding in preview.get("confined", ()):  # a daemon of an earlier version does not send it
         print(f"warning: {printable(finding)}", file=sys.stderr)
-    _say_strangers(preview, hours)
+    _print_strangers(preview, hours)
     if preview.get("known_since"):
-        print(f"what was used is known since {_clock(preview['known_since'])}", file=sys.stderr)
+        print(f"usage is known since {_clock(preview['known_since'])}", file=sys.stderr)
     unknown = preview.get("unknown", ())
     if preview["refused"]:
-        print(f"of {hours}, these would have been refused:", file=sys.stderr)
-        _say_uses(preview["refused"], "REASON")
+        print(f"these attempts of {hours} would have been refused:", file=sys.stderr)
+        _print_uses(preview["refused"], "REASON")
     else:
-        what = "nobody that is known well enough" if unknown else "no attempt"
+        what = "no known consumer" if unknown else "no attempt"
         print(f"{what} of {hours} would have been refused", file=sys.stderr)
     if unknown:
         print(
-            "of these it is not known (gone before anybody looked, or counted as many, and the policy has "
-            "changed since):",
+            "these could not be judged (the process ended too early, or was counted with others, and the "
+            "policy has changed since):",
             file=sys.stderr,
         )
-        _say_uses(unknown)
+        _print_uses(unknown)
 
 
-def _say_uses(rows: Sequence[Mapping[str, Any]], *more: str) -> None:
+def _print_uses(rows: Sequence[Mapping[str, Any]], *more: str) -> None:
     print_table(
         ("CONSUMER", "TARGET", *more, "ATTEMPTS", "OPEN", "SINCE", "LAST"),
         (
@@ -146,12 +151,16 @@ def _say_uses(rows: Sequence[Mapping[str, Any]], *more: str) -> None:
     )
 
 
-def _say_strangers(preview: Mapping[str, Any], hours: str) -> None:
-    """bind() is refused them, and who comes to one that listens already is refused there."""
+def _print_strangers(preview: Mapping[str, Any], hours: str) -> None:
+    """Strangers: processes that serve a port which others own. A gate refuses their bind(). A connection
+    to one that listens already is refused too."""
     strangers = preview.get("strangers", ())
     if not strangers:
         return
-    print(f"of {hours}, these serve, or tried to, what others own (`owner` of the service):", file=sys.stderr)
+    print(
+        f"in {hours}, these served, or tried to serve, ports that others own (`owner` of the service):",
+        file=sys.stderr,
+    )
     print_table(
         ("TARGET", "PLACE", "HOW", "PROGRAM", "USER", "UNIT", "TIMES", "LAST"),
         (
@@ -170,9 +179,9 @@ def _say_strangers(preview: Mapping[str, Any], hours: str) -> None:
         nothing="",
         file=sys.stderr,
     )
-    print("whoever connects to one that listens is refused there (gate socket)", file=sys.stderr)
+    print("connections to those that listen already are refused by the socket gate", file=sys.stderr)
     print(
-        "to let one of them, name it: owner: [..., {exe: PROGRAM, user: USER}], or {unit: UNIT}",
+        "to allow one, add it to the owners: owner: [..., {exe: PROGRAM, user: USER}], or {unit: UNIT}",
         file=sys.stderr,
     )
 
@@ -181,7 +190,7 @@ def _clock(time: str) -> str:
     return time[:19] + "Z"
 
 
-def _tell(answer: Mapping[str, Any]) -> None:
+def _print_result(answer: Mapping[str, Any]) -> None:
     scope = printable(answer["scope"] or "the host")
     until = answer["made"][0]["until"] if answer["made"] else None
     without = _without_it(answer)
@@ -193,9 +202,12 @@ def _tell(answer: Mapping[str, Any]) -> None:
         print(f"{scope}: no override was set")
     if answer["mode"]:
         for one in answer["previous"]:
-            print(f"  replaces {_scoped(one)}, which does not come back by itself")
+            print(f"  replaces {_scoped(one)}, which is not restored later")
     for one in answer["narrower"]:
-        print(f"  {_scoped(one)} stays: licet mode --reset --target {printable(one['scope'])} takes it away")
+        print(
+            f"  {_scoped(one)} stays in force: "
+            f"licet mode --reset --target {printable(one['scope'])} removes it"
+        )
     enforcing = [one for one in answer["targets"] if one["mode"] == Mode.ENFORCE]
     if answer.get("problem"):
         print(f"warning: {printable(answer['problem'])}", file=sys.stderr)
@@ -205,7 +217,7 @@ def _tell(answer: Mapping[str, Any]) -> None:
 
 
 def _without_it(answer: Mapping[str, Any]) -> str:
-    """What holds where the override is gone."""
+    """The mode that applies once the override is gone."""
     if answer["scope"] is not None and any(one["scope"] is None for one in answer["overrides"]):
         return "the override of the host"
     return "the policy's mode"

@@ -1,6 +1,6 @@
-"""Judging by policy files alone, with no agent running: what the commands that only read files share.
+"""Judges by policy files alone, without a running agent. Shared by the commands that only read files.
 
-Time is the wall clock's (boot_offset_ns is 0), so that a window that began before this boot is exact."""
+Time is the wall clock's (boot_offset_ns is 0), so a window that began before this boot is exact."""
 
 from __future__ import annotations
 
@@ -40,18 +40,19 @@ from agent.policy.tables.windows import unix_ns
 from agent.policy.values import Finding, Policy
 
 InForce = Annotated[
-    bool, typer.Option("--in-force", help="The last good policy, also where the files are refused.")
+    bool, typer.Option("--in-force", help="Use the last good policy, even if the files are refused.")
 ]
 
 HOST_NETNS = 1
-"""Stands for the cookie of this host's network namespace."""
+"""A stand-in for the cookie of this host's network namespace."""
 _OTHER_NETNS = 2
 _MADE_UP = 3_000_000_000
-"""Ids of users and groups that this machine does not have: a test then holds on any machine."""
+"""The first id for users and groups that this machine lacks, so that a test holds on any machine."""
 
 
 def policy_files(config: Path | None, files: Sequence[Path]) -> list[Path]:
-    """The files given (of a directory, those in it), else those that the configuration names.
+    """The given files (for a directory, the policy files in it), or else those that the configuration
+    names.
 
     Raises LicetError if there is none."""
     if files:
@@ -64,13 +65,14 @@ def policy_files(config: Path | None, files: Sequence[Path]) -> list[Path]:
         found = find_policy_files(paths.policy, paths.policy_dir)
         files = (paths.policy, paths.policy_dir)
     if not found:
-        raise LicetError(f"no policy file at {' or '.join(map(str, files))}: write one, or name a file")
+        raise LicetError(f"no policy file at {' or '.join(map(str, files))}: write one, or give a file")
     return found
 
 
 def not_only_roots(config: Path | None, files: Sequence[Path]) -> list[Finding]:
-    """What somebody else could write: of these files, else of the places that the configuration names. The
-    daemon refuses it, or (a group) warns of it."""
+    """Findings about policy files that a user other than root could write: of the given files, or else of
+    the paths that the configuration names. The daemon refuses such files, or warns if only a group can
+    write them."""
     paths = settings_of(config).paths
     places = files or [paths.policy, paths.policy_dir, *find_policy_files(paths.policy, paths.policy_dir)]
     refused, warned = ownership_findings(places)
@@ -78,32 +80,33 @@ def not_only_roots(config: Path | None, files: Sequence[Path]) -> list[Finding]:
 
 
 def load(config: Path | None, files: Sequence[Path], *, in_force: bool = False) -> Policy:
-    """`in_force`: the last good policy, which the daemon judges by while its files are refused.
+    """Load the policy. `in_force`: the last good policy, which the daemon uses while its files are
+    refused.
 
-    Raises LicetError; of files that are refused, it says how to see what is in force."""
+    Raises LicetError. If files are refused, the message names the option that shows the policy in force."""
     if in_force:
         return _last_good(config, files)
     try:
         return load_policy_files(policy_files(config, files))
     except PolicyErrors as error:
         if not files and os.path.exists(settings_of(config).paths.state / POLICY):
-            hint = "while these files are refused, a daemon judges by the last good policy: see --in-force"
+            hint = "while these files are refused, the daemon uses the last good policy: see --in-force"
             raise PolicyErrors(error.errors, hint) from error
         raise
 
 
 def _last_good(config: Path | None, files: Sequence[Path]) -> Policy:
     if files:
-        raise LicetError("--in-force shows what the daemon judges by: name no file beside it")
+        raise LicetError("--in-force shows the policy of the daemon: do not give a file with it")
     folder = settings_of(config).paths.state
-    kept = last_good_policy(folder)
-    if not kept:
-        raise LicetError(f"{folder}: no policy has been in force here yet")
-    return parse_sources(kept)
+    stored = last_good_policy(folder)
+    if not stored:
+        raise LicetError(f"{folder}: no policy has been in force on this host yet")
+    return parse_sources(stored)
 
 
 def host_facts(policy: Policy) -> HostFacts:
-    """This host as far as the policy speaks of it: users, groups and files, nothing that runs."""
+    """The host facts that the policy mentions: users, groups and files, but no running processes."""
     mentions = mentions_of(policy)
     on_disk = find_executables(mentions.executables)
     return HostFacts(
@@ -119,7 +122,8 @@ def host_facts(policy: Policy) -> HostFacts:
 
 
 def facts_here(config: Path | None, policy: Policy) -> HostFacts:
-    """This host as the daemon sees it: also what runs. What only root may look at is left out for others."""
+    """The host facts as the daemon sees them, including running processes. Facts that only root can read
+    are left out for other users."""
     settings = settings_of(config)
     try:
         mount = find_mount()
@@ -145,7 +149,7 @@ def facts_here(config: Path | None, policy: Policy) -> HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A compiled policy and the consumers that are asked about, by the same made-up or real ids."""
+    """A compiled policy and the consumers to judge. Both use the same ids, real or made up."""
 
     policy: Policy
     compiled: Compiled
@@ -153,8 +157,9 @@ class Bench:
 
 
 def answer_questions(policy: Policy, questions: Sequence[Question]) -> Bench:
-    """Users and groups this machine lacks get ids of their own; programs and cgroups asked about count as
-    known, so that no answer is `unresolved` only because nothing runs."""
+    """Compile the policy for these questions. Users and groups that this machine lacks get made-up ids.
+    The programs and cgroups in the questions count as known, so no answer is `unresolved` only because
+    nothing runs."""
     facts = host_facts(policy)
     user_names = {each.user for each in questions if isinstance(each.user, str)} | mentions_of(policy).users
     group_names = {group for each in questions for group in each.groups if isinstance(group, str)}
@@ -168,7 +173,7 @@ def answer_questions(policy: Policy, questions: Sequence[Question]) -> Bench:
 
 
 def named_containers(config: Path | None) -> Containers | None:
-    """Those of this host; None where cgroups cannot be looked at."""
+    """The containers of this host; None if cgroups cannot be read."""
     try:
         return containers_of(settings_of(config), find_mount())
     except KernelError:
@@ -178,8 +183,8 @@ def named_containers(config: Path | None) -> Containers | None:
 def answer_process(
     policy: Policy, reader: ProcReader, process: Process, containers: Containers | None = None
 ) -> Bench:
-    """For a process that runs. One in another network namespace, whose addresses are not looked up here,
-    is unresolved where a CIDR matters."""
+    """Compile the policy for a running process. The addresses of another network namespace are not looked
+    up here. A process in one is therefore unresolved where a CIDR matters."""
     here = reader.netns_inode(os.getpid()) == reader.netns_inode(process.pid)
     consumer = replace(
         local_consumer(process, HOST_NETNS if here else _OTHER_NETNS),
@@ -197,7 +202,8 @@ def answer_process(
 
 
 def rights_lost(policy: Policy, compiled: Compiled, host_netns: int, config: Path | None) -> list[Finding]:
-    """Of what runs in containers here: principals and owners that mean it no more because it does."""
+    """Findings about principals and owners that no longer match a process because it runs in a container
+    here."""
     containers = named_containers(config)
     reader = ProcReader(container_of=containers.containing) if containers else ProcReader()
     own = reader.netns_inode(os.getpid())
@@ -205,7 +211,8 @@ def rights_lost(policy: Policy, compiled: Compiled, host_netns: int, config: Pat
 
 
 def groups_of_user(user: str | int) -> tuple[int, ...]:
-    """Primary and supplementary groups, as a login of the user has; none for a user not known here."""
+    """Primary and supplementary groups, as at a login of the user; empty for a user not known on this
+    host."""
     try:
         entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
     except (KeyError, OverflowError):
@@ -214,14 +221,14 @@ def groups_of_user(user: str | int) -> tuple[int, ...]:
 
 
 def with_groups(question: Question) -> Question:
-    """A user brings his groups, unless some are given."""
+    """The question with the groups of its user, unless groups are given."""
     if question.user is None or question.groups:
         return question
     return replace(question, groups=groups_of_user(question.user))
 
 
 def instant_ns(at: datetime | None) -> int:
-    """The time to judge at: now, or the one given."""
+    """The time to judge at, in ns: the given time, or now."""
     return time.time_ns() if at is None else unix_ns(at)
 
 

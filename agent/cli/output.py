@@ -1,4 +1,4 @@
-"""What the reading commands share: the daemon's client, JSON and tables."""
+"""Shared by the reading commands: the daemon's client, JSON and tables."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def print_table(
     whole: Collection[str] = (),
     file: TextIO | None = None,
 ) -> None:
-    """Fits a terminal. In one too narrow, cells go on below themselves. Where that would break a word, or the
-    columns `whole` are named, those (else the first) keep the row's line, and the others go below it, each
-    with its name. A pipe gets a line for each row. `nothing` is said where there are no rows."""
+    """Print a table that fits the terminal. In a narrow terminal, cells wrap within their column. If that
+    would break a word, or if `whole` names columns, the row's line has only the columns of `whole` (else
+    the first). The other cells follow below that line, each with its name. A pipe gets one line per row.
+    Without rows, `nothing` is printed."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     if not cells:
         print(nothing, file=file)
@@ -65,10 +66,10 @@ def _laid_out(
     if max(len(line.rstrip()) for line in found) <= width:
         return found
     wrapped = None if whole else _wrapped(columns, rows, width)
-    return wrapped or _told_below(columns, rows, whole or columns[:1], width)
+    return wrapped or _with_rest_below(columns, rows, whole or columns[:1], width)
 
 
-def _told_below(
+def _with_rest_below(
     columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str], width: int
 ) -> Iterator[str]:
     kept = [number for number, name in enumerate(columns) if name in whole]
@@ -91,7 +92,7 @@ def _told_below(
 
 
 def _wrapped(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str] | None:
-    """Cells go on below themselves; None where a word would have to be broken."""
+    """Cells wrapped within their columns; None if a word would have to be broken."""
     table = [columns, *rows]
     by_column = list(zip(*table, strict=True))
     least = [max(len(word) for cell in column for word in cell.split() or [""]) for column in by_column]
@@ -118,14 +119,14 @@ def _lines(table: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[st
 
 
 def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """There may be 20,000 of them."""
+    """Aligned lines, as an iterator: there may be 20,000 rows."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         yield (" " * GAP).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
 
 
 def print_facts(facts: Iterable[tuple[str, str]], indent: int) -> None:
-    """Name and text; in a terminal, what is longer than a line goes on below its beginning."""
+    """Print names and texts. In a terminal, a long text wraps below its own beginning."""
     width = shutil.get_terminal_size().columns if is_terminal() else None
     for name, text in facts:
         line = f"{name:<{indent}}{printable(text)}"
@@ -150,24 +151,24 @@ def target_name(fields: Mapping[str, Any]) -> str:
 
 
 def target_names(targets: Iterable[Mapping[str, Any]]) -> set[str]:
-    """What --target may be given: each service, and each service/class."""
+    """The valid values of --target: each service, and each service/class."""
     return {name for one in targets for name in (one["service"], target_name(one))}
 
 
 def program(process: Mapping[str, Any]) -> str:
-    """The last part of its executable; a process names its threads, and so `comm`, as it likes."""
+    """The last part of the executable's path. `comm` is only a fallback: a process can set it to any text."""
     return str(process.get("exe", "").rpartition("/")[2] or process.get("comm", ""))
 
 
 def lives_in(process: Mapping[str, Any]) -> str:
-    """Where a process belongs: its container, else its unit, else its network namespace."""
+    """Where a process runs: its container, else its unit, else its network namespace."""
     if process.get("container"):
         return f"container {process['container']}"
     return str(process.get("unit") or (f"netns {process['netns']}" if process.get("netns") else ""))
 
 
 def who(fields: Mapping[str, Any]) -> str:
-    """A process (with its container), else the address that stands for it, else nothing."""
+    """A process with its container, else the address that stands for it, else an empty text."""
     if "pid" not in fields:
         return str(fields.get("address", ""))
     inside = fields.get("container", "")

@@ -1,4 +1,4 @@
-"""`licet policy check | test | show`: policy files judged without an agent."""
+"""`licet policy check | test | show`: check policy files without an agent."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def check(
     files: Files = None,
     config: Config = None,
     elsewhere: Annotated[
-        bool, typer.Option("--elsewhere", help="For another host: what this one lacks is no warning.")
+        bool, typer.Option("--elsewhere", help="For another host: no warnings about what this one lacks.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Name every mistake with file, line, cause and remedy. Exit code 3 if there is an error."""
+    """List every mistake with file, line, cause and remedy. Exit code 3 if there is an error."""
     chosen = offline.policy_files(config, files or [])
     errors: list[dict[str, Any]] = []
     warnings: tuple[Finding, ...] = ()
@@ -61,7 +61,7 @@ def check(
         if not as_json:
             typer.echo(str(error))
     if as_json:
-        told_warnings = [_finding_json(each) for each in warnings]
+        warning_fields = [_finding_json(each) for each in warnings]
         names = [str(file) for file in chosen]
         typer.echo(
             json.dumps(
@@ -69,18 +69,18 @@ def check(
                     "ok": not errors,
                     "files": names,
                     "errors": errors[:MOST_SHOWN],
-                    "warnings": told_warnings[:MOST_SHOWN],
-                    "not_shown": max(0, len(errors) - MOST_SHOWN) + max(0, len(told_warnings) - MOST_SHOWN),
+                    "warnings": warning_fields[:MOST_SHOWN],
+                    "not_shown": max(0, len(errors) - MOST_SHOWN) + max(0, len(warning_fields) - MOST_SHOWN),
                 }
             )
         )
     else:
-        _tell_check(policy, warnings, len(errors))
+        _print_check(policy, warnings, len(errors))
     if errors:
         raise typer.Exit(EXIT_NO)
 
 
-def _tell_check(policy: Policy | None, warnings: tuple[Finding, ...], errors: int) -> None:
+def _print_check(policy: Policy | None, warnings: tuple[Finding, ...], errors: int) -> None:
     for warning in shown(warnings):
         typer.echo(f"warning: {warning}")
     if policy is None:
@@ -109,7 +109,7 @@ def run_cases(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run expected decisions against the policy. Exit code 3 if one does not hold."""
+    """Compare expected decisions with the policy's. Exit code 3 if one differs."""
     cases = load_cases(file)
     policy = offline.load(config, [cases.policy] if cases.policy else [])
     results = _run(policy, cases)
@@ -172,6 +172,6 @@ def _case_json(case: Case, found: Explanation) -> dict[str, Any]:
 def show(
     files: Files = None, config: Config = None, in_force: offline.InForce = False, as_json: AsJson = False
 ) -> None:
-    """The policy as it was understood: all files merged, defaults filled in."""
+    """Show the policy as licet reads it: all files merged, defaults filled in."""
     policy = offline.load(config, files or [], in_force=in_force)
     typer.echo(json.dumps(policy_json(policy)) if as_json else policy_text(policy))

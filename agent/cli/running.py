@@ -19,22 +19,22 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configurati
 
 @cache
 def settings_of(config: Path | None) -> Settings:
-    """As load_settings, once in a command: a pipe has nothing more the second time."""
+    """load_settings, called once per command: a pipe can be read only once."""
     return load_settings(config)
 
 
 def run(
     config: Config = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No lines for people on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no event lines on stderr.")] = False,
 ) -> None:
-    """Load the programs where they are not, and run the agent until SIGINT or SIGTERM."""
+    """Load the programs unless they are loaded, and run the agent until SIGINT or SIGTERM."""
     import agent.daemon
 
     raise typer.Exit(agent.daemon.main(settings_of(config), quiet, config or DEFAULT_PATH))
 
 
 def load(config: Config = None) -> None:
-    """Load, attach and pin the kernel programs, then leave."""
+    """Load, attach and pin the kernel programs, then exit."""
     from agent.daemon.startup.process import load_alone
 
     manifest = load_alone(settings_of(config), config or DEFAULT_PATH)
@@ -45,11 +45,11 @@ def load(config: Config = None) -> None:
 def unload(
     config: Config = None,
     all_versions: Annotated[
-        bool, typer.Option("--all", help="Also what other versions of licet have pinned.")
+        bool, typer.Option("--all", help="Also remove what other versions of licet have pinned.")
     ] = False,
 ) -> None:
-    """Let go of every program, map and link, and end the daemon. Counters are gone with them. Says what was
-    there."""
+    """Unload every program, map and link, and end the daemon. Its counters are lost. Prints what was
+    removed."""
     from agent.daemon.enforcement.packet_gate import let_go
     from agent.daemon.startup.process import stopped
     from agent.kernel.loading import supervisor as kernel
@@ -63,8 +63,8 @@ def unload(
         removed = kernel.unload(settings, all_versions=all_versions)
     if any(removed.values()):
         what = ", ".join(counted(count, kind.removesuffix("s")) for kind, count in removed.items())
-        print(f"let go of {what} below {settings.paths.pins}, and of the filters on interfaces")
-        print("nothing is counted or refused any more, and what was counted is gone")
+        print(f"removed {what} below {settings.paths.pins}, and the tc filters on interfaces")
+        print("nothing is counted or refused any more; the counters are lost")
     else:
         print(f"nothing was loaded below {settings.paths.pins}")
 

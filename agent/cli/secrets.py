@@ -1,4 +1,4 @@
-"""What must not leave the host in a bug report, taken out of text."""
+"""Removes secrets from text that goes into a bug report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NAME = r"[\w-]*(?:passw(?:or)?d|passphrase|secret|token|credential|signature|pr
 _VALUE = r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s,}\]"']+)"""
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _PATTERNS = (
-    # arguments of a process in an event: passwords are handed over there
+    # arguments of a process in an event: they may hold passwords
     (re.compile(rf'("args":\s*\[)\s*{_STRING}(?:\s*,\s*{_STRING})*\s*\]'), rf'\1"{LEFT_OUT}"]'),
     (re.compile(r"-----BEGIN ([A-Z ]*)-----.*?-----END \1-----", re.DOTALL), LEFT_OUT),
     # name: value, "name": "value", name=value, --name value
@@ -20,8 +20,8 @@ _PATTERNS = (
 
 
 def without_secrets(text: str) -> str:
-    """Without arguments of processes, key material, the values of names that speak of secrets, and users and
-    passwords in addresses."""
+    """The text without arguments of processes, key material, values whose names suggest secrets, and users
+    and passwords in URLs."""
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

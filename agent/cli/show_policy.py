@@ -1,4 +1,4 @@
-"""A policy as it was understood, for reading and for other programs."""
+"""Shows a policy as licet reads it, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.policy.values import License, Policy, Port, Principal, Selector, Serv
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:
-    """JSON-ready; times are RFC 3339, networks as people write them, places file:line."""
+    """The policy, JSON-ready. Times are RFC 3339, networks are CIDRs, places are file:line."""
     return {
         "files": list(policy.files),
         "sha256": policy.sha256,
@@ -48,7 +48,7 @@ def policy_json(policy: Policy) -> dict[str, Any]:
 
 
 def policy_text(policy: Policy) -> str:
-    """Who may use what, target by target."""
+    """Which principals may use each target, as text."""
     lines = [f"files: {', '.join(policy.files)}", f"undeclared listeners: {policy.undeclared_listeners}"]
     for target, planned in _grants(policy).items():
         service = policy.services[target.service]
@@ -68,11 +68,11 @@ def policy_text(policy: Policy) -> str:
 
 
 def _ends(window: Window) -> str:
-    """Both ends: between them there is grace."""
+    """The expiry and the end of a window. Between them is grace."""
     expires, ends = window.expires_at, window.ends_at
-    told = [f"expires_at {show_time(expires)}"] if expires else []
-    told += [f"terminates_at {show_time(ends)}"] if ends else []
-    return ", ".join(told) or "no end"
+    ends_text = [f"expires_at {show_time(expires)}"] if expires else []
+    ends_text += [f"terminates_at {show_time(ends)}"] if ends else []
+    return ", ".join(ends_text) or "no end"
 
 
 def _grants(policy: Policy) -> dict[Target, list[PlannedGrant]]:

@@ -16,8 +16,8 @@ MOST_UNSERVED = 10
 
 
 def status(config: Config = None, as_json: Json = False) -> None:
-    """What is attached, where, by which rung; policy, losses, memory, and what is not covered. Without a
-    daemon: what its programs in the kernel do."""
+    """Show the attached programs with place and attach method (rung), the policy, losses, memory, and what
+    is not covered. Without a daemon, show what its kernel programs do."""
     answer = asked(config, "/v1/status", as_json)
     if as_json:
         print_json(answer)
@@ -68,11 +68,11 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
     ]
     facts += [("", f"warning: {warning}") for warning in policy["warnings"]]
-    if policy["last_error"] and not policy.get("is_last_good"):  # then TROUBLE has it
+    if policy["last_error"] and not policy.get("is_last_good"):  # otherwise TROUBLE shows it
         first, *more = policy["last_error"].splitlines()
         facts.append(("", f"the last reload failed: {first}"))
         facts += [("", f"  {line}") for line in more]
-    facts += _unserved(answer.get("unserved", ()))  # a daemon from before says nothing of it
+    facts += _unserved(answer.get("unserved", ()))  # a daemon of an earlier version does not send it
     for why in answer["troubles"].values():
         first, *more = why.splitlines()
         facts += [("TROUBLE", first), *(("", f"  {line}") for line in more)]
@@ -88,7 +88,7 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _not_ready(answer: Mapping[str, Any]) -> str:
     if answer["ready"]:
         return ""
-    why = answer.get("not_ready") or {}  # a daemon from before does not say
+    why = answer.get("not_ready") or {}  # a daemon of an earlier version does not send it
     if not why.get("since"):
         return f" (not ready yet: {why['reason']})" if why else " (not ready)"
     since = clock(datetime.fromisoformat(why["since"]).astimezone(), date.today())
@@ -97,7 +97,8 @@ def _not_ready(answer: Mapping[str, Any]) -> str:
 
 def _unserved(ports: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     lines = [
-        f"nobody listens on {one['ports']} of {target_name(one)}: start it, or correct it ({one['rule']})"
+        f"no process listens on {one['ports']} of {target_name(one)}: "
+        f"start it, or correct the policy ({one['rule']})"
         for one in ports[:MOST_UNSERVED]
     ]
     if len(ports) > MOST_UNSERVED:
@@ -110,7 +111,11 @@ def _containers(answer: Mapping[str, Any]) -> str:
     cri = answer["cri"]
     if cri["runtime"]:
         there.append(f"CRI: {cri['runtime']} ({cri['socket']})")
-    text = f"names from {', '.join(there)}" if there else "no runtime's state found: ids only"
+    text = (
+        f"names from {', '.join(there)}"
+        if there
+        else "no state of a container runtime found: containers are known by id only"
+    )
     if cri["error"]:
         text += f"; {cri['socket']} does not speak CRI: {cri['error']}"
     waiting = answer["unnamed"]
@@ -122,7 +127,7 @@ def _listed(value: str | list[str]) -> str:
 
 
 def span(seconds: float, *, units: int = 2) -> str:
-    """The largest units: 1 h 2 min."""
+    """A duration in its largest units: 1 h 2 min."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

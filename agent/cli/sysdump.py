@@ -35,7 +35,7 @@ EVENTS = 2000
 LOG_LINES = 2000
 ANSWER_WITHIN_S = 10.0
 ASKED = ("policy", "mode", "listeners", "flows", "acceptors")
-"""Of the daemon, each at /v1/NAME."""
+"""The resources fetched from the daemon, each at /v1/NAME."""
 KERNEL_OPTIONS = ("BPF", "CGROUP", "KPROBE", "FUNCTION_TRACER", "DEBUG_INFO_BTF", "NET_CLS", "SCH_INGRESS")
 SYSCTLS = ("kernel/unprivileged_bpf_disabled", "kernel/kptr_restrict", "net/core/bpf_jit_enable")
 _FAILURES = (LicetError, OSError, ValueError, KeyError, http.client.HTTPException, subprocess.SubprocessError)
@@ -43,13 +43,14 @@ _FAILURES = (LicetError, OSError, ValueError, KeyError, http.client.HTTPExceptio
 
 @dataclass(slots=True)
 class Dump:
-    """Files by name, and what could not be had: a part that fails costs only itself."""
+    """The collected files by name, and the parts that failed. A part that fails costs only itself."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:
-        """Adds what `make` returns, as text if it is text, else as JSON; and returns it, None if it fails."""
+        """Add what `make` returns: text as it is, any other value as JSON. Return that value; None if
+        `make` fails."""
         try:
             made = make()
         except _FAILURES as error:
@@ -60,7 +61,7 @@ class Dump:
         return made
 
     def write(self, path: Path, folder: str) -> None:
-        """A .tar.gz that only its owner can read. Raises FileExistsError."""
+        """Write a .tar.gz that only its owner can read. Raises FileExistsError."""
         self.files["missing.txt"] = "".join(f"{one}\n" for one in self.missing).encode()
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(opened, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb") as packed:
@@ -74,14 +75,15 @@ class Dump:
 def sysdump(
     config: Config = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The archive; a name in this folder by default.")
+        Path | None,
+        typer.Option("--output", "-o", help="The archive; default: a new file in this directory."),
     ] = None,
 ) -> None:
-    """Put what a bug report needs into one archive. Works without a daemon, too.
+    """Collect what a bug report needs into one archive. Works without a daemon, too.
 
-    Status, doctor, policy, programs and maps, metrics, events, logs, versions. Arguments of processes and
-    values that look like secrets are left out; names of users, programs, files and addresses are not: look
-    through it before you send it."""
+    The archive has status, doctor, policy, programs and maps, metrics, events, logs and versions.
+    Arguments of processes and values that look like secrets are left out. Names of users, programs, files
+    and addresses stay in. Review the archive before you send it."""
     name = f"licet-sysdump-{platform.node()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     path = output or Path(f"{name}.tar.gz")
     dump = collect(config)
@@ -91,7 +93,7 @@ def sysdump(
         raise LicetError(f"{path}: cannot be written: {error.strerror}") from error
     print(path)
     for one in dump.missing:
-        typer.echo(f"licet: not in it: {one.splitlines()[0]}", err=True)
+        typer.echo(f"licet: missing from the archive: {one.splitlines()[0]}", err=True)
 
 
 def collect(config: Path | None) -> Dump:
@@ -101,7 +103,7 @@ def collect(config: Path | None) -> Dump:
     try:
         settings = settings_of(config)
     except LicetError as error:
-        dump.missing.append(f"settings, the defaults are taken instead: {error}")
+        dump.missing.append(f"settings, defaults are used instead: {error}")
         settings = Settings()
     dump.part("versions.json", _versions)
     dump.part("doctor.json", lambda: _doctor(settings.paths.pins))
@@ -197,7 +199,8 @@ def _pinned(root: Path) -> Iterator[dict[str, Any]]:
 
 
 def _kernel_options() -> str:
-    """Lines of the kernel's own configuration, where it can be had."""
+    """Lines of the kernel's build configuration. Raises FileNotFoundError if the kernel does not expose
+    it."""
     places = (Path(f"/boot/config-{platform.release()}"), Path("/proc/config.gz"))
     for place in places:
         if place.exists():
@@ -213,7 +216,7 @@ def _sysctl(name: str) -> str | None:
     try:
         return Path("/proc/sys", name).read_text().strip()
     except OSError:
-        return None  # this kernel does not have it, or we may not know
+        return None  # this kernel lacks it, or we have no permission
 
 
 def _mounts() -> Iterator[str]:
@@ -223,7 +226,7 @@ def _mounts() -> Iterator[str]:
 
 
 def _tail(file: Path) -> str:
-    if not file.is_file():  # a FIFO has a reader of its own
+    if not file.is_file():  # reading a FIFO would take lines from its reader
         raise files.no_file(file.stat().st_mode, file)
     with file.open(encoding="utf-8", errors="replace") as lines:
         return "".join(deque(lines, LOG_LINES))

@@ -1,4 +1,4 @@
-"""Usage errors in one line of ours: which option, what was given, what is accepted."""
+"""Formats a usage error in one line: which option, what was given, what is accepted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from agent.export.text import printable
 from agent.policy.findings import did_you_mean
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""typer brings its own click, or uses the one that is installed: this is the right one's."""
+"""The UsageError of the click that typer uses: its own copy, or the installed one."""
 
 
-def told(error: Any) -> str:
-    """Of a UsageError."""
+def describe(error: Any) -> str:
+    """The message for a UsageError."""
     context = error.ctx
     what = printable(_what(error, context))
     return f"{what} (see `{context.command_path} --help`)" if context else what
@@ -32,7 +32,7 @@ def _what(error: Any, context: Any) -> str:
         case "BadOptionUsage":
             takes_none = "does not take a value" in error.message
             return f"{error.option_name}: " + (
-                "no value is expected" if takes_none else "a value is expected behind it"
+                "no value is expected" if takes_none else "a value is expected after it"
             )
     if found := re.match(r"Got unexpected extra arguments? ?(?:\(s\))? ?\((.*)\)$", error.message):
         return f"{found[1]}: not expected here"
@@ -42,7 +42,7 @@ def _what(error: Any, context: Any) -> str:
 
 
 def _named(error: Any) -> str:
-    """The option by its long name; of an argument, what its place is for."""
+    """The option's long name; for an argument, the name of its place."""
     if isinstance(error.param_hint, str):
         return error.param_hint
     if error.param is None:

@@ -1,4 +1,4 @@
-"""Values of options, read in words of ours: typer's own speak of what its libraries call an input."""
+"""Parsers of option values. Their messages replace typer's, which use the terms of its libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parsed = TypeVar("Parsed")
 MOST_PID = 1 << 22
 """PID_MAX_LIMIT (linux/threads.h)."""
 MOST_ID = (1 << 32) - 2
-"""Of a user or a group; the one above means none."""
+"""The largest uid or gid. The next number, (uid_t)-1, means none."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -29,7 +29,7 @@ def one_of(known: Collection[str]) -> Callable[[object], str]:
         if given in known:
             return str(given)
         listed = f"{', '.join(known)} are known"
-        raise typer.BadParameter(f"{given} is none of them: {did_you_mean(str(given), known, listed)}")
+        raise typer.BadParameter(f"{given} is not a valid value: {did_you_mean(str(given), known, listed)}")
 
     return parse
 
@@ -38,17 +38,17 @@ def seconds(text: str) -> float:
     """90s, 10m, 2h, 1d. Raises BadParameter."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip(), flags=re.ASCII)
     if not found or not int(found[1]):
-        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 10m, 2h or 1d")
+        raise typer.BadParameter(f"{text!r} is not a valid duration: write 90s, 10m, 2h or 1d")
     asked = float(int(found[1]) * _UNITS[found[2]])
     if asked > LONGEST_S:
         raise typer.BadParameter(
-            f"{text}: at most {LONGEST_S // 86400}d; without --for it does not end by itself"
+            f"{text}: at most {LONGEST_S // 86400}d; without --for the override has no deadline"
         )
     return asked
 
 
 def account(given: object) -> str:
-    """The name, or the number, of a user or a group."""
+    """The name or the number of a user or a group."""
     text = str(given)
     return str(_parsed(lambda: whole_number(text, 0, MOST_ID))) if text.lstrip("-").isdecimal() else text
 

@@ -181,7 +181,7 @@ def test_a_declared_port_that_nobody_listens_on_is_told(shared_lab: Lab, agent: 
 
     wait_for(lambda: "cache" in unserved(), "nobody serves it")
     assert agent.total("licet_unserved_ports", service="cache", port_class="internal") == 1
-    assert "nobody listens on 7603/tcp of cache/internal" in agent.licet("status").stdout
+    assert "no process listens on 7603/tcp of cache/internal" in agent.licet("status").stdout
     server = serve(shared_lab, "127.0.0.1", 7603)
     wait_for(lambda: "cache" not in unserved(), "somebody serves it")
     assert agent.total("licet_unserved_ports", service="cache") == 0

@@ -48,7 +48,7 @@ def test_dead_and_observing(agent: RunningAgent) -> None:
     agent.kill9()
     said = told(agent, "status")
     assert "no daemon answers" in said
-    assert "its programs are in the kernel: they count, and refuse nothing" in said
+    assert "its programs are in the kernel: they count attempts and refuse nothing" in said
     assert "systemctl start licet" in said
     assert "licet unload" in said
 
@@ -80,7 +80,7 @@ def test_an_override_that_has_ended_refuses_no_more(agent: RunningAgent) -> None
     agent.licet("mode", "enforce", "--for", "1s", "--yes")
     agent.kill9()
     time.sleep(1.1)
-    assert "they count, and refuse nothing" in told(agent, "status")
+    assert "they count attempts and refuse nothing" in told(agent, "status")
 
 
 def test_hung(agent: RunningAgent) -> None:
@@ -88,10 +88,10 @@ def test_hung(agent: RunningAgent) -> None:
     try:
         for command in (["status"], ["mode", "observe"], ["mode", "--reset"]):
             said = told(agent, *command)
-            assert "has not answered within 10 s" in said
-            assert f"the daemon (pid {agent.pid}) runs and does not answer: restart it" in said
+            assert "did not answer within 10 s" in said
+            assert f"the daemon (pid {agent.pid}) runs but does not answer: restart it" in said
             assert f"kill -9 {agent.pid}" in said
-            assert f"`kill -CONT {agent.pid}` lets it go on" in said
+            assert f"`kill -CONT {agent.pid}` resumes it" in said
             assert "refuse nothing" in said
         said = told(agent, "unload")
     finally:
@@ -103,7 +103,7 @@ def test_hung(agent: RunningAgent) -> None:
 def test_one_that_starts_is_not_to_be_restarted(agent: RunningAgent) -> None:
     agent.files.control.unlink()
     said = told(agent, "status")
-    assert f"the daemon (pid {agent.pid}) has not opened its socket: it starts" in said
+    assert f"the daemon (pid {agent.pid}) has not opened its socket yet: it is starting"  in said
     assert "restart it" not in said
 
 
@@ -120,7 +120,7 @@ def test_who_is_not_root_is_told_what_needs_root(lab: Lab, agent: RunningAgent) 
     done = lab.call(lab.host, argv, cgroup=None, check=False, uid=1499)
     assert done.returncode == FAILED
     assert "no daemon answers" in done.stderr
-    assert "only root may look" in done.stderr
+    assert "only root can read" in done.stderr
 
 
 def test_nothing_loaded(agent: RunningAgent) -> None:
@@ -130,7 +130,7 @@ def test_nothing_loaded(agent: RunningAgent) -> None:
     assert "nothing is counted or refused any more" in first
     assert "ended the daemon" not in first
     assert agent.licet("unload").stdout == f"nothing was loaded below {agent.files.pins}\n"
-    assert "nothing of it is in the kernel" in told(agent, "status")
+    assert "none of its programs is in the kernel" in told(agent, "status")
 
 
 def test_unload_says_whom_it_ended(agent: RunningAgent) -> None:

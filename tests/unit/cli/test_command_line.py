@@ -96,7 +96,7 @@ def test_an_error_nobody_foresaw_is_one_line_too(config: Path, agent: FakeAgent)
     agent.status_fields = {"mode": "of a version that knows other fields"}
     ended = licet("status", "--config", config)
     assert ended.returncode == 1
-    assert ended.stderr == "licet: KeyError: 'policy' (LICET_DEBUG=1 shows where)\n"
+    assert ended.stderr == "licet: KeyError: 'policy' (LICET_DEBUG=1 shows the traceback)\n"
 
 
 def test_a_follower_prints_as_events_come_and_ends_with_ctrl_c(config: Path, agent: FakeAgent) -> None:

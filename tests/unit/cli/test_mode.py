@@ -111,7 +111,7 @@ def test_observing_needs_no_question(licet: Licet, agent: FakeAgent) -> None:
 def test_enforcing_without_a_terminal_needs_yes(licet: Licet, agent: FakeAgent) -> None:
     result = licet("enforce")
     assert (result.exit_code, agent.mode_requests) == (2, [])
-    for part in ("turns to enforce: orders-db/admin", "psql", "unlicensed_principal", "1,234", "say --yes"):
+    for part in ("switches to enforce: orders-db/admin", "psql", "unlicensed_principal", "1,234", "Use --yes"):
         assert part in result.stderr
     assert licet("enforce", "--yes").exit_code == 0
     assert agent.mode_requests[0][0] == ModeRequest(None, Mode.ENFORCE)
@@ -142,8 +142,8 @@ def test_a_preview_says_what_is_not_known(licet: Licet, agent: FakeAgent) -> Non
     agent.would_be_refused = []
     agent.known_since = "2026-05-01T14:02:00Z"
     said = licet("enforce", "--yes").stderr
-    assert "what was used is known since 2026-05-01T14:02:00Z" in said
-    assert "nobody that is known well enough of the last hour would have been refused" in said
+    assert "usage is known since 2026-05-01T14:02:00Z" in said
+    assert "no known consumer of the last hour would have been refused" in said
     (row,) = [line.split() for line in said.splitlines() if line.startswith("nightly")]
     assert row[:4] == ["nightly", "orders-db/internal", "1,234", "4"]
 
@@ -180,8 +180,8 @@ def test_the_answer_says_what_was_replaced_and_what_stays(licet: Licet, agent: F
     shown = licet("enforce", "--yes", "--for", "10m").stdout
     assert shown.splitlines() == [
         "the host: enforce until 2026-05-01T14:12:11Z, then the policy's mode",
-        "  replaces observe of the host, which does not come back by itself",
-        "  observe of orders-db/admin stays: licet mode --reset --target orders-db/admin takes it away",
+        "  replaces observe of the host, which is not restored later",
+        "  observe of orders-db/admin stays in force: licet mode --reset --target orders-db/admin removes it",
         "1 of 2 targets enforce; gates attached: connect, bind",
     ]
 

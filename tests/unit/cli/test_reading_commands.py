@@ -75,7 +75,7 @@ def test_status_shows_all_that_an_operator_asks_first(licet: Licet) -> None:
         "fexit: not permitted",
         "65536",
         "unix sockets",
-        "nobody listens on 9187/tcp of orders-db/admin: start it, or correct it (policy.yaml:4)",
+        "no process listens on 9187/tcp of orders-db/admin: start it, or correct the policy (policy.yaml:4)",
         "and 11 more",
     ):
         assert part in shown

@@ -50,21 +50,21 @@ def licet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         ("events -n ٣", "--limit: a whole number from 0 to 100000 is expected, not \u0663"),
         ("events --limit 100001", "--limit: a whole number from 0 to 100000 is expected, not 100001"),
         ("events --limit=", "--limit: a whole number from 0 to 100000 is expected, not nothing"),
-        ("events --limit", "--limit: a value is expected behind it"),
+        ("events --limit", "--limit: a value is expected after it"),
         ("events --limit " + "9" * 5000, "a whole number from 0 to 100000 is expected, not 9999"),
-        ("events --type violations", "--type: violations is none of them: did you mean 'violation'?"),
-        ("events --type zzz", "--type: zzz is none of them: violation, use, "),
-        ("mode enforc", "observe|enforce: enforc is none of them: did you mean 'enforce'?"),
-        ("mode x", "observe|enforce: x is none of them: observe, enforce are known"),
-        ("mode observe --for 3x", "--for: '3x' is no duration: write 90s, 10m, 2h or 1d"),
-        ("mode observe --for -5m", "--for: '-5m' is no duration"),
+        ("events --type violations", "--type: violations is not a valid value: did you mean 'violation'?"),
+        ("events --type zzz", "--type: zzz is not a valid value: violation, use, "),
+        ("mode enforc", "observe|enforce: enforc is not a valid value: did you mean 'enforce'?"),
+        ("mode x", "observe|enforce: x is not a valid value: observe, enforce are known"),
+        ("mode observe --for 3x", "--for: '3x' is not a valid duration: write 90s, 10m, 2h or 1d"),
+        ("mode observe --for -5m", "--for: '-5m' is not a valid duration"),
         ("mode observe --for 900d", "--for: 900d: at most 366d"),
         ("explain --target db --pid x", "--pid: a whole number from 1 to 4194304 is expected, not x"),
         ("explain --target db --pid 0", "--pid: a whole number from 1 to 4194304 is expected, not 0"),
         ("explain --target db --uid -5", "--uid: a whole number from 0 to 4294967294 is expected, not -5"),
         ("explain --target db --user 4294967295", "--user: a whole number from 0 to 4294967294 is"),
         ("explain --target db --group 99999999999", "--group: a whole number from 0 to 4294967294 is"),
-        ("explain --target db --from x", "--from: 'x' is no address (write 10.2.0.7 or fd00::7)"),
+        ("explain --target db --from x", "--from: 'x' is not a valid address (write 10.2.0.7 or fd00::7)"),
         ("explain --target db --exe /bin/a --at x", "--at: 'x' is no time (write 2027-"),
         ("explain", "--target is missing (see `licet explain --help`)"),
         ("policy test", "file is missing (see `licet policy test --help`)"),
@@ -74,7 +74,7 @@ def licet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         ("status --json=1", "--json: no value is expected"),
         ("flows x y", "x y: not expected here"),
         ("events -q", "-q: no such option; there are --config, "),
-        ("--config", "--config: a value is expected behind it"),
+        ("--config", "--config: a value is expected after it"),
     ],
 )
 def test_a_mistake_names_the_option_what_was_given_and_what_is_accepted(
@@ -124,7 +124,7 @@ def test_whatever_is_given_for_an_option_is_refused_in_our_words(
         pytest.skip("takes no value")
     option = flags[0].partition("/")[0]
     code, said = licet(*words, option)
-    assert (code, said) == (2, f"licet: {option}: a value is expected behind it\n")
+    assert (code, said) == (2, f"licet: {option}: a value is expected after it\n")
     if given.parser is not None and name not in ("user", "group"):  # any name will do there
         code, said = licet(*words, option, "\x1b[31m\n")
         assert code == 2

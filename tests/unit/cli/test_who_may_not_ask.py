@@ -56,7 +56,7 @@ def test_a_daemon_that_is_dead_is_told_as_dead(folder: Path, command: str) -> No
     RunLock(folder).release()
     dead, kernel, remedy = said(folder, command)
     assert dead == f"licet: no daemon answers at {folder}/control.sock (none runs there)"
-    assert "only root may look" in kernel
+    assert "only root can read" in kernel
     assert "sudo licet status" in kernel
     assert remedy.startswith("licet: as root, start it")
 
@@ -67,7 +67,7 @@ def test_one_that_runs_is_told_to_run(folder: Path) -> None:
         (line,) = said(folder, "status")
     finally:
         lock.release()
-    assert "only root and the group licet may ask" in line
+    assert "only root and the group licet may connect" in line
     assert "no daemon" not in line
 
 
@@ -76,4 +76,4 @@ def test_where_it_is_not_to_be_found_out_nothing_is_claimed(folder: Path) -> Non
     (folder / "run").mkdir(mode=0o700)
     (folder / "config.yaml").write_text(json.dumps({"paths": {"run": str(folder / "run")}}))
     (line,) = said(folder, "status")
-    assert "only root and the group licet may ask" in line
+    assert "only root and the group licet may connect" in line
