@@ -200,7 +200,7 @@ def _kind(request: Request) -> str:
 def _follows(request: Request) -> bool:
     given = request.query_params.get("follow", "0")
     if given not in ("0", "1", "true", "false"):
-        raise HTTPException(400, f"follow: expected 0 or 1, found {printable(given)[:60]}")
+        raise HTTPException(400, f"follow: 0 or 1 is expected, not {printable(given)[:60]}")
     return given in ("1", "true")
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from agent.export.events import Event
 
 SCHEMA = 1
-"""Incremented when a field of an event changes its name, form or meaning. A new field does not increment it.
-"""
+"""Incremented when a field of an event changes its name, form or meaning; unchanged by a new field."""
 
 _SEVERITIES = {
     "violation": "warning",

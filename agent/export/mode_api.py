@@ -67,7 +67,7 @@ async def _asked(request: Request) -> ModeRequest:
     except ValidationError as error:
         raise HTTPException(422, "; ".join(_reason(detail) for detail in error.errors())) from None
     except (ValueError, RecursionError):
-        raise HTTPException(400, 'expected a JSON object, such as {"mode": "observe"}') from None
+        raise HTTPException(400, 'a JSON object is expected, such as {"mode": "observe"}') from None
     if body.mode is None and body.for_s is not None:
         raise HTTPException(422, "for_s: a reset has no deadline; leave for_s out, or name a mode")
     return ModeRequest(scope=body.target, mode=body.mode, for_s=body.for_s)

@@ -103,7 +103,7 @@ def test_hung(agent: RunningAgent) -> None:
 def test_one_that_starts_is_not_to_be_restarted(agent: RunningAgent) -> None:
     agent.files.control.unlink()
     said = told(agent, "status")
-    assert f"the daemon (pid {agent.pid}) has not opened its socket yet: it is starting"  in said
+    assert f"the daemon (pid {agent.pid}) has not opened its socket yet: it is starting" in said
     assert "restart it" not in said
 
 

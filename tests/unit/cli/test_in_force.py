@@ -61,7 +61,9 @@ def test_mistakes_are_told_with_how_to_see_what_is_in_force(
 @pytest.mark.parametrize("words", [("policy", "show"), EXPLAIN])
 def test_where_none_has_been_in_force_none_is_promised(config: Path, words: tuple[str]) -> None:
     assert "--in-force" not in str(licet(config, *words).exception)
-    assert "no policy has been in force on this host yet" in str(licet(config, *words, "--in-force").exception)
+    assert "no policy has been in force on this host yet" in str(
+        licet(config, *words, "--in-force").exception
+    )
 
 
 def test_a_file_beside_it_is_a_mistake(config: Path, kept: None) -> None:

@@ -111,7 +111,13 @@ def test_observing_needs_no_question(licet: Licet, agent: FakeAgent) -> None:
 def test_enforcing_without_a_terminal_needs_yes(licet: Licet, agent: FakeAgent) -> None:
     result = licet("enforce")
     assert (result.exit_code, agent.mode_requests) == (2, [])
-    for part in ("switches to enforce: orders-db/admin", "psql", "unlicensed_principal", "1,234", "Use --yes"):
+    for part in (
+        "switches to enforce: orders-db/admin",
+        "psql",
+        "unlicensed_principal",
+        "1,234",
+        "Use --yes",
+    ):
         assert part in result.stderr
     assert licet("enforce", "--yes").exit_code == 0
     assert agent.mode_requests[0][0] == ModeRequest(None, Mode.ENFORCE)

@@ -77,7 +77,9 @@ def test_a_daemon_that_never_answers_is_given_up(tmp_path: Path) -> None:
         listener.listen()
         with pytest.raises(DaemonUnreachable, match=r"did not answer within 0\.05 s;"):
             ControlClient(path, timeout_s=0.05).get("/v1/status")
-        with pytest.raises(DaemonUnreachable, match=r"did not answer within 0\.05 s, and may still carry out the request"):
+        with pytest.raises(
+            DaemonUnreachable, match=r"did not answer within 0\.05 s, and may still carry out the request"
+        ):
             ControlClient(path, timeout_s=0.05).post("/v1/reload")
 
 
