@@ -1,3 +1,3 @@
-"""licet: it is permitted. Every connect() and accept() on a host, judged against the license policy."""
+"""licet ("it is permitted"): judges every connect() and accept() of a host against the license policy."""
 
 __version__ = "0.1.0"

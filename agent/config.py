@@ -1,8 +1,8 @@
-"""The agent's own settings, /etc/licet/config.yaml. Every directory is a setting, so that several
-agents (tests, a demo, the host's) live side by side.
+"""The agent's settings, /etc/licet/config.yaml. Every directory is a setting, so that several agents
+(tests, a demo, the host's) can run on one host.
 
-docs/configuration.md and packaging/host/etc/config.yaml are made from the texts below each field:
-`make configuration`."""
+docs/configuration.md and packaging/host/etc/config.yaml are made from the texts below each field: `make
+configuration`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ class _Section(BaseModel):
 
 
 class Scope(_Section):
-    """What of the host the agent looks at."""
+    """Which part of the host the agent observes."""
 
     cgroup: str = "/"
-    """A cgroup2 path as in /proc/PID/cgroup. Programs attach to it; what is outside is not looked at."""
+    """A cgroup2 path as in /proc/PID/cgroup. Programs attach to this cgroup; processes outside it are not
+    observed."""
     interfaces: tuple[str, ...] = ()
     """Shell patterns of the interfaces that the tc gate may attach to, in every namespace in scope. ["*"]
-    means all. While it is empty the tc gate is attached nowhere, and the socket gate refuses alone."""
+    means all. While the list is empty, the tc gate is not attached anywhere, and the socket gate refuses
+    alone."""
     namespaces: tuple[str, ...] | None = None
-    """Paths of the network namespaces whose listeners are looked at, such as [/run/netns/a]. The socket and
-    tc gates attach only there. null means all namespaces, but no such gate where `cgroup` is narrowed."""
+    """Paths of the network namespaces whose listeners are observed, such as [/run/netns/a]. The socket and
+    tc gates attach only there. null means all namespaces; but if `cgroup` is narrowed, these gates attach
+    nowhere."""
 
 
 class Paths(_Section):
@@ -48,24 +51,24 @@ class Paths(_Section):
     run: Path = Path("/run/licet")
     """The control socket and the lock of the daemon."""
     state: Path = Path("/var/lib/licet")
-    """Numbers of targets, overrides of modes, the last good policy, uses of the last hour."""
+    """Numbers of targets, mode overrides, the last good policy, and the uses of the last hour."""
     pins: Path = Path("/sys/fs/bpf/licet")
-    """Programs, maps and links in bpffs, which go on without the daemon."""
+    """Programs, maps and links in bpffs, which keep running without the daemon."""
     programs: Path = Path("/var/lib/licet/programs")
-    """Compiled programs, for the next start."""
+    """Cache of compiled programs, for the next start."""
     proc: Path = Path("/proc")
-    """The host's /proc. Containers and executables are named from it."""
+    """The host's /proc. Names of containers and executables come from it."""
     etc: Path = Path("/etc")
     """The host's passwd, group and subuid: members of excluded groups, and subordinate ids."""
 
 
 class Containers(_Section):
-    """Where container runtimes keep their state: names and images come from there. What is not there is left
-    out. An agent in a container of its own has these folders mounted elsewhere."""
+    """Where container runtimes keep their state, which has names and images. A missing folder is skipped.
+    An agent in a container has these folders mounted elsewhere."""
 
     containerd: tuple[Path, ...] = (
         Path("/run/containerd/io.containerd.runtime.v2.task"),
-        Path("/run/k3s/containerd/io.containerd.runtime.v2.task"),  # RKE2's, too
+        Path("/run/k3s/containerd/io.containerd.runtime.v2.task"),  # also RKE2's
         Path("/run/k0s/containerd/io.containerd.runtime.v2.task"),
         Path("/var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task"),
     )
@@ -79,7 +82,7 @@ class Containers(_Section):
         Path("/run/containers/storage/overlay-containers"),
         Path("/var/lib/containers/storage/overlay-containers"),
     )
-    """Of CRI-O and podman: the first has the bundles, the second the names."""
+    """State of CRI-O and podman: the first folder has the bundles, the second the names."""
     crun: Path = Path("/run/crun")
     """Containers that crun runs without a manager."""
     runc: Path = Path("/run/runc")
@@ -89,9 +92,9 @@ class Containers(_Section):
     netavark: Path = Path("/run/containers/networks/firewall/ports")
     """Ports that podman publishes through netavark."""
     cri: str = "auto"
-    """The socket of Kubernetes' container runtime interface, asked where none of the above knows a name:
-    auto, never, or its path. auto takes the first that is there of containerd's (also that of k3s, RKE2, k0s
-    and MicroK8s), CRI-O's and cri-dockerd's."""
+    """The socket of Kubernetes' container runtime interface: auto, never, or its path. It is queried if no
+    folder above knows a name. auto takes the first that exists of containerd's (also that of k3s, RKE2,
+    k0s and MicroK8s), CRI-O's and cri-dockerd's."""
 
     @field_validator("containerd", "docker", mode="before")
     @classmethod
@@ -102,7 +105,7 @@ class Containers(_Section):
     @classmethod
     def _is_a_socket_or_a_choice(cls, cri: str) -> str:
         if cri not in ("auto", "never") and not cri.startswith("/"):
-            raise ValueError(f"{cri!r} is not auto, never or the path of a socket")
+            raise ValueError(f"{cri!r} is not valid: write auto, never or the path of a socket")
         return cri
 
 
@@ -110,7 +113,7 @@ class Intervals(_Section):
     """How often, in seconds."""
 
     summary: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """Repeats of one violation are summarised."""
+    """Repeats of a violation are reported as one summary."""
     reconcile: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """Kernel state is compared with sock_diag, /proc and the host's addresses."""
 
@@ -120,21 +123,23 @@ class Events(_Section):
 
     sink: str = "auto"
     """stdout, none, or a file that JSON lines are appended to, such as /var/log/licet/events.jsonl. auto
-    means stdout with `licet run --quiet` (a service), else none: readable lines go to stderr."""
+    means stdout with `licet run --quiet` (a service). Otherwise auto means none: readable lines go to
+    stderr."""
     flows: bool = False
-    """An event for every flow that opens or closes, too. It is not meant for busy targets."""
+    """Also emit an event for every flow that opens or closes. It is not meant for busy targets."""
     args: bool = True
-    """Whether events have the arguments of processes, which may hold secrets."""
+    """Whether events include the arguments of processes, which may hold secrets."""
     keep: Annotated[int, Field(ge=0, le=100_000)] = 2000
     """How many recent events `licet events` can show."""
 
 
 FAILSAFE_PORTS = (22, 53, 179, 2379, 2380, 6443, 10250)
-"""ssh, DNS, BGP, etcd, the Kubernetes API and kubelet: without these, nobody could take an enforce back."""
+"""ssh, DNS, BGP, etcd, the Kubernetes API and kubelet. If these were refused, an operator could no longer
+reset an enforce."""
 
 
 class Guard(_Section):
-    """What no policy can do."""
+    """Limits that no policy can change."""
 
     failsafe_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = FAILSAFE_PORTS
     """Ports that are never refused, whatever a policy or a mode says. The agent's own port is one of them."""
@@ -148,20 +153,21 @@ class Settings(_Section):
     listen: str = "127.0.0.1:9477"
     """HOST:PORT of /metrics, /healthz and /readyz. Port 0 takes a free one, which `licet status` shows."""
     health_listen: str = ""
-    """HOST:PORT of /healthz and /readyz alone, such as 127.0.0.1:9478: for probes, where strangers reach
-    `listen`. It is answered beside the daemon's loop, with 503 once that hangs. "" means none."""
+    """HOST:PORT of /healthz and /readyz alone, such as 127.0.0.1:9478: for probes, if strangers can reach
+    `listen`. A separate thread answers, with 503 once the daemon's loop hangs. "" means none."""
     hosts: tuple[str, ...] = ()
-    """Names that /metrics answers to, beside addresses, localhost and this node's name. ["*"] means any, also
-    one that a page in a browser makes up."""
+    """Host names that /metrics accepts, besides addresses, localhost and this node's name. ["*"] means any
+    name, even one that a web page makes up."""
     containers: Containers = Containers()
     intervals: Intervals = Intervals()
     events: Events = Events()
     guard: Guard = Guard()
     acceptor: Literal["auto", "always", "never", "fexit", "kretprobe", "socket-io"] = "auto"
-    """Whether the worker that accepted a connection is named. auto: only where that is free. always: also at
-    a cost for each socket send and receive. The last three name the attach method (docs/kernels.md)."""
+    """Whether the process that accepted a connection is identified. auto: only if that costs nothing.
+    always: even at a cost for each socket send and receive. The last three name the attach method
+    (docs/kernels.md)."""
     edges: Literal["auto", "always", "never"] = "auto"
-    """Whether unprotected traffic is added up by who connects to whom. auto: only while no policy is
+    """Whether unprotected connections are counted by consumer and server. auto: only while no policy is
     loaded."""
     costs: bool = False
     """Measure how long programs run, so that the licet_bpf_program_* metrics appear."""
@@ -173,7 +179,7 @@ class Settings(_Section):
             return listen
         host, _, port = listen.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"{listen!r} is not HOST:PORT, such as 127.0.0.1:9477")
+            raise ValueError(f"{listen!r} is not a valid HOST:PORT, such as 127.0.0.1:9477")
         return listen
 
     @property
@@ -182,7 +188,7 @@ class Settings(_Section):
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Settings from `path`; from the default place, which may be absent, when path is None.
+    """Load the settings from `path`. None means the default path, which may be missing.
 
     Raises ConfigError naming file, key and cause."""
     chosen = path or DEFAULT_PATH
@@ -201,12 +207,12 @@ def load_settings(path: Path | None) -> Settings:
         settings = Settings.model_validate(raw)
     except ValidationError as error:
         details = sorted(error.errors(), key=lambda detail: text.place(detail["loc"]).line or 0)
-        mistakes = [_told(text, detail) for detail in details]
+        mistakes = [_message(text, detail) for detail in details]
         raise ConfigError("\n".join(shown(mistakes))) from error
     return settings
 
 
-def _told(text: Text, detail: Any) -> str:
+def _message(text: Text, detail: Any) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     return f"{text.place(detail['loc'])}: {key}: {_why(detail)}"
 

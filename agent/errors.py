@@ -1,6 +1,6 @@
-"""Every error licet raises on purpose, and the exit code each one ends a command with.
+"""The errors that licet raises, and the exit code that each one ends a command with.
 
-Exit codes: 0 fine, 1 failed, 2 usage, 3 the answer is no (a check or a test that did not hold).
+Exit codes: 0 success, 1 failure, 2 usage, 3 the answer is no (a failed check or test).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ConfigError(LicetError):
 
 
 class PolicyError(LicetError):
-    """One mistake in a policy file. `line` is 1-based; None where the file as a whole is meant."""
+    """One mistake in a policy file. `line` is 1-based; None means the file as a whole."""
 
     exit_code = EXIT_NO
 
@@ -47,16 +47,16 @@ MOST_CHARACTERS = 500
 
 
 def shown(messages: Sequence[object]) -> list[str]:
-    """As many lines as anybody reads: a policy of some kilobytes can be wrong in megabytes."""
+    """At most MOST_SHOWN lines: a policy of some kilobytes can cause megabytes of messages."""
     lines = [str(message) for message in messages[:MOST_SHOWN]]
     lines = [line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}…" for line in lines]
     more = len(messages) - len(lines)
-    return [*lines, f"… and {more:,} more: mend these first"] if more else lines
+    return [*lines, f"… and {more:,} more: correct these first"] if more else lines
 
 
 class PolicyErrors(LicetError):
-    """Everything wrong with a policy, in file and line order; the message has the first 50, then `hint`.
-    `is_unread`: a file of it could not be read, whatever it says."""
+    """All mistakes in a policy, in file and line order. The message has the first 50, then `hint`.
+    `is_unread`: a policy file could not be read, whatever its content."""
 
     exit_code = EXIT_NO
 
@@ -67,7 +67,7 @@ class PolicyErrors(LicetError):
 
 
 class KernelError(LicetError):
-    """The kernel refused, or lacks, something licet needs."""
+    """The kernel refused something licet needs, or lacks it."""
 
 
 class PinError(KernelError):
@@ -75,7 +75,7 @@ class PinError(KernelError):
 
 
 class ModeError(LicetError):
-    """A mode was asked for that can't be set: no such target, or nothing to enforce."""
+    """A mode that cannot be set: there is no such target, or nothing to enforce."""
 
     exit_code = EXIT_USAGE
 
@@ -84,16 +84,16 @@ class AlreadyRunning(LicetError):
     """Another daemon holds this run directory."""
 
     def __init__(self, message: str, pid: int) -> None:
-        """`pid`: of that daemon; 0 where it is not known."""
+        """`pid`: the pid of that daemon; 0 if it is not known."""
         super().__init__(message)
         self.pid = pid
 
 
 class DaemonUnreachable(LicetError):
-    """No daemon answers on the control socket. `what` is that alone, without what to do."""
+    """No daemon answers on the control socket. `what` is the message without its remedy."""
 
     def __init__(self, what: str, remedy: str = "", *, hangs: bool = False) -> None:
-        """`hangs`: somebody has the socket open."""
+        """`hangs`: a process has the socket open, but does not answer."""
         super().__init__(f"{what}; {remedy}" if remedy else what)
         self.what = what
         self.hangs = hangs
@@ -103,7 +103,7 @@ class ControlError(LicetError):
     """The daemon answered a control request with an error."""
 
     def __init__(self, message: str, *, is_callers: bool = False) -> None:
-        """`is_callers`: what was asked for can't be meant."""
+        """`is_callers`: the request was wrong, not the daemon."""
         super().__init__(message)
         self.exit_code = EXIT_USAGE if is_callers else EXIT_FAILED
 

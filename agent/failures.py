@@ -1,4 +1,4 @@
-"""Failures of what is done again and again, or of one thing among many."""
+"""Handles failures of a periodic task, or of one item among many."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def failures_told() -> Iterator[None]:
-    """They end what is inside, and nothing else: the kernel goes on judging meanwhile."""
+    """Log an error of the enclosed block and continue after it. The kernel programs keep judging
+    meanwhile."""
     try:
         yield
     except (LicetError, OSError) as error:
         log.error("%s", error)
-    except Exception:  # or what comes next would never be done, and nobody would know
-        log.exception("a mistake in licet: please report it")
+    except Exception:  # without this, later work would be skipped in silence
+        log.exception("an error in licet itself: please report it")

@@ -1,4 +1,5 @@
-"""What an operator names on the command line: a file, a pipe, or the terminal. Standard library only."""
+"""Reads a file that an operator gives on the command line: a regular file, a pipe, or the terminal.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -11,15 +12,16 @@ from pathlib import Path
 from agent.system.files import no_file
 
 WRITER_WITHIN_S = 5.0
-"""Of a FIFO. Once somebody has it open for writing, he may take his time, as behind any pipe."""
+"""How long a FIFO may have no writer. Once a process has it open for writing, there is no timeout, as with
+any pipe."""
 _LOOK_S = 0.05
 _PIECE = 1 << 20
 _NULL = os.makedev(1, 3)
 
 
 def read(path: Path, most: int) -> bytes:
-    """At most `most` bytes. Raises OSError, also for what may have no end, and for a FIFO that nobody
-    writes to."""
+    """Read at most `most` bytes. Raises OSError, also for a file that may have no end, and for a FIFO
+    without a writer."""
     _refuse_others(os.stat(path), path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
@@ -56,15 +58,17 @@ def _pieces(descriptor: int, path: Path, most: int) -> bytes:
         if not piece and has_writer:
             break
         if not piece:
-            # a writer that came and went has left a hang-up
+            # a writer that has closed the FIFO again leaves a hang-up
             has_writer = bool(wait.poll(_LOOK_S * 1000))
             if not has_writer and time.monotonic() > deadline_s:
-                raise TimeoutError(None, f"it is a FIFO, and for {WRITER_WITHIN_S:g} s nobody wrote to it")
+                raise TimeoutError(
+                    None, f"it is a FIFO, and no process wrote to it for {WRITER_WITHIN_S:g} s"
+                )
         has_writer = has_writer or bool(piece)
     return bytes(found)
 
 
 def _is_named_fifo(descriptor: int) -> bool:
-    """A pipe without a name, such as of <(...), has or had its writer."""
+    """True for a FIFO with a name. A pipe without a name, such as of <(...), has or had a writer."""
     is_fifo = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     return is_fifo and not os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")

@@ -1,8 +1,8 @@
-"""The frozen domain types every part of licet speaks in.
+"""The frozen domain types that all parts of licet share.
 
-Addresses are `ipaddress.IPv6Address` throughout, IPv4 as its mapped form (::ffff:a.b.c.d), because
-that is how the kernel side keys everything. Times are nanoseconds of CLOCK_BOOTTIME, named `_boot_ns`,
-unless a name says otherwise. Ports are in host byte order.
+Addresses are `ipaddress.IPv6Address` throughout, with IPv4 in its mapped form (::ffff:a.b.c.d), because
+the BPF maps use that form as keys. Times are nanoseconds of CLOCK_BOOTTIME, named `_boot_ns`, unless a
+name tells otherwise. Ports are in host byte order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Network = ipaddress.IPv6Network
 
 MAPPED_PREFIX = 0xFFFF << 32
 MEMFD = "memfd:"
-"""Instead of the path of a program that has none (memfd_create(2)): its name is its process's alone."""
+"""Stands for the path of a program that has none (memfd_create(2)). Only the program's own process sees
+its name."""
 
 
 def to_address(text: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> Address:
@@ -77,7 +78,7 @@ class Protocol(IntEnum):
 
 
 class Decision(IntEnum):
-    """Values are the wire's (bpf/abi.h)."""
+    """The numbers are those of bpf/abi.h."""
 
     ALLOWED = 0
     GRACE = 1
@@ -86,9 +87,10 @@ class Decision(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a decision is what it is. The order of the denied ones is the order they are looked at.
+    """The reason for a decision. Denying reasons are checked in this order.
 
-    Values are the wire's (bpf/abi.h): the higher, the further a candidate got.
+    The numbers are those of bpf/abi.h: the higher the number, the more checks a candidate grant has
+    passed.
     """
 
     LICENSED = 0
@@ -113,18 +115,19 @@ class Reason(IntEnum):
 
 
 class ListenerState(StrEnum):
-    """What a listener is, judged against the policy. The last three are reasons of a violation."""
+    """The state of a listener, judged by the policy. The last three are reasons of a violation."""
 
     DECLARED = "declared"
     OWNER_UNKNOWN = "owner_unknown"
-    """The policy says who may serve it, and who does is not known (well enough)."""
+    """The policy names the owners, and the process that serves the port is not known well enough."""
     UNDECLARED = "undeclared_listener"
     OWNER_MISMATCH = "owner_mismatch"
     EXPOSED = "exposed_port"
 
 
 class Origin(IntEnum):
-    """Where a consumer is: the service's own namespace, another one of this host, or elsewhere."""
+    """Where a consumer runs: in the service's own network namespace, in another one of this host, or on
+    another host."""
 
     LOOPBACK = 0
     CONTAINER = 1
@@ -138,7 +141,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
-    """One service × port class, the unit that is judged and counted. Written service/class."""
+    """One service × port class: the unit that is judged and counted. Written service/class."""
 
     service: str
     port_class: PortClass
@@ -149,8 +152,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as its runtime knows it. Empty strings stand for "not known"; `known` is False where the
-    runtime's state has not been found (yet)."""
+    """A container as its runtime describes it. An empty text means "not known". `known` is False while the
+    runtime's state has not been found."""
 
     id: str
     runtime: str = ""
@@ -163,7 +166,7 @@ class Container:
 
     @property
     def label(self) -> str:
-        """The name, else the id as short as docker shows it."""
+        """The name, or else the id shortened as docker shows it."""
         return self.name or self.id[:12]
 
 
@@ -173,12 +176,12 @@ INIT = 1
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, as far as it is known. Empty strings, zeros and empty tuples stand for "not known".
+    """A process, as far as it is known. Empty strings, zeros and empty tuples mean "not known".
 
-    pid is the thread group id in the initial pid namespace; pid alone is no identity (it is reused),
-    so `start_boot_ns` (start_boottime of the group leader, as in /proc/PID/stat field 22) goes with it.
-    uid and gid are the effective ones. cgroup is the cgroup2 path, e.g. /system.slice/nginx.service.
-    netns is the network namespace's cookie (SO_NETNS_COOKIE).
+    pid is the thread group id in the initial pid namespace. A pid alone does not identify a process,
+    because it is reused. `start_boot_ns` completes the identity: it is start_boottime of the group leader,
+    as in /proc/PID/stat field 22. uid and gid are the effective ones. cgroup is the cgroup2 path, e.g.
+    /system.slice/nginx.service. netns is the network namespace's cookie (SO_NETNS_COOKIE).
     """
 
     pid: int = 0
@@ -196,24 +199,24 @@ class Process:
     container: Container | None = None
     netns: int = 0
     exe_untrusted: bool = False
-    """The path was seen in a mount namespace made without privilege: it proves nothing."""
+    """The path was seen in a mount namespace that was made without privilege, so it proves nothing."""
     in_pid_namespace: bool = False
-    """In a pid namespace of root's that is not the host's. This and the next two are known of processes that
-    /proc was asked about."""
+    """The process is in a pid namespace that root made and that is not the host's. This field and the next
+    two are known only for processes that were read from /proc."""
     exe_elsewhere: bool = False
     """The path of its executable does not begin at the host's root directory."""
     user_owners: tuple[int, ...] = ()
-    """Who owns its user namespace, and each around it, without the host's."""
+    """Uids of the owners of its user namespace and of each outer one, without the host's."""
     is_whole: bool = False
-    """/proc was asked while it ran this program: nothing that it is judged by is missing."""
+    """/proc was read while the process ran this program, so every fact that it is judged by is present."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalConsumer:
-    """Who connects from this host, in exactly the terms the kernel judges by."""
+    """A consumer on this host, by exactly the facts that the kernel programs judge by."""
 
     exe: str | None
-    """Real path in the process's own root; None: not known to user space (yet)."""
+    """Real path in the process's own root directory; None: not known to user space (yet)."""
     uid: int
     gids: frozenset[int]
     """Effective and supplementary."""
@@ -222,16 +225,17 @@ class LocalConsumer:
     netns: int
     """Network namespace cookie."""
     in_pid_namespace: bool = False
-    """In a pid namespace that only root could have made and that is not the host's: in a container."""
+    """The process is in a pid namespace that only root could have made and that is not the host's: it is
+    in a container."""
     exe_elsewhere: bool = False
     """The path of its executable does not begin at the host's root directory."""
     owners: tuple[tuple[int, int], ...] = ()
-    """(uid, gid) of who owns its user namespace, and each around it, without the host's."""
+    """(uid, gid) of the owners of its user namespace and of each outer one, without the host's."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteConsumer:
-    """Who connects from elsewhere: an address is all there is."""
+    """A consumer on another host, known only by its address."""
 
     address: Address
 
@@ -241,15 +245,16 @@ Consumer = LocalConsumer | RemoteConsumer
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What is connected to. `netns` is the consumer's namespace cookie (the server's, if remote)."""
+    """The destination of a connection. `netns` is the cookie of the consumer's namespace, or of the
+    server's if the consumer is remote."""
 
     protocol: Protocol
     address: Address
     port: int
     netns: int
     delivered_in: int = 0
-    """Cookie of the namespace where it is known to arrive, to a socket that takes what is addressed to it; 0:
-    not known."""
+    """Cookie of the namespace in which the connection is known to arrive. It is set only if the accepting
+    socket is not transparent, so that the destination is that namespace's own address. 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +262,11 @@ class Verdict:
     decision: Decision
     reason: Reason
     target: int = 0
-    """Target id; 0: no target (the attempt is unprotected and the rest means nothing)."""
+    """Target id; 0: no target. The attempt is then unprotected, and the other fields mean nothing."""
     grant: int = 0
     """Grant id of the candidate that decided; 0: none."""
     enforced: bool = False
-    """It was refused by a gate."""
+    """A gate has refused the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,7 @@ class Namespace:
     path: str
     """A path that opens it: /proc/PID/ns/net or /run/netns/NAME."""
     addresses: tuple[Address, ...] = ()
-    """Global-scope addresses on its interfaces; loopback and link-local left out."""
+    """Global-scope addresses on its interfaces, without loopback and link-local ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +300,7 @@ class Socket:
     netns: int
     v6only: bool = False
     transparent: bool = False
-    """IP_TRANSPARENT: it takes connections to addresses of others."""
+    """IP_TRANSPARENT: the socket accepts connections to addresses of other hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,17 +316,18 @@ class Listener:
     inode: int
     v6only: bool
     owners: tuple[Process, ...] = ()
-    """Who holds the socket, first the one that called listen() where that is known."""
+    """The processes that hold the socket. The first is the one that called listen(), if known."""
     transparent: bool = False
 
     uid: int = -1
-    """Of who made the socket; -1: not known."""
+    """Uid of the process that made the socket; -1: not known."""
     activated: bool = False
-    """pid 1, or a system .socket unit, called listen() on it for somebody else."""
+    """pid 1, or a system .socket unit, called listen() on behalf of another process."""
     strange: bool = False
-    """No owner of what is served here called listen(), or held it at the last look."""
+    """No owner of the service called listen(), or held the socket at the last look."""
     opener: Process | None = None
-    """Who called listen(), as the kernel told it; only where nobody is known to hold the socket."""
+    """The process that called listen(), as the kernel reported it. Set only if no process is known to hold
+    the socket."""
 
     @property
     def wildcard(self) -> bool:
@@ -337,31 +343,31 @@ class Publication:
     """On this host."""
     port: int
     to: tuple[Address, ...]
-    """The container's."""
+    """Addresses of the container."""
     to_port: int
     by: str
-    """Who says so."""
+    """The source of this fact: the runtime's file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A program that is a script: what runs is its interpreter."""
+    """A program that is a script. The running program is its interpreter."""
 
     path: str
     interpreter: str
     """Real path."""
     starts: tuple[str, ...] = ()
-    """Real paths of programs that it runs in its own place, as far as it says so."""
+    """Real paths of the programs that the script execs, as far as its text shows them."""
 
 
 @dataclass(frozen=True, slots=True)
 class EphemeralPorts:
-    """What the kernel gives to a socket that asks for no port; without arguments: nothing is known."""
+    """The ports that the kernel assigns to a socket that requests none. Without arguments: not known."""
 
     first: int = 1
     last: int = 0
     reserved: tuple[tuple[int, int], ...] = ()
-    """Ranges, both ends included, that it gives to nobody."""
+    """Ranges, with both ends, that the kernel never assigns."""
 
     def gives(self, port: int) -> bool:
         return self.first <= port <= self.last and not any(
@@ -371,41 +377,43 @@ class EphemeralPorts:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What compile() needs to know of the host, gathered by the daemon."""
+    """The facts about the host that compile() needs. The daemon gathers them."""
 
     host_netns: int
-    """Cookie of the namespace the agent runs in, which is what `at: host` means."""
+    """Cookie of the namespace that the agent runs in; `at: host` means this one."""
     addresses: tuple[Address, ...]
     """Addresses of this host's interfaces in that namespace, link-local ones included, without
     loopback (127.0.0.0/8, ::1) and without those on kube-ipvs0."""
     local_routes: tuple[Network, ...] = ()
-    """What else is delivered to this host: routes of type local, in table local and those of VRFs."""
+    """Further destinations that are delivered to this host: routes of type local, in table local and in
+    those of VRFs."""
     elsewhere: tuple[Address, ...] = ()
-    """What has a local route and is not this host: ClusterIPs on kube-ipvs0."""
+    """Addresses that have a local route but are not this host: ClusterIPs on kube-ipvs0."""
     namespaces: tuple[Namespace, ...] = ()
     """The other namespaces."""
     users: Mapping[str, int] = field(default_factory=dict)
     """uid by user name, for every name the policy mentions and the host knows."""
     groups: Mapping[str, int] = field(default_factory=dict)
     members: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    """By gid of a group that is excluded: uids of its members, those whose primary group it is included."""
+    """By gid of an excluded group: the uids of its members, including those whose primary group it is."""
     subordinates: Mapping[int, tuple[range, ...]] = field(default_factory=dict)
-    """By uid of a user who is excluded, or such a member: his subordinate uids (subuid(5))."""
+    """By uid of an excluded user, or of a member of an excluded group: the user's subordinate uids
+    (subuid(5))."""
     executables: frozenset[str] = frozenset()
     """Real paths of executables known so far (running, named by the kernel, or found by a glob)."""
     for_anybody: frozenset[str] = frozenset()
     """Of the executables that selectors mean, those that any user of this host may execute."""
     realpaths: Mapping[str, str] = field(default_factory=dict)
-    """For each literal exe path of the policy that is or goes through a symbolic link: where it ends."""
+    """For each literal exe path of the policy that is or passes through a symbolic link: its real path."""
     cgroups: Mapping[str, int] = field(default_factory=dict)
     """cgroup2 id by path ("/system.slice/nginx.service"), all that exist."""
     containers: Mapping[str, Container] = field(default_factory=dict)
-    """By the cgroup2 path that is the container's own; those that somebody without privilege could have made
-    are left out."""
+    """By the container's own cgroup2 path. Cgroups that an unprivileged user could have made are left out."""
     delegated: frozenset[str] = frozenset()
-    """Paths of cgroups in which others than root can make some, or could when some were made."""
+    """Paths of cgroups in which users other than root can make cgroups, or could at the time when some
+    were made."""
     container_netns: Mapping[str, int] = field(default_factory=dict)
-    """By the same path: the network namespace of those that a service is at."""
+    """By the same path: the network namespace of containers that a service is at."""
     published: tuple[Publication, ...] = ()
     """Ports of this host that lead into containers."""
     ephemeral: EphemeralPorts = EphemeralPorts()
@@ -416,14 +424,14 @@ class HostFacts:
     hash_seed: int = 0
     """Key of the path and name hashes (agent/policy/terms/hashing.py)."""
     scripts: Mapping[str, Script] = field(default_factory=dict)
-    """By exe selector: a script that it finds, where it finds nothing else."""
+    """By exe selector: a script that the selector finds, if it finds only scripts."""
     units_at_rest: Mapping[str, str] = field(default_factory=dict)
-    """By unit that the policy names: why no process is in it, if none is."""
+    """By unit of the policy: why no process is in the unit, if none is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """An attempt that went through, until it closes."""
+    """An attempt that became a connection. It is a flow until it closes."""
 
     cookie: int
     target: int
@@ -441,4 +449,5 @@ class Flow:
     established: bool
     pre_existing: bool = False
     netns: int = 0
-    """Namespace of the socket whose cookie it is: the consumer's, or the server's of a remote one."""
+    """Namespace of the socket that has this cookie: the consumer's socket, or the server's if the consumer
+    is remote."""

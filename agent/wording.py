@@ -1,4 +1,4 @@
-"""Words that all messages share: counts, and what is wrong with a value that was given."""
+"""Formats counts and invalid values, for all messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXPECTED = {
     "mapping": "keys and values",
     "none": "null",
 }
-"""By how the type of a mistake begins."""
+"""By the prefix of pydantic's error type."""
 _BOUNDS = {
     "greater_than": ("gt", "more than {}"),
     "greater_than_equal": ("ge", "at least {}"),
@@ -35,20 +35,20 @@ SHOWN = 60
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """1 target, 2,000 targets; `many` where it is not `one` with an s."""
+    """1 target, 2,000 targets. `many` is the plural, if it is not `one` plus s."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def whole_number(text: str, least: int, most: int) -> int:
-    """Raises ValueError that says what is expected, and what was given."""
-    # the length first: Python refuses to read a number of thousands of digits
+    """Parse a whole number. Raises ValueError that names the expected range and the given text."""
+    # check the length first: Python refuses to parse a number of thousands of digits
     if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most:
         return int(text)
     raise ValueError(f"a whole number from {least} to {most} is expected, not {_shown(text) or 'nothing'}")
 
 
 def what_is_wrong(detail: Mapping[str, Any]) -> str:
-    """Of one of ValidationError.errors()."""
+    """The message for one item of ValidationError.errors()."""
     kind, context, found = detail["type"], detail.get("ctx", {}), _shown(detail.get("input"))
     if kind == "missing":
         return "is missing"

@@ -177,7 +177,9 @@ def test_a_configuration_that_nobody_writes_is_not_waited_for(shared_lab: Lab, i
     done = run(shared_lab, idle)
     idle.files.config.unlink()
     idle.files.config.write_text(text)
-    assert_refused(done, USAGE, "config.yaml: cannot be read: it is a FIFO, and for 5 s nobody wrote to it")
+    assert_refused(
+        done, USAGE, "config.yaml: cannot be read: it is a FIFO, and no process wrote to it for 5 s"
+    )
 
 
 def test_a_bad_policy_at_the_first_start(shared_lab: Lab, idle: RunningAgent) -> None:

@@ -16,7 +16,7 @@ from agent.errors import ConfigError
         ("scope:\n  cgroop: /x\n", "2: scope.cgroop: no such setting; did you mean 'cgroup'?"),
         ("\ncolour: red\n", "2: colour: no such setting; there are scope, paths, listen,"),
         ("listen: [a]\n", "1: listen: text is expected, not a list"),
-        ("listen: nowhere\n", "1: listen: 'nowhere' is not HOST:PORT"),
+        ("listen: nowhere\n", "1: listen: 'nowhere' is not a valid HOST:PORT"),
         ("costs: true\nintervals:\n  summary: -1\n", "3: intervals.summary: more than 0 is expected, not -1"),
         (
             "scope:\n  namespaces:\n    - /a\n    - 7\n",

@@ -16,5 +16,7 @@ def test_a_policy_that_is_wrong_everywhere_is_told_in_a_few_kilobytes() -> None:
     assert len(caught.value.errors) > 900
     told = str(caught.value)
     assert len(told) < MOST_SHOWN * 520
-    assert told.splitlines()[-1] == f"… and {len(caught.value.errors) - MOST_SHOWN:,} more: mend these first"
+    assert (
+        told.splitlines()[-1] == f"… and {len(caught.value.errors) - MOST_SHOWN:,} more: correct these first"
+    )
     assert len(told.splitlines()) == MOST_SHOWN + 1

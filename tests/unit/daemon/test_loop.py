@@ -48,7 +48,7 @@ def test_an_event_that_can_not_be_handled_takes_no_others_with_it(caplog: pytest
     daemon = Stumbling(*map(cgroup_event, (1, 2, 3)))
     daemon._on_ring()
     assert daemon.handled == [1, 2, 3]
-    assert "a mistake in licet" in caplog.text
+    assert "an error in licet" in caplog.text
     assert "no room" in caplog.text
 
 
