@@ -1,5 +1,5 @@
-"""Who is a member of a group, and which subordinate uids a user was given: as the files of this host say
-(passwd(5), group(5), subuid(5)); for what stands in none of them, its name service, too."""
+"""Members of groups, and the subordinate uids of users, from the host's files (passwd(5), group(5),
+subuid(5)). For entries that the files lack, the host's name service is queried."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 MOST_IDS = (1 << 32) - 1
-"""(uid_t)-1 is nobody's."""
+"""(uid_t)-1 is not a valid uid."""
 _ASKED_AGAIN_S = 60.0
-"""A group of a directory server can have thousands of members."""
+"""How long an answer of the name service is cached. A group of a directory server can have thousands of
+members."""
 
 
 def uid_by_service(name: str) -> int | None:
@@ -24,8 +25,8 @@ def uid_by_service(name: str) -> int | None:
 
 
 class Accounts:
-    """Asked at each look at the host: files are read when they have changed. A line that can't be read counts
-    for nothing, as with those who use these files."""
+    """Reads accounts at each look at the host; a file is read again only after it has changed. A malformed
+    line is ignored, as by the programs that use these files."""
 
     def __init__(
         self,
@@ -42,8 +43,8 @@ class Accounts:
         self._subuid = _Lines(etc / "subuid")
 
     def members(self, gids: Iterable[int]) -> dict[int, frozenset[int]]:
-        """uids by gid, those whose primary group it is included. Of accounts that only a name service knows,
-        those that the group lists."""
+        """Uids by gid, including users whose primary group it is. Accounts known only to a name service
+        count if the group lists them."""
         wanted = frozenset(gids)
         if not wanted:
             return {}
@@ -61,8 +62,8 @@ class Accounts:
         return found
 
     def subordinates(self, uids: Iterable[int]) -> dict[int, tuple[range, ...]]:
-        """By uid; who has none is left out. A line means a user by his uid, or by any name of that uid
-        (newuidmap(1))."""
+        """Subordinate uids by uid; users without any are left out. A line names its user by uid, or by any
+        name of that uid (newuidmap(1))."""
         wanted = frozenset(uids)
         lines = self._subuid.read() if wanted else []
         known = {name: uid for name, uid, _ in self._users()} if lines else {}
@@ -102,12 +103,12 @@ class _Lines:
         self._lines: list[list[str]] = []
 
     def read(self) -> list[list[str]]:
-        """Of a file that is not there, none."""
+        """The lines, each split into fields; empty if the file does not exist."""
         try:
             now = os.stat(self._path)
             seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
             if seen != self._seen:
-                # a user writes his own comment field (chfn(1)): only a newline ends a line
+                # users write their own comment field (chfn(1)), so only a newline ends a line
                 text = self._path.read_bytes().decode("utf-8", "surrogateescape")
                 self._lines = [line.split(":") for line in text.split("\n") if line]
                 self._seen = seen
@@ -130,7 +131,7 @@ def _range(numbers: list[str]) -> range:
 
 
 def _number(text: str) -> int | None:
-    """An id, if it is one."""
+    """The text as an id; None if it is not a valid id."""
     return number if text.isdecimal() and (number := int(text)) < MOST_IDS else None
 
 

@@ -10,7 +10,8 @@ from agent.policy.terms.networks import is_loopback
 from agent.system.netlink import NETLINK_ROUTE, Netlink, attributes
 
 KUBE_PROXY_INTERFACE = "kube-ipvs0"
-"""Where kube-proxy in IPVS mode parks every ClusterIP: none of them is this host."""
+"""kube-proxy in IPVS mode puts every ClusterIP on this interface. None of these addresses belongs to this
+host."""
 
 _GET_ADDRESSES = 22
 _ADDRESS = 1
@@ -19,29 +20,30 @@ _IFADDRMSG = struct.Struct("=BBBBi")
 
 
 def own_addresses() -> tuple[Address, ...]:
-    """HostFacts.addresses: link-local included, without loopback and what is on kube-ipvs0; sorted."""
+    """HostFacts.addresses: sorted; including link-local addresses, without loopback and those on
+    kube-ipvs0."""
     unwanted = kube_proxy_index()
     return _ordered({address for index, address in _dump() if index != unwanted and not is_loopback(address)})
 
 
 def cluster_addresses() -> tuple[Address, ...]:
-    """HostFacts.elsewhere: what is on kube-ipvs0; sorted."""
+    """HostFacts.elsewhere: the addresses on kube-ipvs0, sorted."""
     index = kube_proxy_index()
     return _ordered({address for number, address in _dump() if number == index}) if index else ()
 
 
 def global_addresses() -> tuple[Address, ...]:
-    """Namespace.addresses: without loopback, link-local and what is on kube-ipvs0; sorted."""
+    """Namespace.addresses: sorted; without loopback, link-local addresses and those on kube-ipvs0."""
     return tuple(address for address in own_addresses() if not is_link_local(address))
 
 
 def is_link_local(address: Address) -> bool:
-    # IPv6Address.is_link_local knows mapped addresses from Python 3.13 on only
+    # IPv6Address.is_link_local handles mapped addresses only from Python 3.13 on
     return (address.ipv4_mapped or address).is_link_local
 
 
 def from_wire(raw: bytes) -> Address:
-    """4 or 16 bytes in network order. Raises ValueError on any other length."""
+    """An address from 4 or 16 bytes in network order. Raises ValueError on any other length."""
     if len(raw) == 4:
         return Address(MAPPED_PREFIX | int.from_bytes(raw, "big"))
     return Address(raw)
@@ -64,7 +66,7 @@ def _dump() -> list[tuple[int, Address]]:
 
 
 def kube_proxy_index() -> int:
-    """Of KUBE_PROXY_INTERFACE; 0: there is none."""
+    """Index of KUBE_PROXY_INTERFACE; 0: there is none."""
     try:
         return socket.if_nametoindex(KUBE_PROXY_INTERFACE)
     except OSError:

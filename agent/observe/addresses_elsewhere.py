@@ -1,4 +1,5 @@
-"""Addresses that come in other network namespaces, as the kernel announces them here (rtnetlink(7))."""
+"""Watches for new addresses in other network namespaces, which the kernel announces in this one
+(rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from agent.system.netlink import ADDRESS_GROUPS, NETLINK_ROUTE, SOL_NETLINK, Net
 _LISTEN_ALL_NSID = 8
 _NEW_ADDRESS, _GET_NSID = 20, 90
 _SCOPE_AT, _SCOPE_LINK = 3, 253
-"""ifa_scope of struct ifaddrmsg; from RT_SCOPE_LINK on, an address is none by which anybody is known."""
+"""ifa_scope of struct ifaddrmsg. An address of RT_SCOPE_LINK or narrower does not identify a host."""
 _NSID, _OF_DESCRIPTOR = 1, 3
 """NETNSA_NSID and NETNSA_FD (linux/net_namespace.h)."""
 _ASK = struct.Struct("=B3xHHI")
@@ -23,10 +24,11 @@ _BUFFER = 64 * 1024
 
 
 class AddressesElsewhere(Closing):
-    """Of namespaces that have a number in the one this is made in: those that share a pair of interfaces with
-    it, or were given one. A container of root's runtime has its address before its first program starts.
+    """Watches the namespaces that have an nsid in the namespace of the constructor: those that share a
+    veth pair with it, or were given an nsid. A container of root's runtime has its address before its
+    first program starts.
 
-    For one thread, which may be elsewhere by then."""
+    Use it in one thread, which may have moved to another namespace by then."""
 
     def __init__(self) -> None:
         try:
@@ -46,15 +48,15 @@ class AddressesElsewhere(Closing):
         self._numbers.close()
 
     def wait(self) -> frozenset[int]:
-        """Waits until addresses come; the numbers of their namespaces. What was announced while there was no
-        room for it is not among them."""
+        """Wait until addresses appear, and return the nsids of their namespaces. Announcements that
+        overflowed the buffer are missing."""
         found = self._next(0)
         while more := self._next(socket.MSG_DONTWAIT):
             found |= more
         return found
 
     def _next(self, flags: int) -> frozenset[int]:
-        """Of the next announcement that counts; none: there is no more now."""
+        """The nsids of the next relevant announcement; empty: no more announcements now."""
         while True:
             try:
                 data, more, _, _ = self._socket.recvmsg(_BUFFER, socket.CMSG_SPACE(_NUMBER.size), flags)
@@ -69,7 +71,7 @@ class AddressesElsewhere(Closing):
                 return numbers
 
     def number_of(self, namespace: int) -> int:
-        """Of the namespace of a descriptor; -1: it has none here."""
+        """The nsid of the namespace that the descriptor refers to; -1: it has none here."""
         ask = _ASK.pack(socket.AF_UNSPEC, 4 + 4, _OF_DESCRIPTOR, namespace)
         answer = dict(attributes(self._numbers.ask(_GET_NSID, ask), 4))
         return int(_NUMBER.unpack(answer[_NSID])[0])

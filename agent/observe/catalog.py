@@ -1,7 +1,7 @@
-"""Ports that are commonly internal: what usually serves them, and why they should not listen wide.
+"""Ports that are commonly internal: the usual service, and why it should not listen widely.
 
-A hint for the operator, never a judgement. Names and ports are the projects' own defaults (IANA's
-registry where it agrees); a port with no clear common use is left out.
+The catalog is a hint for the operator, never a judgement. Names and ports are the projects' own defaults
+(IANA's registry if it agrees). A port without a clear common use is left out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from agent.model import PortClass, Protocol
 class Entry:
     name: str
     port_class: PortClass
-    """What the port usually is; internal or admin."""
+    """The usual class of the port: internal or admin."""
     why: str
-    """What is at stake, in a few words: "a data store, often with no or a default password"."""
+    """The risk in a few words: "a data store, often with no or a default password"."""
 
 
 _INTERNAL = PortClass.INTERNAL
@@ -210,5 +210,5 @@ _ENTRIES = {
 
 
 def well_known(protocol: Protocol, port: int) -> Entry | None:
-    """What commonly listens there; None if that is nothing internal."""
+    """The service that commonly listens there; None if it is not an internal one."""
     return _ENTRIES.get((protocol, port))

@@ -1,7 +1,7 @@
-"""cgroup2: where it is mounted, ids and paths.
+"""cgroup2: mount point, ids and paths.
 
-A cgroup's id is the inode number of its directory (64 bits: kernfs_id() in include/linux/kernfs.h), and
-the number bpf_get_current_cgroup_id() gives. It is never used twice while the host is up.
+A cgroup's id is the inode number of its directory (64 bits: kernfs_id() in include/linux/kernfs.h).
+bpf_get_current_cgroup_id() returns the same number. The kernel never reuses an id until a reboot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _HANDLE = struct.Struct("=IiQ")
 
 
 def find_mount(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
-    """Where the cgroup2 hierarchy is mounted; the whole of it where several mounts show parts.
+    """The mount point of the cgroup2 hierarchy. If several mounts show parts, the one of the whole
+    hierarchy is chosen.
 
     Raises KernelError if there is none."""
     try:
@@ -46,7 +47,8 @@ def cgroup_id(mount: Path, path: str) -> int:
 
 
 def directory(mount: Path, path: str) -> str:
-    """The directory of a cgroup. A path from /proc/PID/cgroup may climb ("/../x"); it stays below mount."""
+    """The directory of a cgroup. A path from /proc/PID/cgroup may contain ".." ("/../x"); the result stays
+    below mount."""
     return f"{mount}{os.path.normpath('/' + path.lstrip('/'))}"
 
 
@@ -69,7 +71,8 @@ def list_cgroups(mount: Path) -> Mapping[str, int]:
 
 
 def delegated_in(mount: Path, paths: Iterable[str]) -> frozenset[str]:
-    """Those of the cgroups in which others than root can make some, or have made one that is still there."""
+    """Those of the cgroups in which users other than root can make cgroups, or have made one that still
+    exists."""
     found = set()
     for path in paths:
         try:
@@ -83,8 +86,9 @@ def delegated_in(mount: Path, paths: Iterable[str]) -> frozenset[str]:
 
 
 def made_by_others(mount: Path, path: str) -> bool:
-    """Has somebody else than root made this cgroup, which a tree that was taken back does not show? All files
-    are the maker's at first, and whoever gives a cgroup away keeps those that nobody writes to."""
+    """True if a user other than root made this cgroup. The directories above do not show that once root
+    has taken the tree back. All files of a new cgroup belong to its maker. A cgroup that root gives to a
+    user keeps root as the owner of files that are never written, such as cgroup.controllers."""
     here = directory(mount, path)
     try:
         return os.stat(here).st_uid != 0 and os.stat(f"{here}/cgroup.controllers").st_uid != 0
@@ -93,7 +97,7 @@ def made_by_others(mount: Path, path: str) -> bool:
 
 
 def others_may_make(status: os.stat_result) -> bool:
-    """Can others than root make cgroups in the one that has this status?"""
+    """True if users other than root can make cgroups in the one with this status."""
     return status.st_uid != 0 or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
@@ -110,9 +114,9 @@ def processes_in(mount: Path, path: str) -> list[int]:
 
 
 def path_of(mount: Path, number: int) -> str | None:
-    """Path of the cgroup with this id; None if it is gone. Needs CAP_DAC_READ_SEARCH.
+    """Path of the cgroup with this id; None if it no longer exists. Needs CAP_DAC_READ_SEARCH.
 
-    One system call instead of a walk: a kernfs file handle is the id itself (open_by_handle_at(2))."""
+    One system call replaces a walk: a kernfs file handle is the id itself (open_by_handle_at(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     handle = ctypes.create_string_buffer(_HANDLE.pack(8, _KERNFS_HANDLE, number))
     at = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What deadlines of licenses are counted by: the wall clock as an offset to the time since boot."""
+"""The clock for deadlines of licenses: the wall clock as an offset to the time since boot."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ class _Timex(ct.Structure):
 
 
 def is_synchronised() -> bool:
-    """Does a time service say so (adjtimex(2))? It never does on a host whose time comes from its hypervisor
-    or is set by hand; setting it takes that back until the next time."""
+    """True if a time service reports the clock as synchronised (adjtimex(2)). It is always False on a host
+    whose time comes from its hypervisor or is set by hand. Setting the clock clears the flag until the
+    next synchronisation."""
     about = _Timex()
     state = ct.CDLL(None).adjtimex(ct.byref(about))
     return state >= 0 and not about.status & _STA_UNSYNC
 
 
 def boot_offset_ns() -> int:
-    """Wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME. It changes whenever the wall clock is
-    set or slewed, by seconds as well as by nanoseconds."""
+    """Wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME. The offset changes when the wall clock is
+    set or slewed, by seconds or by nanoseconds."""
     before_ns = boot_ns()
     wall_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
     after_ns = boot_ns()
@@ -44,8 +45,9 @@ def boot_offset_ns() -> int:
 
 
 class DeadlineClock:
-    """Follows the wall clock until it has been synchronised in this boot, that correction included; from then
-    on never back. Else an expired license would be licensed again by setting the clock."""
+    """Follows the wall clock until it has been synchronised in this boot, including that correction. From
+    then on the offset never decreases. Otherwise setting the clock back would make an expired license
+    valid again."""
 
     def __init__(
         self,
@@ -54,15 +56,15 @@ class DeadlineClock:
         read: Callable[[], int] = boot_offset_ns,
         is_synchronised: Callable[[], bool] = is_synchronised,
     ) -> None:
-        """`newest_ns`: of an earlier daemon in this boot."""
+        """`newest_ns`: the value of an earlier daemon in this boot."""
         self.newest_ns = newest_ns
-        """The largest offset since the clock was synchronised; None: it was not."""
+        """The largest offset since the clock was synchronised; None: it was not synchronised yet."""
         self._read = read
         self._is_synchronised = is_synchronised
         self._behind_ns = 0
 
     def offset_ns(self) -> int:
-        # asked for first: what a time service corrects, it has corrected when it says so
+        # read first: a time service reports synchronisation only after it has corrected the clock
         synchronised = self.newest_ns is None and self._is_synchronised()
         now_ns = self._read()
         if self.newest_ns is None:
@@ -77,6 +79,6 @@ class DeadlineClock:
         if self._behind_ns < NOTICED_NS:
             return ""
         return (
-            f"the wall clock was set back by {self._behind_ns // 10**9} s: deadlines of licenses stay where "
-            "they were, until it has caught up or the host is booted again"
+            f"the wall clock was set back by {self._behind_ns // 10**9} s: deadlines of licenses stay "
+            "unchanged until the clock has caught up or the host is rebooted"
         )

@@ -1,4 +1,5 @@
-"""Connections from before the agent: which end is which, and which two sockets are one connection."""
+"""Finds connections that are older than the agent: which end is the consumer, and which two sockets are
+one connection."""
 
 from __future__ import annotations
 
@@ -11,21 +12,22 @@ from agent.observe.sockets import SYN_SENT
 from agent.policy.terms.networks import is_loopback
 
 EPHEMERAL_FROM = 32768
-"""First port the kernel picks for a consumer, unless net.ipv4.ip_local_port_range says otherwise (ip(7))."""
+"""The first port that the kernel picks for a consumer, unless net.ipv4.ip_local_port_range differs
+(ip(7))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection, however many of its ends are on this host: None stands for an end that is not (or
-    not in scope); never both. Processes are empty where no process holds that end."""
+    """One connection, with one or both ends on this host. None stands for an end that is not on this host,
+    or not in scope; at most one end is None. Processes are empty if no process holds that end."""
 
     consumer: Socket | None
     server: Socket | None
     consumer_processes: tuple[Process, ...] = ()
     server_processes: tuple[Process, ...] = ()
-    """Who holds the connected socket: the worker that accepted it, nobody before accept()."""
+    """The processes that hold the connected socket: the worker that accepted it; empty before accept()."""
     listener: Listener | None = None
-    """Where the server end came from: its owners own the port."""
+    """The listener that accepted the connection. Its owners own the port."""
 
     @property
     def consumer_endpoint(self) -> tuple[Address, int]:
@@ -36,7 +38,7 @@ class Connection:
 
     @property
     def server_endpoint(self) -> tuple[Address, int]:
-        """What the consumer connected to, as far as it can be seen from here."""
+        """The address and port that the consumer connected to, as far as this host can see it."""
         if self.consumer is not None:
             return self.consumer.remote, self.consumer.remote_port
         assert self.server is not None
@@ -47,7 +49,8 @@ _Tuple = tuple[Address, int, Address, int]
 
 
 class ListenersByPort:
-    """All listeners of the namespaces in question, so that thousands of connections find theirs."""
+    """Indexes all listeners of the namespaces by port, so that thousands of connections find theirs
+    quickly."""
 
     def __init__(self, listeners: Iterable[Listener]) -> None:
         self._by_port: dict[tuple[int, int], list[Listener]] = {}
@@ -55,16 +58,17 @@ class ListenersByPort:
             self._by_port.setdefault((one.netns, one.port), []).append(one)
 
     def covering(self, end: Socket) -> list[Listener]:
-        """Those that `end` could have been accepted from."""
+        """The listeners that `end` could have been accepted from."""
         return [one for one in self._by_port.get((end.netns, end.local_port), ()) if covers(one, end)]
 
 
 def pair(sockets: Iterable[Socket], ports: Container[int], listeners: ListenersByPort) -> list[Connection]:
-    """Connections to any of `ports`, each once. Processes and listener are left for the caller.
+    """Pair sockets into connections to any of `ports`; each connection appears once. The caller fills in
+    processes and listener.
 
-    Two sockets are one connection if each is the other's peer and both are in one namespace, or, for
-    addresses that are not loopback, if no third socket anywhere has such a tuple. With NAT between them
-    they don't look like one, and make two."""
+    Two sockets are one connection if each is the other's peer and both are in one namespace. Sockets in
+    different namespaces are paired if the address is not loopback and no third socket has the same tuple.
+    With NAT between them, two sockets do not match, and result in two connections."""
     servers, consumers = [], []
     for end in sockets:
         if _is_server(end, ports, listeners):
@@ -76,7 +80,7 @@ def pair(sockets: Iterable[Socket], ports: Container[int], listeners: ListenersB
 
 
 def covers(listener: Listener, end: Socket) -> bool:
-    """Could `end` have been accepted from `listener`?"""
+    """True if `end` could have been accepted from `listener`."""
     if (listener.protocol, listener.netns, listener.port) != (end.protocol, end.netns, end.local_port):
         return False
     if not listener.wildcard:
@@ -91,7 +95,7 @@ def _is_server(end: Socket, ports: Container[int], listeners: ListenersByPort) -
         return False
     if listeners.covering(end):
         return True
-    # nobody listens there any more; or it is a consumer, whose own port can be one that a service declares
+    # the listener may be closed, or this is a consumer whose own port is also declared by a service
     only_local = end.local_port in ports and end.remote_port not in ports
     return end.local_port < EPHEMERAL_FROM and (only_local or end.remote_port >= EPHEMERAL_FROM)
 
@@ -109,7 +113,8 @@ def _match(servers: Iterable[Socket], consumers: Iterable[Socket]) -> list[Conne
 
 
 def _match_across(servers: Iterable[Socket], consumers: Iterable[Socket]) -> list[Connection]:
-    """Ends in different namespaces. Where two containers use one tuple, nothing says whose peer is whose."""
+    """Pair ends in different namespaces. If two containers use the same tuple, the peers are ambiguous,
+    and stay unpaired."""
     by_tuple: dict[_Tuple, tuple[list[Socket], list[Socket]]] = {}
     for server in servers:
         by_tuple.setdefault(_peer_tuple(server), ([], []))[0].append(server)

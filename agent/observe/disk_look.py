@@ -1,5 +1,5 @@
-"""Executables on disk. Below a glob there may be a file system that a user serves, and that does not answer:
-that costs this selector's look, and nothing else."""
+"""Finds executables on disk with a timeout per selector. Below a glob there may be a user's file system
+that does not answer. That delays this selector's search only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.observe.trails import Trail, TrailWatch
 
 log = logging.getLogger(__name__)
 WAIT_S = 5.0
-"""For one selector: as many files as are looked at are stat()ed in less, from a disk too."""
+"""The timeout for one selector. Even a disk can stat() the maximum number of files in this time."""
 _NOTHING = Executables(frozenset(), {}, {})
 
 
@@ -22,11 +22,12 @@ class DiskLook:
         self._patience = patience
         self._wait_s = wait_s
         self._known: Mapping[str, Executables] = {}
-        """By selector, what was found last."""
+        """The last result by selector."""
         self._watch = TrailWatch()
 
     def find(self, selectors: Iterable[str]) -> Executables:
-        """Where there is no answer, what was found before."""
+        """Find the executables of these selectors. If a file system does not answer, return the previous
+        result."""
         self._known = {selector: self._find(selector) for selector in selectors}
         return merged(self._known.values())
 
@@ -35,11 +36,13 @@ class DiskLook:
             return self._patience.ask(f"exe {selector}", partial(find_one, selector), self._wait_s)
         except Unanswered as error:
             if error.is_asked:
-                log.warning("%s: what it finds is known once it runs, or once its files answer", error)
+                log.warning(
+                    "%s: its executables are found once they run, or once the file system answers", error
+                )
             return self._known.get(selector, _NOTHING)
 
     def switched(self, trails: Mapping[str, Trail]) -> bool:
-        """As of TrailWatch; without an answer, none was."""
+        """TrailWatch.switched with a timeout. False if the file system does not answer."""
         try:
             return self._patience.ask("links", partial(self._watch.switched, trails), self._wait_s)
         except Unanswered:

@@ -1,4 +1,4 @@
-"""Ports that the kernel gives to whoever asks for none (ip(7): ip_local_port_range)."""
+"""Ports that the kernel assigns to sockets that request none (ip(7): ip_local_port_range)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from agent.model import EphemeralPorts
 
 _SYSCTL = Path("/proc/sys/net/ipv4")
-"""Shows the network namespace of the process that reads it."""
+"""These files show the network namespace of the process that reads them."""
 
 
 def ephemeral_ports(sysctl: Path = _SYSCTL) -> EphemeralPorts:
-    """Of this process's network namespace; none where the kernel does not say."""
+    """The ephemeral ports of this process's network namespace; empty if they cannot be read."""
     try:
         first, last = (sysctl / "ip_local_port_range").read_text().split()
         reserved = (sysctl / "ip_local_reserved_ports").read_text()
@@ -22,7 +22,7 @@ def ephemeral_ports(sysctl: Path = _SYSCTL) -> EphemeralPorts:
 
 
 def _ranges(text: str) -> Iterator[tuple[int, int]]:
-    """8080,9000-9010 of it."""
+    """Ranges in a text such as 8080,9000-9010."""
     for part in text.strip().split(","):
         if part:
             first, _, last = part.partition("-")

@@ -1,4 +1,5 @@
-"""The executable of a process, as /proc/PID/exe shows it. No file system is asked: a user may serve it."""
+"""The executable of a process from /proc/PID/exe. These functions never query the file system of the
+executable, because a user may serve it."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 def exe_at(place: int) -> str:
-    """place: an fd of the process's directory. "": a kernel thread, or not to be read."""
+    """Path of the executable; "" for a kernel thread, or without permission. `place`: an fd of the
+    process's directory."""
     shown = link_at(place, "exe")
     return _without_mark(place) if shown.endswith(DELETED) else shown
 
 
 def link_at(place: int, name: str) -> str:
-    """Where a link leads; "" if nowhere (a kernel thread has no exe) or if it may not be read."""
+    """The target of a link; "" if there is none (a kernel thread has no exe) or without permission."""
     try:
         return os.readlink(name, dir_fd=place)
     except _GONE:
@@ -27,10 +29,10 @@ def link_at(place: int, name: str) -> str:
 
 
 def _without_mark(place: int) -> str:
-    """The path of an executable that is shown as deleted. The kernel puts the mark behind the name of a file
-    that was removed (d_path() in fs/d_path.c), and anybody may give it to a file that is there."""
+    """The path of an executable whose link ends in " (deleted)". The kernel appends this mark to the name
+    of a removed file (d_path() in fs/d_path.c). But a user can also name an existing file so."""
     try:
-        # of one and the same file: the process may become another between two looks
+        # one fd for both checks: the process may exec another program between two reads
         fd = os.open("exe", os.O_PATH | os.O_CLOEXEC, dir_fd=place)
     except _GONE:
         return link_at(place, "exe").removesuffix(DELETED)
@@ -41,11 +43,11 @@ def _without_mark(place: int) -> str:
         if shown.startswith(_IN_MEMORY):
             return MEMFD
         file = file_of(fd)
-        # removed by this name, and still there by another (a hard link): the file that is shown is not
+        # the file was removed, but has another hard link: a file at the shown path is then a different one
         itself = file.links and any(_is_file(path, file) for path in (shown, _in_its_root(place, shown)))
         return shown if itself else shown.removesuffix(DELETED)
     except OSError:
-        # a file system of a user's own, into which root may not look: he may have written the mark
+        # root may not look into a user's own file system; the user may have written the mark
         return shown
     finally:
         os.close(fd)
@@ -56,6 +58,7 @@ def _in_its_root(place: int, path: str) -> str:
 
 
 def _is_file(path: str, file: File) -> bool:
-    """By a name that is in use, as a running program's is: a file system that a user serves is not asked."""
+    """True if `path` is this file. Only the kernel's cache is searched, which has the path of a running
+    program. A user's file system is never queried."""
     found = file_at(path)
     return found is not None and (found.device, found.inode) == (file.device, file.inode)

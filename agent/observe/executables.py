@@ -1,4 +1,5 @@
-"""Executables that a policy's selectors can mean: where links lead, what globs find, what is running."""
+"""Executables that a policy's selectors can mean: targets of links, matches of globs, and running
+programs."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from agent.observe.trails import Trail
 from agent.policy.terms.paths import exe_matches, literal_directory
 
 MAX_FILES = 50_000
-"""Files looked at for one glob; what lies beyond is learned when it runs."""
+"""The most files examined for one glob. Further ones become known when they run."""
 FILES_READ = 64
-"""A glob that finds more is not asked whether it finds only scripts."""
+"""A glob with more matches is not checked for consisting of scripts only."""
 _NOT_PROGRAMS = frozenset({"/proc", "/sys", "/dev"})
 _ANYBODY = -1
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -30,23 +31,23 @@ class Executables:
     found: frozenset[str]
     """Real paths."""
     realpaths: Mapping[str, str]
-    """Where a path ends, for those that are or go through a symbolic link: literal paths, the literal
-    directory a glob begins with, and files that a glob finds."""
+    """Real paths of paths that are or pass through a symbolic link. Included are literal paths, the
+    literal directory at the start of a glob, and files that a glob finds."""
     scripts: Mapping[str, Script]
-    """By selector: a script that it finds, where it finds nothing else."""
+    """By selector: a script that the selector finds, if it finds only scripts."""
     for_anybody: frozenset[str] = frozenset()
-    """Of those found, the ones that any user of this host may execute."""
+    """Those of `found` that any user of this host may execute."""
     trails: Mapping[str, Trail] = field(default_factory=dict)
-    """By selector: what says that all this is so."""
+    """By selector: the file system state that this result depends on."""
 
 
 def find_executables(patterns: Iterable[str]) -> Executables:
-    """What the file system has for these exe selectors (absolute paths and globs)."""
+    """Search the file system for these exe selectors (absolute paths and globs)."""
     return merged(map(find_one, patterns))
 
 
 def find_one(pattern: str) -> Executables:
-    """The same for one selector."""
+    """Search the file system for one exe selector."""
     realpaths: dict[str, str] = {}
     scripts: dict[str, Script] = {}
     trail = Trail()
@@ -67,7 +68,7 @@ def find_one(pattern: str) -> Executables:
 
 
 def merged(parts: Iterable[Executables]) -> Executables:
-    """Of several selectors."""
+    """The union of the results of several selectors."""
     found: set[str] = set()
     for_anybody: set[str] = set()
     realpaths: dict[str, str] = {}
@@ -91,8 +92,8 @@ def _note_scripts(pattern: str, files: list[str], scripts: dict[str, Script]) ->
 
 
 def running_executables(reader: ProcReader) -> frozenset[str]:
-    """Paths of what runs now, each in its process's own root. Those in mount namespaces made without
-    privilege are left out: a name there proves nothing."""
+    """Paths of the running executables, each in its process's own root. Processes in mount namespaces made
+    without privilege are left out: a path there proves nothing."""
     paths: dict[str, bool] = {}
     for pid in reader.pids():
         path = reader.exe(pid)
@@ -102,7 +103,8 @@ def running_executables(reader: ProcReader) -> frozenset[str]:
 
 
 def _follow(path: str, realpaths: dict[str, str], trail: Trail) -> str:
-    """The real path, noted if it is another one. A path that leads nowhere is its own."""
+    """The real path; recorded in `realpaths` if it differs. A path that leads nowhere is returned as it
+    is."""
     real = trail.end(path) or path
     if real != path:
         realpaths[path] = real
@@ -110,13 +112,14 @@ def _follow(path: str, realpaths: dict[str, str], trail: Trail) -> str:
 
 
 def _follow_found(path: str, start: str, realpaths: dict[str, str], trail: Trail) -> str:
-    """As _follow(), of a file that a glob finds. A link of somebody else's leads to what is his alone: to
-    another program, it would give everybody who runs that the right that the glob gives to this name."""
+    """_follow() for a file that a glob finds. A link that another user made may lead only to a file of
+    that user. If it led to another program, each user of that program would gain the right that the glob
+    gives."""
     links: dict[str, str] = {}
     is_known = path in trail.ends
     real = _follow(path, links, trail)
     if not (links or is_known):
-        trail.ends.pop(path)  # what becomes of it, its directory tells
+        trail.ends.pop(path)  # a change of this entry shows in its directory
     as_found = realpaths.get(start, start).rstrip("/") + path[len(start.rstrip("/")) :]
     if real not in (path, as_found) and not _makers(path, start) <= {_owner(real)}:
         return path
@@ -125,7 +128,8 @@ def _follow_found(path: str, start: str, realpaths: dict[str, str], trail: Trail
 
 
 def _makers(path: str, start: str) -> set[int]:
-    """Who else than root can make links on the way from `start` to `path`; anybody: a number of nobody's."""
+    """Uids other than root that can make links on the way from `start` to `path`. _ANYBODY stands for
+    every user."""
     makers = set()
     while path != start and path != "/":
         path = os.path.dirname(path)
@@ -149,12 +153,13 @@ def _owner(path: str) -> int:
 
 def _expand(pattern: str, start: str, trail: Trail) -> Iterator[str]:
     candidates = _walk(start, trail) if "**" in pattern else _glob(pattern, start, trail)
-    # glob's own rules differ from a selector's in small ways
+    # glob's rules differ from a selector's in small ways
     return (path for path in candidates if exe_matches(pattern, path) and _is_program(path))
 
 
 def _glob(pattern: str, start: str, trail: Trail) -> Iterator[str]:
-    """What may match. On the trail is each directory that is listed, and each path below its entries."""
+    """Candidates for a match. The trail records each directory that is listed, and each path below its
+    entries."""
     found = iter((start.rstrip("/"),))
     for part in pattern[len(start.rstrip("/")) + 1 :].split("/"):
         found = chain.from_iterable(map(partial(_below, part, trail), islice(found, MAX_FILES)))
@@ -170,7 +175,7 @@ def _below(part: str, trail: Trail, above: str) -> Iterator[str]:
 
 
 def _walk(start: str, trail: Trail) -> Iterator[str]:
-    """Every file below, links to directories not followed. At most MAX_FILES."""
+    """All files below `start`, without following links to directories; at most MAX_FILES."""
     seen = 0
     trail.lists(start)
     for here, directories, files in os.walk(start):
@@ -188,12 +193,12 @@ def _is_program(path: str) -> bool:
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return False  # gone, or a link that leads nowhere
+        return False  # removed, or a link that leads nowhere
     return stat.S_ISREG(mode) and bool(mode & 0o111)
 
 
 def _anybody_may_run(path: str) -> bool:
-    """The file, and every directory on the way to it, is open to others."""
+    """True if other users may execute the file and search every directory above it."""
     directories = path.split("/")[1:-1]
     ways = ["/", *("/" + "/".join(directories[: depth + 1]) for depth in range(len(directories)))]
     try:

@@ -1,4 +1,4 @@
-"""Gathers what compiling a policy needs to know of this host."""
+"""Gathers the facts about this host that compiling a policy needs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from agent.policy.terms.container_selector import ContainerSelector
 
 @dataclass(frozen=True, slots=True)
 class Mentions:
-    """What of the host a policy speaks of by name."""
+    """The names that a policy mentions."""
 
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
     executables: frozenset[str] = frozenset()
     """exe selectors: absolute paths and globs."""
     homes: frozenset[ContainerSelector] = frozenset()
-    """Containers that a service is at."""
+    """Selectors of containers that a service is at."""
     units: frozenset[str] = frozenset()
     excluded_users: frozenset[str | int] = frozenset()
     excluded_groups: frozenset[str | int] = frozenset()
@@ -54,10 +54,10 @@ def gather(
     containers: Containers | None = None,
     accounts: Accounts | None = None,
 ) -> HostFacts:
-    """The facts at this moment. `known_executables` are those the kernel has named so far;
-    `not_before_unix_s` is the newest time known to have been (see `clock_synced`). With broad globs, looking
-    for executables on disk takes 0.1 s and more: pass `on_disk` from an earlier look to leave it out.
-    Raises KernelError."""
+    """Gather the current facts. `known_executables`: those the kernel has reported so far.
+    `not_before_unix_s`: the latest time known to have passed (see `clock_synced`). With broad globs,
+    searching the disk takes 0.1 s and more; pass `on_disk` of an earlier search to skip it. Raises
+    KernelError."""
     own, addresses = namespaces.own(), own_addresses()
     on_disk = on_disk or find_executables(mentions.executables)
     all_namespaces = namespaces.all()
@@ -98,8 +98,8 @@ def _homes(
     cgroup_mount: Path,
     namespaces: Iterable[Namespace],
 ) -> dict[str, int]:
-    """The network namespace of each container that a service is at, by its oldest process; one that has no
-    process yet is left out."""
+    """The network namespace of each container that a service is at, taken from its oldest process. A
+    container without a process is left out."""
     cookies = {one.inode: one.cookie for one in namespaces}
     found = {}
     for path, container in containers.items():
@@ -157,8 +157,8 @@ def gids(names: Iterable[str]) -> dict[str, int]:
 
 
 def clock_synced(now_unix_s: float, not_before_unix_s: float) -> bool:
-    """False only where the wall clock is evidently wrong: earlier than a time that has already been.
+    """False only if the wall clock is evidently wrong: before a time that has already passed.
 
-    adjtimex(2)'s STA_UNSYNC is no help: it stands on every host whose time comes from its hypervisor or
-    was set by hand, and would switch `not_yet_valid` off there for good."""
+    adjtimex(2)'s STA_UNSYNC is unsuitable. It is always set on a host whose time comes from its hypervisor
+    or was set by hand, and would disable `not_yet_valid` there for good."""
     return now_unix_s >= not_before_unix_s

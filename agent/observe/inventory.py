@@ -1,4 +1,4 @@
-"""Who listens, and who is connected, in every network namespace of this host, with the processes."""
+"""Listeners and connections of every network namespace of this host, with their processes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BOTH = (Protocol.TCP, Protocol.UDP)
 
 
 class Inventory:
-    """Meant to be asked every few seconds: owners are remembered, and read anew where something changed.
+    """Meant to be called every few seconds: holders are cached, and read again only after a change.
 
-    Its methods raise KernelError where the kernel cannot list sockets or namespaces cannot be entered;
-    a namespace that goes meanwhile is left out. Not thread-safe."""
+    Methods raise KernelError if the kernel cannot list sockets, or if a namespace cannot be entered. A
+    namespace that disappears meanwhile is left out. Not thread-safe."""
 
     def __init__(
         self, reader: ProcReader, namespaces: Namespaces, protocols: Sequence[Protocol] = BOTH
@@ -36,20 +36,22 @@ class Inventory:
     def listeners(
         self, openers: Mapping[int, Process] | None = None, others: Iterable[Namespace] | None = None
     ) -> list[Listener]:
-        """Every listener of every namespace in scope, by port. UDP ones are those bound and unconnected.
-        `openers`: who called listen(), by the socket's cookie, as far as the kernel has told. `others`: the
-        namespaces in scope beside the agent's own, where they are known."""
+        """Every listener of every namespace in scope, by port. A UDP listener is a bound, unconnected
+        socket. `openers`: the process that called listen() by the socket's cookie, as far as the kernel
+        has reported it. `others`: the namespaces in scope besides the agent's own, if the caller knows
+        them."""
         namespaces = self._namespaces
         return self._listeners(namespaces.all() if others is None else namespaces.with_own(others), openers)
 
     def sees_own(self) -> bool:
-        """Is the agent's own namespace in scope?"""
+        """True if the agent's own namespace is in scope."""
         return self._namespaces.own_is_seen()
 
     def connections(self, ports: Container[int]) -> list[Connection]:
-        """TCP connections to any of these ports that are there now, each once though both ends be here.
+        """Current TCP connections to any of these ports. A connection appears once, even if both ends are
+        on this host.
 
-        Looks at every descriptor of every process: ask at start, not every few seconds."""
+        Reads every descriptor of every process: call it at the start, not every few seconds."""
         namespaces = self._namespaces.all()
         listening = self._listeners(namespaces)
         at = Counter(one.netns for one in listening if one.protocol is Protocol.TCP)
@@ -90,7 +92,7 @@ class Inventory:
     def _holders(
         self, connections: Iterable[Connection], netns_cookies: dict[int, int]
     ) -> dict[int, tuple[Process, ...]]:
-        """By socket inode, the process that started first in front."""
+        """Holders by socket inode; the process that started first comes first."""
         ends = [end for one in connections for end in (one.consumer, one.server) if end and end.inode]
         found = find_holders(self._reader, {end.inode for end in ends})
         pids = {holder.pid for holders in found.values() for holder in holders}
@@ -115,8 +117,9 @@ def _in_each(namespaces: Iterable[Namespace], listing: Callable[[SocketDiag], li
 
 
 def _connected(diag: SocketDiag, ports: Container[int], listeners: Mapping[int, int]) -> list[Socket]:
-    """The kernel's table of connections is one for all namespaces, and a list walks through the whole of it:
-    none is asked for where only listeners are. `listeners`: how many there are, by namespace."""
+    """Connected sockets. The kernel has one table of connections for all namespaces, and listing walks
+    through all of it. So a namespace that has only listeners is skipped. `listeners`: number of TCP
+    listeners by namespace."""
     return diag.connections(ports) if tcp_in_use() > listeners.get(diag.netns, 0) else []
 
 
@@ -134,8 +137,8 @@ def _completed(
 
 
 def _nearest(covering: Iterable[Listener], processes: Iterable[Process]) -> Listener | None:
-    """An exact address wins over a wildcard, as in the kernel; of several on one address (SO_REUSEPORT)
-    the one that a process of the connected end holds too."""
+    """The listener that accepted a socket. An exact address wins over a wildcard, as in the kernel. Among
+    several on one address (SO_REUSEPORT), prefer one that a process of the connected end also holds."""
     pids = {process.pid for process in processes}
     return min(
         covering,

@@ -1,9 +1,9 @@
-"""Routes of type local: what is delivered to this host, whether an interface has the address or not
-(ip-route(8)); in the calling thread's namespace.
+"""Routes of type local in the calling thread's namespace: destinations delivered to this host, whether or
+not an interface has the address (ip-route(8)).
 
-Looked for in the tables that the kernel asks first: local, and those of VRFs. A local route in any other
-table counts for the packets that a rule leads there, which no list can tell; the programs go by the route
-of the connection itself.
+Only the tables that the kernel consults first are read: local, and those of VRFs. A local route in another
+table applies to packets that a rule sends there, which no list shows. The BPF programs use the route of
+the connection itself.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _IFINFOMSG = struct.Struct("=BxHiII")
 _ATTRIBUTE = struct.Struct("=HHI")
 _NUMBER = struct.Struct("=I")
 _FAMILIES = {socket.AF_INET: 96, socket.AF_INET6: 0}
-"""With what is added to a prefix length in the 16-byte form."""
+"""By family: the number added to a prefix length for the 16-byte form."""
 
 
 def own_local_routes(addresses: Iterable[Address]) -> tuple[Network, ...]:
-    """HostFacts.local_routes: those that say more than these addresses, without loopback and what is on
+    """HostFacts.local_routes: local routes beyond these addresses, without loopback and those on
     kube-ipvs0; sorted."""
     known = {Network((int(address), 128)) for address in addresses}
     with Netlink(NETLINK_ROUTE, strict=True) as netlink:
@@ -49,7 +49,7 @@ def own_local_routes(addresses: Iterable[Address]) -> tuple[Network, ...]:
 
 
 def _routes(netlink: Netlink, table: int) -> Iterator[tuple[int, Network]]:
-    """(interface index, destination) of the local ones."""
+    """(interface index, destination) of the local routes."""
     for family, mapped in _FAMILIES.items():
         request = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, RTN_LOCAL, 0)
         try:

@@ -1,8 +1,8 @@
-"""The network namespaces of this host, and how to do something inside one.
+"""Finds the network namespaces of this host.
 
-Seen are the namespaces that some process is in, or that are mounted somewhere the agent can see
-(`ip netns`, docker, CNI). Not seen are those held only by an open file or socket, or only by a thread
-that left its process's namespace: listing them would mean looking at every descriptor and thread.
+A namespace is found if a process is in it, or if it is mounted where the agent can see it (`ip netns`,
+docker, CNI). A namespace is not found if only an open file or socket holds it, or only a thread that left
+its process's namespace. Finding those would mean reading every descriptor and thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Namespaces:
         )
 
     def all(self) -> tuple[Namespace, ...]:
-        """All in scope, the agent's own first, the others by path. Those that go meanwhile are left out."""
+        """All namespaces in scope: the agent's own first, the others by path. Those that disappear
+        meanwhile are left out."""
         own = self.own()
         paths = self._all_paths()
         found = [own] if own.inode in paths else []
@@ -43,7 +44,7 @@ class Namespaces:
         return tuple(found)
 
     def with_own(self, others: Iterable[Namespace]) -> tuple[Namespace, ...]:
-        """As all(), where the others are known."""
+        """Like all(), if the caller knows the others."""
         own = self.own()
         return (own, *others) if self._is_seen(own) else tuple(others)
 
@@ -54,8 +55,8 @@ class Namespaces:
         return self._scope is None or own.inode in self._scoped()
 
     def enter(self, pid: int) -> Namespace | None:
-        """The one that a process is in; None: it is gone, or out of scope. The calling thread stays in there,
-        so it is for one that does nothing else."""
+        """The namespace of a process; None if it is gone or out of scope. The calling thread stays in that
+        namespace, so call it only in a thread for this purpose."""
         path = f"{self._reader.root}/{pid}/ns/net"
         inode = self._reader.netns_inode(pid)
         if not inode or (self._scope is not None and inode not in self._scoped()):
@@ -67,7 +68,8 @@ class Namespaces:
             return None
 
     def enter_each(self, is_wanted: Callable[[int], bool]) -> Iterator[Namespace]:
-        """As `enter`: those in scope of which `is_wanted` says so, asked with a descriptor of each."""
+        """Enter each namespace in scope that `is_wanted` accepts, as `enter` does. `is_wanted` gets a
+        descriptor of the namespace."""
         for inode, path in self._all_paths().items():
             try:
                 with opened(path) as namespace:
@@ -80,7 +82,8 @@ class Namespaces:
         return self._scoped() if self._scope is not None else self._paths()
 
     def _paths(self) -> dict[int, str]:
-        """A path for each namespace, by inode: a mount if there is one, else that of the oldest pid."""
+        """A path of each namespace, by inode: a mount point if there is one, else the path of the lowest
+        pid."""
         found: dict[int, str] = {}
         for pid in self._reader.pids():
             if inode := self._reader.netns_inode(pid):
@@ -96,7 +99,7 @@ class Namespaces:
             try:
                 found.setdefault(os.stat(path).st_ino, path)
             except (FileNotFoundError, ProcessLookupError):
-                continue  # not there yet, or no longer
+                continue  # does not exist yet, or no longer
         return found
 
 

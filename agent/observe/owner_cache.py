@@ -1,7 +1,7 @@
-"""Remembers who holds which listening socket, so that asking every few seconds costs next to nothing.
+"""Caches the holders of listening sockets, so that a query every few seconds costs almost nothing.
 
-What makes an answer stale is looked for instead of the answer: new processes, holders that ended, that
-started another program or that closed their descriptor, and sockets not seen before.
+Instead of rescanning every descriptor, it checks only what invalidates the cache: new processes, new
+sockets, and holders that have ended, run another program or closed their descriptor.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from agent.observe.owners import find_holders
 from agent.observe.proc import ProcReader, Stat
 
 _REFRESH_S = 60.0
-"""Everything is read anew after this time: ids and cgroups of a process can change unseen."""
+"""All entries are read again after this time: ids and cgroups of a process can change unnoticed."""
 _CHEAP_S = 0.05
 _REST = 100
-"""After a pass over all descriptors that was not cheap, the next waits 100 times as long as it took, so that
-a proxy with 100,000 connections costs 1 % of a core at most. Until then a new socket has an owner only if
-whoever called listen() holds it; a process whose descriptors were not cheap to look at waits alike."""
+"""After a scan of all descriptors that took longer than _CHEAP_S, the next waits 100 times as long. A
+proxy with 100,000 connections thus costs at most 1 % of a core. Until the next scan, a new socket has a
+holder only if the process that called listen() holds it. A process whose descriptors took long to read
+waits in the same way."""
 
 _Key = tuple[int, int]
-"""(inode, cookie) of a socket: an inode number alone is used again."""
+"""(inode, cookie) of a socket. The inode number alone is reused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,11 @@ class OwnerCache:
         self._holdings: dict[int, _Holding] = {}
         self._pids: frozenset[int] = frozenset()
         self._sought: frozenset[_Key] = frozenset()
-        """Sockets whose holders are known, also those that no process holds."""
+        """Sockets whose holders are known, including those that no process holds."""
         self._asked: set[_Key] = set()
-        """Sockets whose opener has been looked at."""
+        """Sockets whose opener's descriptors have been read."""
         self._rests_until_s: dict[int, float] = {}
-        """By pid of an opener with so many descriptors that looking at them is not cheap."""
+        """By pid of an opener whose many descriptors took long to read: when to read them next."""
         self._refresh_at_s = 0.0
         self._next_pass_at_s = 0.0
 
@@ -57,10 +58,11 @@ class OwnerCache:
         netns_cookies: Mapping[int, int],
         openers: Mapping[int, int] | None = None,
     ) -> dict[int, tuple[Process, ...]]:
-        """Processes that hold each socket, the one that started first in front, by the socket's cookie.
+        """The processes that hold each socket, by the socket's cookie; the process that started first
+        comes first.
 
-        `openers`: pid of who called listen(), by cookie, as far as it is known. Sockets that no process is
-        known to hold are left out."""
+        `openers`: pid of the process that called listen(), by cookie, if known. Sockets without a known
+        holder are left out."""
         wanted = frozenset((one.inode, one.cookie) for one in sockets if one.inode)
         inodes = frozenset(inode for inode, _ in wanted)
         pids = frozenset(self._reader.pids())
@@ -74,7 +76,7 @@ class OwnerCache:
             self._pids = pids
             ended = self._look_at_openers(wanted, openers or {}, netns_cookies)
             if ended or (held_before & inodes) - self._held():
-                # pid 1 holds what a process that it made has opened for it (socket activation)
+                # pid 1 holds the sockets that its children open for it (socket activation)
                 self._look_at((INIT,), inodes, netns_cookies)
             lost = (held_before & inodes) - self._held()
             if (lost or not wanted <= self._sought) and now_s >= self._next_pass_at_s:
@@ -86,8 +88,8 @@ class OwnerCache:
     def _look_at_openers(
         self, wanted: frozenset[_Key], openers: Mapping[int, int], netns_cookies: Mapping[int, int]
     ) -> bool:
-        """Each once for a new socket: whoever hides his descriptor from them is not looked at for ever. True:
-        one has ended, and nobody is known to hold what he opened."""
+        """Read each opener's descriptors once per new socket. A process that hides its descriptor is thus
+        not read for ever. Return True if an opener has ended and its socket has no known holder."""
         inodes, held = {inode for inode, _ in wanted}, self._held()
         ended = False
         for key in wanted - self._sought - self._asked:
@@ -108,7 +110,7 @@ class OwnerCache:
         return {inode for holding in self._holdings.values() for inode in holding.fds}
 
     def _drop_stale(self, pids: frozenset[int], inodes: Collection[int]) -> frozenset[int]:
-        """Forget processes that are gone or not what they were. Returns the latter, to be looked at again."""
+        """Forget processes that have ended or changed. Return those that changed, to be read again."""
         stale = set()
         for pid, holding in list(self._holdings.items()):
             if pid not in pids or self._reader.stat(pid) != holding.stat or not self._still(pid, inodes):
@@ -121,7 +123,7 @@ class OwnerCache:
     def _still(self, pid: int, inodes: Collection[int]) -> bool:
         fds = self._holdings[pid].fds
         for inode in [inode for inode in fds if inode not in inodes]:
-            del fds[inode]  # nobody listens there any more
+            del fds[inode]  # no longer a listening socket
         return self._reader.holds_all(pid, fds)
 
     def _look_everywhere(
@@ -150,7 +152,7 @@ class OwnerCache:
         for pid, fds in fds_by_pid.items():
             stat = self._reader.stat(pid)
             process = self._reader.process(pid, netns_cookies)
-            # asked last: what was read is of the process that holds the socket, not of a successor
+            # checked last: the facts then belong to the holder of the socket, not to a successor with its pid
             if stat and process and self._reader.holds_all(pid, fds):
                 self._holdings[pid] = _Holding(process, stat, fds)
 

@@ -1,4 +1,4 @@
-"""Which processes hold a socket: the link from sock_diag's inode to /proc/PID/fd."""
+"""Which processes hold a socket: maps sock_diag's inodes to /proc/PID/fd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.system.pidfd import duplicate
 
 
 class SocketGone(KernelError):
-    """The process is gone, or holds the socket no longer."""
+    """The process has ended, or no longer holds the socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,10 @@ class Holder:
 def find_holders(
     reader: ProcReader, inodes: Collection[int], pids: Iterable[int] | None = None
 ) -> dict[int, list[Holder]]:
-    """Who holds each of these socket inodes, one descriptor for each process; what nobody holds is left out.
+    """The holders of each of these socket inodes, with one descriptor per process. Sockets without a
+    holder are left out.
 
-    One pass over all descriptors of `pids` (of all processes), at some 4 µs a descriptor."""
+    Reads all descriptors of `pids` (default: all processes) once, at about 4 µs per descriptor."""
     found: dict[int, list[Holder]] = {}
     if not inodes:
         return found
@@ -40,11 +41,11 @@ def find_holders(
 
 
 def socket_fd(reader: ProcReader, pid: int, inode: int) -> int:
-    """A descriptor of this process for a socket that another one holds (pidfd_getfd(2)).
+    """Duplicate a socket of another process into this one (pidfd_getfd(2)), and return the descriptor.
 
-    The caller closes it, soon: while it is open, the port stays taken though its owner has closed it.
-    An MPTCP listener's is the MPTCP socket, not the TCP one that sock_diag lists. Raises SocketGone;
-    KernelError without CAP_SYS_PTRACE or before Linux 5.6."""
+    The caller must close it soon: while it is open, the port stays in use even if its owner has closed it.
+    For an MPTCP listener it is the MPTCP socket, not the TCP socket that sock_diag lists. Raises
+    SocketGone; raises KernelError without CAP_SYS_PTRACE or before Linux 5.6."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError as error:

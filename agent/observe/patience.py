@@ -1,5 +1,5 @@
-"""Questions that may never be answered, where whoever is asked about sees to that: each in a thread that is
-left alone after a while. Whoever asks goes on without an answer."""
+"""Runs calls that may block for ever, because a user can cause that. Each call runs in its own thread with
+a timeout. After the timeout the thread is abandoned, and the caller continues without a result."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 WAIT_S = 0.5
 MOST_WAITING = 32
-"""Threads that wait at once. More than these are not asked for anything."""
+"""The most threads that wait at once. Beyond that, calls fail at once."""
 _SHOWN = 3
 
 
 class Unanswered(TimeoutError):
-    """There is no answer yet; or, where not `is_asked`, none to an earlier question about the same."""
+    """The call did not return in time. `is_asked` is False if it was not started, because an earlier call
+    about the same still waits."""
 
     def __init__(self, about: str, *, is_asked: bool) -> None:
         self.is_asked = is_asked
@@ -26,7 +27,7 @@ class Unanswered(TimeoutError):
 
 
 class Patience:
-    """Safe to ask from several threads. A thread that has been answered is kept for the next question."""
+    """Thread-safe. A thread whose call has returned is reused."""
 
     def __init__(self, wait_s: float = WAIT_S, most_waiting: int = MOST_WAITING) -> None:
         self._wait_s = wait_s
@@ -38,25 +39,25 @@ class Patience:
 
     @property
     def unanswered(self) -> frozenset[str]:
-        """About whom there is no answer now."""
+        """The subjects of calls that have not returned."""
         with self._lock:
             return frozenset(self._unanswered)
 
     @property
     def trouble(self) -> str:
-        """In a sentence; "": all have answered."""
+        """One sentence about the calls that have not returned; "": all have."""
         waiting = sorted(self.unanswered)
         if not waiting:
             return ""
         more = f" and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
         return (
-            f"no answer to what was asked of {', '.join(waiting[:_SHOWN])}{more}: the rest goes on without; "
-            "see whether a file system there (FUSE, NFS) hangs"
+            f"no answer from {', '.join(waiting[:_SHOWN])}{more}; licet continues without it: "
+            "check whether a file system there (FUSE, NFS) hangs"
         )
 
     def ask(self, about: str, work: Callable[[], T], wait_s: float | None = None) -> T:
-        """What `work` returns, and what it raises. Raises Unanswered, at once while an earlier question about
-        the same waits."""
+        """Run `work`, and return its result or raise its exception. Raises Unanswered after the timeout,
+        or at once while an earlier call about the same waits."""
         with self._lock:
             if about in self._unanswered or len(self._unanswered) >= self._most:
                 raise Unanswered(about, is_asked=False)
@@ -86,8 +87,8 @@ class Patience:
 class _Asker:
     def __init__(self) -> None:
         self.todo: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
-        """None: nobody will ask any more."""
-        # a daemon thread: the end of the program does not wait for it
+        """None: the thread must end."""
+        # a daemon thread: the process does not wait for it at exit
         threading.Thread(target=self._run, name="licet-ask", daemon=True).start()
 
     def _run(self) -> None:
@@ -95,12 +96,12 @@ class _Asker:
             work, answer = asked
             try:
                 answer.set_result(work())
-            except BaseException as error:  # noqa: BLE001  whoever asked gets it
+            except BaseException as error:  # noqa: BLE001 the caller gets it
                 answer.set_exception(error)
             del asked, work, answer
 
 
 def _end(idle: list[_Asker]) -> None:
-    """Their threads go with whoever asked."""
+    """End the idle threads of a Patience that was garbage-collected."""
     for asker in idle:
         asker.todo.put(None)

@@ -1,5 +1,5 @@
-"""Where a process is, as bpf/lib/container.h judges it: among the host's, in a pid namespace of root's, below
-another root directory, in a user namespace."""
+"""Where a process runs, judged as in bpf/lib/container.h: on the host, in a pid namespace of root's, below
+another root directory, or in a user namespace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INITIAL_USER_NS = 0xEFFFFFFD
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 _MOST_NAMESPACES = 33
-"""One in the other, the first included (MAX_PID_NS_LEVEL, and as many user namespaces)."""
+"""The deepest nesting of namespaces, including the first (MAX_PID_NS_LEVEL, the same for user namespaces)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Whereabouts:
     in_pid_namespace: bool = False
     exe_elsewhere: bool = False
     user_owners: tuple[int, ...] = ()
-    """Uids of who owns its user namespace, and each around it."""
+    """Uids of the owners of its user namespace and of each outer one."""
 
 
 class Places:
-    """Of processes below a /proc; its process 1 is the host's. Where that may not be looked at (which takes
-    CAP_SYS_PTRACE), the agent's own place stands for it."""
+    """Reads the place of processes below a /proc. Process 1 there stands for the host. If it cannot be
+    read (that takes CAP_SYS_PTRACE), the agent's own place stands for the host."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -37,11 +37,12 @@ class Places:
 
     @property
     def pid_namespace(self) -> int:
-        """Inode of the host's; 0: not known."""
+        """Inode of the host's pid namespace; 0: not known."""
         return os.stat(self._root / self._host / "ns/pid").st_ino if self._host else 0
 
     def of(self, process: int) -> Whereabouts:
-        """process: an fd of its directory. Raises what a process that is gone raises."""
+        """The place of a process. `process`: an fd of its /proc directory. Raises OSError if the process
+        has ended."""
         if not self._host:
             return Whereabouts()
         host = os.open(self._root / self._host, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -63,15 +64,16 @@ def _shows_namespaces(process: Path) -> bool:
 
 
 def _differs(process: int, host: int, kind: str) -> bool:
-    """False also where it may not be read: that makes nobody a container's."""
+    """True if process and host have different namespaces of this kind. False without permission to read
+    them: that alone must not make a process part of a container."""
     with contextlib.suppress(*_GONE):
         return os.readlink(f"ns/{kind}", dir_fd=process) != os.readlink(f"ns/{kind}", dir_fd=host)
     return False
 
 
 def _is_roots_pid_namespace(process: int, host: int) -> bool:
-    """Of those below the host's, the outermost tells, and its own: in a container of root's, anybody may make
-    more."""
+    """True if root made the process's outermost or innermost pid namespace below the host's. The outermost
+    decides, because in a container of root's any user may make further ones."""
     end = os.stat("ns/pid", dir_fd=host).st_ino
     levels = []
     for fd in _up(process, "pid", NS_GET_PARENT):
@@ -82,11 +84,11 @@ def _is_roots_pid_namespace(process: int, host: int) -> bool:
 
 
 def belongs_to_root(fd: int) -> bool:
-    """Does the namespace belong to the first user namespace?"""
+    """True if the namespace belongs to the first user namespace."""
     try:
         owner = fcntl.ioctl(fd, NS_GET_USERNS)
     except OSError:
-        return False  # EPERM: owned from outside what the agent itself can see
+        return False  # EPERM: the owner is outside the namespaces that the agent can see
     try:
         return os.fstat(owner).st_ino == INITIAL_USER_NS
     finally:
@@ -102,7 +104,8 @@ def _user_owners(process: int) -> Iterator[int]:
 
 
 def _up(process: int, kind: str, step: int) -> Iterator[int]:
-    """fds of a namespace and of those around it, as far as they may be seen; closed at the end."""
+    """fds of a namespace and of each outer one, as far as the agent may see them. They are closed at the
+    end."""
     with contextlib.ExitStack() as held:
         fd = os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
         for _ in range(_MOST_NAMESPACES):
@@ -115,12 +118,12 @@ def _up(process: int, kind: str, step: int) -> Iterator[int]:
 
 
 def _root_of(process: int) -> tuple[str, str]:
-    """Device and directory of what is mounted at the root directory; a later mount hides an earlier one."""
+    """Device and directory mounted at the root directory. A later mount hides an earlier one."""
     found = ("", "")
     file = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
     with open(file, "rb") as mountinfo:
-        # proc(5): id, parent, device, root, mount point, …; anybody names his mount points, and the kernel
-        # escapes blanks, tabs, newlines and backslashes in them, but no other byte
+        # proc(5): id, parent, device, root, mount point, …; users choose the names of mount points. The
+        # kernel escapes blanks, tabs, newlines and backslashes in them, but no other byte.
         for line in mountinfo.read().split(b"\n"):
             fields = line.split(b" ")
             if len(fields) > 4 and fields[4] == b"/":

@@ -1,9 +1,10 @@
-"""Tells when the policy's files change, however they are changed.
+"""Detects changes of the policy's files, however they are made.
 
-inotify only wakes us; whether something changed is judged by content, and by who else could write it. So a
-touched file is no change, and it does not matter how an editor or a ConfigMap swaps files. Not seen: a
-directory above those that hold the policy being renamed away, and changes made on another machine of a
-network file system (inotify(7)). Without an inotify instance or watch, somebody has to ask now and then.
+inotify only wakes the daemon. A change is judged by content, and by which users could write the files. So
+touching a file is no change, and the method by which an editor or a ConfigMap swaps files does not matter.
+Two changes go unseen: the rename of a directory above those that hold the policy, and changes on another
+machine of a network file system (inotify(7)). Without an inotify instance or watch, the caller has to
+poll.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from agent.system import files, ownership
 from agent.system.closing import Closing
 
 _EVENTS = (
-    flags.CLOSE_WRITE  # not MODIFY: a half-written file is no policy
+    flags.CLOSE_WRITE  # not MODIFY: a half-written file is not a policy yet
     | flags.CREATE
     | flags.DELETE
     | flags.MOVED_FROM
@@ -34,15 +35,15 @@ _MAX_ROUNDS = 8
 
 
 class PolicyWatch(Closing):
-    """Watches `file` and the policy files of `directory`; neither has to be there. Wait until `fileno()` is
-    readable, then ask `changed()`; while `problem` says something, ask every few seconds. Make it before the
-    policy is first read, so that nothing is missed."""
+    """Watches `file` and the policy files of `directory`; both may be missing. Wait until `fileno()` is
+    readable, then call `changed()`. While `problem` is not empty, call it every few seconds. Create the
+    watch before the policy is first read, so that no change is missed."""
 
     def __init__(self, file: Path, directory: Path) -> None:
         self._file = file.absolute()
         self._directory = directory.absolute()
         self.problem = ""
-        """Why changes are not told of, though they are seen when asked for."""
+        """Why inotify does not report changes; `changed()` still detects them."""
         self._inotify = self._instance()
         self._watched: dict[Path, int] = {}
         """Watch descriptor by directory."""
@@ -54,11 +55,12 @@ class PolicyWatch(Closing):
             self._inotify.close()
 
     def fileno(self) -> int | None:
-        """None: there is nothing to wait for (yet)."""
+        """The descriptor to wait on; None: there is none (yet)."""
         return self._inotify.fileno() if self._inotify else None
 
     def changed(self) -> bool:
-        """Is the policy's text other than at the last call? Never blocks, but reads the files."""
+        """True if the policy's text has changed since the last call. Never waits for an event, but reads
+        the files."""
         self._inotify = self._inotify or self._instance()
         for event in self._inotify.read(timeout=0) if self._inotify else ():
             if event.mask & flags.IGNORED:
@@ -79,8 +81,8 @@ class PolicyWatch(Closing):
         self._watched = {path: known for path, known in self._watched.items() if known != descriptor}
 
     def _watch(self) -> None:
-        """Watch what there is to watch now. A directory made meanwhile can already hold the next one,
-        whose coming nobody announced: look until nothing is new."""
+        """Watch every directory that exists now. A directory that was just made may already contain the
+        next one, which inotify did not report. So repeat until nothing is new."""
         if self._inotify is None:
             return
         self.problem = ""
@@ -95,8 +97,8 @@ class PolicyWatch(Closing):
                 return
 
     def _wanted(self) -> set[Path]:
-        """The directories that hold file and directory, by name and where links lead, and the directory
-        itself; for what is missing, the nearest directory above that is there."""
+        """The directories to watch: those that hold file and directory, by name and by real path, and the
+        directory itself. A missing one is replaced by its nearest existing parent."""
         places = {
             self._file.parent,
             Path(os.path.realpath(self._file)).parent,
@@ -120,7 +122,7 @@ class PolicyWatch(Closing):
         try:
             inotify.rm_watch(descriptor)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # the kernel has dropped it with its directory
+            if error.errno != errno.EINVAL:  # the kernel removed the watch together with its directory
                 raise
 
     def _files_of_directory(self) -> list[Path]:
@@ -131,7 +133,8 @@ class PolicyWatch(Closing):
         return [entry for entry in entries if is_policy_file(entry)]
 
     def _fingerprint(self) -> tuple[dict[Path, str], list[ownership.Doubt]]:
-        """Digest of each file; of one that cannot be read, why. Who else could write them."""
+        """Digest of each file, or the error if it cannot be read; and the users that could write the
+        files."""
         places = [self._file, *self._files_of_directory()]
         digests = {path: _digest(path) for path in places}
         return digests, ownership.doubts([self._directory, *places])
@@ -152,6 +155,6 @@ def _digest(path: Path) -> str:
 
 def _refused(error: OSError) -> str:
     return (
-        f"the policy's files cannot be watched ({error.strerror}), and are compared every few seconds; raise "
+        f"the policy's files cannot be watched ({error.strerror}) and are polled every few seconds; raise "
         "fs.inotify.max_user_instances and fs.inotify.max_user_watches with sysctl"
     )

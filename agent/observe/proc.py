@@ -1,4 +1,5 @@
-"""Processes as /proc shows them (proc(5)). Every reader takes the root, so that tests bring their own."""
+"""Reads processes from /proc (proc(5)). Every reader takes the root directory, so that tests can pass
+their own."""
 
 from __future__ import annotations
 
@@ -19,38 +20,38 @@ from agent.policy.terms.cgroups import container_in, unit_of
 
 NS_PER_S = 1_000_000_000
 MAX_ARGS_BYTES = 4096
-"""Longer command lines are cut: they may have megabytes."""
+"""Longer command lines are truncated: they may have megabytes."""
 
 _READ_BYTES = 64 * 1024
 _EXCHANGES = 3
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
-"""What a process that is gone looks like, or one that may not be looked at (hidepid, EPERM)."""
+"""The errors for a process that has ended, or that may not be read (hidepid, EPERM)."""
 _INITIAL_PIDS = 0xEFFFFFFC
 """PROC_PID_INIT_INO, linux/proc_ns.h"""
 _NAME_TTL_S = 300.0
 _NAMES = 4096
-"""Users remembered: whoever has subordinate ids (subuid(5)) has 65,536 of them."""
+"""The most cached user names: one user with subordinate ids (subuid(5)) has 65,536 uids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The part of /proc/PID/stat that tells one process from the next with the same pid."""
+    """The part of /proc/PID/stat that distinguishes a process from a later one with the same pid."""
 
     comm: str
     start_ticks: int
 
 
 class UserNames:
-    """Names of uids as the host's databases have them, remembered for some minutes.
+    """User names by uid from the host's databases, cached for some minutes.
 
-    A look-up can take a while where users come from a directory server."""
+    A look-up can be slow if users come from a directory server."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: dict[int, tuple[float, str]] = {}
 
     def __call__(self, uid: int) -> str:
-        """The name, "" if the uid has none."""
+        """The user name; "" if the uid has none."""
         until_s, name = self._known.get(uid, (0.0, ""))
         now_s = self._clock()
         if now_s >= until_s:
@@ -65,7 +66,8 @@ class UserNames:
 
 
 class ProcReader:
-    """Reads processes below `root`. `cgroup_mount` is where cgroup2 is mounted; without it ids stay 0."""
+    """Reads processes below `root`. `cgroup_mount` is the mount point of cgroup2; without it, cgroup ids
+    stay 0."""
 
     def __init__(
         self,
@@ -80,9 +82,9 @@ class ProcReader:
     ) -> None:
         self.root = root
         self.unit_of = unit_of
-        """The unit of this host that a cgroup path is in."""
+        """Returns the unit of this host for a cgroup path."""
         self.container_of = container_of or _unnamed
-        """The container a cgroup path lies in."""
+        """Returns the container for a cgroup path."""
         self._places = Places(root)
         self.patience = patience or Patience()
         self._cgroup_mount = cgroup_mount
@@ -100,12 +102,13 @@ class ProcReader:
             return None
 
     def process(self, pid: int, netns_cookies: Mapping[int, int] | None = None) -> Process | None:
-        """All that /proc tells of a process; None if it is gone.
+        """Read all facts of a process; None if it has ended.
 
         `start_boot_ns` is rounded down to a clock tick: compare with `same_process`. The namespace's
-        cookie is looked up by inode in `netns_cookies`; without an entry there it is 0."""
+        cookie is looked up by inode in `netns_cookies`; it is 0 without an entry there."""
         try:
-            # a directory opened once stays that process's: nothing read through it is a successor's
+            # an open directory stays that of this process, so no read returns data of a successor with its
+            # pid
             place = os.open(self.root / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except _GONE:
             return None
@@ -144,9 +147,10 @@ class ProcReader:
         )
 
     def _program(self, place: int, whose: str) -> tuple[str, str, tuple[str, ...]]:
-        """Name, executable and arguments, of one program: where it is exchanged meanwhile (execve(2)), they
-        are read anew; where that goes on, only the executable is told. The executable alone does not show it:
-        it may be exchanged twice. `whose`: who goes without arguments while they are waited for."""
+        """Name, executable and arguments, all of one program. If execve(2) replaces the program meanwhile,
+        read again. If that keeps happening, return only the executable. The executable's path alone does
+        not show an exec, because two execs may restore it. `whose`: the subject to report if the read of
+        the arguments blocks."""
         seen = _image_in(_read(place, "stat")), exe_at(place)
         for _ in range(_EXCHANGES):
             args = self._args(place, whose)
@@ -157,8 +161,9 @@ class ProcReader:
         return "", seen[1], ()
 
     def _args(self, place: int, whose: str) -> tuple[str, ...]:
-        """They are in the process's memory, of which it has the lock: mmap(2) of a file whose file system
-        does not answer keeps it for ever. Without an answer they are empty."""
+        """Read the arguments, with a timeout. They are in the process's memory, and the process can hold
+        its lock: mmap(2) of a file whose file system does not answer holds it for ever. Without an answer
+        they are empty."""
         file = os.open("cmdline", os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
         try:
             return _parse_args(self.patience.ask(whose, partial(_read_and_close, file, MAX_ARGS_BYTES)))
@@ -168,20 +173,20 @@ class ProcReader:
             return ()
 
     def _cgroup(self, place: int) -> str:
-        """The kernel marks a cgroup that was removed while its last process ends; a directory may be called
-        so, too, and is there."""
+        """The cgroup path. The kernel marks a cgroup as deleted when it is removed before its last process
+        has ended. A directory may also have such a name and still exist."""
         shown = _parse_cgroup(_read(place, "cgroup"))
         if shown.endswith(DELETED) and self._cgroup_mount and cgroup_id(self._cgroup_mount, shown):
             return shown
         return shown.removesuffix(DELETED)
 
     def same_process(self, process_ns: int, kernel_ns: int) -> bool:
-        """Is a start time read here that of a process the kernel side reported? /proc rounds down to a
-        clock tick (nsec_to_clock_t), the kernel side gives whole nanoseconds."""
+        """True if a start time from /proc equals one that the kernel side reported. /proc rounds down to a
+        clock tick (nsec_to_clock_t); the kernel side gives whole nanoseconds."""
         return process_ns // self._tick_ns == kernel_ns // self._tick_ns
 
     def exe(self, pid: int) -> str:
-        """Path of the executable; "" for a kernel thread and a process that is gone."""
+        """Path of the executable; "" for a kernel thread and for a process that has ended."""
         try:
             shown = os.readlink(self.root / str(pid) / "exe")
             if not shown.endswith(DELETED):
@@ -195,14 +200,14 @@ class ProcReader:
             os.close(place)
 
     def sees_initial_pids(self) -> bool:
-        """Are its pids those of the initial pid namespace, where 1 is the host's service manager?"""
+        """True if the pids are those of the initial pid namespace, where 1 is the host's service manager."""
         try:
             return os.stat(self.root / "self/ns/pid").st_ino == _INITIAL_PIDS
         except OSError:
             return False
 
     def netns_inode(self, pid: int) -> int:
-        """Inode of the process's network namespace; 0 if the process is gone."""
+        """Inode of the process's network namespace; 0 if the process has ended."""
         try:
             return namespace_inode(os.readlink(f"{self.root}/{pid}/ns/net"))
         except _GONE:
@@ -210,12 +215,12 @@ class ProcReader:
 
     @property
     def host_pid_namespace(self) -> int:
-        """Inode of the pid namespace that is the host's; 0: not known."""
+        """Inode of the host's pid namespace; 0: not known."""
         return self._places.pid_namespace
 
     def names_are_trusted(self, pid: int) -> bool:
-        """False where the process lives in a mount namespace that somebody without privilege made: there
-        any file can have any name, so `exe` proves nothing (bpf/lib/identity.h judges likewise)."""
+        """False if the process is in a mount namespace that an unprivileged user made. Any file can have
+        any name there, so `exe` proves nothing (bpf/lib/identity.h judges the same way)."""
         try:
             mounts = os.open(self.root / str(pid) / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
         except _GONE:
@@ -226,7 +231,7 @@ class ProcReader:
             os.close(mounts)
 
     def fds(self, pid: int) -> Mapping[int, int]:
-        """Socket inode by file descriptor; empty for a kernel thread and a process that is gone."""
+        """Socket inode by file descriptor; empty for a kernel thread and for a process that has ended."""
         try:
             place = os.open(f"{self.root}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except _GONE:
@@ -234,7 +239,7 @@ class ProcReader:
         found = {}
         try:
             for name in os.listdir(place):
-                # relative to the directory: half the time of a whole path, and there can be 100,000
+                # relative to the directory: this takes half the time of a full path, and there can be 100,000
                 if inode := _socket_inode(link_at(place, name)):
                     found[int(name)] = inode
         except _GONE:
@@ -244,7 +249,8 @@ class ProcReader:
         return found
 
     def holds_all(self, pid: int, fds: Mapping[int, int]) -> bool:
-        """Are these still those sockets? `fds`: descriptor by socket inode; there can be 20,000."""
+        """True if these descriptors still refer to these sockets. `fds`: descriptor by socket inode; there
+        can be 20,000."""
         try:
             place = os.open(f"{self.root}/{pid}/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except _GONE:
@@ -256,13 +262,13 @@ class ProcReader:
 
 
 def _unnamed(cgroup: str) -> Container | None:
-    """What the path alone says."""
+    """The container, as far as the path alone identifies it."""
     found = container_in(cgroup)
     return Container(found.id, found.runtime, found.name, known=bool(found.name)) if found else None
 
 
 def namespace_inode(link: str) -> int:
-    """4026531840 of "net:[4026531840]"; 0 of anything else."""
+    """The number in "net:[4026531840]"; 0 for any other text."""
     return _bracketed(link, "net:[")
 
 
@@ -286,16 +292,16 @@ def _read_and_close(fd: int, limit: int) -> bytes:
 
 
 def _parse_stat(text: bytes) -> Stat:
-    # comm may hold anything, blanks and parentheses included: it ends at the last ")"
+    # comm may contain any character, including blanks and parentheses, so it ends at the last ")"
     name, _, rest = text.rpartition(b")")
     if not rest:
-        raise ProcessLookupError  # read as empty while it went
+        raise ProcessLookupError  # the file is empty while the process ends
     return Stat(comm=os.fsdecode(name.partition(b"(")[2]), start_ticks=int(rest.split()[19]))
 
 
 def _image_in(stat: bytes) -> tuple[bytes, ...]:
-    """Where the stack and the arguments of the program are: somewhere else after each execve(2).
-    Zeros to whoever may not know (proc_pid_stat(5): startstack, arg_start)."""
+    """Addresses of the program's stack and arguments, which change with each execve(2). They are zeros for
+    a reader without permission (proc_pid_stat(5): startstack, arg_start)."""
     fields = stat.rpartition(b")")[2].split()
     return (fields[25], fields[45]) if len(fields) > 45 else ()
 
@@ -313,7 +319,7 @@ def _parse_status(text: bytes) -> dict[str, list[bytes]]:
 
 
 def _parse_cgroup(text: bytes) -> str:
-    """The cgroup2 path; "" where only cgroup1 is there."""
+    """The cgroup2 path; "" if only cgroup1 is mounted."""
     for line in text.split(b"\n"):
         if line.startswith(b"0::"):
             return os.fsdecode(line[3:])
@@ -321,6 +327,6 @@ def _parse_cgroup(text: bytes) -> str:
 
 
 def _parse_args(text: bytes) -> tuple[str, ...]:
-    # a title written over the arguments (nginx, postgres) leaves NULs behind
+    # a title written over the arguments (nginx, postgres) leaves NUL bytes behind
     stripped = text.rstrip(b"\0")
     return tuple(os.fsdecode(part) for part in stripped.split(b"\0")) if stripped else ()

@@ -1,4 +1,4 @@
-"""Tells when addresses and local routes, or interfaces and their filters, of a network namespace come or go
+"""Detects changes of addresses and local routes, or of interfaces and filters, in a network namespace
 (rtnetlink(7))."""
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ _ADDRESS_KINDS = (20, 21, _NEW_ROUTE, _DEL_ROUTE)
 _ROUTES = 0x40 | 0x400
 """RTMGRP_IPV4_ROUTE and RTMGRP_IPV6_ROUTE (linux/rtnetlink.h)."""
 _TYPE_AT, _ROUTE_TYPE_AT = 4, 16 + 7
-"""nlmsg_type; rtm_type behind the header."""
+"""Offsets of nlmsg_type, and of rtm_type after the header."""
 _ALL = 0xFFFFFFFF
 _LOCAL_ROUTES_ONLY = (
     (0x28, 0, 0, _TYPE_AT),  # load half, in network order
     (0x15, 1, 0, socket.htons(_NEW_ROUTE)),
-    (0x15, 0, 2, socket.htons(_DEL_ROUTE)),  # neither: to the first return
+    (0x15, 0, 2, socket.htons(_DEL_ROUTE)),  # neither: jump to the first return
     (0x30, 0, 0, _ROUTE_TYPE_AT),  # load byte
     (0x15, 0, 1, RTN_LOCAL),
     (0x06, 0, 0, _ALL),
     (0x06, 0, 0, 0),
 )
-"""A filter (linux/filter.h): a router's table changes a thousand times a second, and wakes nobody."""
+"""A socket filter (linux/filter.h). A router's table changes a thousand times a second; the filter drops
+those messages, so they wake no process."""
 _SO_ATTACH_FILTER = 26
 _LINK_KINDS = (16, 17, 37, 44, 45)
-"""RTM_NEWLINK, RTM_DELLINK, RTM_DELQDISC, and RTM_NEWTFILTER and RTM_DELTFILTER: a filter that is new may run
-before ours."""
+"""RTM_NEWLINK, RTM_DELLINK, RTM_DELQDISC, RTM_NEWTFILTER and RTM_DELTFILTER. A new filter may run before
+ours."""
 _LINKS, _TRAFFIC_CONTROL = 0x1, 0x8
 """RTMGRP_LINK and RTMGRP_TC."""
 _BUFFER = 64 * 1024
 
 
 class RouteWatch(Closing):
-    """Of the namespace it is made in, which lives on while this is open. Wait until `fileno()` is readable
-    or ask now and then: `changed()`."""
+    """Watches the namespace that the constructor runs in. An open watch keeps the namespace alive. Wait
+    until `fileno()` is readable, or poll: `changed()`."""
 
     def __init__(
         self, groups: int, kinds: Container[int], what: str, only: Sequence[tuple[int, int, int, int]] = ()
@@ -65,8 +66,9 @@ class RouteWatch(Closing):
         return self._socket.fileno()
 
     def changed(self) -> bool:
-        """Has anything been announced since the last call? Never blocks. True does not promise a difference:
-        router advertisements announce an address again and again, and our own filters are announced, too."""
+        """True if the kernel announced something since the last call. Never blocks. True does not imply a
+        difference: router advertisements announce an address repeatedly, and our own filters are announced
+        too."""
         changed = False
         while True:
             try:
@@ -76,7 +78,7 @@ class RouteWatch(Closing):
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                changed = True  # announcements were lost: look for yourself
+                changed = True  # announcements were lost, so the caller must check
                 continue
             changed = changed or any(kind in self._kinds for kind, _, _, _ in messages(data))
 
@@ -89,14 +91,14 @@ def _attach(to: socket.socket, code: Sequence[tuple[int, int, int, int]]) -> Non
 
 
 class AddressWatch(RouteWatch):
-    """Of addresses, and of routes of type local."""
+    """Watches addresses and routes of type local."""
 
     def __init__(self) -> None:
         super().__init__(ADDRESS_GROUPS | _ROUTES, _ADDRESS_KINDS, "addresses", _LOCAL_ROUTES_ONLY)
 
 
 class LinkWatch(RouteWatch):
-    """Interfaces, and what a filter hangs on."""
+    """Watches interfaces, qdiscs and filters."""
 
     def __init__(self) -> None:
         super().__init__(_LINKS | _TRAFFIC_CONTROL, _LINK_KINDS, "interfaces")

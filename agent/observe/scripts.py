@@ -1,5 +1,5 @@
-"""Programs that are scripts: the process that runs one is its interpreter (execve(2)), so that a selector
-which names the script means nobody."""
+"""Detects scripts. A process that runs a script executes its interpreter (execve(2)), so a selector that
+names the script matches no process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _DEPTH = 5
 _EXEC = re.compile(rb"^[ \t]*exec[ \t]+(?:-a[ \t]+\S+[ \t]+)?[\"']?(/[^\s\"'$`;|&<>()*?\[]+)", re.MULTILINE)
 _SHELLS = frozenset({"sh", "dash", "bash", "ksh", "mksh", "zsh", "busybox"})
 _POSTGRESQL = "/usr/lib/postgresql/*/bin"
-"""Where Debian's pg_wrapper finds what /usr/bin/psql and its likes stand for."""
+"""The directory in which Debian's pg_wrapper finds the program for /usr/bin/psql and similar names."""
 
 
 def script_at(path: str) -> Script | None:
-    """None: no script, or not readable."""
+    """The script at this path; None if it is not a script, or not readable."""
     text = _head(path)
     interpreter = _interpreter(text)
     if not interpreter:
@@ -33,7 +33,7 @@ def script_at(path: str) -> Script | None:
 
 def _head(path: str) -> bytes:
     try:
-        # a FIFO that nobody writes is no wait, and a device is not read
+        # O_NONBLOCK: a FIFO without a writer does not block, and a device is not read
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return b""
@@ -46,7 +46,7 @@ def _head(path: str) -> bytes:
 
 
 def _interpreter(text: bytes) -> str:
-    """Where the program ends that runs it; "" of what is no script."""
+    """Real path of the program that runs this text; "" if the text is not a script."""
     found = ""
     for _ in range(_DEPTH):
         if not text.startswith(b"#!"):
@@ -60,7 +60,7 @@ def _interpreter(text: bytes) -> str:
 
 
 def _behind_env(words: list[str]) -> str:
-    """`/usr/bin/env -S NAME=value python3` is python3, as it is found from here."""
+    """The interpreter: for `/usr/bin/env -S NAME=value python3` it is python3, found in the agent's PATH."""
     if os.path.basename(words[0]) != "env":
         return words[0]
     names = (word for word in words[1:] if not word.startswith("-") and "=" not in word)
@@ -69,7 +69,7 @@ def _behind_env(words: list[str]) -> str:
 
 
 def _started(path: str, interpreter: str, text: bytes) -> list[str]:
-    """Programs that it runs in its own place, as far as it says so."""
+    """Programs that the script execs, as far as its text shows them."""
     if os.path.basename(os.path.realpath(path)) == "pg_wrapper":
         return sorted(filter(_runs, glob.glob(f"{_POSTGRESQL}/{glob.escape(os.path.basename(path))}")))
     if os.path.basename(interpreter) not in _SHELLS:

@@ -1,4 +1,4 @@
-"""The sockets of one network namespace, from the kernel itself (sock_diag(7)): TCP and UDP."""
+"""Lists the TCP and UDP sockets of one network namespace with sock_diag(7)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ LISTEN = 10
 CLOSING = 11
 
 OPEN_STATES = (ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING)
-"""TCP states of a flow (include/net/tcp_states.h). A half-open connection (SYN_RECV) is none yet,
-one in TIME_WAIT none any more."""
+"""TCP states of a flow (include/net/tcp_states.h). A half-open connection (SYN_RECV) is not yet a flow,
+and one in TIME_WAIT no longer."""
 
 _TIME_WAIT_TIMER = 3
 _SKV6ONLY = 11
 _SOCKOPT = 22
 _TRANSPARENT = 1 << 5
-"""In the first byte of struct inet_diag_sockopt (Linux 5.10)."""
+"""Bit in the first byte of struct inet_diag_sockopt (Linux 5.10)."""
 _REQUEST = struct.Struct("=BBBxI48x")
-"""struct inet_diag_req_v2 of linux/inet_diag.h; the socket id stays zero: any socket."""
+"""struct inet_diag_req_v2 of linux/inet_diag.h. The socket id stays zero, which matches any socket."""
 _ROW = struct.Struct("=BBBx2s2s16s16sIIIIIIII")
 """struct inet_diag_msg: family, state, timer, id{sport, dport, src, dst, if, cookie}, expires, rqueue,
 wqueue, uid, inode."""
@@ -46,10 +46,11 @@ _TCP_IN_USE = re.compile(r"^TCP6?: inuse (\d+)", re.MULTILINE)
 
 
 class SocketDiag(Closing):
-    """Lists the sockets of the network namespace it is made in; use `run_in_namespace` to make it in another.
+    """Lists the sockets of the network namespace that the constructor runs in; use `run_in_namespace` for
+    another one.
 
-    `netns` is that namespace's cookie, which every Socket carries. Rows come in no order. A socket that
-    appears or goes while the kernel lists can be missing; none comes twice."""
+    `netns` is that namespace's cookie, which every Socket carries. Rows have no order. A socket that
+    appears or closes during the listing may be missing. No socket appears twice."""
 
     def __init__(self, netns: int) -> None:
         self.netns = netns
@@ -65,7 +66,7 @@ class SocketDiag(Closing):
         self._netlink.close()
 
     def listening(self, protocols: Iterable[Protocol] = (Protocol.TCP, Protocol.UDP)) -> list[Socket]:
-        """Listening TCP sockets, and bound UDP sockets that are connected to nobody."""
+        """Listening TCP sockets, and bound UDP sockets without a peer."""
         found: list[Socket] = []
         for protocol in protocols:
             state = LISTEN if protocol == Protocol.TCP else CLOSE
@@ -75,10 +76,10 @@ class SocketDiag(Closing):
     def connections(
         self, ports: Container[int] | None = None, protocols: Iterable[Protocol] = (Protocol.TCP,)
     ) -> list[Socket]:
-        """Sockets with a peer, of any port or of those whose local or remote port is in `ports`.
+        """Sockets with a peer: all, or those whose local or remote port is in `ports`.
 
-        inode is 0 where no process holds the socket: nobody has accepted it yet, or its process has
-        closed it and the kernel is still at it."""
+        inode is 0 if no process holds the socket: it was not accepted yet, or its process has closed it
+        and the kernel still sends."""
         found: list[Socket] = []
         for protocol in protocols:
             states = OPEN_STATES if protocol == Protocol.TCP else (ESTABLISHED,)
@@ -86,15 +87,15 @@ class SocketDiag(Closing):
         return found
 
     def cookies(self) -> set[int]:
-        """Of the TCP sockets that `connections` lists. Many of its rows, as objects, are more than
-        the rest of the agent."""
+        """Cookies of the TCP sockets that `connections` lists. As objects, many such rows would need more
+        memory than the rest of the agent."""
         rows = (_ROW.unpack_from(row) for row in self._dump(Protocol.TCP, OPEN_STATES))
         # high and low half; as in _parse
         return {row[9] << 32 | row[8] for row in rows if row[2] != _TIME_WAIT_TIMER}
 
     def has(self, cookie: int, local: tuple[Address, int], remote: tuple[Address, int]) -> bool:
-        """Is this TCP socket there, with this peer? It costs a look-up, where a list costs a walk through the
-        kernel's table of all namespaces."""
+        """True if this TCP socket exists with this peer. It costs one look-up; a list would walk through
+        the kernel's table of all namespaces."""
         try:
             row = self._netlink.ask(SOCK_DIAG_BY_FAMILY, one_socket(cookie, local, remote))
         except OSError as error:
@@ -107,7 +108,7 @@ class SocketDiag(Closing):
     def _rows(
         self, protocol: Protocol, states: Iterable[int], ports: Container[int] | None
     ) -> Iterable[Socket]:
-        # hash chains change while the kernel walks them, so a row can come twice
+        # hash chains change during the kernel's walk, so a row can appear twice
         found: dict[int, Socket] = {}
         for row in self._dump(protocol, states):
             if one := self._parse(protocol, row, ports):
@@ -137,7 +138,7 @@ class SocketDiag(Closing):
         if ports is not None and local_port not in ports and remote_port not in ports:
             return None
         if timer == _TIME_WAIT_TIMER:
-            return None  # the rest of a closed connection, which can call itself FIN_WAIT2
+            return None  # the remainder of a closed connection, which may be shown as FIN_WAIT2
         more = dict(attributes(row, _ROW.size))
         return Socket(
             protocol=protocol,
@@ -157,7 +158,7 @@ class SocketDiag(Closing):
 
 
 def tcp_in_use() -> int:
-    """How many TCP sockets of the calling thread's namespace listen or have a peer."""
+    """The number of TCP sockets in the calling thread's namespace that listen or have a peer."""
     return sum(_in_use(Path("/proc/thread-self/net", name)) for name in ("sockstat", "sockstat6"))
 
 
@@ -176,4 +177,4 @@ def _address(family: int, raw: bytes) -> Address:
 
 _ZEROS = bytes(16)
 _NOWHERE: dict[int, Address] = {socket.AF_INET: from_wire(bytes(4)), socket.AF_INET6: from_wire(_ZEROS)}
-"""What each listening socket has for its peer."""
+"""The peer address of every listening socket."""

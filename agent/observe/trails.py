@@ -1,4 +1,4 @@
-"""Where selectors of executables lead by way of symbolic links, and whether they still do: the link of a
+"""Records where exe selectors lead through symbolic links, and detects when that changes. The link of a
 release (releases/current, alternatives, a profile of Nix) is switched while programs run."""
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 MOST_LISTED = 20_000
-"""Directories remembered of one glob."""
+"""The most directories recorded for one glob."""
 _REST = 100
-"""After a look that took some time, the next waits 100 times as long: 1 % of a core at most."""
+"""After a check, the next waits 100 times as long as it took: at most 1 % of a core."""
 _SWITCHES = 5
 _PER_S = 60.0
-"""So many switches of one selector in a minute; whoever makes more has a policy compiled no more often."""
+"""The most switches of one selector that count within _PER_S seconds. A user who switches links more often
+cannot cause more compilations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """What of the file system says where a selector leads."""
+    """The file system state that determines where a selector leads."""
 
     ends: dict[str, str] = field(default_factory=dict)
-    """By path: where it ends, as realpath(3); "": nowhere."""
+    """By path: its real path, as realpath(3); "": it leads nowhere."""
     listed: dict[str, int] = field(default_factory=dict)
-    """By directory that a glob looked into: when its entries last changed, before they were read."""
+    """By directory that a glob listed: when its entries last changed, read before the listing."""
 
     def end(self, path: str) -> str:
         """The real path; "" if it leads nowhere."""
@@ -33,7 +34,7 @@ class Trail:
         return self.ends[path]
 
     def lists(self, directory: str) -> None:
-        """To be said before it is listed."""
+        """Record a directory. Call this before listing it."""
         if len(self.listed) < MOST_LISTED:
             self.listed.setdefault(directory, _changed_ns(directory))
 
@@ -44,22 +45,23 @@ class Trail:
 
 
 class TrailWatch:
-    """Meant to be asked every second. Not thread-safe."""
+    """Meant to be called every second. Not thread-safe."""
 
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
         spent: Callable[[], float] = time.thread_time,
     ) -> None:
-        """`spent`: what this thread has had of a core. A host that is busy does not make looks rare."""
+        """`spent`: CPU time of this thread. CPU time is used so that a busy host does not make checks
+        rare."""
         self._clock = clock
         self._spent = spent
         self._rests_until_s = 0.0
         self._switched: dict[str, deque[float]] = {}
-        """By selector: when it was found to lead elsewhere."""
+        """By selector: the times when it was found to lead to another file."""
 
     def switched(self, trails: Mapping[str, Trail]) -> bool:
-        """Does one lead elsewhere than it did? `trails`: by selector."""
+        """True if a selector leads to another file than before. `trails`: by selector."""
         began_s, spent_s = self._clock(), self._spent()
         if began_s < self._rests_until_s:
             return False

@@ -1,5 +1,5 @@
-"""Files as the kernel has them in memory: nothing here asks a file system, which a user may serve (FUSE) and
-leave without an answer."""
+"""Reads facts about files from the kernel's memory only. No function here queries a file system, because a
+user may serve one (FUSE) that never answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class File:
 
 
 def file_of(fd: int) -> File:
-    """What is known of an open file (statx(2)). Raises OSError where nobody may look."""
+    """The facts about an open file (statx(2)). Raises OSError without permission."""
     found = ctypes.create_string_buffer(256)
     wanted = _STATX_NLINK | _STATX_INO
     if _libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, wanted, found) < 0:
@@ -38,8 +38,8 @@ def file_of(fd: int) -> File:
 
 
 def file_at(path: str) -> File | None:
-    """None: none that is in memory by this name. One that is in use is, unless its file system has each name
-    asked for anew."""
+    """The file at this path, if the kernel has the path in memory; otherwise None. The path of a running
+    program is in memory, unless its file system requires each name to be looked up again."""
     how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_CACHED)
     fd = _libc.syscall(_OPENAT2, _AT_FDCWD, os.fsencode(path), how, len(how))
     if fd < 0:

@@ -1,4 +1,4 @@
-"""Units that a policy names and that no process is in, though systemd may call them active: why."""
+"""Explains why a unit that a policy names has no process, although systemd may call it active."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FOLDERS = (
     Path("/usr/lib/systemd/system"),
     Path("/lib/systemd/system"),
 )
-"""systemd.unit(5): the first that has a unit counts."""
+"""systemd.unit(5): the first directory that has the unit counts."""
 
 
 def units_at_rest(
     names: Iterable[str], cgroups: Iterable[str], mount: Path, folders: tuple[Path, ...] = FOLDERS
 ) -> dict[str, str]:
-    """By unit, why nobody is in it; those with a process are left out, and those nothing is known of."""
+    """By unit: why no process is in it. Units with a process, and unknown units, are left out."""
     found: dict[str, str] = {}
     places: dict[str, list[str]] = {}
     for path in cgroups:
@@ -44,19 +44,19 @@ def _why_not_there(name: str, running: list[str], folders: tuple[Path, ...]) -> 
         return ""
     real = os.path.basename(os.path.realpath(file))
     if real != name and real.endswith(name[name.rfind(".") :]) and "@" not in name:
-        return f"it is another name of '{real}', by which its cgroup goes"
+        return f"it is an alias of '{real}', which names its cgroup"
     settings = _settings(name, file, folders)
     if settings.get("Type") != "oneshot":
         return ""
     stem, _, kind = name.rpartition(".")
     instances = [f"'{unit}'" for unit in running if unit.startswith(f"{stem}@") and unit.endswith(f".{kind}")]
-    told = f" ({settings['ExecStart']})" if settings.get("ExecStart") else ""
+    command = f" ({settings['ExecStart']})" if settings.get("ExecStart") else ""
     others = f"; running are {', '.join(instances)}" if instances else ""
-    return f"it is Type=oneshot{told}: its command ends, and no process stays in it{others}"
+    return f"it is Type=oneshot{command}: its command ends, and no process stays in it{others}"
 
 
 def _settings(name: str, file: Path, folders: tuple[Path, ...]) -> Mapping[str, str]:
-    """Of [Service]: the last one of each name counts, those of drop-ins behind the unit's own."""
+    """Settings of [Service]. The last value of a name counts, and drop-ins come after the unit file."""
     drop_ins: dict[str, Path] = {}
     for folder in reversed(folders):
         try:

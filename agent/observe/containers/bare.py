@@ -1,5 +1,5 @@
-"""crun and runc: a folder for each container, made before its cgroup. By hand, its name is the id; below a
-manager (podman, CRI-O), the id is a number and the name is the manager's to tell."""
+"""crun and runc: one directory per container, made before its cgroup. For a container started by hand, the
+name is the id. Below a manager (podman, CRI-O), the id is a number, and the manager has the name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCOPE = re.compile(r"(?:crun|runc)-(.+)\.scope")
 
 
 def id_of(component: str) -> str:
-    """The id that a cgroup's name stands for, if it is a bare container's: runc-ID.scope, or the id."""
+    """The container id in a cgroup's name, if it is a bare container's: runc-ID.scope, or the id itself."""
     scope = _SCOPE.fullmatch(component)
     return scope[1] if scope else component
 
@@ -32,7 +32,7 @@ def read_crun(root: Path, number: str) -> Container | None:
 
 
 def read_runc(root: Path, number: str) -> Container | None:
-    """state.json follows the cgroup by some milliseconds; it leads to the bundle."""
+    """Read a runc container. state.json appears some milliseconds after the cgroup; it names the bundle."""
     if not has_state(root, number):
         return None
     state = read_json(root / number / "state.json")
@@ -42,7 +42,7 @@ def read_runc(root: Path, number: str) -> Container | None:
 
 
 def _named(found: Container, number: str) -> Container | None:
-    """None where a manager's container has no name in its annotations."""
+    """The container with its name; None if a manager's container has no name in its annotations."""
     if _NUMBER.fullmatch(number) and not (found.name or found.pod):
         return None
     return Container(
@@ -51,7 +51,7 @@ def _named(found: Container, number: str) -> Container | None:
 
 
 def _label(state: object, key: str) -> str:
-    """runc keeps its labels as key=value."""
+    """A label of runc's state, which stores labels as key=value."""
     config = state.get("config") if isinstance(state, dict) else None
     labels = config.get("labels") if isinstance(config, dict) else None
     for label in labels if isinstance(labels, list) else ():

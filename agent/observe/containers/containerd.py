@@ -1,4 +1,5 @@
-"""containerd: each task's bundle, in a folder for each of its namespaces (k8s.io, moby, default, …)."""
+"""containerd: the bundle of each task, in one directory per containerd namespace (k8s.io, moby, default,
+…)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from agent.model import Container
 from agent.observe.containers.oci import read_bundle
 
 MOBY = "moby"
-"""docker's namespace: the bundle has no name in it, docker's own files have."""
+"""docker's containerd namespace. Its bundles have no names; docker's own files have them."""
 
 
 def read_containerd(root: Path, number: str) -> Container | None:

@@ -1,5 +1,6 @@
-"""Kubernetes' container runtime interface (k8s.io/cri-api, runtime.v1): asked where a runtime's state on disk
-does not say who a container is. h2 is imported with the first call: hosts without a socket pay nothing."""
+"""Kubernetes' container runtime interface (k8s.io/cri-api, runtime.v1). It is queried if a runtime's state
+on disk does not identify a container. h2 is imported at the first call, so hosts without a socket pay
+nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from agent.observe.containers.wire import Message, field
 AUTO, NEVER = "auto", "never"
 SOCKETS = (
     Path("/run/containerd/containerd.sock"),
-    Path("/run/k3s/containerd/containerd.sock"),  # RKE2's, too
+    Path("/run/k3s/containerd/containerd.sock"),  # also RKE2's
     Path("/run/k0s/containerd.sock"),
     Path("/var/snap/microk8s/common/run/containerd.sock"),
     Path("/run/crio/crio.sock"),
@@ -23,7 +24,7 @@ SOCKETS = (
 )
 TIMEOUT_S = 0.3
 PAUSE_S = 10.0
-"""After a call that nobody answered: a runtime that hangs costs little."""
+"""The pause after a call without an answer, so that a runtime that hangs costs little."""
 POD, NAMESPACE = "io.kubernetes.pod.name", "io.kubernetes.pod.namespace"
 """Labels that kubelet gives to containers."""
 _SERVICE = "/runtime.v1.RuntimeService"
@@ -39,10 +40,11 @@ class Cri:
         self._again_s = 0.0
         self._error = ""
         self._runtime = ""
-        """Its name and version, once it has answered."""
+        """The runtime's name and version, once it has answered."""
 
     def read(self, number: str) -> Container | None:
-        """The container, or the pod's sandbox, of this id; None: there is none, or nobody answers."""
+        """The container or pod sandbox with this id; None if there is none, or if the runtime does not
+        answer."""
         if not _NUMBER.fullmatch(number):
             return None
         if status := self._status("ContainerStatus", number):
@@ -56,7 +58,8 @@ class Cri:
         return None
 
     def about(self) -> dict[str, str]:
-        """For `licet status`: the socket ("" if there is none), who answers there, and why nobody does."""
+        """For `licet status`: the socket ("" if there is none), the runtime that answers there, and the
+        last error."""
         socket = self._socket()
         if socket is None:
             return {"socket": "", "runtime": "", "error": ""}
@@ -86,7 +89,7 @@ class Cri:
         return answer.message(1) if answer else None
 
     def _call(self, method: str, request: bytes) -> Message | None:
-        """None: it has nothing to say of this, or it does not answer."""
+        """One CRI call. None if the runtime does not know the id, or does not answer."""
         socket = self._socket()
         if socket is None or self._clock() < self._again_s:
             return None
@@ -95,7 +98,7 @@ class Cri:
         try:
             answer = Message(grpc.call(socket, f"{_SERVICE}/{method}", request, TIMEOUT_S))
         except grpc.CallFailed as error:
-            if error.code != grpc.NOT_FOUND:  # as from a containerd whose CRI plugin is off
+            if error.code != grpc.NOT_FOUND:  # e.g. a containerd whose CRI plugin is disabled
                 self._failed(f"{method}: {error}")
             return None
         except (OSError, ValueError) as error:

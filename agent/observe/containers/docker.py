@@ -13,7 +13,7 @@ def read_docker(root: Path, number: str) -> Container | None:
     if not isinstance(state, dict):
         return None
     config = mapping(state, "Config")
-    labels = mapping(config, "Labels")  # those of Kubernetes come from cri-dockerd
+    labels = mapping(config, "Labels")  # the labels of Kubernetes come from cri-dockerd
     return Container(
         id=number,
         runtime="docker",

@@ -1,4 +1,5 @@
-"""Reading a runtime's JSON files: bounded, and never an error. They belong to others and change under us."""
+"""Reads JSON files of container runtimes: with a size limit, and without raising errors. The files belong
+to other programs and may change during a read."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 8 * 1024 * 1024
-"""The largest are lists of all containers of a node, some hundred kB."""
+"""The largest files are lists of all containers of a node, some hundred kB."""
 
 
 def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
-    """What the file holds; None if it is not there, too large, half written or no JSON."""
+    """The parsed content; None if the file is missing, too large, incomplete or not JSON."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > limit:
@@ -24,7 +25,7 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
 
 
 def mapping(value: Any, key: str) -> Mapping[str, Any]:
-    """The mapping at a key of what may be one; empty if it is anything else."""
+    """The mapping at a key; empty if `value` or the entry is not a mapping."""
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
 

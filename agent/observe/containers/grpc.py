@@ -24,11 +24,11 @@ MAX_BYTES = 1024 * 1024
 NOT_FOUND = 5
 _STREAM = 1
 _PREFIX = struct.Struct("!?I")
-"""Before a message: is it compressed, and its length."""
+"""The prefix of a message: whether it is compressed, and its length."""
 
 
 class CallFailed(Exception):
-    """The server answered that it won't; `code` is gRPC's."""
+    """The server answered with an error; `code` is gRPC's status code."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message or f"gRPC status {code}")
@@ -36,7 +36,8 @@ class CallFailed(Exception):
 
 
 def call(path: Path, method: str, request: bytes, timeout_s: float) -> bytes:
-    """The answer's message. Raises CallFailed, or OSError where nobody answers in time, or not in gRPC."""
+    """The message of the answer. Raises CallFailed; raises OSError if no valid gRPC answer arrives in
+    time."""
     answer = _Answer()
     deadline = time.monotonic() + timeout_s
     http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
@@ -55,7 +56,7 @@ def call(path: Path, method: str, request: bytes, timeout_s: float) -> bytes:
                     answer.take(event, http)
                 connected.sendall(http.data_to_send())
         except (H2Error, UnicodeDecodeError) as error:
-            raise OSError(f"no gRPC: {error}") from error
+            raise OSError(f"not a gRPC answer: {error}") from error
     return answer.message()
 
 

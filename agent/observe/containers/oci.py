@@ -1,4 +1,4 @@
-"""Annotations of an OCI config.json: where containerd, nerdctl and CRI-O write who a container is."""
+"""Annotations of an OCI config.json, in which containerd, nerdctl and CRI-O describe a container."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ IMAGE = (
 POD = ("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name")
 NAMESPACE = ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace")
 _LABELS = "io.kubernetes.cri-o.Labels"
-"""A JSON text with all labels."""
+"""This annotation holds all labels as a JSON text."""
 
 
 def read_bundle(path: Path, number: str, runtime: str) -> Container | None:
-    """From the config.json at `path`; None if there is none."""
+    """The container described by the config.json at `path`; None if there is no such file."""
     config = read_json(path)
     if not isinstance(config, dict):
         return None
@@ -54,6 +54,6 @@ def _labels(annotations: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _manager(annotations: Mapping[str, Any]) -> str:
-    """CRI-O and podman keep containers in one place, and say whose they are."""
+    """The manager that the annotations name. CRI-O and podman store containers in the same directory."""
     manager = text(annotations, "io.container.manager")
     return "podman" if manager == "libpod" else manager

@@ -1,5 +1,5 @@
-"""Ports of this host that lead into containers, as runtimes write them down: docker, CNI's plugins (podman,
-CRI-O, containerd's CRI plugin, nerdctl) and netavark (podman)."""
+"""Ports of this host that lead into containers, from the files of the runtimes: docker, CNI's plugins
+(podman, CRI-O, containerd's CRI plugin, nerdctl) and netavark (podman)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _Parse = Callable[[Any, str], list[Publication]]
 
 
 class Published:
-    """What is on disk is read again where it has changed. `docker`: folders of containers; `cni`: its cache
-    of results; `netavark`: its folder of forwarded ports."""
+    """Reads published ports. A file is read again only after it has changed. `docker`: directories of
+    containers; `cni`: CNI's cache of results; `netavark`: netavark's directory of forwarded ports."""
 
     def __init__(self, docker: tuple[Path, ...], cni: Path, netavark: Path) -> None:
         self._docker, self._cni, self._netavark = docker, cni, netavark
         self._read: dict[Path, tuple[tuple[int, int, int], list[Publication]]] = {}
-        """By file: what it was when it was read."""
+        """By file: its stat identity when it was read, and its ports."""
 
     def all(self) -> tuple[Publication, ...]:
         docker = (path / "config.v2.json" for root in self._docker for path in _entries(root))
@@ -55,7 +55,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _of_docker(state: Any, path: str) -> list[Publication]:
-    """config.v2.json; of a container that does not run, no port is there."""
+    """Ports in a config.v2.json. It has none while the container does not run."""
     settings = mapping(state, "NetworkSettings")
     networks = mapping(settings, "Networks")
     inside = [
@@ -74,7 +74,7 @@ def _of_docker(state: Any, path: str) -> list[Publication]:
 
 
 def _of_cni(cached: Any, path: str) -> list[Publication]:
-    """What libcni keeps of a container that it has given a network."""
+    """Ports in libcni's cached result for a container."""
     inside = [
         address
         for one in _mappings(mapping(cached, "result").get("ips"))
@@ -115,8 +115,8 @@ def _of_netavark(ports: Any, path: str) -> list[Publication]:
 def _publications(
     outside: tuple[str, Any, str], inside: Iterable[Address], to_port: Any, count: int, by: str
 ) -> Iterator[Publication]:
-    """`outside`: address, port and protocol on this host; without an address, any of the container's
-    families."""
+    """`outside`: address, port and protocol on this host. Without an address, the wildcard of each of the
+    container's address families is used."""
     host, port, protocol = outside
     to, first, first_to = tuple(inside), _number(port), _number(to_port)
     known = _PROTOCOLS.get(protocol.lower() or "tcp")
@@ -130,7 +130,7 @@ def _publications(
 
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
-    """Those in a list; none, if it is no list."""
+    """The mappings in a list; empty if the value is not a list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
@@ -142,6 +142,6 @@ def _address(text: str) -> Address | None:
 
 
 def _number(value: Any) -> int:
-    """Of a port, as a number or as text; 0: it is none."""
+    """A port given as a number or as text; 0 if it is not a valid port."""
     text = str(value)
     return int(text) if text.isdecimal() and len(text) <= 5 and int(text) <= _MOST else 0

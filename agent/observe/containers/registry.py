@@ -1,4 +1,4 @@
-"""Which container a cgroup is, with its name: looked up once, remembered until the cgroup is gone."""
+"""The container of a cgroup, with its name. It is looked up once, and cached until the cgroup is removed."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from agent.observe.containers.storage import Storage
 from agent.policy.terms.cgroups import UNIT_SUFFIXES, Ground, Top, container_in
 
 RETRY_S = 0.1
-"""A name that was not there is looked for again after this long."""
+"""How long to wait before a missing name is looked up again."""
 _NUMBER = re.compile(r"[0-9a-f]{64}")
 _IN_A_POD = re.compile(r"libpod-([0-9a-f]{64})")
 _MOST = 65536
-"""Cgroups remembered; a host has some thousands."""
+"""The most cached cgroups; a host has some thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Where runtimes keep their state."""
+    """Directories in which runtimes store their state."""
 
     containerd: tuple[Path, ...]
     docker: tuple[Path, ...]
     storage: tuple[Path, ...]
-    """Of CRI-O and podman: bundles, and the list of names."""
+    """State of CRI-O and podman: bundles, and the list of names."""
     crun: Path
     runc: Path
     cni: Path
-    """Its cache of results: published ports, as netavark's."""
+    """CNI's cache of results, which has published ports. netavark's directory has them too."""
     netavark: Path
 
     def found(self) -> dict[str, str]:
-        """By runtime, the folders that have something in them; "" where none has. A chart makes those that it
-        mounts where they are not there."""
+        """By runtime: the directories that have content; "" if none has. Empty ones do not count, because
+        a Helm chart creates the directories that it mounts."""
         places = {
             "containerd": self.containerd,
             "docker": self.docker,
@@ -72,10 +72,10 @@ def _first(
 
 
 class Containers:
-    """Safe to ask from several threads: what is remembered is only ever replaced by the same or better.
+    """Thread-safe: a cached entry is only ever replaced by an equal or better one.
 
-    A cgroup gives a name away only if nobody without privilege could have made it: in a tree that was
-    delegated to a user, any directory may have any name."""
+    A cgroup's name counts only if no unprivileged user could have made the cgroup. In a tree delegated to
+    a user, any directory may have any name."""
 
     def __init__(
         self,
@@ -99,27 +99,27 @@ class Containers:
         self.published = Published(roots.docker, roots.cni, roots.netavark).all
         """Ports of this host that lead into containers."""
         self._known: dict[str, Container] = {}
-        """By the cgroup path that is the container's own."""
+        """By the container's own cgroup path."""
         self._again_s: dict[str, float] = {}
         self._no_container: set[str] = set()
         self._made_by_others: set[str] = set()
-        """Cgroups that others than root could have made, when they were made. Who has a tree taken from him
-        leaves them behind."""
+        """Cgroups that users other than root could have made, at the time they were made. They remain even
+        after the tree was taken back from the user."""
 
     def containing(self, path: str) -> Container | None:
-        """The outermost container that a cgroup2 path lies in; None if in none."""
+        """The outermost container around a cgroup2 path; None if there is none."""
         own = self._own(path)
         return self._look_up(own) if own else None
 
     def at(self, path: str) -> Container | None:
-        """The container whose own cgroup this is, and which could have been made only with privilege."""
+        """The container whose own cgroup this is, if only root could have made the cgroup."""
         if self._own(path) != path:
             return None
         found = self._look_up(path)
         return found if self.only_root_makes(path) else None
 
     def unit_of(self, path: str) -> str:
-        """The unit of this host that a cgroup2 path is in; "" if none."""
+        """The unit of this host for a cgroup2 path; "" if there is none."""
         own = self._own(path)
         ground = Ground(tops={own} if own else set())
         unit = ground.unit_of(path)
@@ -131,12 +131,12 @@ class Containers:
 
     @property
     def delegated(self) -> frozenset[str]:
-        """Cgroups in which others than root could make some, when they did."""
+        """Cgroups in which users other than root could make cgroups, and did."""
         return frozenset(path.rpartition("/")[0] or "/" for path in self._made_by_others)
 
     def appeared(self, path: str, *, by_root: bool = True) -> None:
-        """A cgroup was made at this path: what stood there before says nothing about it. by_root: as the
-        kernel saw it."""
+        """Record that a cgroup was made at this path. Facts about an earlier cgroup of this path are
+        dropped. by_root: whether root made it, as the kernel reported."""
         self._made_by_others.discard(path)
         if not by_root:
             if len(self._made_by_others) >= _MOST:
@@ -154,8 +154,8 @@ class Containers:
         self._made_by_others &= set(paths)
 
     def _own(self, path: str) -> str:
-        """The part of the path that is the outermost container's own cgroup; "" if there is none. Inside a
-        container, a cgroup may be called like another one."""
+        """The part of the path that is the outermost container's own cgroup; "" if there is none. A cgroup
+        inside a container may have a name like that of another container."""
         in_path = container_in(path)
         if in_path and (below := self._below_a_pod(in_path.path, path)):
             return below
@@ -174,8 +174,8 @@ class Containers:
         return ""
 
     def _below_a_pod(self, pod: str, path: str) -> str:
-        """The container's own cgroup, where the outermost is a pod of podman: with a parent of its own
-        (--cgroup-parent), its path looks like a container's. Podman wrote down where the container is."""
+        """The container's own cgroup, if the outermost one is a podman pod. With --cgroup-parent, a pod's
+        path looks like a container's. Podman's state names the container's cgroup."""
         own = "/".join(path.split("/")[: pod.count("/") + 2])
         number = _IN_A_POD.fullmatch(own.removeprefix(f"{pod}/"))
         if not number or not _NUMBER.fullmatch(pod.rpartition("/")[2]):
@@ -208,13 +208,13 @@ class Containers:
     def _read(self, own: str) -> Container:
         leaf = own.rpartition("/")[2]
         top = container_in(own) or Top(own, bare.id_of(leaf), "")
-        if top.path != own:  # the pod's, which it lies in
+        if top.path != own:  # the path is the pod's, which contains this container
             top = container_in(f"/{leaf}") or top
         if not self.only_root_makes(own):
             return Container(top.id, top.runtime)
         if top.name:
             return Container(top.id, top.runtime, top.name, known=True)
-        # the one that the path names first; containers of the cgroupfs driver do not say whose they are
+        # try the runtime that the path names first; with the cgroupfs driver the path names none
         order = sorted(self._readers, key=lambda name: name != top.runtime)
         found = next((one for name in order if (one := self._readers[name](top.id))), None)
         if not found and not top.runtime and self._is_pod(own):
@@ -222,8 +222,8 @@ class Containers:
         return found or self.cri.read(top.id) or Container(top.id, top.runtime)
 
     def only_root_makes(self, path: str) -> bool:
-        """True if root made it and every directory above, each of these belongs to root, and nobody else may
-        write there; those that are gone say nothing."""
+        """True if root made this cgroup and every one above it, and no other user owns or may write those
+        above. Directories that no longer exist are skipped."""
         above = path
         while above:
             if above in self._made_by_others or made_by_others(self._mount, above):

@@ -1,4 +1,4 @@
-"""CRI-O and podman: containers/storage keeps a bundle for each container, and one list with their names."""
+"""CRI-O and podman: containers/storage has a bundle for each container, and one list of their names."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ LISTS = ("containers.json", "volatile-containers.json")
 
 
 class Storage:
-    """Reads below several roots: the bundles' (in /run) and the list's (in /var/lib)."""
+    """Reads below several roots: that of the bundles (in /run) and that of the list (in /var/lib)."""
 
     def __init__(self, roots: tuple[Path, ...]) -> None:
         self._roots = roots
         self._lists: dict[Path, tuple[tuple[int, int, int], Mapping[str, Mapping[str, Any]]]] = {}
-        """By file: what it was when it was read, and its entries by id."""
+        """By file: its stat identity when it was read, and its entries by id."""
 
     def read(self, number: str) -> Container | None:
         bundles = (root / number / "userdata" / "config.json" for root in self._roots)
         found = next((one for path in bundles if (one := read_bundle(path, number, "podman"))), None)
         entry = self._entry(number)
         if not entry:
-            # without an entry podman's name is not known, and CRI-O's is in the bundle
+            # without an entry: podman's name is not known, but CRI-O's is in the bundle
             return found if found and (found.name or found.pod) else None
         names = entry.get("names")
         name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
@@ -38,7 +38,7 @@ class Storage:
         return replace(found, name=found.name or name, image=found.image or image)
 
     def cgroup_of(self, number: str) -> str:
-        """The cgroup that a container was given; "" if that is not known."""
+        """The cgroup that the runtime gave to a container; "" if it is not known."""
         for root in self._roots:
             config = read_json(root / number / "userdata" / "config.json")
             if isinstance(config, dict):

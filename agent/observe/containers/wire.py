@@ -1,4 +1,4 @@
-"""Protobuf messages (protobuf.dev: encoding) of which a few text fields matter, read without their schema."""
+"""Reads text fields of protobuf messages without a schema (protobuf.dev: encoding)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Message:
-    """The fields of a message that are text, bytes or messages. Raises ValueError if it is none."""
+    """The fields of a message that are text, bytes or messages. Raises ValueError if the bytes are not a
+    valid message."""
 
     def __init__(self, raw: bytes) -> None:
         self._fields = list(_fields(raw))
 
     def text(self, number: int) -> str:
-        """ "" if the field is not there."""
+        """The text of a field, or "" if it is missing."""
         return next(
             (value.decode("utf-8", "replace") for found, value in self._fields if found == number), ""
         )
 
     def message(self, number: int) -> Message:
-        """Empty if the field is not there."""
+        """The message in a field; empty if it is missing."""
         return Message(next((value for found, value in self._fields if found == number), b""))
 
     def strings(self, number: int) -> dict[str, str]:
@@ -30,7 +31,7 @@ class Message:
 
 
 def field(number: int, text: str) -> bytes:
-    """A text field, encoded."""
+    """The encoding of a text field."""
     raw = text.encode()
     return _varint(number << 3 | _BYTES) + _varint(len(raw)) + raw
 
@@ -55,7 +56,7 @@ def _fields(raw: bytes) -> Iterator[tuple[int, bytes]]:
         elif kind == _BYTES:
             size, at = _read_varint(raw, at)
             if at + size > len(raw):
-                raise ValueError("a field ends behind its message")
+                raise ValueError("a field ends after its message")
             yield key >> 3, raw[at : at + size]
             at += size
         else:
@@ -66,7 +67,7 @@ def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(raw):
-            raise ValueError("a number ends behind its message")
+            raise ValueError("a number ends after its message")
         value |= (raw[at] & 0x7F) << shift
         at += 1
         if raw[at - 1] < 0x80:

@@ -63,7 +63,7 @@ def test_another_name_of_a_unit_has_no_cgroup(mount: Path, folders: tuple[Path, 
     (folders[1] / "ssh.service").write_text("[Service]\nType=notify\n")
     (folders[0] / "sshd.service").symlink_to(folders[1] / "ssh.service")
     told = why("sshd.service", [cgroup(mount, "/system.slice/ssh.service", 3)], mount, folders)
-    assert told == "it is another name of 'ssh.service', by which its cgroup goes"
+    assert told == "it is an alias of 'ssh.service', which names its cgroup"
 
 
 def test_a_drop_in_says_what_a_unit_is(mount: Path, folders: tuple[Path, Path]) -> None:
