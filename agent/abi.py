@@ -1,5 +1,6 @@
-"""bpf/abi.h in Python: every struct that crosses, field by field. tests/kernel/test_abi.py compiles the
-header and holds sizes and offsets together. Names are the header's, in CamelCase for structs."""
+"""bpf/abi.h in Python: every struct shared with the kernel side, field by field. tests/kernel/test_abi.py
+compiles the header and compares sizes and offsets. Names are those of the header, with structs in
+CamelCase."""
 
 from __future__ import annotations
 
@@ -48,23 +49,23 @@ USE_SIDES = ("local", "remote")
 """Names of enum use_side, in its order."""
 USES_OF_SIDE = 6144
 USES_OF_SHARE = 1024
-"""Rows of uses for consumers one by one: of either side, and of whoever has a share."""
+"""The most rows of `uses` that name a single consumer: for one side, and for one share of a side."""
 USE_SHARES = 4096
 DIRECTIONS = ("outbound", "inbound")
 GATES = ("connect", "tc", "socket", "bind")
 """Names of enum gate, in its order: label values of licet_refused_total{gate}."""
 ARRIVALS = ("observe_arrival", "refuse_arrival")
-"""Names of enum arrival, in its order: places in arrival_calls."""
+"""Names of enum arrival, in its order: indices of arrival_calls."""
 NEVER_NS = 2**64 - 1
-"""When a mode ends that does not."""
+"""The deadline of a mode override without a deadline."""
 
 
 class UseOf(IntEnum):
-    """Whom a row of uses stands for."""
+    """Which consumers a row of `uses` counts: one, many of one source, or all others."""
 
     ONE = 0
     MANY = 1
-    """Of one user; from one /16 or /48."""
+    """All consumers of one user, or from one /16 or /48."""
     OTHERS = 2
 
 
@@ -446,7 +447,8 @@ EVENT_STRUCTS: dict[EventType, type[ct.Structure]] = {
 
 
 def event_layouts() -> dict[str, list[Any]]:
-    """By event type: its size, and each field with its place and size; for the version that comes after."""
+    """By event type: its size, and each field with its offset and size. A later version uses this to read
+    the events of this one."""
     return {
         str(int(number)): [ct.sizeof(kind), [list(field) for field in _fields(kind)]]
         for number, kind in EVENT_STRUCTS.items()
@@ -463,15 +465,15 @@ def _fields(kind: Any, offset: int = 0, name: str = "") -> Iterator[tuple[str, i
             yield from _fields(of, offset + getattr(kind, member).offset, inner)
 
 
-# The small keys that are packed by the ten thousand, as struct formats; sizes are held by the same test.
+# Small keys that are packed in tens of thousands, as struct formats. The same test checks their sizes.
 TARGET_KEY = struct.Struct("=IHHQ16s")
-"""prefixlen, protocol, number of the port, netns, address."""
+"""prefixlen, protocol, port number, netns, address."""
 SOURCE_KEY = struct.Struct("=I16s")
 SUBORDINATE_KEY = struct.Struct("=II4s")
 MEMBER_KEY = struct.Struct("=IIQ")
 SUBORDINATE_KEY_FIXED_BITS = 8 * 4
 TARGET_KEY_FIXED_BITS = 96
-"""Bits of a target key before its address."""
+"""Number of bits of a target key before its address."""
 TUPLE = struct.Struct("=Q16s16sHHI")
 """netns (0 for routable addresses), local and remote address, local and remote port (host order), pad."""
 U32 = struct.Struct("=I")
@@ -479,7 +481,7 @@ U64 = struct.Struct("=Q")
 
 
 def is_spare_flow(key: bytes) -> bool:
-    """Is this key of flows that of a row which each loading makes for each CPU?"""
+    """True if this key of `flows` belongs to a spare row, of which each loading makes one per CPU."""
     return bool(U64.unpack(key)[0] >= SPARE_FLOW)
 
 

@@ -340,7 +340,7 @@ class Publication:
 
     protocol: Protocol
     address: Address
-    """On this host."""
+    """The published address on this host."""
     port: int
     to: tuple[Address, ...]
     """Addresses of the container."""
@@ -390,7 +390,7 @@ class HostFacts:
     elsewhere: tuple[Address, ...] = ()
     """Addresses that have a local route but are not this host: ClusterIPs on kube-ipvs0."""
     namespaces: tuple[Namespace, ...] = ()
-    """The other namespaces."""
+    """All other network namespaces of this host."""
     users: Mapping[str, int] = field(default_factory=dict)
     """uid by user name, for every name the policy mentions and the host knows."""
     groups: Mapping[str, int] = field(default_factory=dict)
@@ -417,7 +417,7 @@ class HostFacts:
     published: tuple[Publication, ...] = ()
     """Ports of this host that lead into containers."""
     ephemeral: EphemeralPorts = EphemeralPorts()
-    """Of this host's network namespace."""
+    """The ephemeral ports of this host's network namespace."""
     boot_offset_ns: int = 0
     """wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME."""
     clock_synced: bool = True

@@ -1,4 +1,4 @@
-"""licet doctor."""
+"""The command `licet doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""licet events."""
+"""The command `licet events`."""
 
 from __future__ import annotations
 

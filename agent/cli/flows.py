@@ -1,4 +1,4 @@
-"""licet flows."""
+"""The command `licet flows`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""licet listeners."""
+"""The command `licet listeners`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""licet mode."""
+"""The command `licet mode`."""
 
 from __future__ import annotations
 

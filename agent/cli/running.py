@@ -1,4 +1,4 @@
-"""run, load, unload, version."""
+"""The commands `licet run`, `load`, `unload` and `version`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""licet status."""
+"""The command `licet status`."""
 
 from __future__ import annotations
 

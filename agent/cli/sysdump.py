@@ -1,4 +1,4 @@
-"""licet sysdump."""
+"""The command `licet sysdump`."""
 
 from __future__ import annotations
 

@@ -124,4 +124,4 @@ async def _fail(request: Request, error: Exception) -> Response:
     what = f"{type(error).__name__}: {error}"
     log.error("%s %s failed: %s", request.method, request.url.path, what)
     log.debug("%s", what, exc_info=error)
-    return JsonAnswer({"error": f"the agent failed to answer: {what}"}, status_code=500)
+    return JsonAnswer({"error": f"the agent could not answer: {what}"}, status_code=500)

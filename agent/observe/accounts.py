@@ -25,8 +25,8 @@ def uid_by_service(name: str) -> int | None:
 
 
 class Accounts:
-    """Reads accounts at each look at the host; a file is read again only after it has changed. A malformed
-    line is ignored, as by the programs that use these files."""
+    """Reads accounts at every look. A file is read again only after it has changed. A malformed line is
+    ignored, as by the programs that use these files."""
 
     def __init__(
         self,

@@ -38,9 +38,7 @@ class AddressesElsewhere(Closing):
             self._socket.setsockopt(SOL_NETLINK, _LISTEN_ALL_NSID, 1)
             self._socket.bind((0, ADDRESS_GROUPS))
         except OSError as error:
-            raise KernelError(
-                f"addresses of other namespaces cannot be followed: {error.strerror}"
-            ) from error
+            raise KernelError(f"addresses of other namespaces cannot be watched: {error.strerror}") from error
         self._numbers = Netlink(NETLINK_ROUTE)
 
     def close(self) -> None:

@@ -29,13 +29,13 @@ _BOTH = (Protocol.TCP, Protocol.UDP)
 _DATA = "a data store, often with no or a default password"
 _REPLICATION = "cluster traffic between its own nodes, rarely authenticated"
 _COORDINATION = "holds the configuration and locks of others"
-_QUEUE = "whoever reaches it can read and inject messages"
-_FILES = "serves files to whoever reaches it"
+_QUEUE = "any client can read and inject messages"
+_FILES = "serves files to any client"
 _METRICS = "shows inner workings, names and versions to anyone"
 _CONSOLE = "manages the service behind it"
-_DEBUGGER = "runs any code for whoever attaches"
-_ROOT = "whoever reaches it controls the host"
-_LICENSES = "hands out licenses to whoever asks"
+_DEBUGGER = "runs any code for any client that attaches"
+_ROOT = "any client controls the host"
+_LICENSES = "hands out licenses to any client"
 _DISPLAY = "keyboard and screen of a session"
 _AMPLIFIER = "answers strangers, and is used to amplify floods"
 
@@ -104,7 +104,7 @@ _ROWS: tuple[tuple[tuple[Protocol, ...], int, int, str, PortClass, str], ...] = 
         4369,
         "erlang port mapper",
         _INTERNAL,
-        "leads to nodes that run any code for who knows the cookie",
+        "leads to nodes that run any code for a client with the cookie",
     ),
     (_TCP, 5672, 5672, "amqp (rabbitmq)", _INTERNAL, _QUEUE),
     (_TCP, 15672, 15672, "rabbitmq management", _ADMIN, _CONSOLE),
@@ -167,8 +167,8 @@ _ROWS: tuple[tuple[tuple[Protocol, ...], int, int, str, PortClass, str], ...] = 
     (_TCP, 9003, 9003, "xdebug", _ADMIN, _DEBUGGER),
     (_TCP, 9222, 9222, "chrome devtools", _ADMIN, _DEBUGGER),
     (_TCP, 9229, 9229, "node debugger", _ADMIN, _DEBUGGER),
-    (_TCP, 9000, 9000, "php-fpm", _INTERNAL, "runs any script for whoever speaks FastCGI"),
-    (_TCP, 8009, 8009, "tomcat ajp", _INTERNAL, "trusts whatever the front end is supposed to have checked"),
+    (_TCP, 9000, 9000, "php-fpm", _INTERNAL, "runs any script for any FastCGI client"),
+    (_TCP, 8009, 8009, "tomcat ajp", _INTERNAL, "trusts that the front end has checked every request"),
     (_TCP, 9990, 9990, "wildfly management", _ADMIN, _CONSOLE),
     # consoles
     (_TCP, 1936, 1936, "haproxy statistics", _ADMIN, _CONSOLE),
@@ -187,7 +187,7 @@ _ROWS: tuple[tuple[tuple[Protocol, ...], int, int, str, PortClass, str], ...] = 
     (_TCP, 10001, 10001, "ray client", _INTERNAL, _DEBUGGER),
     (_TCP, 19530, 19530, "milvus", _INTERNAL, _DATA),
     (_TCP, 6333, 6334, "qdrant", _INTERNAL, _DATA),
-    (_TCP, 11434, 11434, "ollama", _INTERNAL, "spends this machine's time for anyone"),
+    (_TCP, 11434, 11434, "ollama", _INTERNAL, "spends this machine's computing time for any client"),
     # remote screens
     (_TCP, 3389, 3389, "rdp", _ADMIN, _DISPLAY),
     (_TCP, 5900, 5909, "vnc", _ADMIN, _DISPLAY),

@@ -68,7 +68,7 @@ def pair(sockets: Iterable[Socket], ports: Container[int], listeners: ListenersB
 
     Two sockets are one connection if each is the other's peer and both are in one namespace. Sockets in
     different namespaces are paired if the address is not loopback and no third socket has the same tuple.
-    With NAT between them, two sockets do not match, and result in two connections."""
+    Two sockets with NAT between them do not match, so they appear as two connections."""
     servers, consumers = [], []
     for end in sockets:
         if _is_server(end, ports, listeners):

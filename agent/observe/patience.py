@@ -51,7 +51,7 @@ class Patience:
             return ""
         more = f" and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
         return (
-            f"no answer from {', '.join(waiting[:_SHOWN])}{more}; licet continues without it: "
+            f"no answer when reading {', '.join(waiting[:_SHOWN])}{more}; licet continues without it: "
             "check whether a file system there (FUSE, NFS) hangs"
         )
 

@@ -57,7 +57,9 @@ class RouteWatch(Closing):
                 _attach(self._socket, only)
             self._socket.bind((0, groups))
         except OSError as error:
-            raise KernelError(f"{what} of this host cannot be followed: {error.strerror}") from error
+            raise KernelError(
+                f"changes of {what} on this host cannot be watched: {error.strerror}"
+            ) from error
 
     def close(self) -> None:
         self._socket.close()
