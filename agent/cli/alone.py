@@ -54,7 +54,7 @@ class Alone:
         return [self.error, self._kernel(), self._remedy()]
 
     def to_json(self) -> dict[str, object]:
-        """As docs/status.md, "Without a daemon", has it."""
+        """The report as JSON, in the form of docs/status.md, "Without a daemon"."""
         found = self.kernel
         return {
             "daemon": {"answers": False, "pid": self.holder or None, "error": self.error},
@@ -125,7 +125,7 @@ class Alone:
 
 
 def look(settings: Settings, error: DaemonUnreachable) -> Alone:
-    """What is known without a daemon, which did not answer with `error`."""
+    """Collect what is known about the kernel programs. `error`: why the daemon did not answer."""
     kernel, unreadable = None, ""
     try:
         kernel = in_force(Pins(settings.paths.pins))

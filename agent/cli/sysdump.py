@@ -97,7 +97,7 @@ def sysdump(
 
 
 def collect(config: Path | None) -> Dump:
-    """Puts every part into `dump`. What cannot be read is left out, and said so."""
+    """Collect every part. A part that cannot be read is left out and listed in `missing`."""
     dump = Dump()
     dump.part("config.yaml", partial(files.read_text, config or DEFAULT_PATH))
     try:

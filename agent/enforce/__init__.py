@@ -1,1 +1,1 @@
-"""What changes the host outside BPF: tc filters, sockets that are closed, run-time modes."""
+"""Changes the host outside BPF: attaches tc filters, closes sockets, sets run-time modes."""

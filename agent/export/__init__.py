@@ -1,1 +1,1 @@
-"""What leaves the agent: metrics, events, HTTP. `view.py` is the port that the daemon fills."""
+"""Exports data of the agent: metrics, events, HTTP. `view.py` is the interface that the daemon implements."""

@@ -29,7 +29,7 @@ class PolicyInForce:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What every event has beside its own fields."""
+    """The fields that every event carries beside its own."""
 
     host: str
     policy: Callable[[], PolicyInForce]

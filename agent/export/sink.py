@@ -23,7 +23,7 @@ class Sink(Protocol):
 
 
 class NoSink:
-    """Events are kept for `licet events` alone."""
+    """Writes nothing. Events are stored in memory for `licet events` only."""
 
     def write(self, line: str) -> None:
         pass

@@ -1,1 +1,1 @@
-"""Reading the host: processes, cgroups, containers, sockets, addresses. Nothing is changed."""
+"""Reads the host: processes, cgroups, containers, sockets, addresses. It changes nothing."""
