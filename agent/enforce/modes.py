@@ -9,33 +9,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
-from agent import abi
-from agent.abi import NEVER_NS, U32, RawMode
+from agent.enforce.mode_table import Entries, ModeMap, ModeTable
 from agent.enforce.override_file import Override, OverrideFile
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
 from agent.policy.findings import did_you_mean
-from agent.policy.tables.shape import MAX_TARGETS
 from agent.system.boottime import boot_ns
-
-_NONE = bytes(RawMode())
-_NUMBERS = {Mode.OBSERVE: abi.Override.OBSERVE, Mode.ENFORCE: abi.Override.ENFORCE}
-_HOST = 0
-
-Entries = Mapping[Target | None, Override]
-
-
-class ModeMap(Protocol):
-    """The kernel's array `modes`."""
-
-    def get(self, key: bytes) -> bytes | None: ...
-
-    def put(self, key: bytes, value: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +68,7 @@ class Overrides:
         boot_ns: Callable[[], int] = boot_ns,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        self._modes = modes
-        self._id_of = id_of
+        self._table = ModeTable(modes, id_of, targets)
         self._targets = targets
         self._file = OverrideFile(path)
         self._boot_ns = boot_ns
@@ -95,16 +77,13 @@ class Overrides:
         self._read = False
         self._entries: Entries = {}  # replaced, never mutated: readers take no lock
         self.problem = ""
-        self._written: frozenset[int] = frozenset(range(MAX_TARGETS + 1))
-        """Indices that may hold an override. At the start these are all indices, because an earlier run may
-        have left entries."""
 
     def restore(self) -> None:
         """Write the overrides of the file to the kernel's map. Overrides of targets that the policy lacks
         stay in the file only."""
         with self._lock:
             entries = self._entries if self._read else self._stored()
-            self._write_map(entries)
+            self._table.write(entries, self._boot_ns())
             self._entries, self._read = entries, True
 
     def set(self, scope: str | None, mode: Mode, for_s: float | None, *, uid: int, pid: int) -> Change:
@@ -140,7 +119,7 @@ class Overrides:
             ended = tuple(one for one in self._entries.values() if not one.in_force(now_ns))
             if ended:
                 entries = {key: one for key, one in self._entries.items() if one.in_force(now_ns)}
-                self._write_map(entries)
+                self._table.write(entries, self._boot_ns())
                 self._entries = entries
                 self._store()
             return ended
@@ -237,11 +216,11 @@ class Overrides:
             # file first: if the map cannot be written now, the next start applies the file
             self._file.write(entries.values())
         try:
-            self._write_map(entries)
+            self._table.write(entries, self._boot_ns())
         except KernelError:
             with contextlib.suppress(KernelError):
                 self._file.write(before.values())
-                self._write_map(before)
+                self._table.write(before, self._boot_ns())
             raise
         self._entries = entries
         if enforces:
@@ -260,44 +239,7 @@ class Overrides:
     def _stored(self) -> Entries:
         """The overrides of the file. If the kernel's map still holds an override, take the deadline from the
         map. That one is exact: the wall clock may have been set since the file was written."""
-        ids = self._indices()
-        entries: dict[Target | None, Override] = {}
-        for one in self._file.read(self._unix_s() - self._boot_ns() / 1e9):
-            held = self._modes.get(U32.pack(ids[one.target])) if one.target in ids else None
-            raw = RawMode.from_buffer_copy(held or _NONE)
-            until_ns, number = raw.until_ns, raw.override
-            if one.until_boot_ns is not None and number == _NUMBERS[one.mode] and until_ns != NEVER_NS:
-                one = replace(one, until_boot_ns=until_ns)
-            entries[one.target] = one
-        return entries
-
-    def _indices(self) -> dict[Target | None, int]:
-        ids: dict[Target | None, int] = {target: self._id_of(target) for target in self._targets()}
-        return {None: _HOST, **ids}
-
-    def _write_map(self, entries: Entries) -> None:
-        now_ns = self._boot_ns()
-        ids = self._indices()
-        wanted = {
-            ids[key]: bytes(
-                RawMode(NEVER_NS if one.until_boot_ns is None else one.until_boot_ns, _NUMBERS[one.mode])
-            )
-            for key, one in entries.items()
-            if key in ids and one.in_force(now_ns)
-        }
-        try:
-            for index in self._written - wanted.keys():
-                if (self._modes.get(U32.pack(index)) or _NONE) != _NONE:
-                    self._modes.put(U32.pack(index), _NONE)
-            for index, value in wanted.items():
-                self._modes.put(U32.pack(index), value)
-        except OSError as error:
-            raise KernelError(
-                f"the mode could not be written to the kernel's map `modes`: {error}"
-            ) from error
-        finally:
-            self._written |= wanted.keys()
-        self._written = frozenset(wanted)
+        return self._table.with_deadlines(self._file.read(self._unix_s() - self._boot_ns() / 1e9))
 
 
 def _in_scope(scope: str | None, targets: Iterable[Target]) -> list[Target | None]:

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from agent.enforce.ingress import Ingress, Place
 from agent.errors import KernelError
 from agent.model import Namespace
-from agent.system.closing import Closing
 
-_CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
-"""TC_H_CLSACT and its two sides (linux/pkt_sched.h)."""
-_ALL_PROTOCOLS = 0x0300
-"""htons(ETH_P_ALL), as it stands in the low half of tcm_info."""
 _CLASS = 0x10000
 """The major number that makes a number a class id. The BPF program does not see it."""
 _NO_LINK_HEADER = 0x8000
@@ -35,7 +29,6 @@ _NO_LINK_HEADER = 0x8000
 _LINK_BITS = {1: 0, 772: 0, 65534: _NO_LINK_HEADER, 519: _NO_LINK_HEADER}
 """By interface type (linux/if_arp.h). ETHER and LOOPBACK have an Ethernet header. NONE (TUN, WireGuard)
 and RAWIP have none. The tc gate skips all other types and leaves them to the socket gate."""
-_MADE_QDISC = "+clsact"
 _GONE = (errno.ENODEV, errno.ENOENT, errno.ENXIO)
 _NUMBER, _COOKIE = struct.Struct("=I"), struct.Struct("=Q")
 _LAST_NUMBER = 0x7FFF
@@ -65,16 +58,6 @@ class Watch(Protocol):
     def changed(self) -> bool: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An interface."""
-
-    netns: int
-    """Cookie of the interface's network namespace."""
-    interface: str
-    index: int
 
 
 @dataclass(slots=True)
@@ -175,7 +158,7 @@ class TcGate:
         self._namespaces[namespace.cookie] = namespace
 
         def visit() -> _Found:
-            with _Ingress(self._name, namespace.cookie) as ingress:
+            with Ingress(self._name, namespace.cookie) as ingress:
                 return self._cover(ingress, number, before)
 
         try:
@@ -183,7 +166,7 @@ class TcGate:
         except KernelError:  # it is gone
             self._found.pop(namespace.cookie, None)
 
-    def _cover(self, ingress: _Ingress, number: int, before: set[int]) -> _Found:
+    def _cover(self, ingress: Ingress, number: int, before: set[int]) -> _Found:
         found = _Found()
         for link in ingress.links():
             bits = _LINK_BITS.get(link.kind)
@@ -212,7 +195,7 @@ class TcGate:
             watch.close()
 
         def visit() -> dict[Place, str]:
-            with _Ingress(self._name, namespace.cookie) as ingress:
+            with Ingress(self._name, namespace.cookie) as ingress:
                 return _remove_all(ingress)
 
         try:
@@ -223,7 +206,7 @@ class TcGate:
             raise KernelError(f"{place.interface}: our tc filter cannot be removed: {why}")
 
 
-def _remove_all(ingress: _Ingress) -> dict[Place, str]:
+def _remove_all(ingress: Ingress) -> dict[Place, str]:
     failed = {}
     for link in ingress.links():
         try:
@@ -263,134 +246,3 @@ class _Numbers:
         # later namespaces have larger cookies
         oldest = min(cookie for cookie in self._numbers if cookie not in held)
         return self._numbers.pop(oldest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    place: Place
-    kind: int
-    """ARPHRD_ of linux/if_arp.h."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Filter:
-    """One filter at ingress. The kernel runs filters in the order it lists them."""
-
-    kind: str
-    protocol: int
-    priority: int
-    handle: int
-    name: str
-    class_id: int
-
-
-class _Ingress(Closing):
-    """The ingress side of the interfaces of the namespace that the constructor runs in. Close it soon: an
-    open socket keeps its namespace alive. Use it in one thread only, because pyroute2 has one socket per
-    thread."""
-
-    def __init__(self, name: str, netns: int) -> None:
-        self._name = name
-        self._netns = netns
-        self._route = IPRoute()
-        self._with_qdisc = self._look_for_qdiscs()
-
-    def close(self) -> None:
-        self._route.close()
-
-    def links(self) -> list[_Link]:
-        return [
-            _Link(Place(self._netns, row.get_attr("IFLA_IFNAME"), row["index"]), row["ifi_type"])
-            for row in self._route.get_links()
-        ]
-
-    def _look_for_qdiscs(self) -> set[int]:
-        """Indices of the interfaces that accept filters at ingress: those with a clsact or ingress qdisc."""
-        return {row["index"] for row in self._route.get_qdiscs() if row["parent"] == _CLSACT}
-
-    def put(self, link: _Link, program_fd: int, class_id: int, *, replace: bool) -> bool:
-        """Attach our filter with this class. `replace`: replace the program of a filter of ours that is
-        already there. Return False if another filter runs before ours."""
-        index = link.place.index
-        name = self._name
-        if index not in self._with_qdisc and self._add_qdisc(index):
-            name += _MADE_QDISC
-        filters = self._filters(index)
-        ours = next(filter(self._is_ours, filters), None)
-        if ours:
-            name, priority, handle, first = ours.name, ours.priority, ours.handle, ours is filters[0]
-        else:
-            priority, handle = _free_place(filters)
-            # within one priority, the newest runs first
-            first = all(one.priority >= priority for one in filters)
-        if ours and ours.class_id == class_id and not replace:
-            return first
-        self._route.tc(
-            "replace-filter",
-            "bpf",
-            index,
-            parent=_INGRESS,
-            prio=priority,
-            handle=handle,
-            fd=program_fd,
-            name=name,
-            classid=class_id,
-            direct_action=True,
-        )
-        return first
-
-    def _add_qdisc(self, index: int) -> bool:
-        """Add a clsact qdisc. Return False if another tool has just added one. Never use "replace" here:
-        it would remove the filters of that tool."""
-        try:
-            self._route.tc("add", "clsact", index)
-        except NetlinkError as error:
-            if error.code != errno.EEXIST:
-                raise
-            return False
-        self._with_qdisc.add(index)
-        return True
-
-    def remove(self, link: _Link) -> None:
-        """Remove our filter, if there is one. Remove the qdisc too, if we made it and no filter of another
-        tool uses it."""
-        index = link.place.index
-        if index not in self._with_qdisc:
-            return
-        for one in filter(self._is_ours, self._filters(index)):
-            self._route.tc("del-filter", "bpf", index, parent=_INGRESS, prio=one.priority, handle=one.handle)
-            unused = not self._filters(index) and not self._filters(index, _EGRESS)
-            if one.name.endswith(_MADE_QDISC) and unused:
-                self._route.tc("del", "clsact", index)
-
-    def _is_ours(self, one: _Filter) -> bool:
-        return one.name.removesuffix(_MADE_QDISC) == self._name
-
-    def _filters(self, index: int, side: int = _INGRESS) -> list[_Filter]:
-        rows = self._route.get_filters(index=index, parent=side)
-        return [_filter(row) for row in rows if row["handle"]]  # 0: the head of a priority
-
-
-def _filter(row: Any) -> _Filter:
-    kind, options = row.get_attr("TCA_KIND"), row.get_attr("TCA_OPTIONS")
-    is_bpf = kind == "bpf" and options is not None
-    return _Filter(
-        kind=kind,
-        protocol=row["info"] & 0xFFFF,
-        priority=row["info"] >> 16,
-        handle=row["handle"],
-        name=(options.get_attr("TCA_BPF_NAME") or "") if is_bpf else "",
-        class_id=(options.get_attr("TCA_BPF_CLASSID") or 0) if is_bpf else 0,
-    )
-
-
-def _free_place(filters: Sequence[_Filter]) -> tuple[int, int]:
-    """The first priority and handle that replace no filter of another tool. All filters of one priority
-    have the same kind and protocol."""
-    priority = 1
-    while True:
-        there = [one for one in filters if one.priority == priority]
-        if all(one.kind == "bpf" and one.protocol == _ALL_PROTOCOLS for one in there):
-            taken = {one.handle for one in there}
-            return priority, next(handle for handle in itertools.count(1) if handle not in taken)
-        priority += 1

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from agent.abi import GATES
+from agent.export.families import counter, gauge, of
+from agent.export.policy_metrics import licenses, policy
 from agent.export.text import printable
 from agent.export.view import TROUBLES, Agent, Snapshot
 from agent.model import Decision, ListenerState, Origin, Reason, Target
@@ -37,8 +39,8 @@ class _Collector(Collector):
         yield from _usage(snapshot)
         yield from _flows(snapshot)
         yield from _listeners(snapshot)
-        yield from _licenses(snapshot)
-        yield from _policy(snapshot)
+        yield from licenses(snapshot)
+        yield from policy(snapshot)
         yield from _self(snapshot)
 
 
@@ -50,18 +52,6 @@ def registry(agent: Agent) -> CollectorRegistry:
     return made
 
 
-def _counter(name: str, text: str, labels: Iterable[str]) -> CounterMetricFamily:
-    return CounterMetricFamily(name, text, labels=list(labels))
-
-
-def _gauge(name: str, text: str, labels: Iterable[str] = ()) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, labels=list(labels))
-
-
-def _of(target: Target) -> list[str]:
-    return [target.service, target.port_class.value]
-
-
 def _known(snapshot: Snapshot, *keyed: Iterable[Target]) -> list[Target]:
     """The targets of the policy, and targets of an earlier policy that still have counts: a counter never
     disappears."""
@@ -69,7 +59,7 @@ def _known(snapshot: Snapshot, *keyed: Iterable[Target]) -> list[Target]:
 
 
 def _usage(snapshot: Snapshot) -> Iterator[Metric]:
-    connections = _counter(
+    connections = counter(
         "licet_connections",
         "Attempts to use a declared port, judged once each: at connect() for consumers on this host, at the "
         "completed handshake for remote ones.",
@@ -79,12 +69,12 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
         for origin in Origin:
             for decision in Decision:
                 count = snapshot.connections.get((target, origin, decision), 0)
-                connections.add_metric([*_of(target), origin.name.lower(), decision.name.lower()], count)
+                connections.add_metric([*of(target), origin.name.lower(), decision.name.lower()], count)
     yield connections
     yield _unresolved(snapshot)
     yield _violations(snapshot)
     yield _refused(snapshot)
-    by_consumer = _counter(
+    by_consumer = counter(
         "licet_violations_by_consumer",
         "Denied attempts by container, unit or executable of the consumer; at most 100, the rest is other.",
         ("service", "consumer"),
@@ -95,7 +85,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
     for labels, count in counts.items():
         by_consumer.add_metric(list(labels), count)
     yield by_consumer
-    unprotected = _counter(
+    unprotected = counter(
         "licet_unprotected_connections",
         "Connections to ports no service declares: outbound at connect(), inbound when established.",
         ("direction",),
@@ -106,7 +96,7 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _unresolved(snapshot: Snapshot) -> Metric:
-    family = _counter(
+    family = counter(
         "licet_unresolved_connections",
         "Attempts whose consumer could be licensed, but was not known well enough; "
         "licet_connections_total counts them too.",
@@ -115,12 +105,12 @@ def _unresolved(snapshot: Snapshot) -> Metric:
     for target in _known(snapshot, (key[0] for key in snapshot.unresolved)):
         for decision in (Decision.ALLOWED, Decision.DENIED):
             count = snapshot.unresolved.get((target, decision), 0)
-            family.add_metric([*_of(target), decision.name.lower()], count)
+            family.add_metric([*of(target), decision.name.lower()], count)
     return family
 
 
 def _violations(snapshot: Snapshot) -> Metric:
-    family = _counter(
+    family = counter(
         "licet_violations",
         "Violations by reason: denied attempts, counted as in licet_connections_total; listeners that should "
         "not be there, counted when found; exposures, counted per peer outside the listening scope.",
@@ -140,38 +130,38 @@ def _violations(snapshot: Snapshot) -> Metric:
 
 
 def _refused(snapshot: Snapshot) -> Metric:
-    family = _counter(
+    family = counter(
         "licet_refused",
         "Attempts refused by each gate; the socket gate, a backstop, may count an attempt more than once.",
         ("service", "port_class", "gate"),
     )
     for target in _known(snapshot, (key[0] for key in snapshot.refused)):
         for gate in GATES:
-            family.add_metric([*_of(target), gate], snapshot.refused.get((target, gate), 0))
+            family.add_metric([*of(target), gate], snapshot.refused.get((target, gate), 0))
     return family
 
 
 def _flows(snapshot: Snapshot) -> Iterator[Metric]:
-    active = _gauge(
+    active = gauge(
         "licet_active_connections", "Flows to a declared port that are open now.", ("service", "port_class")
     )
-    opened = _counter(
+    opened = counter(
         "licet_flows_opened",
         "Attempts that became a connection, when established.",
         ("service", "port_class"),
     )
-    closed = _counter(
+    closed = counter(
         "licet_flows_closed", "Flows that ended, when their socket closed.", ("service", "port_class")
     )
     for target in _known(snapshot, snapshot.opened, snapshot.active):
-        active.add_metric(_of(target), snapshot.active.get(target, 0))
-        opened.add_metric(_of(target), snapshot.opened.get(target, 0))
-        closed.add_metric(_of(target), snapshot.closed.get(target, 0))
+        active.add_metric(of(target), snapshot.active.get(target, 0))
+        opened.add_metric(of(target), snapshot.opened.get(target, 0))
+        closed.add_metric(of(target), snapshot.closed.get(target, 0))
     yield from (active, opened, closed)
 
 
 def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
-    listeners = _gauge(
+    listeners = gauge(
         "licet_listeners",
         "Listening sockets by service (empty: undeclared), by how wide they listen, and by state.",
         ("service", "bind", "state"),
@@ -181,19 +171,19 @@ def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
     for labels, count in counts.items():
         listeners.add_metric(list(labels), count)
     yield listeners
-    unserved = _gauge(
+    unserved = gauge(
         "licet_unserved_ports",
         "Declared ports, or ranges, that no listener here serves.",
         ("service", "port_class"),
     )
-    exposures = _gauge(
+    exposures = gauge(
         "licet_exposures",
         "Listeners of a declared port that can be reached from outside their listening scope.",
         ("service", "port_class"),
     )
     for target in snapshot.targets:
-        exposures.add_metric(_of(target), snapshot.exposures.get(target, 0))
-        unserved.add_metric(_of(target), snapshot.unserved.get(target, 0))
+        exposures.add_metric(of(target), snapshot.exposures.get(target, 0))
+        unserved.add_metric(of(target), snapshot.unserved.get(target, 0))
     yield from (exposures, unserved)
 
 
@@ -207,71 +197,8 @@ def _listener_series(snapshot: Snapshot) -> Iterator[tuple[str, ...]]:
                 yield service, bind, state.value
 
 
-def _licenses(snapshot: Snapshot) -> Iterator[Metric]:
-    expiry = _gauge(
-        "licet_license_expiry_timestamp_seconds",
-        "When the license expires, in Unix time; +Inf: never.",
-        ("license",),
-    )
-    valid = _gauge("licet_license_valid", "1 while the license is in force, grace included.", ("license",))
-    for one in snapshot.licenses:
-        expiry.add_metric([one.id], float("inf") if one.expires_unix_s is None else one.expires_unix_s)
-        valid.add_metric([one.id], int(one.valid))
-    yield from (expiry, valid)
-    enforcing = _gauge("licet_enforcing", "1 where attempts are refused.", ("service", "port_class"))
-    wanted = _gauge(
-        "licet_enforcing_wanted",
-        "1 where the mode in effect is enforce, whether or not a gate could be attached.",
-        ("service", "port_class"),
-    )
-    for target in snapshot.targets:
-        enforcing.add_metric(_of(target), int(snapshot.enforcing.get(target, False)))
-        wanted.add_metric(_of(target), int(snapshot.enforcing_wanted.get(target, False)))
-    yield from (enforcing, wanted)
-    overrides = _gauge("licet_mode_overrides", "Run-time overrides of the mode that are in force.")
-    overrides.add_metric([], len(snapshot.mode_overrides))
-    yield overrides
-    since = _gauge(
-        "licet_mode_override_since_timestamp_seconds",
-        "When a run-time override that is in force was set, in Unix time; empty service and class: the host.",
-        ("service", "port_class", "mode"),
-    )
-    for override in snapshot.mode_overrides:
-        place = _of(override.target) if override.target else ["", ""]
-        since.add_metric([*place, override.mode.value], override.since_unix_s)
-    yield since
-
-
-def _policy(snapshot: Snapshot) -> Iterator[Metric]:
-    generation = _gauge(
-        "licet_policy_generation",
-        "Generation of the kernel's policy tables; it also grows when the host changes.",
-    )
-    generation.add_metric([], snapshot.policy_generation)
-    yield generation
-    if snapshot.policy_sha256:
-        info = _gauge("licet_policy_info", "The policy in force, by the hash of its files.", ("sha256",))
-        info.add_metric([snapshot.policy_sha256], 1)
-        yield info
-    failures = _counter(
-        "licet_policy_reload_failures", "Reloads that failed; the previous policy stayed in force.", ()
-    )
-    failures.add_metric([], snapshot.policy_reload_failures)
-    yield failures
-    succeeded = _gauge(
-        "licet_policy_last_reload_successful", "0 while the policy in force differs from the policy files."
-    )
-    succeeded.add_metric([], int(snapshot.policy_reload_ok))
-    yield succeeded
-    loaded = _gauge(
-        "licet_policy_loaded_timestamp_seconds", "When the policy in force was loaded, in Unix time."
-    )
-    loaded.add_metric([], snapshot.policy_loaded_unix_s)
-    yield loaded
-
-
 def _self(snapshot: Snapshot) -> Iterator[Metric]:
-    lost = _counter(
+    lost = counter(
         "licet_events_lost",
         "Losses by cause: what could not be reported, named or followed; other counters stay exact.",
         ("cause",),
@@ -279,29 +206,29 @@ def _self(snapshot: Snapshot) -> Iterator[Metric]:
     for cause, count in snapshot.events_lost.items():
         lost.add_metric([cause], count)
     yield lost
-    entries = _gauge("licet_map_entries", "Entries in a kernel map.", ("map",))
-    capacity = _gauge("licet_map_capacity", "Entries a kernel map has room for.", ("map",))
+    entries = gauge("licet_map_entries", "Entries in a kernel map.", ("map",))
+    capacity = gauge("licet_map_capacity", "Entries a kernel map has room for.", ("map",))
     for name, use in snapshot.maps.items():
         entries.add_metric([name], use.entries)
         capacity.add_metric([name], use.capacity)
     yield from (entries, capacity)
     if snapshot.programs:
-        runs = _counter("licet_bpf_program_runs", "Runs of a kernel program.", ("program",))
-        seconds = _counter("licet_bpf_program_run_seconds", "Time spent in a kernel program.", ("program",))
+        runs = counter("licet_bpf_program_runs", "Runs of a kernel program.", ("program",))
+        seconds = counter("licet_bpf_program_run_seconds", "Time spent in a kernel program.", ("program",))
         for name, cost in snapshot.programs.items():
             runs.add_metric([name], cost.runs)
             seconds.add_metric([name], cost.run_ns / 1e9)
         yield from (runs, seconds)
-    troubles = _gauge("licet_trouble", "1 while something is wrong with the agent, by cause.", ("cause",))
+    troubles = gauge("licet_trouble", "1 while something is wrong with the agent, by cause.", ("cause",))
     for cause in TROUBLES:
         troubles.add_metric([cause], int(bool(snapshot.troubles.get(cause))))
     yield troubles
-    hooks = _gauge(
+    hooks = gauge(
         "licet_hook_info", "The attach method (rung) of each hook on this kernel.", ("hook", "rung")
     )
     for hook, rung in snapshot.hooks.items():
         hooks.add_metric([hook, rung], 1)
     yield hooks
-    build = _gauge("licet_build_info", "The version that runs.", ("version",))
+    build = gauge("licet_build_info", "The version that runs.", ("version",))
     build.add_metric([snapshot.version], 1)
     yield build

@@ -13,7 +13,8 @@ from functools import partial
 
 from agent.model import Namespace
 from agent.observe.addresses import global_addresses
-from agent.observe.proc import ProcReader, namespace_inode
+from agent.observe.proc import ProcReader
+from agent.observe.proc_files import namespace_inode
 from agent.system.mounts import read_mounts
 from agent.system.netns import NamespaceGone, entered, in_a_thread, move_and, opened, own_cookie
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from agent.model import INIT, Process, Socket
 from agent.observe.owners import find_holders
-from agent.observe.proc import ProcReader, Stat
+from agent.observe.proc import ProcReader
+from agent.observe.proc_files import Stat
 
 _REFRESH_S = 60.0
 """All entries are read again after this time: ids and cgroups of a process can change unnoticed."""

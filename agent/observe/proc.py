@@ -7,7 +7,6 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,18 @@ from agent.observe.cgroup import cgroup_id
 from agent.observe.exe_link import DELETED, exe_at, link_at
 from agent.observe.patience import Patience, Unanswered
 from agent.observe.places import Places, belongs_to_root
+from agent.observe.proc_files import (
+    Stat,
+    image_in,
+    namespace_inode,
+    parse_args,
+    parse_cgroup,
+    parse_stat,
+    parse_status,
+    read,
+    read_and_close,
+    socket_inode,
+)
 from agent.policy.terms.cgroups import container_in, unit_of
 
 NS_PER_S = 1_000_000_000
@@ -31,14 +42,6 @@ _INITIAL_PIDS = 0xEFFFFFFC
 _NAME_TTL_S = 300.0
 _NAMES = 4096
 """The most cached user names: one user with subordinate ids (subuid(5)) has 65,536 uids."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """The part of /proc/PID/stat that distinguishes a process from a later one with the same pid."""
-
-    comm: str
-    start_ticks: int
 
 
 class UserNames:
@@ -97,7 +100,7 @@ class ProcReader:
     def stat(self, pid: int) -> Stat | None:
         try:
             with open(self.root / str(pid) / "stat", "rb", buffering=0) as file:
-                return _parse_stat(file.read(_READ_BYTES))
+                return parse_stat(file.read(_READ_BYTES))
         except _GONE:
             return None
 
@@ -120,8 +123,8 @@ class ProcReader:
             os.close(place)
 
     def _read_process(self, pid: int, place: int, netns_cookies: Mapping[int, int]) -> Process:
-        start_ticks = _parse_stat(_read(place, "stat")).start_ticks
-        status = _parse_status(_read(place, "status"))
+        start_ticks = parse_stat(read(place, "stat")).start_ticks
+        status = parse_status(read(place, "status"))
         cgroup = self._cgroup(place)
         comm, exe, args = self._program(place, f"arguments of uid {int(status['Uid'][1])} in {cgroup}")
         where = self._places.of(place)
@@ -151,13 +154,13 @@ class ProcReader:
         read again. If that keeps happening, return only the executable. The executable's path alone does
         not show an exec, because two execs may restore it. `whose`: the subject to report if the read of
         the arguments blocks."""
-        seen = _image_in(_read(place, "stat")), exe_at(place)
+        seen = image_in(read(place, "stat")), exe_at(place)
         for _ in range(_EXCHANGES):
             args = self._args(place, whose)
-            text = _read(place, "stat")
-            before, seen = seen, (_image_in(text), exe_at(place))
+            text = read(place, "stat")
+            before, seen = seen, (image_in(text), exe_at(place))
             if seen == before:
-                return _parse_stat(text).comm, seen[1], args
+                return parse_stat(text).comm, seen[1], args
         return "", seen[1], ()
 
     def _args(self, place: int, whose: str) -> tuple[str, ...]:
@@ -166,7 +169,7 @@ class ProcReader:
         they are empty."""
         file = os.open("cmdline", os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
         try:
-            return _parse_args(self.patience.ask(whose, partial(_read_and_close, file, MAX_ARGS_BYTES)))
+            return parse_args(self.patience.ask(whose, partial(read_and_close, file, MAX_ARGS_BYTES)))
         except Unanswered as error:
             if not error.is_asked:
                 os.close(file)
@@ -175,7 +178,7 @@ class ProcReader:
     def _cgroup(self, place: int) -> str:
         """The cgroup path. The kernel marks a cgroup as deleted when it is removed before its last process
         has ended. A directory may also have such a name and still exist."""
-        shown = _parse_cgroup(_read(place, "cgroup"))
+        shown = parse_cgroup(read(place, "cgroup"))
         if shown.endswith(DELETED) and self._cgroup_mount and cgroup_id(self._cgroup_mount, shown):
             return shown
         return shown.removesuffix(DELETED)
@@ -240,7 +243,7 @@ class ProcReader:
         try:
             for name in os.listdir(place):
                 # relative to the directory: this takes half the time of a full path, and there can be 100,000
-                if inode := _socket_inode(link_at(place, name)):
+                if inode := socket_inode(link_at(place, name)):
                     found[int(name)] = inode
         except _GONE:
             return {}
@@ -265,68 +268,3 @@ def _unnamed(cgroup: str) -> Container | None:
     """The container, as far as the path alone identifies it."""
     found = container_in(cgroup)
     return Container(found.id, found.runtime, found.name, known=bool(found.name)) if found else None
-
-
-def namespace_inode(link: str) -> int:
-    """The number in "net:[4026531840]"; 0 for any other text."""
-    return _bracketed(link, "net:[")
-
-
-def _socket_inode(link: str) -> int:
-    return _bracketed(link, "socket:[")
-
-
-def _bracketed(link: str, prefix: str) -> int:
-    return int(link[len(prefix) : -1]) if link.startswith(prefix) else 0
-
-
-def _read(place: int, name: str, limit: int = _READ_BYTES) -> bytes:
-    return _read_and_close(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place), limit)
-
-
-def _read_and_close(fd: int, limit: int) -> bytes:
-    try:
-        return os.read(fd, limit)
-    finally:
-        os.close(fd)
-
-
-def _parse_stat(text: bytes) -> Stat:
-    # comm may contain any character, including blanks and parentheses, so it ends at the last ")"
-    name, _, rest = text.rpartition(b")")
-    if not rest:
-        raise ProcessLookupError  # the file is empty while the process ends
-    return Stat(comm=os.fsdecode(name.partition(b"(")[2]), start_ticks=int(rest.split()[19]))
-
-
-def _image_in(stat: bytes) -> tuple[bytes, ...]:
-    """Addresses of the program's stack and arguments, which change with each execve(2). They are zeros for
-    a reader without permission (proc_pid_stat(5): startstack, arg_start)."""
-    fields = stat.rpartition(b")")[2].split()
-    return (fields[25], fields[45]) if len(fields) > 45 else ()
-
-
-def _parse_status(text: bytes) -> dict[str, list[bytes]]:
-    wanted = {b"Uid": "Uid", b"Gid": "Gid", b"Groups": "Groups"}
-    found = {}
-    for line in text.split(b"\n"):
-        key, _, values = line.partition(b":")
-        if key in wanted:
-            found[wanted[key]] = values.split()
-    if len(found) < len(wanted):
-        raise ProcessLookupError
-    return found
-
-
-def _parse_cgroup(text: bytes) -> str:
-    """The cgroup2 path; "" if only cgroup1 is mounted."""
-    for line in text.split(b"\n"):
-        if line.startswith(b"0::"):
-            return os.fsdecode(line[3:])
-    return ""
-
-
-def _parse_args(text: bytes) -> tuple[str, ...]:
-    # a title written over the arguments (nginx, postgres) leaves NUL bytes behind
-    stripped = text.rstrip(b"\0")
-    return tuple(os.fsdecode(part) for part in stripped.split(b"\0")) if stripped else ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.observe import places, proc
+from agent.observe import places, proc_files
 from agent.system.mounts import Mount, read_mounts
 
 FEIGNED = "c\r1 2 8:1 /x / rw\x85\u2028 \u00a0y"
@@ -41,9 +41,9 @@ def test_a_mount_point_makes_no_line(process: Path) -> None:
 
 
 def test_a_cgroup_makes_no_line() -> None:
-    assert proc._parse_cgroup(b"1:cpu:/x\n0::/a/billing.service\rx\n") == "/a/billing.service\rx"
+    assert proc_files.parse_cgroup(b"1:cpu:/x\n0::/a/billing.service\rx\n") == "/a/billing.service\rx"
 
 
 def test_a_name_makes_no_line() -> None:
     status = b"Name:\tx\rUid:\t0\t0\t0\t0\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t9 \n"
-    assert proc._parse_status(status)["Uid"] == [b"7"] * 4
+    assert proc_files.parse_status(status)["Uid"] == [b"7"] * 4
