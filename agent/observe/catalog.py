@@ -104,7 +104,7 @@ _ROWS: tuple[tuple[tuple[Protocol, ...], int, int, str, PortClass, str], ...] = 
         4369,
         "erlang port mapper",
         _INTERNAL,
-        "leads to nodes that run any code for a client with the cookie",
+        "leads to nodes that run any code, given the cookie",
     ),
     (_TCP, 5672, 5672, "amqp (rabbitmq)", _INTERNAL, _QUEUE),
     (_TCP, 15672, 15672, "rabbitmq management", _ADMIN, _CONSOLE),
