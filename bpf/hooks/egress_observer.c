@@ -113,6 +113,25 @@ static __always_inline bool was_judged(struct tuple *tuple, struct sent *now)
 	return true;
 }
 
+/* While another thread connects a socket anew, send() may take the address of one place and the
+ * port of the other, which no hook has seen together. Here it is judged by its address as it
+ * arrives; elsewhere nobody would know of it. */
+static __always_inline void tell_unseen(struct bpf_sock *sk, struct tuple *tuple, struct sent *now)
+{
+	struct connected *kept = sk ? connected.sk_storage_get(sk, 0, 0) : 0;
+	u32 slot = slot_in_force(), target;
+	struct target_row *row;
+
+	if (!kept || kept->generation != policy_in_force())
+		return;
+	target = target_of(slot, IPPROTO_UDP, tuple->remote_port, &tuple->remote, now->netns);
+	row = target ? find(rows.lookup(&slot), &target) : 0;
+	if (row && !is_home(slot, tuple->remote_port, target, row->home_netns) &&
+	    !answers(tuple->local_port, &tuple->remote, tuple->remote_port, slot, target,
+		     now->netns, now->time_ns))
+		lose(LOSS_REFUSALS);
+}
+
 /* Does this answer a datagram that was let in? */
 static __always_inline bool is_answer(struct tuple *tuple, u64 netns, u64 now)
 {
@@ -194,8 +213,9 @@ static __always_inline void note_of_socket(struct __sk_buff *skb, struct bpf_soc
 	now.netns = netns_of_socket(sk);
 	if (differs_by_netns(tuple))
 		tuple->netns = now.netns;
-	if (to && !was_connected(full, tuple, &now) && !was_last_judged(full, tuple, &now))
-		was_judged(tuple, &now);
+	if (to && !was_connected(full, tuple, &now) && !was_last_judged(full, tuple, &now) &&
+	    !was_judged(tuple, &now))
+		tell_unseen(full, tuple, &now);
 	if (!now.target && !from)
 		return;
 	if (!now.target && is_answer(tuple, now.netns, now_ns)) {

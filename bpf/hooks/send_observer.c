@@ -21,9 +21,9 @@ static __always_inline bool still_holds(struct sender *said, struct sender *now,
 					    GATE_CONNECT, port, now->seen_ns);
 }
 
-/* By this its datagrams go until it is connected anew. */
+/* By this its datagrams go until it is connected anew. `target` 0: there is none at that address. */
 static __always_inline void keep_connected(struct bpf_sock_addr *ctx, struct sender_key *key,
-					   struct verdict *verdict, u64 policy)
+					   u32 target, u8 decision, u64 policy)
 {
 	struct connected *kept;
 
@@ -37,8 +37,8 @@ static __always_inline void keep_connected(struct bpf_sock_addr *ctx, struct sen
 	kept->generation = policy;
 	kept->remote = key->remote;
 	kept->port = key->port;
-	kept->target = verdict->target;
-	kept->decision = verdict->decision;
+	kept->target = target;
+	kept->decision = decision;
 }
 
 static __always_inline void judge_sender(struct bpf_sock_addr *ctx, struct sender_key *key,
@@ -52,6 +52,8 @@ static __always_inline void judge_sender(struct bpf_sock_addr *ctx, struct sende
 	bool refused, is_new;
 	u32 target = target_of(slot, IPPROTO_UDP, key->port, &key->remote, netns);
 
+	if (!target && is_connect())
+		keep_connected(ctx, key, 0, 0, now->generation);
 	if (!target || !settings ||
 	    answers(own_port, &key->remote, key->port, slot, target, netns, now->seen_ns))
 		return;
@@ -69,7 +71,8 @@ static __always_inline void judge_sender(struct bpf_sock_addr *ctx, struct sende
 			ask_refusal(key->cookie, target, !is_new);
 		remember_sender(key, now);
 		if (is_connect() && !refused)
-			keep_connected(ctx, key, &flow->verdict, now->generation);
+			keep_connected(ctx, key, target, flow->verdict.decision,
+				       now->generation);
 	}
 	flows.delete(&key->cookie);
 }
