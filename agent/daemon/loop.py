@@ -27,11 +27,11 @@ from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
 from agent.daemon.policy_sync.retrying import ReloadRetry
 from agent.daemon.policy_sync.tracepoint import Tracepoint
 from agent.daemon.reporting.passes import Passes
+from agent.daemon.reporting.pins_watch import PinsWatch
 from agent.daemon.reporting.reporter import Teller
 from agent.daemon.reporting.service_manager import NoManager
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.reporting.view import View
-from agent.daemon.startup.locks import PinsWatch
 from agent.daemon.tracking.datagram_rows import DatagramRows
 from agent.daemon.tracking.flows import FlowTable
 from agent.daemon.tracking.last_hour import LastHour

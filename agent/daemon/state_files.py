@@ -1,22 +1,17 @@
-"""What outlives the daemon outside the kernel: one lock for each run directory, names of ids, the
-last good policy, the time."""
+"""What outlives the daemon outside the kernel: names of ids, the last good policy, uses, the time."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
-import os
-import stat
 import time
 from collections.abc import Iterable, Mapping
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AlreadyRunning, KernelError
+from agent.errors import KernelError
 from agent.policy.document.load import Source
 from agent.policy.tables.ids import Ids
 from agent.system import files
@@ -25,50 +20,6 @@ log = logging.getLogger(__name__)
 IDS, CLOCK, POLICY, USES = "ids.json", "clock.json", "policy.json", "uses.json"
 MOST_USES_BYTES = 16 << 20
 """Several times what is ever written."""
-
-
-class RunLock:
-    """Held while a daemon runs. The kernel lets go of it when the process dies, however it dies."""
-
-    def __init__(self, run: Path) -> None:
-        """Raises AlreadyRunning where another daemon holds it, KernelError where there can't be one."""
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise KernelError(
-                f"{run}: cannot make the run directory: {error.strerror}; see paths.run"
-            ) from error
-        self._file = _lock_file(run / "licet.lock")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.seek(0)
-            holder = self._file.read().strip()
-            self._file.close()
-            raise AlreadyRunning(
-                f"{run}: a daemon is running here already (pid {holder or 'unknown'}); stop it, or give this "
-                "one its own paths.run, paths.state and paths.pins",
-                int(holder) if holder.isdecimal() else 0,
-            ) from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def release(self) -> None:
-        # the file stays: were it removed, one who has opened it could lock it beside one who made it anew
-        self._file.truncate(0)
-        self._file.close()
-
-
-def _lock_file(path: Path) -> TextIOWrapper:
-    # in a folder that is somebody else's it could be a link to any file, or a FIFO
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        if os.path.lexists(path) and not stat.S_ISREG(mode := path.lstat().st_mode):
-            raise files.no_file(mode, path)
-        return open(os.open(path, flags, 0o644), "a+", encoding="utf-8")
-    except OSError as error:
-        raise KernelError(f"{path}: cannot be opened: {error.strerror}; remove it") from error
 
 
 def last_good_policy(folder: Path) -> tuple[Source, ...]:

@@ -1,20 +1,61 @@
-"""One daemon for each pins directory, whatever its run directory: a second one would replace the first one's
-programs, and the first would go on with maps that nothing writes to."""
+"""One daemon for each run directory, and for each pins directory whatever its run directory: a second one
+would replace the first one's programs, and the first would go on with maps that nothing writes to."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import stat
+from io import TextIOWrapper
 from pathlib import Path
 
 from agent.errors import AlreadyRunning, KernelError
-from agent.kernel.pins import Pins
-from agent.system import bpf_map, libbpf
+from agent.system import files
 
-OBSERVERS = ("track_flows", "observe_connect4", "observe_connect6", "cgroup_mkdir")
-"""Links that are there as long as anything is observed."""
-SEEN_MAPS = ("ring", "uses", "counts", "flows", "generation")
+
+class RunLock:
+    """Held while a daemon runs. The kernel lets go of it when the process dies, however it dies."""
+
+    def __init__(self, run: Path) -> None:
+        """Raises AlreadyRunning where another daemon holds it, KernelError where there can't be one."""
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise KernelError(
+                f"{run}: cannot make the run directory: {error.strerror}; see paths.run"
+            ) from error
+        self._file = _lock_file(run / "licet.lock")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip()
+            self._file.close()
+            raise AlreadyRunning(
+                f"{run}: a daemon is running here already (pid {holder or 'unknown'}); stop it, or give this "
+                "one its own paths.run, paths.state and paths.pins",
+                int(holder) if holder.isdecimal() else 0,
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        # the file stays: were it removed, one who has opened it could lock it beside one who made it anew
+        self._file.truncate(0)
+        self._file.close()
+
+
+def _lock_file(path: Path) -> TextIOWrapper:
+    # in a folder that is somebody else's it could be a link to any file, or a FIFO
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        if os.path.lexists(path) and not stat.S_ISREG(mode := path.lstat().st_mode):
+            raise files.no_file(mode, path)
+        return open(os.open(path, flags, 0o644), "a+", encoding="utf-8")
+    except OSError as error:
+        raise KernelError(f"{path}: cannot be opened: {error.strerror}; remove it") from error
 
 
 class PinsLock:
@@ -67,52 +108,3 @@ def flock_holder(inode: int, proc: Path = Path("/proc")) -> int:
             if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
                 return max(0, int(fields[4]))
     return 0
-
-
-class PinsWatch:
-    """Is what is attached still what this daemon has found or attached? A lock holds only between daemons
-    that take it: one of version 0.1.0, and whoever removes pins by hand, do not."""
-
-    def __init__(self, pins: Pins) -> None:
-        """To be made while the lock is held, once the programs are attached."""
-        self._pins = pins
-        self._maps = frozenset(self._pinned_maps().values())
-        self._own = self._attached()
-        self.problem = ""
-
-    def look(self) -> None:
-        now = self._attached()
-        changed = [name for name, number in self._own.items() if now.get(name) != number]
-        gone = [name for name in changed if name not in now]
-        if gone:
-            self.problem = (
-                f"{self._pins.base}: {gone[0]} is not there any more: this daemon sees nothing, and refuses "
-                "nothing; restart it"
-            )
-        elif changed:
-            self.problem = (
-                f"{self._pins.base}: {changed[0]} is another daemon's: this one sees nothing; give each its "
-                "own paths.pins, paths.run and paths.state, and restart this one"
-            )
-        else:
-            self.problem = ""
-
-    def _attached(self) -> dict[str, object]:
-        """Which maps are pinned, and whether what the links attach uses those of this daemon: `licet load`
-        may have put the same programs there again."""
-        found: dict[str, object] = dict(self._pinned_maps())
-        for name in OBSERVERS:
-            with contextlib.suppress(OSError), libbpf.opened_pin(self._pins.link(name)) as link:
-                program = libbpf.open_program(libbpf.link_program(link))
-                try:
-                    found[name] = bool(libbpf.program_maps(program) & self._maps)
-                finally:
-                    os.close(program)
-        return found
-
-    def _pinned_maps(self) -> dict[str, int]:
-        found = {}
-        for name in SEEN_MAPS:
-            with contextlib.suppress(OSError), libbpf.opened_pin(self._pins.map(name)) as fd:
-                found[f"map {name}"] = bpf_map.map_info(fd).id
-        return found

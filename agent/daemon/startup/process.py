@@ -17,9 +17,8 @@ from pathlib import Path
 from agent.config import Settings
 from agent.daemon.policy_sync.heap import give_memory_back
 from agent.daemon.reporting.service_manager import service_manager
-from agent.daemon.startup.locks import PinsLock
+from agent.daemon.startup.locks import PinsLock, RunLock
 from agent.daemon.startup.trusted_places import refuse_others
-from agent.daemon.state_files import RunLock
 from agent.errors import AlreadyRunning, KernelError
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path

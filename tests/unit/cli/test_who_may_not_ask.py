@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.state_files import RunLock
+from agent.daemon.startup.locks import RunLock
 
 LICET = Path(sys.executable).parent / "licet"
 NOBODY = 65534
