@@ -1,1 +1,1 @@
-"""What leaves the daemon: events, lines for people, metrics, status, what the service manager is told."""
+"""What leaves the daemon: events, lines for people, metrics and status."""

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from agent.config import Settings
 from agent.daemon.policy_sync.heap import give_memory_back
-from agent.daemon.reporting.service_manager import service_manager
 from agent.daemon.startup.locks import PinsLock, RunLock
 from agent.daemon.startup.trusted_places import refuse_others
 from agent.errors import AlreadyRunning, KernelError
+from agent.export.service_manager import service_manager
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path
 from agent.kernel.upgrade import staging
@@ -57,7 +57,7 @@ def run(settings: Settings, quiet: bool, config: Path) -> int:
         with ThreadPoolExecutor(1) as pool:
             scope = scope_cgroup(settings, cgroup_mount)
             loading = pool.submit(ensure_loaded, settings, scope, cgroup_mount)
-            from agent.daemon.loop import Daemon  # takes its time, as compiling does
+            from agent.daemon.loop.daemon import Daemon  # takes its time, as compiling does
 
             manifest = loading.result()
         sys.setswitchinterval(SWITCH_S)

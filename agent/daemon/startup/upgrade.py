@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.config import Settings
 from agent.daemon.enforcement.packet_gate import PROGRAM, packet_gate
-from agent.daemon.judging import Judging
+from agent.daemon.wiring.judging import Judging
 from agent.errors import KernelError, LicetError
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path

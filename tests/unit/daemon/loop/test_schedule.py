@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent import abi
-from agent.daemon.loop import TURN_S, WAITING, Daemon, _in_turns, _rest
+from agent.daemon.loop.daemon import TURN_S, WAITING, Daemon, _in_turns, _rest
 from agent.daemon.reporting.passes import Passes
 from agent.errors import KernelError
 from agent.kernel.tables import ring
@@ -75,7 +75,7 @@ def test_work_that_failed_is_told_and_done_again(error: Exception, caplog: pytes
 def test_others_have_their_turn_in_the_middle_of_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a hundred steps of 5 ms each."""
     now_s, answered = [0.0], list[int]()
-    monkeypatch.setattr("agent.daemon.loop.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("agent.daemon.loop.daemon.time.monotonic", lambda: now_s[0])
 
     def work() -> Iterator[None]:
         for _ in range(100):
@@ -115,6 +115,6 @@ def test_a_look_that_took_long_is_followed_by_rest(
     async def sleep(seconds: float) -> None:
         rested.append(seconds)
 
-    monkeypatch.setattr("agent.daemon.loop.asyncio.sleep", sleep)
+    monkeypatch.setattr("agent.daemon.loop.daemon.asyncio.sleep", sleep)
     asyncio.run(_rest(took_s, 5.0))
     assert rested == rests_s

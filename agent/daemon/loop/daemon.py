@@ -20,7 +20,6 @@ from agent.daemon.enforcement.gates import Gates
 from agent.daemon.enforcement.mode_switch import ModeSwitch
 from agent.daemon.enforcement.packet_gate import packet_gate
 from agent.daemon.enforcement.preview import Foresight
-from agent.daemon.judging import Judging
 from agent.daemon.policy_sync.exec_watch import ExecWatch, depends_on_addresses, exec_tracepoint, is_of_use
 from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
@@ -29,7 +28,6 @@ from agent.daemon.policy_sync.tracepoint import Tracepoint
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.pins_watch import PinsWatch
 from agent.daemon.reporting.reporter import Teller
-from agent.daemon.reporting.service_manager import NoManager
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.reporting.view import View
 from agent.daemon.tracking.datagram_rows import DatagramRows
@@ -38,12 +36,14 @@ from agent.daemon.tracking.last_hour import LastHour
 from agent.daemon.tracking.reconcile import HostFollower
 from agent.daemon.tracking.strangers import Strangers
 from agent.daemon.tracking.usage import Usage
+from agent.daemon.wiring.judging import Judging
 from agent.enforce.modes import Overrides
 from agent.errors import ConfigError, LicetError
 from agent.export.envelope import Envelope, PolicyInForce
 from agent.export.event_log import EventLog
 from agent.export.events import Event
 from agent.export.server import Servers
+from agent.export.service_manager import NoManager
 from agent.failures import failures_told
 from agent.kernel.attach.gates import BIND, CONNECT, RMDIR, CgroupGate, SocketGate
 from agent.kernel.loading.manifest import Manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.reporting.service_manager import FOREVER_S, Manager, NoManager, service_manager
+from agent.export.service_manager import FOREVER_S, Manager, NoManager, service_manager
 
 
 @pytest.fixture

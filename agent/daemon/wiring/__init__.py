@@ -1,0 +1,1 @@
+"""Every part of the daemon, built once and from the bottom up. Nothing else builds them."""
