@@ -19,7 +19,7 @@ from agent.cli.running import settings_of
 from agent.daemon.enforcement.confined_rights import running_inside
 from agent.daemon.policy_sync.host_facts import Host, containers_of, mentions_of
 from agent.daemon.state_files import POLICY, last_good_policy
-from agent.daemon.tracking.flows import local_consumer
+from agent.daemon.tracking.consumers import local_consumer
 from agent.errors import KernelError, LicetError, PolicyErrors
 from agent.model import Consumer, HostFacts, LocalConsumer, Process
 from agent.observe.accounts import Accounts
@@ -132,7 +132,7 @@ def facts_here(config: Path | None, policy: Policy) -> HostFacts:
     reader = ProcReader(settings.paths.proc, cgroup_mount=mount)
     namespaces, containers = Namespaces(reader, settings.scope.namespaces), containers_of(settings, mount)
     accounts = Accounts(settings.paths.etc)
-    host = Host(reader, namespaces, mount, 0, 0.0, frozenset[str], containers, accounts=accounts)
+    host = Host(reader, namespaces, mount, 0, 0.0, containers=containers, accounts=accounts)
     try:
         return host.facts(policy)
     except KernelError:

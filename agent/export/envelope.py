@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from agent.export.events import Event
 
@@ -20,11 +20,15 @@ _SEVERITIES = {
 _PROCESSES = ("consumer", "owner", "acceptor")
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyInForce:
-    generation: int = 0
-    sha256: str = ""
-    """Hash of the policy's files; empty without a policy."""
+class PolicyInForce(Protocol):
+    """As it is whenever it is asked."""
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the policy's files; empty without a policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,14 @@ class Envelope:
     """The fields that every event carries beside its own."""
 
     host: str
-    policy: Callable[[], PolicyInForce]
+    policy: PolicyInForce
     args: bool
     """Whether events include the arguments of processes."""
 
     def around(self, event: Event) -> Event:
         """`event` with `schema`, `severity`, `host` and `policy`. Arguments of processes are removed
         unless `args` is set."""
-        policy = self.policy()
+        policy = self.policy
         head = {
             "type": event["type"],
             "time": event["time"],

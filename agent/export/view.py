@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agent.export.status import Status
 from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, Target
 
 """The gates: programs that can refuse."""
@@ -157,7 +158,7 @@ class Agent(Protocol):
         """Why the agent is not ready. Empty once programs are attached and a policy (or none) is in force,
         and no trouble of NOT_READY exists."""
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """JSON-ready: attached programs with their place and attach method (rung), policy, losses, memory,
         and what is not covered."""
 

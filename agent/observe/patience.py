@@ -44,7 +44,7 @@ class Patience:
             return frozenset(self._unanswered)
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """One sentence about the calls that have not returned; "": all have."""
         waiting = sorted(self.unanswered)
         if not waiting:

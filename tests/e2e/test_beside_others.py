@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.daemon.reporting.view import CHANGED_ON_ITS_WAY
+from agent.daemon.reporting.coverage import CHANGED_ON_ITS_WAY
 from tests.fixtures import neighbours, processes
 from tests.fixtures.balancer import balancing
 from tests.fixtures.clients import Client, dial

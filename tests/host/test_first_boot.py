@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.daemon.reporting.view import CHANGED_ON_ITS_WAY
+from agent.daemon.reporting.coverage import CHANGED_ON_ITS_WAY
 from tests.fixtures.metrics_text import total
 from tests.fixtures.waiting import wait_for
 from tests.host import machine

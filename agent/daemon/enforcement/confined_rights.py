@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.daemon.tracking.flows import local_consumer
+from agent.daemon.tracking.consumers import local_consumer
 from agent.daemon.tracking.usage import Usage
 from agent.model import Process, Target
 from agent.observe.netns import Namespaces

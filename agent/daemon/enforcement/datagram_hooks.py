@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from agent.config import Settings
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.export.status import Hook
 from agent.kernel.attach.gates import (
     NOTE_DATAGRAM,
     OBSERVE_ARRIVAL,
@@ -40,8 +42,7 @@ class Datagrams:
 
     settings: Settings
     maps: PolicyMaps
-    policy: Callable[[], Policy | None]
-    """The one in force."""
+    keeper: PolicyKeeper
     observers: CgroupGate
     notes: CgroupGate
     receipts: CgroupGate
@@ -58,12 +59,12 @@ class Datagrams:
         maps: PolicyMaps,
         pins: Pins,
         cgroup: Path,
-        policy: Callable[[], Policy | None],
+        keeper: PolicyKeeper,
     ) -> Self:
         return cls(
             settings,
             maps,
-            policy,
+            keeper,
             CgroupGate(pins, cgroup, OBSERVE_SEND),
             CgroupGate(pins, cgroup, NOTE_DATAGRAM),
             CgroupGate(pins, cgroup, OBSERVE_RECEIVE),
@@ -74,7 +75,7 @@ class Datagrams:
     def observe(self, namespaces: Sequence[Namespace], gated: Collection[int] = ()) -> None:
         """Attach in these but those of `gated` (cookies) if a port is declared; else let go. Raises OSError
         or LicetError."""
-        policy = self.policy()
+        policy = self.keeper.policy
         if policy is None or not policy.declares(Protocol.UDP):
             self._let_go()
             return
@@ -94,7 +95,7 @@ class Datagrams:
         else:
             self.gate.detach()
 
-    def status(self) -> list[dict[str, str]]:
+    def status(self) -> list[Hook]:
         """As the other hooks: hook, rung, attached_to ("" where it is not), note."""
         cgroup = self.settings.scope.cgroup if self.attached else ""
         namespaces = counted(len(self.arrivals.attached()), "network namespace") if self.attached else ""

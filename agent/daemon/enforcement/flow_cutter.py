@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from agent.daemon.enforcement.failsafe import Failsafe
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.daemon.tracking.flows import FlowTable, local_consumer
+from agent.daemon.policy_sync.modes_in_force import ModesInForce
+from agent.daemon.tracking.attribution import Attributor
+from agent.daemon.tracking.consumers import local_consumer
+from agent.daemon.tracking.flows import FlowTable
 from agent.enforce.cut import CannotDestroy, Cutter, Established
 from agent.enforce.disconnect import disconnect, processes
 from agent.kernel.tables.encode_rows import ends_of
@@ -14,12 +18,11 @@ from agent.model import (
     Consumer,
     Decision,
     Flow,
-    Namespace,
     Origin,
-    Process,
     RemoteConsumer,
     Target,
 )
+from agent.observe.netns import Namespaces
 from agent.policy.decision.consumer_sets import who_is
 from agent.policy.decision.evaluate import decide
 from agent.policy.tables.shape import NO_BOOT_NS, Tables
@@ -41,11 +44,10 @@ class Cut:
 class FlowCutter:
     keeper: PolicyKeeper
     flows: FlowTable
-    complete: Callable[[Process], Process]
-    namespaces: Callable[[], Sequence[Namespace]]
-    enforces: Callable[[Target], bool]
-    """Whether this target's mode is enforce now, by policy or override."""
-    failsafe: frozenset[int] = frozenset()
+    attributor: Attributor
+    namespaces: Namespaces
+    modes: ModesInForce
+    failsafe: Failsafe
     _due_ns: int = 0
     _under_way: frozenset[int] = frozenset()
     """Cookies of flows without a right that are not established: there is nothing to cut yet."""
@@ -73,7 +75,7 @@ class FlowCutter:
         cutting = {
             target
             for target in policy.targets
-            if policy.services[target.service].cuts and self.enforces(target)
+            if policy.services[target.service].cuts and self.modes.enforces(target)
         }
         ended = list(self._unlicensed(flows, tables, cutting, now_ns)) if cutting else []
         self._under_way = frozenset(one.flow.cookie for one in ended if not one.flow.established)
@@ -86,7 +88,7 @@ class FlowCutter:
     ) -> Iterable[Cut]:
         for flow in flows:
             row = tables.rows.get(flow.target)
-            if row is None or row.target not in targets or flow.port in self.failsafe:
+            if row is None or row.target not in targets or flow.port in self.failsafe.ports:
                 continue
             # what only this agent does not know of a process that was let in ends no connection
             verdict = decide(tables, row, who_is(tables, self._consumer(flow)), now_ns, lambda _: False)
@@ -96,12 +98,12 @@ class FlowCutter:
     def _consumer(self, flow: Flow) -> Consumer:
         if flow.consumer is None or flow.origin is Origin.REMOTE:
             return RemoteConsumer(flow.consumer_address)
-        process = self.complete(flow.consumer)
+        process = self.attributor.complete(flow.consumer)
         return local_consumer(process, flow.netns, name_is_trusted=not process.exe_untrusted)
 
     def _cut(self, ended: list[Cut]) -> Iterable[Cut]:
         """In the namespace of the socket that each flow is followed by."""
-        for namespace in self.namespaces() if ended else ():
+        for namespace in self.namespaces.all() if ended else ():
             here = [one for one in ended if one.flow.netns == namespace.cookie]
             if not here:
                 continue

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from agent.config import Settings
 from agent.daemon.enforcement.datagram_hooks import Datagrams
 from agent.daemon.enforcement.packet_gate import PROGRAM as PACKET_PROGRAM
+from agent.daemon.enforcement.packet_gate import PacketGate
+from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.errors import KernelError, LicetError
+from agent.export.status import Gate
 from agent.kernel.attach.gates import BIND, CONNECT, LOOKUP, CgroupGate, SocketGate
 from agent.kernel.loading import supervisor
 from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import Namespace
+from agent.observe.netns import Namespaces
 from agent.wording import counted
-
-if TYPE_CHECKING:
-    from agent.enforce.tc import TcGate  # loads pyroute2, 8 MB, which an agent that only observes need not
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +38,16 @@ class Gates:
 
     settings: Settings
     maps: PolicyMaps
-    wanted: Callable[[], bool]
-    """Does anything enforce, by policy or override?"""
-    namespaces: Callable[[], Sequence[Namespace]]
+    modes: ModesInForce
+    namespaces: Namespaces
     connect: CgroupGate
     bind: CgroupGate
     socket: SocketGate
     datagrams: Datagrams
-    make_packet_gate: Callable[[], TcGate]
-    """Called once its program is loaded, or to let go of what an earlier run has left."""
+    packet: PacketGate
     missing: dict[str, str] = field(default_factory=dict)
     """By program, why this kernel does not take it."""
     attached: tuple[str, ...] = ()
-    _packet: TcGate | None = None
     _is_clean: bool = False
     """Nothing is attached, by an earlier run neither."""
     _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -69,7 +66,7 @@ class Gates:
         """Attach if something enforces, let go if nothing does. Raises KernelError as attach() does."""
         async with self._busy:
             await asyncio.to_thread(self._observe_datagrams)
-            await asyncio.to_thread(self._attach if self.wanted() else self._detach)
+            await asyncio.to_thread(self._attach if self.modes.needs_gates() else self._detach)
 
     async def follow(self) -> None:
         """Namespaces and interfaces that are new, while anything is attached."""
@@ -81,36 +78,23 @@ class Gates:
             else:
                 await asyncio.to_thread(self._observe_datagrams)
 
-    def status(self) -> list[dict[str, str]]:
+    def status(self) -> list[Gate]:
         """Each gate: gate, attached_to ("" where it is not), note."""
         cgroup = self.settings.scope.cgroup
         places = {
             "connect": cgroup,
             "bind": cgroup,
             "socket": counted(len(self.socket.attached()), "network namespace"),
-            "tc": counted(len(self._packet.attached()) if self._packet else 0, "interface"),
+            "tc": counted(self.packet.attached(), "interface"),
         }
         return [
             {
                 "gate": gate,
                 "attached_to": place if gate in self.attached else "",
-                "note": self._why_missing(gate) or (self._packet_note() if gate == "tc" else ""),
+                "note": self._why_missing(gate) or (self.packet.note() if gate == "tc" else ""),
             }
             for gate, place in places.items()
         ]
-
-    def _packet_note(self) -> str:
-        if not self.settings.scope.interfaces:
-            return "scope.interfaces names none; the socket gate refuses"
-        if self._packet is None:
-            return ""
-        notes = [f"{place.interface}: {why}" for place, why in self._packet.failed().items()]
-        hidden = ", ".join(sorted({place.interface for place in self._packet.hidden()}))
-        if hidden:
-            notes.append(
-                f"another filter runs before ours on {hidden}; the socket gate refuses what it lets by"
-            )
-        return "; ".join(notes)
 
     def _why_missing(self, gate: str) -> str:
         programs = GATE_PROGRAMS[gate]
@@ -145,11 +129,10 @@ class Gates:
         namespaces = self._in_scope()
         if self.settings.scope.interfaces and PACKET_PROGRAM not in self.missing:
             try:
-                self._packet = self._packet or self.make_packet_gate()
-                self._packet.sync(namespaces)
+                self.packet.sync(namespaces)
             except KernelError as error:
                 log.error("the packet gate is not attached everywhere: %s", error)
-            if self._packet and self._packet.attached():
+            if self.packet.attached():
                 attached.append("tc")
         if LOOKUP not in self.missing:
             try:
@@ -164,7 +147,7 @@ class Gates:
     def _in_scope(self) -> Sequence[Namespace]:
         """Where the cgroup is narrowed and namespaces are not, nothing is refused outside of that cgroup."""
         scope = self.settings.scope
-        return () if scope.namespaces is None and scope.cgroup != "/" else self.namespaces()
+        return () if scope.namespaces is None and scope.cgroup != "/" else self.namespaces.all()
 
     def _detach(self) -> None:
         left = self.maps.gates  # an earlier run's, too
@@ -174,7 +157,7 @@ class Gates:
         self._observe_datagrams(gated=())
         self.socket.detach()
         if "tc" in left:
-            (self._packet or self.make_packet_gate()).detach(self.namespaces())
+            self.packet.detach(self.namespaces.all())
         self.bind.detach()
         self.connect.detach()
         self.datagrams.detach_gate()

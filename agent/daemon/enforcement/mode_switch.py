@@ -3,80 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agent.daemon.enforcement.confined_rights import Rights
+from agent.daemon.enforcement.failsafe import Failsafe
+from agent.daemon.enforcement.flow_cutter import FlowCutter
+from agent.daemon.enforcement.gates import Gates
 from agent.daemon.enforcement.preview import Foresight
-from agent.daemon.tracking.strangers import Stranger
-from agent.enforce.modes import Change, Effective, Overrides
+from agent.daemon.policy_sync.modes_in_force import ModesInForce
+from agent.daemon.tracking.last_hour import LastHour
+from agent.daemon.tracking.strangers import Stranger, Strangers
+from agent.enforce.modes import Change, Overrides
 from agent.enforce.override_file import Override
 from agent.errors import LicetError, ModeError
 from agent.export.events import Event, now_text, target_fields, unix_time
 from agent.export.view import Caller, ModeRequest
 from agent.model import Mode, Target, show_address
-from agent.policy.values import Finding, Policy
 from agent.system.boottime import boot_ns
 
 PREVIEW_S = 3600
 HOST = "the host"
 
 
-class GateSwitch(Protocol):
-    async def attach(self) -> None:
-        """Raises LicetError where nothing could be refused."""
+class Audit(Protocol):
+    """Keeps what was changed, for whoever asks later."""
 
-    async def settle(self) -> None:
-        """Attach if something enforces, let go if nothing does."""
+    def mode(self, event: Event) -> None: ...
 
 
 @dataclass(slots=True)
 class ModeSwitch:
-    overrides: Overrides
-    gates: GateSwitch
-    attached: Callable[[], Sequence[str]]
-    """Names of the gates that are attached now."""
-    policy: Callable[[], Policy | None]
+    modes: ModesInForce
+    gates: Gates
+    cutter: FlowCutter
     foresight: Foresight
-    failsafe: frozenset[int]
-    """Ports that are never refused; may be replaced when the agent's own is known."""
-    tell: Callable[[Event], None]
-    lost: Callable[[Collection[Target]], Sequence[Finding]] = lambda targets: ()
-    """Rights for these targets that end at a container (Rights.lost)."""
-    strangers: Callable[[int], Sequence[Stranger]] = lambda since_ns: ()
-    """Who served, or tried to, what others own, since an instant of CLOCK_BOOTTIME (Strangers.since)."""
-    known_since_ns: Callable[[], int] = lambda: 0
-    """From which instant of CLOCK_BOOTTIME on uses are known."""
+    rights: Rights
+    strangers: Strangers
+    last_hour: LastHour
+    failsafe: Failsafe
+    audit: Audit
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def effective(self, target: Target) -> Effective:
-        return self.overrides.effective(target, self._policy_mode(target))
-
-    def enforces(self, target: Target) -> bool:
-        return self.effective(target).mode is Mode.ENFORCE
-
-    def gates_wanted(self) -> bool:
-        """Does a target enforce, or will one by itself when an override ends?"""
-        return any(
-            self.overrides.enforces_without_help(target, self._policy_mode(target))
-            for target in self._targets()
-        )
-
-    def in_force(self) -> list[Override]:
-        """Overrides, but those that wait for their target to return."""
-        targets = set(self._targets())
-        return [one for one in self.overrides.listed() if one.target is None or one.target in targets]
+    @property
+    def _overrides(self) -> Overrides:
+        return self.modes.overrides
 
     def listed(self) -> dict[str, Any]:
         """JSON-ready: targets with their modes, overrides, gates."""
         return {
-            "targets": [self._target_fields(target) for target in self._targets()],
+            "targets": [self._target_fields(target) for target in self.modes.targets()],
             "overrides": self._listed(),
-            "gates": list(self.attached()),
+            "gates": list(self.gates.attached),
         }
 
     def _listed(self) -> list[dict[str, Any]]:
-        targets = set(self._targets())
+        targets = set(self.modes.targets())
         return [
             {
                 **_fields(one),
@@ -86,7 +68,7 @@ class ModeSwitch:
                 "pid": one.pid,
                 "in_policy": one.target is None or one.target in targets,
             }
-            for one in self.overrides.listed()
+            for one in self._overrides.listed()
         ]
 
     def preview(self, request: ModeRequest) -> dict[str, Any]:
@@ -94,8 +76,8 @@ class ModeSwitch:
         self._check(request)
         turning = self._turning(request)
         now_ns = boot_ns()
-        since_ns, known_ns = now_ns - PREVIEW_S * 10**9, self.known_since_ns()
-        foreseen = self.foresight.of(turning, since_ns, now_ns, self.failsafe)
+        since_ns, known_ns = now_ns - PREVIEW_S * 10**9, self.last_hour.since_ns
+        foreseen = self.foresight.of(turning, since_ns, now_ns, self.failsafe.ports)
         return {
             "scope": request.scope,
             "mode": request.mode,
@@ -104,23 +86,23 @@ class ModeSwitch:
             "turns_to_enforce": [target_fields(target) for target in turning],
             "refused": foreseen.refused,
             "unknown": foreseen.unknown,
-            "confined": [str(finding) for finding in self.lost(turning)] if turning else [],
+            "confined": [str(finding) for finding in self.rights.lost(turning)] if turning else [],
             "strangers": [
                 _stranger_fields(one)
-                for one in self.strangers(since_ns)
-                if one.target in turning and one.port not in self.failsafe
+                for one in self.strangers.since(since_ns)
+                if one.target in turning and one.port not in self.failsafe.ports
             ],
         }
 
     def _turning(self, request: ModeRequest) -> list[Target]:
         """Targets that do not enforce, and would."""
-        after = self.overrides.foresee(request.scope, request.mode)
+        after = self._overrides.foresee(request.scope, request.mode)
         return [
             target
-            for target in sorted(self._targets())
-            if after(target, self._policy_mode(target)).mode is Mode.ENFORCE
+            for target in sorted(self.modes.targets())
+            if after(target, self.modes.of_policy(target)).mode is Mode.ENFORCE
             and (request.scope is None or request.scope in (target.service, str(target)))
-            and not self.enforces(target)
+            and not self.modes.enforces(target)
         ]
 
     async def switch(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:
@@ -134,7 +116,7 @@ class ModeSwitch:
             except LicetError:
                 await self.gates.settle()
                 raise
-            self.tell(_event(request, change, caller))
+            self._tell(_event(request, change, caller))
             await self.gates.settle()
         return {
             "scope": request.scope,
@@ -150,45 +132,41 @@ class ModeSwitch:
         """To be called every now and then: tells of overrides that have ended, which the kernel has seen to,
         and lets go of gates that nothing needs any more."""
         async with self._turn:
-            ended = await asyncio.to_thread(self.overrides.take_ended)
+            ended = await asyncio.to_thread(self._overrides.take_ended)
             for one in ended:
-                self.tell(_ended_event(one))
+                self._tell(_ended_event(one))
             if ended:
                 await self.gates.settle()
 
     def _change(self, request: ModeRequest, caller: Caller) -> Change:
         if request.mode is None:
-            return self.overrides.reset(request.scope)
-        return self.overrides.set(request.scope, request.mode, request.for_s, uid=caller.uid, pid=caller.pid)
+            return self._overrides.reset(request.scope)
+        return self._overrides.set(request.scope, request.mode, request.for_s, uid=caller.uid, pid=caller.pid)
 
     def _check(self, request: ModeRequest) -> None:
-        if request.mode is Mode.ENFORCE and not self._targets():
+        if request.mode is Mode.ENFORCE and not self.modes.targets():
             raise ModeError(
                 "nothing to enforce: no policy declares a service; write one, and `licet policy check` it"
             )
-        self.overrides.check(request.scope, request.mode)
+        self._overrides.check(request.scope, request.mode)
 
-    def _targets(self) -> Sequence[Target]:
-        policy = self.policy()
-        return policy.targets if policy else ()
-
-    def _policy_mode(self, target: Target) -> Mode:
-        policy = self.policy()
-        return policy.mode_of(target) if policy else Mode.OBSERVE
+    def _tell(self, event: Event) -> None:
+        self.cutter.look_again()
+        self.audit.mode(event)
 
     def _target_fields(self, target: Target) -> dict[str, Any]:
-        effective = self.effective(target)
+        effective = self.modes.effective(target)
         return {
             **target_fields(target),
             "mode": effective.mode.value,
             "source": effective.source,
-            "policy": self._policy_mode(target).value,
+            "policy": self.modes.of_policy(target).value,
             "until": _until(effective.override) if effective.override else None,
             "seconds_left": self._seconds_left(effective.override),
         }
 
     def _seconds_left(self, one: Override | None) -> float | None:
-        left = self.overrides.seconds_left(one) if one else None
+        left = self._overrides.seconds_left(one) if one else None
         return None if left is None else round(left, 1)
 
 

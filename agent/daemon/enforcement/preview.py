@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.daemon.tracking.flows import FlowTable, local_consumer
+from agent.daemon.tracking.consumers import local_consumer, name_of
+from agent.daemon.tracking.flows import FlowTable
 from agent.daemon.tracking.past_uses import PastUse
-from agent.daemon.tracking.usage import name_of
+from agent.daemon.tracking.usage import Usage
 from agent.export.events import now_text, target_fields, unix_time
 from agent.model import MEMFD, Decision, Destination, Process, Reason, RemoteConsumer, Target, Verdict
 from agent.policy.decision.consumer_sets import who_is
@@ -35,8 +36,7 @@ class Foreseen:
 @dataclass(frozen=True, slots=True)
 class Foresight:
     keeper: PolicyKeeper
-    uses: Callable[[int], Iterable[PastUse]]
-    """Those with an attempt since an instant of CLOCK_BOOTTIME (Usage.since)."""
+    usage: Usage
     flows: FlowTable
 
     def of(
@@ -49,7 +49,7 @@ class Foresight:
         judge = _Judge(*judging, self.keeper.judged_since_ns, now_ns)
         refused: dict[tuple[str, Target, str], list[PastUse]] = {}
         unknown: dict[tuple[str, Target, str], list[PastUse]] = {}
-        for one in (*self.uses(since_ns), *self.flows.uses()):
+        for one in (*self.usage.since(since_ns), *self.flows.uses()):
             row = judge.row_of(one)
             if row is None or row.target not in targets or one.use.port in failsafe:
                 continue

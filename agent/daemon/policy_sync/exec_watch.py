@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.policy_sync.tracepoint import Tracepoint
 from agent.kernel.attach.gates import EXEC
 from agent.kernel.pins import Pins
+from agent.observe.executables import running_executables
+from agent.observe.proc import ProcReader
 from agent.policy.tables.compile import Compiled
 
 
@@ -20,17 +22,21 @@ def depends_on_addresses(compiled: Compiled | None) -> bool:
     return compiled is not None and bool(compiled.index.networks)
 
 
-def exec_tracepoint(pins: Pins, wanted: Callable[[], bool]) -> Tracepoint:
-    return Tracepoint(pins, "sched_process_exec", EXEC, wanted, "programs are named when they connect")
+def exec_tracepoint(pins: Pins) -> Tracepoint:
+    return Tracepoint(pins, "sched_process_exec", EXEC, "programs are named when they connect")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ExecWatch:
     tracepoint: Tracepoint
-    look_back: Callable[[], None]
-    """At what has started before."""
+    keeper: PolicyKeeper
+    reader: ProcReader
 
-    def follow(self) -> None:
-        """Attach or let go."""
-        if self.tracepoint.follow():
-            self.look_back()
+    def follow(self) -> bool:
+        """Attach or let go. True: it has just been attached, and what has started before is to be named."""
+        return self.tracepoint.follow(is_of_use(self.keeper.compiled))
+
+    def look_back(self) -> None:
+        """Names what runs already. It reads all of /proc."""
+        for path in running_executables(self.reader):
+            self.keeper.executable_known(path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from agent.daemon.policy_sync.late_members import LateMembers, Layered
+from agent.kernel.tables.names import Names
 from agent.kernel.tables.policy_maps import Members
 from agent.model import Container, HostFacts, Namespace
+from agent.observe.containers import Containers
 from agent.policy.tables.compile import Compiled, member_for_cgroup, member_for_executable, member_for_netns
 from agent.policy.tables.shape import MEMBER_UNSURE, Dimension, Tables
 from agent.policy.terms.cgroups import Ground
@@ -31,9 +33,16 @@ class _Ground(Ground):
 class Sources:
     """Where a generation looks up what it is given a path or a hash of."""
 
-    container_at: Callable[[str], Container | None] = lambda path: None
-    forget_name: Callable[[int], None] = lambda exe: None
-    """Of an executable, by its hash: the kernel tells it anew when it sees it next."""
+    containers: Containers | None = None
+    names: Names | None = None
+
+    def container_at(self, path: str) -> Container | None:
+        return self.containers.at(path) if self.containers else None
+
+    def forget_name(self, exe: int) -> None:
+        """Of an executable, by its hash: the kernel tells it anew when it sees it next."""
+        if self.names:
+            self.names.forget(exe)
 
 
 @dataclass(slots=True, eq=False)

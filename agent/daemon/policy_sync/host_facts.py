@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 from agent.config import Settings
+from agent.kernel.tables.names import Names
 from agent.model import HostFacts
 from agent.observe.accounts import Accounts
 from agent.observe.clock import DeadlineClock
@@ -73,17 +74,18 @@ class Host:
         cgroup_mount: Path,
         hash_seed: int,
         newest_time: float,
-        known_executables: Callable[[], frozenset[str]],
+        names: Names | None = None,
         containers: Containers | None = None,
         clock: DeadlineClock | None = None,
         accounts: Accounts | None = None,
     ) -> None:
+        """`names`: of executables that the kernel has seen."""
         self._reader = reader
         self._namespaces = namespaces
         self._cgroup_mount = cgroup_mount
         self._hash_seed = hash_seed
         self._newest_time = newest_time
-        self._known_executables = known_executables
+        self._names = names
         self._containers = containers
         self._clock = clock or DeadlineClock()
         self._accounts = accounts or Accounts()
@@ -102,7 +104,7 @@ class Host:
             hash_seed=self._hash_seed,
             not_before_unix_s=self._newest_time,
             clock=self._clock,
-            known_executables=self._known_executables(),
+            known_executables=self._names.trusted_paths() if self._names else frozenset(),
             on_disk=self._executables(mentions),
             containers=self._containers,
             accounts=self._accounts,

@@ -22,8 +22,6 @@ def license_time(facts: HostFacts) -> datetime:
 @dataclass(slots=True)
 class LicenseWatch:
     keeper: PolicyKeeper
-    changed: Callable[[Term, Validity], None]
-    """Told of each change; of what has ended, or is in grace, when it is first seen."""
     clock: Callable[[HostFacts], datetime] = license_time
     _known: dict[tuple[str, str], Validity] = field(default_factory=dict)
     _policy: Policy | None = None
@@ -31,24 +29,24 @@ class LicenseWatch:
     _next: datetime | None = None
     """Before that, nothing changes by itself."""
 
-    def look(self) -> None:
+    def changes(self) -> list[tuple[Term, Validity]]:
+        """Since they were last asked for; of what has ended, or is in grace, when it is first seen."""
         policy, facts = self.keeper.policy, self.keeper.facts
         if policy is None or facts is None:
-            return
+            return []
         now, before = self.clock(facts), self._now
         self._now = now
         was_set_back = before is not None and now < before
         is_due = self._next is not None and now >= self._next
         if policy is self._policy and not is_due and not was_set_back:
-            return
+            return []
         terms = list(terms_of(policy.licenses))
         found = {(term.license, term.entitlement): (term, term.at(now)) for term in terms}
-        for key, (term, validity) in found.items():
-            if validity is not self._known.get(key, _unsaid(validity)):
-                self.changed(term, validity)
+        changed = [one for key, one in found.items() if one[1] is not self._known.get(key, _unsaid(one[1]))]
         self._known = {key: validity for key, (_, validity) in found.items()}
         self._policy = policy
         self._next = min((edge for term in terms for edge in term.edges() if edge > now), default=None)
+        return changed
 
 
 def _unsaid(validity: Validity) -> Validity | None:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from agent.daemon.policy_sync.exec_watch import depends_on_addresses
+from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.errors import KernelError
 from agent.failures import failures_told
-from agent.model import Namespace
 from agent.observe.addresses_elsewhere import AddressesElsewhere
 from agent.observe.netns import Namespaces
 
@@ -30,10 +31,7 @@ class NamespaceFinder:
     """In threads of its own, which enter them: neither a reload nor a look at the host is in its way."""
 
     namespaces: Namespaces
-    seen: Callable[[Namespace], None]
-    """Called in those threads."""
-    wanted: Callable[[], bool]
-    """Does the policy speak of addresses?"""
+    keeper: PolicyKeeper
     _started: queue.SimpleQueue[tuple[int, int]] = field(default_factory=queue.SimpleQueue)
     """Process and cookie of its namespace."""
     _looks: dict[int, int] = field(default_factory=dict)
@@ -66,15 +64,15 @@ class NamespaceFinder:
         pid, netns = self._started.get()
         namespace = self.namespaces.enter(pid)
         if namespace is not None and namespace.cookie == netns:
-            self.seen(namespace)
+            self.keeper.namespace_seen(namespace)
 
     def _search(self, addresses: AddressesElsewhere) -> None:
         numbers = addresses.wait()
-        if not self.wanted():
+        if not depends_on_addresses(self.keeper.compiled):
             return
         began_s = time.monotonic()
         for namespace in self.namespaces.enter_each(lambda one: addresses.number_of(one) in numbers):
-            self.seen(namespace)
+            self.keeper.namespace_seen(namespace)
         time.sleep(RESTS * (time.monotonic() - began_s))
 
 

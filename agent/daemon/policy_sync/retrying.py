@@ -44,7 +44,7 @@ class ReloadRetry:
         return True
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         if not self._is_wanted:
             return ""
         why = self._keeper.last_error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.kernel.pins import Pins
@@ -20,7 +19,6 @@ class Tracepoint:
     pins: Pins
     name: str
     program: str
-    wanted: Callable[[], bool]
     without: str
     """What follows where this kernel has no such tracepoint."""
     _link: int | None = None
@@ -30,10 +28,10 @@ class Tracepoint:
     def attached(self) -> bool:
         return self._link is not None
 
-    def follow(self) -> bool:
+    def follow(self, wanted: bool) -> bool:
         """Attach or let go; True: it has just been attached. The program comes with the gates, a moment after
         the start."""
-        if self.wanted() == self.attached:
+        if wanted == self.attached:
             return False
         if self._link is not None:
             os.close(self._link)

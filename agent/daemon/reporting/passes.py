@@ -28,7 +28,7 @@ class Passes:
             del self._under_way[key]
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """In a sentence; "": nothing is late."""
         now_s = self._clock()
         late = {name for name, began_s in self._under_way.values() if now_s - began_s > LATE_S}

@@ -4,26 +4,57 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from agent.export.view import NOT_READY, TROUBLES
+from agent.daemon.reporting.pins_watch import PinsWatch
+from agent.export.view import NOT_READY
 
 log = logging.getLogger(__name__)
 
 
+class Troubled(Protocol):
+    """A part that knows when it cannot do its work."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong now; "" if nothing is."""
+
+
+class Stored(Troubled, Protocol):
+    def retry(self) -> None:
+        """Write what could not be written, where it can be now."""
+
+
 @dataclass(slots=True)
 class Troubles:
-    """`found` has a question for each cause of TROUBLES: what is wrong now; "" if nothing is."""
+    """Parts for each cause of TROUBLES: the first that has a problem is told."""
 
-    found: Mapping[str, Callable[[], str]]
+    policy: Sequence[Troubled]
+    policy_watch: Troubled
+    state: Sequence[Stored]
+    pins: PinsWatch
+    clock: Troubled
+    late: Troubled
+    unanswered: Troubled
+    policy_is_in_force: bool = False
+    """Once it is at the start: until then, nothing is ready."""
     _logged: dict[str, str] = field(default_factory=dict)
     _since_unix_s: dict[str, float] = field(default_factory=dict)
     """By cause of what is wrong: when it was met first."""
 
     def now(self) -> dict[str, str]:
         """By cause, all of them."""
-        found = {cause: self.found[cause]() if cause in self.found else "" for cause in TROUBLES}
+        found = {
+            "policy": _first_problem(self.policy),
+            "policy_watch": self.policy_watch.problem,
+            "state": _first_problem(self.state),
+            "pins": self.pins.problem,
+            "clock": self.clock.problem,
+            "late": self.late.problem,
+            "unanswered": self.unanswered.problem,
+        }
         for cause, why in found.items():
             if not why:
                 self._since_unix_s.pop(cause, None)
@@ -32,13 +63,24 @@ class Troubles:
         return found
 
     def not_ready_since(self) -> float | None:
-        """Of the oldest of what keeps it from being ready, in seconds since the epoch; None: nothing does."""
+        """Of the oldest of what keeps it from being ready, in seconds since the epoch; None: nothing does, or
+        it has not been ready yet."""
+        if not self.policy_is_in_force:
+            return None
         wrong = [cause for cause, why in self.now().items() if why and cause in NOT_READY]
         return min((self._since_unix_s[cause] for cause in wrong), default=None)
 
     def why_not_ready(self) -> str:
-        """Empty: it is, as far as this goes."""
+        """Empty: it is."""
+        if not self.policy_is_in_force:
+            return "programs are attached, the policy is not in force yet"
         return "; ".join(why for cause, why in self.now().items() if why and cause in NOT_READY)
+
+    def look(self) -> None:
+        """Mends what can be mended by itself, and looks at what tells nobody by itself. It may block."""
+        for one in self.state:
+            one.retry()
+        self.pins.look()
 
     def log_changes(self) -> None:
         """Each once when it begins, and once when it is over."""
@@ -49,3 +91,7 @@ class Troubles:
             elif before and not why:
                 log.warning("over: %s", before)
             self._logged[cause] = why
+
+
+def _first_problem(parts: Sequence[Troubled]) -> str:
+    return next((one.problem for one in parts if one.problem), "")

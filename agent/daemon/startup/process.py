@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.config import Settings
-from agent.daemon.policy_sync.heap import give_memory_back
+from agent.daemon.startup.allocator import give_memory_back
 from agent.daemon.startup.locks import PinsLock, RunLock
 from agent.daemon.startup.trusted_places import refuse_others
 from agent.errors import AlreadyRunning, KernelError
@@ -57,11 +57,11 @@ def run(settings: Settings, quiet: bool, config: Path) -> int:
         with ThreadPoolExecutor(1) as pool:
             scope = scope_cgroup(settings, cgroup_mount)
             loading = pool.submit(ensure_loaded, settings, scope, cgroup_mount)
-            from agent.daemon.loop.daemon import Daemon  # takes its time, as compiling does
+            from agent.daemon.wiring.daemon import daemon  # takes its time, as compiling does
 
             manifest = loading.result()
         sys.setswitchinterval(SWITCH_S)
-        asyncio.run(Daemon(settings, manifest, cgroup_mount, manager, quiet).serve())
+        asyncio.run(daemon(settings, manifest, cgroup_mount, manager, quiet).serve())
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.config import Settings
 from agent.daemon.enforcement.packet_gate import PROGRAM, packet_gate
-from agent.daemon.wiring.judging import Judging
+from agent.daemon.wiring.judging import judging
 from agent.errors import KernelError, LicetError
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path
@@ -160,22 +160,22 @@ def _install_policy(
     if not generation:
         watch_cgroups()
         return
-    judging = Judging.by(settings, ready, cgroup_mount)
-    keeper = judging.keeper
+    by = judging(settings, ready, cgroup_mount)
+    keeper = by.keeper
     try:
         keeper.start()
     except LicetError as error:
         raise KernelError(
             f"this version was not put in force, what judged goes on: its policy is refused: {error}"
         ) from error
-    judging.tune(settings)
+    by.program_settings.tell()
     watch_cgroups()
     known = keeper.facts.cgroups if keeper.facts else {}
-    for path, number in judging.attributor.read_cgroups().items():
+    for path, number in by.attributor.read_cgroups().items():
         if known.get(path) != number:
-            keeper.cgroup_made(number, path, by_root=judging.containers.only_root_makes(path))
+            keeper.cgroup_made(number, path, by_root=by.containers.only_root_makes(path))
     if keeper.facts:
-        judging.listening.look(keeper.policy, keeper.facts)
+        by.listening.look(keeper.policy, keeper.facts)
 
 
 def _filters(settings: Settings, ready: Pins) -> Callable[[], None]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.daemon.state_files import State
 from agent.daemon.tracking import use_records
 from agent.daemon.tracking.past_uses import HOUR_NS
 from agent.daemon.tracking.strangers import Strangers
@@ -14,9 +15,18 @@ from agent.daemon.tracking.usage import Usage
 from agent.system.boottime import boot_ns
 
 
+class UsesStore(Protocol):
+    """State, as far as it keeps uses."""
+
+    def kept_uses(self) -> Mapping[str, Any]:
+        """As last kept in this boot; empty: none."""
+
+    def keep_uses(self, uses: Mapping[str, object]) -> None: ...
+
+
 @dataclass(slots=True)
 class LastHour:
-    state: State
+    store_in: UsesStore
     usage: Usage
     keeper: PolicyKeeper
     strangers: Strangers
@@ -26,7 +36,7 @@ class LastHour:
 
     def restore(self) -> None:
         """To be called once the first policy is in force. What cannot be read is done without."""
-        kept = self.state.kept_uses()
+        kept = self.store_in.kept_uses()
         self.usage.restore(use_records.readable(kept.get("gone")), use_records.readable(kept.get("rows")))
         self.strangers.restore(use_records.readable_strangers(kept.get("strangers")))
         since_ns, judged_ns = kept.get("since_ns"), kept.get("judged_ns")
@@ -40,7 +50,7 @@ class LastHour:
             hour_ago_ns = boot_ns() - HOUR_NS
             gone, rows = self.usage.to_keep(hour_ago_ns)
             strangers = self.strangers.seen(hour_ago_ns)
-            self.state.keep_uses(
+            self.store_in.keep_uses(
                 {
                     "since_ns": self.since_ns,
                     "policy": self.keeper.sha256,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent import abi
 from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.errors import KernelError
 from agent.kernel.tables.encode_rows import encode_identity
+from agent.kernel.tables.names import Names
 from agent.model import INIT, Listener, Process
 from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
@@ -48,7 +48,7 @@ class ListenerOwners:
     rows: ListenerRows
     by_socket: Map
     reader: ProcReader
-    exe_hash: Callable[[str], int]
+    names: Names
     _noted: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By listener's cookie: its owner's pid and start."""
 
@@ -124,7 +124,7 @@ class ListenerOwners:
             fresh.flags |= abi.Listener.OWNER
         owner = chosen.owner
         if owner and not self._is(owner, fresh.process):
-            fresh.process = encode_identity(owner, self.exe_hash, chosen.listener.netns)
+            fresh.process = encode_identity(owner, self.names.note, chosen.listener.netns)
         return self.rows.put(place, seen, fresh) or not stranger_to
 
     def _is(self, owner: Process, noted: abi.Identity) -> bool:
@@ -136,7 +136,7 @@ class ListenerOwners:
         return seen.row if seen else None
 
     def _note_socket(self, listener: Listener, owner: Process) -> None:
-        identity = bytes(encode_identity(owner, self.exe_hash, listener.netns))
+        identity = bytes(encode_identity(owner, self.names.note, listener.netns))
         try:
             fd = socket_fd(self.reader, owner.pid, listener.inode)
         except SocketGone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.daemon.tracking.listener_owners import ListenerOwners, Served
@@ -29,6 +29,7 @@ from agent.observe.proc import ProcReader
 from agent.policy.decision.listeners import declaration_of, judge_listener, opens_for_others
 from agent.policy.decision.owners import could_be_owner
 from agent.policy.decision.unserved import Unserved, unserved
+from agent.policy.tables.ids import Ids
 from agent.policy.terms.ports import Ports
 from agent.policy.values import Policy, UndeclaredListeners
 
@@ -50,8 +51,7 @@ class Listening:
     inventory: Inventory
     reader: ProcReader
     owners: ListenerOwners
-    number_of: Callable[[Target], int]
-    """Of a target, as the kernel knows it."""
+    ids: Ids
     judged: list[JudgedListener] = field(default_factory=list)
     violations: Tally[tuple[str, str, str]] = field(default_factory=Tally)
     """By (service, port class, reason)."""
@@ -152,9 +152,9 @@ class Listening:
 
     def _as_served(self, one: JudgedListener, policy: Policy | None) -> Served:
         service = policy.services.get(one.service) if policy else None
-        owned = (
-            self.number_of(Target(one.service, PortClass(one.port_class))) if service and service.owner else 0
-        )
+        owned = 0
+        if service and service.owner:
+            owned = self.ids.target(Target(one.service, PortClass(one.port_class)))
         stranger = ListenerState.OWNER_MISMATCH in one.states
         return Served(one.listener, self._serving(one.listener), owned if stranger else 0, owned)
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.tracking.adoption import Adopted, Adoption, followed_socket
 from agent.daemon.tracking.attribution import Attributor
-from agent.daemon.tracking.flows import Adopted, FlowTable, followed_socket
+from agent.daemon.tracking.flows import FlowTable
 from agent.daemon.tracking.listeners import Listening
 from agent.daemon.tracking.unnamed_containers import Unnamed
 from agent.export.view import JudgedListener
@@ -51,6 +52,7 @@ class HostFollower:
     keeper: PolicyKeeper
     listening: Listening
     flows: FlowTable
+    adoption: Adoption
     attributor: Attributor
     namespaces: Namespaces
     containers: Containers
@@ -65,7 +67,7 @@ class HostFollower:
     _unnamed: Unnamed = field(init=False)
 
     def __post_init__(self) -> None:
-        self._unnamed = Unnamed(lambda: self.containers.roots.found())
+        self._unnamed = Unnamed(self.containers.roots)
 
     def follow(self) -> None:
         """What is judged by, after the host. Never beside a reload."""
@@ -110,11 +112,11 @@ class HostFollower:
         return adopted
 
     def _adopt_at(self, new_ports: Ports, tables: Tables, facts: HostFacts) -> list[Adopted]:
-        unseen = self.flows.unseen(self.listening.inventory.connections(new_ports), facts)
+        unseen = self.adoption.unseen(self.listening.inventory.connections(new_ports), facts)
         ends = [_of_socket(followed_socket(one)) for one in unseen]
         live, _ = self._live(ends, _crowded(Counter(end.netns for end in ends)), facts)
         alive = [one for one, end in zip(unseen, ends, strict=True) if end.cookie in live]
-        return self.flows.adopt(alive, tables, boot_ns())
+        return self.adoption.adopt(alive, tables, boot_ns())
 
     def _sweep(self, facts: HostFacts) -> None:
         if self.clock() - self._swept_s < self._swept_each * self.look_s:

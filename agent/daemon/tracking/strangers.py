@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.tracking.listeners import Listening, serving_process
 from agent.daemon.tracking.tally import keep_newest
-from agent.model import Address, HostFacts, Listener, ListenerState, PortClass, Process, Protocol, Target
+from agent.model import Address, Listener, ListenerState, PortClass, Process, Protocol, Target
 from agent.policy.decision.listeners import judge_listener
 from agent.policy.values import Policy
 from agent.system.boottime import boot_ns
@@ -36,15 +37,14 @@ class Strangers:
     """Remembers those that did not stay: a check of a configuration (`nginx -t`) listens for milliseconds."""
 
     listening: Listening
-    policy: Callable[[], Policy | None]
-    facts: Callable[[], HostFacts | None]
+    keeper: PolicyKeeper
     clock: Callable[[], int] = boot_ns
     _seen: dict[_Key, Stranger] = field(default_factory=dict)
     """The newest last."""
 
     def heard(self, cookie: int, netns: int, address: Address, port: int, process: Process) -> None:
         """Of a listen() on a port, by the kernel's word."""
-        policy, facts = self.policy(), self.facts()
+        policy, facts = self.keeper.policy, self.keeper.facts
         if policy is None or facts is None or not _declares(policy, port):
             return
         one = Listener(

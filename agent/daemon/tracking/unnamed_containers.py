@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from agent.observe.containers.registry import Roots
+
 log = logging.getLogger(__name__)
 SAID_AFTER_S = 10.0
 """A runtime may write a name down after it has made the cgroup."""
@@ -14,8 +16,7 @@ SAID_AFTER_S = 10.0
 
 @dataclass(slots=True)
 class Unnamed:
-    found: Callable[[], Mapping[str, str]]
-    """By runtime, the folders of its state that have something in them."""
+    roots: Roots
     clock: Callable[[], float] = time.monotonic
     _said: frozenset[str] = field(default_factory=frozenset)
 
@@ -26,7 +27,7 @@ class Unnamed:
         if not fresh:
             return
         more = f" and {len(fresh) - 1} more" if len(fresh) > 1 else ""
-        folders = ", ".join(filter(None, self.found().values())) or "none"
+        folders = ", ".join(filter(None, self.roots.found().values())) or "none"
         log.warning(
             "container %s%s has no name, and the policy speaks of containers: no selector by name takes it; "
             "let `containers` in config.yaml say where its runtime keeps its state (found: %s)",

@@ -6,21 +6,21 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from agent import abi
+from agent.daemon.tracking.attribution import Attributor
+from agent.daemon.tracking.consumers import OTHER, ConsumerLabels, Consumers
 from agent.daemon.tracking.past_uses import PastUse, PastUses, side_of
+from agent.daemon.tracking.resolution import Resolution
 from agent.kernel.tables import ring
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.names import Names
 from agent.kernel.tables.rows import Use, process_of, use_from_event, use_of
-from agent.model import Address, Decision, Origin, Process, Target, show_network
-from agent.policy.terms.networks import FAR, NEAR, around
+from agent.model import Decision, Origin, Process, Target, Verdict
+from agent.policy.tables.ids import Ids
 
-NAMED_CONSUMERS = 100
-OTHER = "other"
-REMOTE = "remote"
 IDLE_NS = 600 * 1_000_000_000
 """A row nobody has added to for so long may make room for another."""
 CROWDED_IDLE_NS = 10 * 1_000_000_000
@@ -40,41 +40,8 @@ class Attempt:
     since_boot_ns: int
     is_first: bool = True
     """None of this row was told before."""
-
-
-def consumer_name(consumer: Process | None) -> str:
-    """The label of licet_violations_by_consumer_total: bounded, and never an address or a path."""
-    if consumer is None:
-        return REMOTE
-    container = consumer.container
-    if container and container.known:  # its unit, where it has one, is docker-ID.scope
-        return container.label
-    executable = consumer.exe.rpartition("/")[2]
-    return consumer.unit or (container and container.label) or executable or consumer.comm or "unknown"
-
-
-class ConsumerLabels:
-    """At most NAMED_CONSUMERS of them, the first that were seen. Whoever runs an executable chooses its name:
-    all of those together get one half, so that nobody takes the places of units and containers."""
-
-    def __init__(self) -> None:
-        self._named: set[str] = {REMOTE}
-        self._of_executables: set[str] = set()
-
-    def of(self, consumer: Process | None) -> str:
-        name = consumer_name(consumer)
-        if name in self._named or name in self._of_executables:
-            return name
-        only_an_executable = consumer is not None and not (consumer.unit or consumer.container)
-        named, most = (
-            (self._of_executables, NAMED_CONSUMERS // 2)
-            if only_an_executable
-            else (self._named, NAMED_CONSUMERS - NAMED_CONSUMERS // 2)
-        )
-        if len(named) >= most:
-            return OTHER
-        named.add(name)
-        return name
+    resolved: Verdict | None = None
+    """Of a first one that was not resolved: what it would have met, had its consumer been known."""
 
 
 class Usage:
@@ -82,14 +49,16 @@ class Usage:
         self,
         counters: Counters,
         names: Names,
-        complete: Callable[..., Process],
-        target_named: Callable[[int], Target | None],
+        attributor: Attributor,
+        ids: Ids,
+        resolution: Resolution,
     ) -> None:
         self._counters = counters
         self._names = names
-        self._complete = complete
-        self._target_named = target_named
-        self._consumers: dict[bytes, Process | None] = {}
+        self._attributor = attributor
+        self._ids = ids
+        self._resolution = resolution
+        self._consumers = Consumers(attributor)
         self._told: dict[bytes, tuple[int, int]] = {
             key: abi.TOLD.unpack(value) for key, value in counters.told.items()
         }
@@ -111,43 +80,46 @@ class Usage:
         """What the kernel sent when a consumer first met a decision; None: told already (two CPUs may
         both have sent it)."""
         key = bytes(event.key)
-        target = self._target_named(event.key.target)
+        target = self._ids.target_named(event.key.target)
         if key in self._told or target is None:
             return None
         seen = process_of(event.consumer, self._names)
         consumer = None
         if seen is not None:
-            consumer = self._complete(
+            consumer = self._attributor.complete(
                 seen,
                 comm=event.comm.decode("utf-8", "surrogateescape"),
                 args=ring.args_of(event),
                 gids=event.gids[: event.groups],
             )
         if event.key.use_of == abi.UseOf.ONE:
-            self._consumers[key] = consumer
+            self._consumers.remember(key, consumer)
         self._note_told(key, 1, event.header.time_ns)
         use = use_from_event(event, seen)
-        return Attempt(use, target, consumer, new=1, since_boot_ns=event.header.time_ns)
+        resolved = self._resolution.of(use, consumer)
+        return Attempt(use, target, consumer, 1, event.header.time_ns, resolved=resolved)
 
     def look(self, now_boot_ns: int) -> Iterator[Attempt | None]:
         """Row by row, what was added since it was last told, and what the ring lost; None where nothing was.
         Idle rows are let go of. In between, first attempts may be taken, and programs go on."""
         idle, awaited, rows = [], set(), Counter[int]()
         since = self._counters.noted_uses()
-        rowless = set(self._told) | self._consumers.copy().keys()
+        rowless = set(self._told) | self._consumers.keys()
         for use in self.rows():
             rowless.discard(use.key)
             if use.first_boot_ns <= now_boot_ns:  # later ones are what has been made since
                 rows.update(_places(use))
             attempt = None
             told, last_told = self._told.get(use.key, (0, use.first_boot_ns))
-            target = self._target_named(use.verdict.target)
+            target = self._ids.target_named(use.verdict.target)
             if not told and use.told and use.key not in self._awaited:
                 awaited.add(use.key)  # its event is about to be read
             elif target is not None and use.attempts > told:
                 self._note_told(use.key, use.attempts, now_boot_ns)
                 new = use.attempts - told
-                attempt = Attempt(use, target, self._consumer(use), new, last_told, not told)
+                consumer = self._consumers.of(use)
+                resolved = None if told else self._resolution.of(use, consumer)
+                attempt = Attempt(use, target, consumer, new, last_told, not told, resolved)
             elif now_boot_ns - use.last_boot_ns > self._idle_ns(use):
                 idle.append(use)
             yield attempt
@@ -190,22 +162,6 @@ class Usage:
     def rows(self) -> Iterator[Use]:
         return (use_of(key, value, self._names) for key, value in self._counters.uses.items())
 
-    def _consumer(self, use: Use) -> Process | None:
-        if not use.is_of_one:
-            return None if use.consumer is None else self._many(use)
-        known = self._consumers.get(use.key)
-        if known is None and use.consumer is not None:
-            known = self._consumers[use.key] = self._complete(use.consumer, comm=use.comm)
-        elif known is not None and not known.exe and use.consumer is not None and use.consumer.exe:
-            # the name of the executable came after the event
-            known = self._consumers[use.key] = replace(known, exe=use.consumer.exe)
-        return known
-
-    def _many(self, use: Use) -> Process:
-        """Stands for many consumers: of them there is a user at most."""
-        uid = abi.UseKey.from_buffer_copy(use.key).uid
-        return self._complete(Process(uid=uid)) if use.use_of is abi.UseOf.MANY else Process()
-
     def _retire(self, use: Use) -> None:
         if use.verdict.decision is Decision.DENIED:
             self._retired[self._label(use)] += use.attempts
@@ -217,7 +173,7 @@ class Usage:
     def _forget(self, key: bytes) -> None:
         """What goes with a row. It may also be without one: an event that was read after the row was gone, a
         daemon that ended in between."""
-        self._consumers.pop(key, None)
+        self._consumers.forget(key)
         self._told.pop(key, None)
         self._counters.told.remove(key)
 
@@ -229,7 +185,7 @@ class Usage:
 
     def consumers(self) -> list[Process]:
         """Those on this host, of the rows that are there."""
-        found = (self._consumer(use) for use in self.rows() if use.use_of is abi.UseOf.ONE)
+        found = (self._consumers.of(use) for use in self.rows() if use.use_of is abi.UseOf.ONE)
         return [consumer for consumer in found if consumer]
 
     def since(self, boot_ns: int) -> list[PastUse]:
@@ -255,15 +211,15 @@ class Usage:
             if self._counters.uses.get(one.use.key) is None:
                 self._past.add(one)
             elif one.use.use_of is abi.UseOf.ONE:
-                self._consumers.setdefault(one.use.key, one.consumer)
+                self._consumers.restore(one.use.key, one.consumer)
 
     def _of_rows(self) -> Iterator[PastUse]:
         found = (self._as_past(use) for use in self.rows())
         return (one for one in found if one is not None)
 
     def _as_past(self, use: Use) -> PastUse | None:
-        target = self._target_named(use.verdict.target)
-        return None if target is None else PastUse(use, target, self._consumer(use))
+        target = self._ids.target_named(use.verdict.target)
+        return None if target is None else PastUse(use, target, self._consumers.of(use))
 
     def violations_by_consumer(self) -> Mapping[tuple[str, str], int]:
         """By (service, consumer name). The first consumers seen keep their names, so that no series
@@ -277,36 +233,14 @@ class Usage:
         return found
 
     def _label(self, use: Use) -> tuple[str, str]:
-        target = self._target_named(use.verdict.target)
+        target = self._ids.target_named(use.verdict.target)
         if use.use_of is abi.UseOf.ONE or use.origin is Origin.REMOTE:
-            label = self._labels.of(self._consumer(use))
+            label = self._labels.of(self._consumers.of(use))
         else:
             label = OTHER
         return (target.service if target else "", label)
 
 
-def name_of(use: Use, consumer: Process | None) -> str:
-    """As people know it: container, unit, executable, or the network of a remote one."""
-    if consumer is None:
-        return network_name(use)
-    if use.is_of_one:
-        return consumer_name(consumer)
-    return f"others of user {consumer.user or consumer.uid}" if use.use_of is abi.UseOf.MANY else "others"
-
-
 def _places(use: Use) -> tuple[int, ...]:
     """Where the kernel counts its row; no share: of a version before shares."""
     return (side_of(use), use.share) if use.share else (side_of(use),)
-
-
-def network_of(use: Use) -> Address:
-    """The first address of the network that stands for a remote consumer."""
-    address: Address = abi.UseKey.from_buffer_copy(use.key).source.value()
-    return address
-
-
-def network_name(use: Use) -> str:
-    address = use.source
-    if use.use_of is abi.UseOf.OTHERS:
-        return "other networks"
-    return show_network(around(address, NEAR if use.use_of is abi.UseOf.ONE else FAR))

@@ -8,6 +8,7 @@ from typing import Any
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.names import Names
 from agent.model import Origin, PortClass, Process, Target, Verdict, to_address
+from agent.policy.tables.ids import Ids
 from tests.unit.kernel.memory_map import MemoryMap
 
 SEED = 0x5EED
@@ -39,6 +40,39 @@ def new_names() -> Names:
     return Names(MemoryMap("names"), SEED, lambda pid: "")  # type: ignore[arg-type]
 
 
-def completed(seen: Process, *, comm: str = "", args: tuple[str, ...] = (), gids: Any = ()) -> Process:
-    """As Attributor.complete, for a process that is gone: only the kernel's word."""
-    return replace(seen, comm=comm or seen.comm, args=args or seen.args)
+def numbered(*targets: Target) -> Ids:
+    """Numbers from 1 on; without targets, those of TARGETS."""
+    ids = Ids()
+    for target in targets or TARGETS.values():
+        ids.target(target)
+    return ids
+
+
+@dataclass
+class GoneProcesses:
+    """An Attributor where all processes are gone: only the kernel's word."""
+
+    asked: list[tuple[Process, str, tuple[int, ...]]] = field(default_factory=list)
+
+    def complete(
+        self, seen: Process, *, comm: str = "", args: tuple[str, ...] = (), gids: Any = ()
+    ) -> Process:
+        self.asked.append((seen, comm, tuple(gids)))
+        return replace(seen, comm=comm or seen.comm, args=args or seen.args)
+
+
+@dataclass
+class Modes:
+    """ModesInForce, as far as one asks whether a target enforces."""
+
+    enforcing: set[Target] = field(default_factory=set)
+
+    def enforces(self, target: Target) -> bool:
+        return target in self.enforcing
+
+
+class Unresolvable:
+    """A Resolution that knows no more than the kernel did."""
+
+    def of(self, use: object, consumer: object) -> None:
+        return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from agent.export.envelope import SCHEMA, Envelope, PolicyInForce, severity
+from agent.export.envelope import SCHEMA, Envelope, severity
 from agent.export.event_log import EventLog
 from agent.export.events import Event
 
@@ -15,8 +16,14 @@ HASH = "ab" * 32
 PROCESS = {"pid": 7, "exe": "/usr/bin/psql", "args": ["psql", "--password=secret"]}
 
 
+@dataclass(frozen=True)
+class InForce:
+    generation: int = 4
+    sha256: str = HASH
+
+
 def envelope(*, args: bool = True) -> Envelope:
-    return Envelope("node-1", lambda: PolicyInForce(4, HASH), args)
+    return Envelope("node-1", InForce(), args)
 
 
 def event(**fields: object) -> Event:

@@ -156,7 +156,7 @@ def test_never_means_never(path: Path) -> None:
 
 
 def test_h2_is_not_imported_before_somebody_asks() -> None:
-    code = "import sys, agent.daemon.loop.daemon; print('h2' in sys.modules)"
+    code = "import sys, agent.daemon.wiring.daemon; print('h2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from agent import abi
+from agent.daemon.enforcement.failsafe import Failsafe
 from agent.daemon.enforcement.mode_switch import ModeSwitch
 from agent.daemon.enforcement.preview import Foreseen
+from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.daemon.tracking.strangers import Stranger
 from agent.enforce.modes import Overrides
 from agent.errors import KernelError, ModeError
@@ -43,6 +45,7 @@ class FakeGates:
     map: MemoryMap
     asked: list[tuple[str, int]] = field(default_factory=list)
     fails: bool = False
+    attached: tuple[str, ...] = ("connect",)
 
     async def attach(self) -> None:
         self._note("attach")
@@ -55,6 +58,14 @@ class FakeGates:
     def _note(self, what: str) -> None:
         said = sum(1 for value in self.map.rows.values() if abi.RawMode.from_buffer_copy(value).override)
         self.asked.append((what, said))
+
+
+@dataclass
+class FakeCutter:
+    looks: int = 0
+
+    def look_again(self) -> None:
+        self.looks += 1
 
 
 class World:
@@ -75,20 +86,28 @@ class World:
             boot_ns=lambda: self.boot_ns,
         )
         self.overrides.restore()
+        self.modes = ModesInForce(self, self.overrides)  # type: ignore[arg-type]
+        self.cutter = FakeCutter()
         self.switch = ModeSwitch(
-            overrides=self.overrides,
-            gates=self.gates,
-            attached=lambda: ("connect",),
-            policy=lambda: self.policy,
+            modes=self.modes,
+            gates=self.gates,  # type: ignore[arg-type]
+            cutter=self.cutter,  # type: ignore[arg-type]
             foresight=self,  # type: ignore[arg-type]
-            known_since_ns=lambda: self.known_since_ns,
-            failsafe=frozenset({22}),
-            tell=self.events.append,
-            lost=self.lost,
-            strangers=lambda since_ns: [one for one in self.strangers if one.last_boot_ns >= since_ns],
+            rights=self,  # type: ignore[arg-type]
+            strangers=self,  # type: ignore[arg-type]
+            last_hour=self,  # type: ignore[arg-type]
+            failsafe=Failsafe(self, frozenset({22})),  # type: ignore[arg-type]
+            audit=self,
         )
         self.strangers: list[Stranger] = []
-        self.known_since_ns = self.boot_ns - 2 * HOUR_NS
+        self.since_ns = self.boot_ns - 2 * HOUR_NS
+
+    def mode(self, event: dict[str, Any]) -> None:
+        assert self.cutter.looks, "flows are judged by the mode that is told of"
+        self.events.append(event)
+
+    def since(self, boot_ns: int) -> list[Stranger]:
+        return [one for one in self.strangers if one.last_boot_ns >= boot_ns]
 
     def of(
         self, targets: Collection[Target], since_ns: int, now_ns: int, failsafe: Collection[int]
@@ -125,7 +144,7 @@ def test_where_gates_cannot_be_attached_nothing_has_changed(world: World) -> Non
         world.ask("db", Mode.ENFORCE)
     assert world.map.rows == {}
     assert world.events == []
-    assert world.switch.in_force() == []
+    assert world.modes.overridden() == []
 
 
 def test_where_the_override_cannot_be_kept_the_gates_are_let_go_of_again(
@@ -208,7 +227,7 @@ def test_a_preview_looks_at_what_turns_alone(world: World, scope: str | None, tu
 
 def test_a_preview_says_from_when_on_uses_are_known(world: World) -> None:
     assert world.preview(None, Mode.ENFORCE)["known_since"] is None
-    world.known_since_ns = world.boot_ns
+    world.since_ns = world.boot_ns
     assert world.preview(None, Mode.ENFORCE)["known_since"].endswith("Z")
 
 
@@ -275,8 +294,8 @@ def test_nothing_can_be_enforced_without_a_policy(world: World) -> None:
 
 
 def test_gates_are_wanted_while_an_override_hides_what_will_enforce_again(world: World) -> None:
-    assert world.switch.gates_wanted()
+    assert world.modes.needs_gates()
     world.ask(None, Mode.OBSERVE, 600)
-    assert world.switch.gates_wanted()
+    assert world.modes.needs_gates()
     world.ask(None, Mode.OBSERVE)
-    assert not world.switch.gates_wanted()
+    assert not world.modes.needs_gates()

@@ -82,6 +82,9 @@ class World:
     def uses(self) -> list[PastUse]:
         return self.flows
 
+    def since(self, boot_ns: int) -> list[PastUse]:
+        return self.rows
+
     def used(
         self,
         consumer: Process | None = PSQL,
@@ -108,7 +111,7 @@ class World:
     def foreseen(self, *targets: Target) -> Foreseen:
         keeper: Any = self
         flows: Any = self
-        foresight = Foresight(keeper, lambda since_ns: self.rows, flows)
+        foresight = Foresight(keeper, self, flows)  # type: ignore[arg-type]
         return foresight.of(targets or (DB,), 0, NOW_NS, {22})
 
     @property

@@ -1,4 +1,4 @@
-"""What the loop does when something in it fails: the daemon that misses a look says so, and looks again."""
+"""What the loop does when something in it fails or takes long: it says so, and goes on with the rest."""
 
 from __future__ import annotations
 
@@ -8,48 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent import abi
-from agent.daemon.loop.daemon import TURN_S, WAITING, Daemon, _in_turns, _rest
+from agent.daemon.loop.schedule import TURN_S, Background, every, in_turns, rest
 from agent.daemon.reporting.passes import Passes
 from agent.errors import KernelError
-from agent.kernel.tables import ring
-
-
-class Ring:
-    def __init__(self, *events: abi.CgroupEvent) -> None:
-        self._records = [bytes(event) for event in events]
-
-    def drain(self) -> list[bytes]:
-        return self._records
-
-
-class Stumbling(Daemon):
-    """A daemon that can't handle some events."""
-
-    def __init__(self, *events: abi.CgroupEvent) -> None:
-        self._ring = Ring(*events)  # type: ignore[assignment]
-        self._passes = Passes()
-        self.handled: list[int] = []
-
-    def _on_event(self, event: ring.Event) -> None:
-        assert isinstance(event, abi.CgroupEvent)
-        self.handled.append(event.id)
-        if event.id == 1:
-            raise KeyError("a mistake")
-        if event.id == 2:
-            raise OSError("no room")
-
-
-def cgroup_event(number: int) -> abi.CgroupEvent:
-    return abi.CgroupEvent(header=abi.EventHeader(type=abi.EventType.CGROUP), id=number)
-
-
-def test_an_event_that_can_not_be_handled_takes_no_others_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    daemon = Stumbling(*map(cgroup_event, (1, 2, 3)))
-    daemon._on_ring()
-    assert daemon.handled == [1, 2, 3]
-    assert "an error in licet" in caplog.text
-    assert "no room" in caplog.text
 
 
 @pytest.mark.parametrize("error", [KernelError("gone"), OSError("gone"), KeyError("gone")])
@@ -62,7 +23,7 @@ def test_work_that_failed_is_told_and_done_again(error: Exception, caplog: pytes
             raise error
 
     async def twice() -> None:
-        task = asyncio.create_task(Stumbling()._every(0, work))
+        task = asyncio.create_task(every(0, work, Passes()))
         while len(done) < 2:
             assert not task.done()
             await asyncio.sleep(0)
@@ -72,10 +33,29 @@ def test_work_that_failed_is_told_and_done_again(error: Exception, caplog: pytes
     assert "gone" in caplog.text
 
 
+def test_who_wakes_it_does_not_wait_for_the_next_time() -> None:
+    done: list[int] = []
+
+    async def work() -> None:
+        done.append(1)
+
+    async def woken() -> None:
+        wake = asyncio.Event()
+        task = asyncio.create_task(every(3600, work, Passes(), wake))
+        for times in (1, 2):
+            wake.set()
+            while len(done) < times:
+                await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(woken(), 10))
+    assert len(done) == 2
+
+
 def test_others_have_their_turn_in_the_middle_of_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a hundred steps of 5 ms each."""
     now_s, answered = [0.0], list[int]()
-    monkeypatch.setattr("agent.daemon.loop.daemon.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("agent.daemon.loop.schedule.time.monotonic", lambda: now_s[0])
 
     def work() -> Iterator[None]:
         for _ in range(100):
@@ -83,7 +63,7 @@ def test_others_have_their_turn_in_the_middle_of_long_work(monkeypatch: pytest.M
             yield
 
     async def both() -> None:
-        task = asyncio.create_task(_in_turns(work()))
+        task = asyncio.create_task(in_turns(work()))
         while not task.done():
             answered.append(round(now_s[0] * 1000))
             await asyncio.sleep(0)
@@ -92,18 +72,6 @@ def test_others_have_their_turn_in_the_middle_of_long_work(monkeypatch: pytest.M
     waits_ms = [later - one for one, later in itertools.pairwise(answered)]
     assert len(answered) >= 20
     assert max(waits_ms) <= TURN_S * 1000 + 5
-
-
-class Endless(Ring):
-    def drain(self) -> list[bytes]:
-        return self._records * 64
-
-
-def test_whoever_makes_events_without_end_keeps_no_summary_from_being_made() -> None:
-    daemon = Stumbling()
-    daemon._ring = Endless(cgroup_event(3))  # type: ignore[assignment]
-    asyncio.run(_in_turns(daemon._ring_until_empty()))
-    assert WAITING <= len(daemon.handled) < WAITING + 64
 
 
 @pytest.mark.parametrize(("took_s", "rests_s"), [(0.0, []), (0.25, []), (0.5, [2.0]), (3.0, [5.0])])
@@ -115,6 +83,22 @@ def test_a_look_that_took_long_is_followed_by_rest(
     async def sleep(seconds: float) -> None:
         rested.append(seconds)
 
-    monkeypatch.setattr("agent.daemon.loop.daemon.asyncio.sleep", sleep)
-    asyncio.run(_rest(took_s, 5.0))
+    monkeypatch.setattr("agent.daemon.loop.schedule.asyncio.sleep", sleep)
+    asyncio.run(rest(took_s, 5.0))
     assert rested == rests_s
+
+
+def test_what_nobody_waits_for_is_done_all_the_same() -> None:
+    done: list[int] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append(1)
+
+    async def main() -> None:
+        background = Background()
+        background.start(work())
+        while not done:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(main(), 10))

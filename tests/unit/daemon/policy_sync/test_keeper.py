@@ -93,6 +93,31 @@ class Prepared:
     members: KernelMembers
 
 
+@dataclasses.dataclass
+class HostOf:
+    """A host as a test has it."""
+
+    facts: Callable[[Policy | None], HostFacts]
+
+
+@dataclasses.dataclass
+class Registry:
+    """Containers by the path of their cgroup, as a world has them now."""
+
+    world: World
+
+    def at(self, path: str) -> Container | None:
+        return self.world.containers.get(path)
+
+
+@dataclasses.dataclass
+class ForgottenNames:
+    names: list[int]
+
+    def forget(self, exe: int) -> None:
+        self.names.append(exe)
+
+
 class World:
     def __init__(self, folder: Path) -> None:
         paths = Paths(policy=folder / "policy.yaml", policy_dir=folder / "policy.d", state=folder / "state")
@@ -104,10 +129,8 @@ class World:
         self.keeper = self.daemon()
 
     def daemon(self) -> PolicyKeeper:
-        gather: Callable[[Policy | None], HostFacts] = lambda policy: self.facts  # noqa: E731
-        state = State(self.settings.paths.state)
-        container_at: Callable[[str], Container | None] = lambda path: self.containers.get(path)  # noqa: E731
-        return PolicyKeeper(self.settings, self.kernel, state, gather, Sources(container_at))  # type: ignore[arg-type]
+        state, host = State(self.settings.paths.state), HostOf(lambda policy: self.facts)
+        return PolicyKeeper(self.settings, self.kernel, state, host, Sources(Registry(self)))  # type: ignore[arg-type]
 
     def load(self, text: str) -> None:
         self.policy.write_text(text)
@@ -234,10 +257,10 @@ def test_a_broken_policy_at_start_leaves_the_last_good_one_in_force(world: World
     assert str(world.keeper.policy.services["db"].place) == f"{world.policy}:3"
     assert world.keeper.is_last_good
     assert "70000" in world.keeper.last_error
-    assert "70000" in world.keeper.trouble
+    assert "70000" in world.keeper.problem
     assert world.keeper.failures == 1
     world.load(GOOD)
-    assert (world.keeper.is_last_good, world.keeper.trouble) == (False, "")
+    assert (world.keeper.is_last_good, world.keeper.problem) == (False, "")
 
 
 def test_a_policy_that_is_gone_at_start_leaves_the_last_good_one_in_force(world: World) -> None:
@@ -389,7 +412,7 @@ def test_a_name_that_comes_while_the_host_is_read_is_in_what_is_compiled_from_it
         return FACTS
 
     state = State(world.settings.paths.state)
-    keeper = PolicyKeeper(world.settings, world.kernel, state, read_host)  # type: ignore[arg-type]
+    keeper = PolicyKeeper(world.settings, world.kernel, state, HostOf(read_host))  # type: ignore[arg-type]
     world.policy.write_text(GOOD)
     keeper.reload()
     ((dimension, value, *_),) = world.kernel.members
@@ -409,7 +432,7 @@ def test_what_came_while_the_host_was_read_is_there_before_its_tables_are_in_for
         return FACTS
 
     state = State(world.settings.paths.state)
-    keeper = PolicyKeeper(world.settings, Watched(), state, read_host)  # type: ignore[arg-type]
+    keeper = PolicyKeeper(world.settings, Watched(), state, HostOf(read_host))  # type: ignore[arg-type]
     world.policy.write_text(GOOD)
     keeper.reload()
     assert known == [1]
@@ -468,7 +491,7 @@ def test_a_host_that_cannot_be_looked_at_is_a_reload_that_failed(
         raise PermissionError(13, "Permission denied", "/proc/7/exe")
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.keeper, "_gather", refused)
+        patched.setattr(world.keeper._host, "facts", refused)
         with pytest.raises(KernelError, match="/proc/7/exe"):
             world.load(GOOD)
     assert (world.keeper.failures, len(world.kernel.installed)) == (1, 1)
@@ -633,8 +656,8 @@ def test_a_flood_of_fresh_executables_does_not_fill_the_kernels_table(
         world.settings,
         world.kernel,  # type: ignore[arg-type]
         State(world.settings.paths.state),
-        lambda policy: FACTS,
-        Sources(forget_name=forgotten.append),
+        HostOf(lambda policy: FACTS),  # type: ignore[arg-type]
+        Sources(names=ForgottenNames(forgotten)),  # type: ignore[arg-type]
     )
     world.policy.write_text(GOOD)
     keeper.reload()

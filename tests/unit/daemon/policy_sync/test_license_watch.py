@@ -11,7 +11,7 @@ import pytest
 from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.model import HostFacts
 from agent.policy.document.load import parse_policy
-from agent.policy.validity import Term, Validity
+from agent.policy.validity import Validity
 from agent.policy.values import Policy
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -41,20 +41,15 @@ class Keeper:
 class World:
     keeper: Keeper = field(default_factory=Keeper)
     now: datetime = NOON
-    told: list[tuple[str, Validity]] = field(default_factory=list)
     watch: Any = None
 
     def __post_init__(self) -> None:
-        self.watch = LicenseWatch(self.keeper, self.note, clock=lambda facts: self.now)  # type: ignore[arg-type]
-
-    def note(self, term: Term, validity: Validity) -> None:
-        self.told.append((term.license, validity))
+        self.watch = LicenseWatch(self.keeper, clock=lambda facts: self.now)  # type: ignore[arg-type]
 
     def at(self, now: datetime) -> list[tuple[str, Validity]]:
         """What is told then."""
-        self.now, self.told = now, []
-        self.watch.look()
-        return self.told
+        self.now = now
+        return [(term.license, validity) for term, validity in self.watch.changes()]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_what_failed_at_the_host_is_tried_again_ever_more_seldom() -> None:
         assert not world.retry.is_due()
     assert waits[:3] == [FIRST_S, 2 * FIRST_S, 4 * FIRST_S]
     assert waits[-1] == MOST_S
-    assert "too many open files" in world.retry.trouble
+    assert "too many open files" in world.retry.problem
 
 
 def test_after_one_that_succeeded_the_next_failure_is_a_first_one() -> None:
@@ -46,7 +46,7 @@ def test_after_one_that_succeeded_the_next_failure_is_a_first_one() -> None:
     world.reload("no")
     world.reload("no")
     world.reload()
-    assert (world.retry.trouble, world.retry.is_due()) == ("", False)
+    assert (world.retry.problem, world.retry.is_due()) == ("", False)
     world.reload("no")
     assert world.waits_s() == FIRST_S
 
@@ -56,4 +56,4 @@ def test_files_that_are_wrong_wait_for_whoever_corrects_them() -> None:
     world.reload("no")
     world.reload("policy.yaml:3: nonsense", at_host=False)
     world.now_s += MOST_S * 2
-    assert (world.retry.trouble, world.retry.is_due()) == ("", False)
+    assert (world.retry.problem, world.retry.is_due()) == ("", False)

@@ -10,6 +10,6 @@ def test_a_pass_that_does_not_end_is_told_until_it_ends() -> None:
         now_s += LATE_S / 2
         with passes.passing("Daemon._look"), passes.passing("reload"):
             now_s += LATE_S / 2 + 1
-            assert "Daemon._look: under way" in passes.trouble
-        assert "Daemon._look" in passes.trouble
-    assert passes.trouble == ""
+            assert "Daemon._look: under way" in passes.problem
+        assert "Daemon._look" in passes.problem
+    assert passes.problem == ""

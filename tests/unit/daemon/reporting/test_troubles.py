@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import pytest
 
 from agent.daemon.reporting.troubles import Troubles
+from agent.export.view import TROUBLES
+
+
+@dataclass
+class Part:
+    problem: str = ""
 
 
 def test_it_is_not_ready_since_the_oldest_of_what_keeps_it_from_being(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wrong: dict[str, str] = {"state": "", "pins": "", "clock": ""}
-    troubles = Troubles({cause: lambda cause=cause: wrong[cause] for cause in wrong})
+    parts = {cause: Part() for cause in TROUBLES}
+    several = {cause: [Part(), parts[cause]] for cause in ("policy", "state")}
+    troubles = Troubles(**{**parts, **several}, policy_is_in_force=True)  # type: ignore[arg-type]
 
     def at(now_s: float, **changes: str) -> float | None:
         monkeypatch.setattr(time, "time", lambda: now_s)
-        wrong.update(changes)
+        for cause, why in changes.items():
+            parts[cause].problem = why
         return troubles.not_ready_since()
 
     assert at(10) is None
@@ -27,3 +36,19 @@ def test_it_is_not_ready_since_the_oldest_of_what_keeps_it_from_being(
     assert at(50, state="") == 40
     assert at(60, pins="") is None
     assert at(70, state="disk full") == 70
+
+
+def test_every_cause_is_told_by_its_name() -> None:
+    parts = {cause: Part(f"{cause} is wrong") for cause in TROUBLES}
+    several = {cause: [parts[cause]] for cause in ("policy", "state")}
+    troubles = Troubles(**{**parts, **several})  # type: ignore[arg-type]
+    assert troubles.now() == {cause: f"{cause} is wrong" for cause in TROUBLES}
+
+
+def test_until_the_first_policy_is_in_force_nothing_is_ready() -> None:
+    parts = {cause: Part() for cause in TROUBLES}
+    several = {cause: [parts[cause]] for cause in ("policy", "state")}
+    troubles = Troubles(**{**parts, **several})  # type: ignore[arg-type]
+    assert troubles.why_not_ready() == "programs are attached, the policy is not in force yet"
+    troubles.policy_is_in_force = True
+    assert troubles.why_not_ready() == ""

@@ -7,7 +7,9 @@ import tracemalloc
 import pytest
 
 from agent import abi
-from agent.daemon.tracking.flows import SETTLE_NS, FlowTable, local_consumer
+from agent.daemon.tracking.adoption import Adoption
+from agent.daemon.tracking.consumers import local_consumer
+from agent.daemon.tracking.flows import SETTLE_NS, FlowTable
 from agent.kernel.tables.encode_rows import encode_flow, tuple_key
 from agent.kernel.tables.rows import flow_of
 from agent.model import (
@@ -30,7 +32,16 @@ from agent.model import (
 from agent.observe.connections import Connection
 from agent.policy.tables.shape import Numbered, SetId, Tables, TargetKey, TargetRow, empty_tables
 from agent.policy.values import Unresolved
-from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
+from tests.unit.daemon.worlds import (
+    DB,
+    ELSEWHERE,
+    HERE,
+    GoneProcesses,
+    MemoryCounters,
+    Modes,
+    new_names,
+    numbered,
+)
 
 HOST, CONTAINER = 1, 2
 FACTS = HostFacts(host_netns=HOST, addresses=(HERE,))
@@ -95,18 +106,18 @@ class World:
         self.served: dict[tuple[int, int, Address], Process] = {}
         self.untrusted: set[int] = set()
         """Processes in a mount namespace that an unprivileged user made."""
-        self.table = FlowTable(
-            self.counters,
-            self.names,
-            completed,
-            TARGETS.get,
-            lambda netns, port, address: self.served.get((netns, port, address)),
-            lambda pid: pid not in self.untrusted,
-        )
+        self.table = FlowTable(self.counters, self.names, GoneProcesses(), numbered(), self)  # type: ignore[arg-type]
+        self.adoption = Adoption(self.table, self.counters, self.names, numbered(), self, Modes())  # type: ignore[arg-type]
+
+    def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
+        return self.served.get((netns, port, address))
+
+    def names_are_trusted(self, pid: int) -> bool:
+        return pid not in self.untrusted
 
     def adopt(self, *connections: Connection, home_netns: int = HOST) -> list[Flow]:
-        unseen = self.table.unseen(connections, FACTS)
-        adopted = self.table.adopt(unseen, tables(home_netns), NOW_NS)
+        unseen = self.adoption.unseen(connections, FACTS)
+        adopted = self.adoption.adopt(unseen, tables(home_netns), NOW_NS)
         return [one.flow for one in adopted]
 
     def row(
@@ -193,9 +204,9 @@ def test_a_connection_whose_local_consumer_is_gone_is_closing_and_not_new(world:
 
 
 def test_a_row_the_kernel_made_meanwhile_wins(world: World) -> None:
-    unseen = world.table.unseen([connection()], FACTS)
+    unseen = world.adoption.unseen([connection()], FACTS)
     world.row(40001)
-    assert world.table.adopt(unseen, tables(), NOW_NS) == []
+    assert world.adoption.adopt(unseen, tables(), NOW_NS) == []
     assert world.counters.found == []
 
 

@@ -20,12 +20,11 @@ from agent.observe.proc import ProcReader
 from agent.policy.document.load import parse_policy
 from agent.policy.terms.hashing import path_hash
 from agent.policy.values import Policy
-from tests.unit.daemon.worlds import HERE, LOOPBACK, SEED
+from tests.unit.daemon.worlds import DB, HERE, LOOPBACK, SEED, new_names, numbered
 from tests.unit.kernel.memory_map import MemoryMap
 
 HOST, CONTAINER = 1, 2
 ANY4, ANY6, LOOPBACK6 = to_address("0.0.0.0"), to_address("::"), to_address("::1")
-TARGETS = {"db/internal": 1}
 FACTS = HostFacts(host_netns=HOST, addresses=(HERE,))
 POLICY = """
 version: 1
@@ -96,9 +95,9 @@ class World:
                 ListenerRows(self.owners, self.strangers, self.rightful, self.crowded),  # type: ignore[arg-type]
                 self.socket_owners,  # type: ignore[arg-type]
                 ProcReader(proc),
-                lambda path: path_hash(path, SEED),
+                new_names(),
             ),
-            lambda target: TARGETS[str(target)],
+            numbered(DB),
         )
 
     def look(self, *listeners: Listener, by: Policy | None = None) -> list[tuple[int, ListenerState]]:
@@ -445,7 +444,7 @@ def test_the_kernel_is_told_who_is_a_stranger_and_who_is_none_any_more(world: Wo
     one = listener(LOOPBACK, 5432, NETCAT)
     noted_by_kernel(world, one, NETCAT)
     world.look(one, by=policy())
-    assert [row.stranger_to for row in rows(world)] == [TARGETS["db/internal"]]
+    assert [row.stranger_to for row in rows(world)] == [numbered(DB).target(DB)]
     handed_on = dataclasses.replace(one, owners=(NETCAT, POSTGRES))
     world.look(handed_on, by=policy())
     assert [(row.stranger_to, row.process.pid) for row in rows(world)] == [(0, POSTGRES.pid)]
@@ -461,7 +460,7 @@ def test_a_stranger_beside_an_owner_is_none(world: World) -> None:
     world.look(stranger, owner, by=policy())
     assert [row.stranger_to for row in rows(world)] == [0]
     world.look(stranger, by=policy())
-    assert [row.stranger_to for row in rows(world)] == [TARGETS["db/internal"]]
+    assert [row.stranger_to for row in rows(world)] == [numbered(DB).target(DB)]
 
 
 def test_who_has_listened_since_the_listing_is_left_to_the_next_look(world: World) -> None:

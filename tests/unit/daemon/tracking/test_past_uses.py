@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent import abi
+from agent.daemon.tracking.consumers import name_of
 from agent.daemon.tracking.past_uses import MANY_OF_SIDE, SHARE_BYTES, SIDE_BYTES, PastUse, PastUses
-from agent.daemon.tracking.usage import name_of
 from agent.kernel.tables.rows import Use
 from agent.model import Decision, Origin, PortClass, Process, Protocol, Reason, Target, Verdict, to_address
 

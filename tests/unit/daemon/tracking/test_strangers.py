@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from agent.daemon.tracking import use_records
 from agent.daemon.tracking.strangers import REMEMBERED, Strangers
-from agent.model import PortClass, Process, Target
+from agent.model import HostFacts, PortClass, Process, Target
+from agent.policy.values import Policy
 from tests.unit.daemon.tracking.test_listeners import FACTS, HOST, NETCAT, POSTGRES, World, listener, policy
 from tests.unit.daemon.worlds import LOOPBACK
 
 DB = Target("db", PortClass.INTERNAL)
+
+
+@dataclass
+class InForce:
+    """A keeper of one policy."""
+
+    policy: Policy = field(default_factory=policy)
+    facts: HostFacts = FACTS
 
 
 class Watch:
@@ -22,7 +31,9 @@ class Watch:
         self.world = World(folder)
         self.now_ns = 10**12
         self.strangers = Strangers(
-            self.world.listening, lambda: policy(), lambda: FACTS, clock=lambda: self.now_ns
+            self.world.listening,
+            InForce(),
+            clock=lambda: self.now_ns,  # type: ignore[arg-type]
         )
 
     def heard(self, process: Process, port: int = 5432) -> None:

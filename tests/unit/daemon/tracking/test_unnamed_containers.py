@@ -5,11 +5,18 @@ import pytest
 from agent.daemon.tracking.unnamed_containers import Unnamed
 
 
+class Found:
+    """Where runtimes keep their state."""
+
+    def found(self) -> dict[str, str]:
+        return {"docker": "", "containerd": "/run/containerd"}
+
+
 def test_a_container_without_a_name_is_said_once_and_with_the_remedy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now_s = 100.0
-    unnamed = Unnamed(lambda: {"docker": "", "containerd": "/run/containerd"}, lambda: now_s)
+    unnamed = Unnamed(Found(), lambda: now_s)  # type: ignore[arg-type]
     unnamed.follow({"/docker/1": 95.0})
     assert not caplog.messages, "its runtime may still write it down"
     now_s = 106.0

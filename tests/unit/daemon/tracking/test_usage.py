@@ -9,21 +9,22 @@ import pytest
 
 from agent import abi
 from agent.daemon.tracking import use_records
+from agent.daemon.tracking.consumers import NAMED_CONSUMERS, ConsumerLabels, consumer_name, name_of
 from agent.daemon.tracking.past_uses import HOUR_NS, PastUse
-from agent.daemon.tracking.usage import (
-    CROWDED_IDLE_NS,
-    IDLE_NS,
-    NAMED_CONSUMERS,
-    Attempt,
-    ConsumerLabels,
-    Usage,
-    consumer_name,
-    name_of,
-)
+from agent.daemon.tracking.usage import CROWDED_IDLE_NS, IDLE_NS, Attempt, Usage
 from agent.kernel.tables.names import Names
 from agent.kernel.tables.rows import use_of
 from agent.model import Address, Container, Decision, Origin, Process, Protocol, Reason, to_address
-from tests.unit.daemon.worlds import DB, ELSEWHERE, HERE, TARGETS, MemoryCounters, completed, new_names
+from tests.unit.daemon.worlds import (
+    DB,
+    ELSEWHERE,
+    HERE,
+    GoneProcesses,
+    MemoryCounters,
+    Unresolvable,
+    new_names,
+    numbered,
+)
 
 NOW_NS = 5_000_000_000
 
@@ -70,16 +71,12 @@ class World:
     def __init__(self) -> None:
         self.counters = MemoryCounters()
         self.names: Names = new_names()
-        self.completed: list[tuple[Process, str, tuple[int, ...]]] = []
+        self.attributor = GoneProcesses()
         self.usage = self.daemon()
 
     def daemon(self) -> Usage:
         """A daemon that starts now, on the maps as they are."""
-        return Usage(self.counters, self.names, self._complete, TARGETS.get)
-
-    def _complete(self, seen: Process, *, comm: str = "", args: tuple[str, ...] = (), gids=()) -> Process:  # type: ignore[no-untyped-def]
-        self.completed.append((seen, comm, tuple(gids)))
-        return completed(seen, comm=comm, args=args)
+        return Usage(self.counters, self.names, self.attributor, numbered(), Unresolvable())  # type: ignore[arg-type]
 
     def attempts(
         self,
@@ -121,7 +118,7 @@ def test_the_first_attempt_is_told_with_its_consumer(world: World) -> None:
     assert attempt.consumer is not None
     assert (attempt.consumer.pid, attempt.consumer.comm) == (7, "psql")
     assert (attempt.use.destination, attempt.use.port, attempt.use.verdict.grant) == (HERE, 5432, 3)
-    assert world.completed[0][2] == (44,)
+    assert world.attributor.asked[0][2] == (44,)
 
 
 def test_two_events_for_one_consumer_are_told_once(world: World) -> None:

@@ -1,0 +1,155 @@
+"""The policy's files put in force: at the start, when they change, and when somebody asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from agent.daemon.enforcement.flow_cutter import FlowCutter
+from agent.daemon.enforcement.gates import Gates
+from agent.daemon.loop.host_watch import HostWatch
+from agent.daemon.loop.schedule import Background
+from agent.daemon.policy_sync.exec_watch import ExecWatch
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.policy_sync.program_settings import ProgramSettings
+from agent.daemon.policy_sync.retrying import ReloadRetry
+from agent.daemon.reporting.agent_reports import AgentReports
+from agent.daemon.reporting.passes import Passes
+from agent.daemon.reporting.troubles import Troubles
+from agent.daemon.tracking.last_hour import LastHour
+from agent.enforce.modes import Overrides
+from agent.errors import LicetError
+from agent.export.service_manager import NoManager
+from agent.observe.policy_watch import PolicyWatch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class PolicyReload:
+    keeper: PolicyKeeper
+    program_settings: ProgramSettings
+    overrides: Overrides
+    gates: Gates
+    cutter: FlowCutter
+    execs: ExecWatch
+    last_hour: LastHour
+    reports: AgentReports
+    manager: NoManager
+    troubles: Troubles
+    passes: Passes
+    retry: ReloadRetry
+    files: PolicyWatch
+    host: HostWatch
+    background: Background
+    quiet: bool
+    """Nobody reads lines for people: a policy that is refused is logged."""
+    _is_watching: bool = False
+
+    async def first(self, generation: int) -> None:
+        """`generation`: of what an earlier run left in the kernel; 0: nothing. A bad policy at start is an
+        error, unless there is a last good one, or the kernel still judges by an earlier one."""
+        try:
+            await asyncio.to_thread(self.keeper.start)
+        except LicetError as error:
+            if not generation:
+                raise
+            self.keeper.generation = generation
+            log.error("the policy of an earlier run stays in force: %s", error)
+        if self.keeper.last_error:
+            self.retry.reloaded()
+            self.reports.policy_refused(self.keeper.last_error)
+
+    async def settle_first(self) -> None:
+        """All that follows from the first policy."""
+        await asyncio.to_thread(self.last_hour.restore)
+        self.program_settings.tell()
+        await asyncio.to_thread(self.overrides.restore)
+        await self._settle_gates()
+        if not self.keeper.last_error:
+            self.keeper.note_in_force()
+
+    async def reload(self) -> None:
+        """Raises LicetError: the policy in force stays."""
+        if not self.troubles.policy_is_in_force:
+            await self._reload()
+            return
+        self.manager.reloading()
+        try:
+            await self._reload()
+        finally:
+            self.manager.ready(self.in_force())
+
+    async def reload_quietly(self) -> None:
+        try:
+            await self.reload()
+        except LicetError as error:
+            if self.quiet:  # people have been told
+                log.error("the policy in force stays: %s", error)
+
+    async def _reload(self) -> None:
+        async with self.host.busy:
+            try:
+                with self.passes.passing("reload"):
+                    await asyncio.to_thread(self.keeper.reload)
+            except LicetError as error:
+                self.reports.policy_refused(str(error))
+                raise
+            finally:
+                self.retry.reloaded()
+        self.program_settings.tell()
+        self.follow_execs()
+        await asyncio.to_thread(self.overrides.restore)
+        await self._settle_gates()
+        self.cutter.look_again()
+        self.reports.policy_loaded()
+        self.keeper.note_in_force()
+        self.background.start(self.store_uses())  # by which policy they were judged
+        self.host.wake.set()
+
+    async def _settle_gates(self) -> None:
+        """Where they can't be attached, observing goes on: that is worth more than nothing. While the policy
+        of an earlier run is in force, its gates stay as they are."""
+        if self.keeper.policy is None and self.keeper.generation and self.keeper.last_error:
+            return
+        try:
+            await self.gates.settle()
+        except LicetError as error:
+            log.error("nothing is refused, though the policy enforces: %s", error)
+
+    def follow_execs(self) -> None:
+        if self.execs.follow():
+            self.background.start(asyncio.to_thread(self.execs.look_back))
+
+    async def store_uses(self) -> None:
+        await asyncio.to_thread(self.last_hour.store)
+
+    def follow_files(self) -> None:
+        """Where the kernel tells of changes (it may have had no room for that at first)."""
+        descriptor = self.files.fileno()
+        if descriptor is not None and not self._is_watching:
+            asyncio.get_running_loop().add_reader(descriptor, self.look_at_files)
+            self._is_watching = True
+
+    def follow_up(self) -> None:
+        """Of changes that the kernel does not tell of, and of a reload that is to be tried again."""
+        if self.files.problem:
+            self.look_at_files()
+            self.follow_files()
+        if self.retry.is_due():
+            self.background.start(self.reload_quietly())
+
+    def look_at_files(self) -> None:
+        if self.files.changed():
+            self.background.start(self.reload_quietly())
+
+    def in_force(self) -> str:
+        """In a line, for `systemctl status`."""
+        if self.keeper.is_last_good:
+            return "the policy's files are refused; the last good policy is in force"
+        if self.keeper.last_error:
+            return f"the new policy is refused; generation {self.keeper.generation} stays in force"
+        if self.keeper.policy is None:
+            return "no policy: watching only"
+        return f"policy generation {self.keeper.generation} is in force"

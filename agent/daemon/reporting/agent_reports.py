@@ -1,0 +1,55 @@
+"""Events about the agent itself: its start and end, the policy, licenses and modes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.reporting.outlet import Outlet
+from agent.export.events import Event, now_text
+from agent.policy.validity import Term, Validity
+from agent.wording import counted
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReports:
+    outlet: Outlet
+    keeper: PolicyKeeper
+
+    def started(self, version: str) -> None:
+        self.outlet.log.write({"type": "started", "time": now_text(), "version": version})
+
+    def stopped(self) -> None:
+        self.outlet.log.write({"type": "stopped", "time": now_text()})
+        self.outlet.console.stopped()
+
+    def policy_loaded(self) -> None:
+        policy, generation = self.keeper.policy, self.keeper.generation
+        targets = counted(len(policy.targets) if policy else 0, "target")
+        self.outlet.report("policy", {"message": f"generation {generation} in force: {targets}"})
+
+    def policy_refused(self, why: str) -> None:
+        is_last_good = self.keeper.is_last_good
+        stays = "the last good policy is in force" if is_last_good else "the policy in force stays"
+        event = {"type": "policy_error", "time": now_text(), "message": f"{stays}: {why}"}
+        if is_last_good:
+            self.outlet.log.write(event)  # a trouble, which the log has told already
+        else:
+            self.outlet.write(event)
+
+    def license_changed(self, term: Term, validity: Validity) -> None:
+        entitlement = {"entitlement": term.entitlement} if term.entitlement else {}
+        self.outlet.report(
+            "license",
+            {
+                "license": term.license,
+                **entitlement,
+                **term.fields(validity),
+                "rule": str(term.place),
+                "message": term.said(validity),
+            },
+        )
+
+    def mode(self, event: Event) -> None:
+        """Somebody changed a mode, or an override has ended."""
+        self.outlet.write(event)

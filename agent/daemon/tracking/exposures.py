@@ -1,0 +1,36 @@
+"""Ports that were reached from outside their listening scope: the peer is the evidence."""
+
+from __future__ import annotations
+
+from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.tracking.consumers import network_of
+from agent.daemon.tracking.tally import Recent, Tally
+from agent.daemon.tracking.usage import Attempt
+from agent.model import ListenerState, Origin, Target
+from agent.policy.decision.listeners import in_scope
+
+REMEMBERED = 4096
+"""Networks that reached what they should not: each is new once, while it is among the last."""
+
+
+class Exposures:
+    def __init__(self, keeper: PolicyKeeper) -> None:
+        self._keeper = keeper
+        self._met: Recent[tuple[Target, bytes]] = Recent(REMEMBERED)
+        """By target and the network of the peer, as the kernel's rows have it."""
+        self.violations: Tally[tuple[str, str, str]] = Tally()
+        """By (service, port class, reason)."""
+
+    def is_new(self, attempt: Attempt) -> bool:
+        """Is it from outside, of a network that is not among those met last? Then it is counted. Who was
+        refused has not reached the port: a remote host can feign any number of peers."""
+        use, policy = attempt.use, self._keeper.policy
+        if use.origin is not Origin.REMOTE or policy is None or use.verdict.enforced:
+            return False
+        if in_scope(policy, attempt.target, use.source):
+            return False
+        if not self._met.is_new((attempt.target, network_of(use).packed)):
+            return False
+        target = attempt.target
+        self.violations.add((target.service, target.port_class.value, ListenerState.EXPOSED.value))
+        return True
