@@ -45,6 +45,8 @@ class NoManager:
 
 
 class Manager(NoManager):
+    """One that listens at an address, and may want to hear now and then that the daemon is alive."""
+
     def __init__(self, address: str, watchdog_s: float | None) -> None:
         """`address` as in NOTIFY_SOCKET: a path, or @name of an abstract socket."""
         self._address = b"\0" + os.fsencode(address[1:]) if address.startswith("@") else os.fsencode(address)
