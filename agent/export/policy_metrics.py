@@ -11,6 +11,7 @@ from agent.export.view import Snapshot
 
 
 def licenses(snapshot: Snapshot) -> Iterator[Metric]:
+    """Of licenses, and of the modes in effect."""
     expiry = gauge(
         "licet_license_expiry_timestamp_seconds",
         "When the license expires, in Unix time; +Inf: never.",
@@ -46,6 +47,7 @@ def licenses(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def policy(snapshot: Snapshot) -> Iterator[Metric]:
+    """Of the files in force, and of reloads."""
     generation = gauge(
         "licet_policy_generation",
         "Generation of the kernel's policy tables; it also grows when the host changes.",

@@ -17,6 +17,7 @@ UNTRUSTED_EXECUTABLE = 1
 
 
 def other_members(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, int], int]]:
+    """Members of every dimension but cgroups, with their sets of clauses."""
     seed = facts.hash_seed
     for none in (NO_EXECUTABLE, UNTRUSTED_EXECUTABLE):
         yield (Dimension.EXE, none), index.silent[Dimension.EXE]
