@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Every map, with who writes it, who reads it, and what happens when it is full.
- * All are pinned by name; two generations of the policy tables stand side by side.
+ * Every map, with who writes it, who reads it, and what happens when it is full. All are pinned by
+ * name. Two generations of the policy tables exist side by side.
  */
 
-/* Policy tables: written by licet run into inner maps of its own, read by the programs. The slot in
- * force is generation & 1. A full table is refused at compile time, in user space. */
-/* User space makes its inner maps without BTF, and before Linux 6.2 an inner map that has BTF is
- * not of the same kind as one without. */
+/* Policy tables: inner maps that licet run makes and writes, and the programs read. The slot in
+ * force is generation & 1. If a table would overflow, user space refuses the policy at compile
+ * time. */
+/* User space makes its inner maps without BTF. Before Linux 6.2 an inner map with BTF and one
+ * without are not of the same type. */
 #pragma push_macro("BPF_ANNOTATE_KV_PAIR")
 #undef BPF_ANNOTATE_KV_PAIR
 #define BPF_ANNOTATE_KV_PAIR(name, key, leaf)
@@ -27,13 +28,13 @@ BPF_ARRAY_OF_MAPS(rows, "rows_inner", 2);
 BPF_ARRAY_OF_MAPS(members, "members_inner", 2);
 BPF_ARRAY_OF_MAPS(sets, "sets_inner", 2);
 BPF_ARRAY(generation, u64, 1);
-BPF_ARRAY(ports, u64, 1024); /* a bit for each port that anything declares */
+BPF_ARRAY(ports, u64, 1024); /* a bit for each port that any service declares */
 BPF_ARRAY(settings, struct settings, 1);
 
 /* Counters: written by the programs, read by user space. counts full: LOSS_COUNTS_FULL. */
 BPF_PERCPU_HASH(counts, struct count_key, u64, 16384);
 BPF_PERCPU_ARRAY(flow_counts, struct flow_count, MAX_TARGETS + 1);
-/* The same of flows whose opening, or close, no program saw: written by user space. */
+/* The same for flows whose opening or close no program saw. Written by user space. */
 BPF_ARRAY(found_flows, struct flow_count, MAX_TARGETS + 1);
 BPF_PERCPU_ARRAY(unprotected, u64, DIRECTIONS);
 BPF_PERCPU_ARRAY(losses, u64, LOSSES);
@@ -41,116 +42,121 @@ BPF_PERCPU_ARRAY(losses, u64, LOSSES);
 /* Run-time modes: written by user space; index 0 is the whole host. */
 BPF_ARRAY(modes, struct mode, MAX_TARGETS + 1);
 BPF_ARRAY(failsafe, u64, 1024); /* a bit for each port that is never refused */
-/* By target * GATES + gate. */
+/* Index: target * GATES + gate. */
 BPF_PERCPU_ARRAY(refused, u64, (MAX_TARGETS + 1) * GATES);
-/* By thread, from the connect observer to the gate right behind it: there are no more of them than
- * threads in connect(). Full: LOSS_REFUSALS. */
+/* By thread, from the connect observer to the gate that runs right after it. There are no more rows
+ * than threads in connect(). Full: LOSS_REFUSALS. */
 BPF_TABLE("hash", u64, struct refusal, refusals, 16384);
-/* By thread in bind(), while it is judged: too large for the stack. Full: LOSS_REFUSALS. */
+/* By thread in bind(), while the call is judged. Too large for the stack. Full: LOSS_REFUSALS. */
 BPF_F_TABLE("hash", u64, struct set, bind_clauses, 1024, BPF_F_NO_PREALLOC);
 
-/* By tuple as the receiving socket sees it: written by the tc gate and the socket gate, read by
- * both. What is pushed out is judged again. */
+/* By tuple as the receiving socket sees it. Written and read by the tc gate and the socket gate. An
+ * evicted SYN is judged again. */
 BPF_TABLE("lru_hash", struct tuple, struct judged_syn, judged_syns, 8192);
-/* By number of a tc filter (the minor of its classid): the namespace of its interface. */
+/* Index: number of a tc filter (the minor of its classid). Value: the network namespace of its
+ * interface. */
 BPF_ARRAY(tc_netns, u64, 65536);
 
-/* Which namespace the socket gate runs in: written by the small program that calls it. */
+/* The namespace in which the socket gate runs. Written by the small program that calls it. */
 BPF_PERCPU_ARRAY(lookup_netns, u64, 1);
-/* UDP. Of each: what is pushed out is judged and counted again. */
+/* UDP. If a row of these maps is evicted, its datagrams are judged and counted again. */
 BPF_TABLE("lru_hash", struct sender_key, struct sender, senders, 16384);
 BPF_TABLE("lru_hash", struct tuple, struct sent, sents, 16384);
 BPF_TABLE("lru_hash", struct peer_key, struct peer, peers, 16384);
 BPF_SK_STORAGE(connected, struct connected);
-/* Not pinned: of use for LAST_NS. */
+/* Not pinned: a value is used only for LAST_NS. */
 BPF_SK_STORAGE(last_sents, struct last_sent);
 BPF_SK_STORAGE(last_judgeds, struct last_judged);
-/* Rows made in senders, sents and peers. */
+/* How many rows were made in senders, sents and peers. */
 BPF_PERCPU_ARRAY(datagram_rows, u64, 3);
-/* Judges datagrams as they arrive: observe_arrival and refuse_arrival, which share a number each.
- */
+/* Programs that judge datagrams when they arrive: observe_arrival and refuse_arrival, by enum
+ * arrival. */
 BPF_PROG_ARRAY(arrival_calls, 2);
-/* Judges datagrams at the packet gate: refuse_forwarded. */
+/* The program that judges datagrams at the packet gate: refuse_forwarded. */
 BPF_PROG_ARRAY(packet_calls, 1);
 
-/* Programs that others call: loaded with the gates, put here by their loader. */
+/* Programs that other programs call. They are loaded with the gates, and their loader stores them
+ * here. */
 BPF_PROG_ARRAY(lookup_calls, 1);
 BPF_PROG_ARRAY(sockops_calls, 1);
 
-/* Usage by consumer: rows made by the programs; user space deletes those that have been idle. */
+/* Usage by consumer. The programs make rows; user space deletes those that have been idle. */
 BPF_F_TABLE("hash", struct use_key, struct use, uses, 16384, BPF_F_NO_PREALLOC);
-/* How many rows of uses there are: all of each side (enum use_side), then by share. Programs add;
- * user space, which deletes rows, counts anew. */
+/* How many rows of uses there are: first per side (enum use_side), then per share. Programs add one
+ * per row. User space, which deletes rows, writes the counts anew. */
 BPF_ARRAY(use_counts, u64, USE_SIDES * (1 + USE_SHARES));
-/* By row of uses: how many attempts user space has told, so that a restarted daemon goes on from
- * there. */
+/* By row of uses: how many attempts user space has reported, so that a restarted daemon continues
+ * from there. */
 BPF_F_TABLE("hash", struct use_key, struct told, told, 16384, BPF_F_NO_PREALLOC);
 /* LRU: a server that forks for each connection makes a row for each. */
 BPF_TABLE("lru_hash", struct acceptor_key, u64, acceptors, 8192);
 BPF_TABLE("lru_hash", struct edge_key, u64, edges, 4096);
 
-/* Flows: a row from connect() (or, from outside, from the handshake) to the close of the same
- * socket. Full: the attempt is judged in a spare row, one for each CPU, that the loader
- * made (SPARE_FLOW), and counted as LOSS_FLOWS_FULL.
- * Allocated beforehand (24 MB): a row made on demand costs each connection 0.5 us. */
+/* Flows: a row from connect() (from outside: from the handshake) to the close of the same socket.
+ * Full: the attempt is judged in a spare row, one per CPU, that the loader made (SPARE_FLOW), and
+ * counted as LOSS_FLOWS_FULL. Preallocated (24 MB), because a row made on demand costs each
+ * connection 0.5 us. */
 BPF_TABLE("hash", u64, struct flow, flows, 65536);
-/* Where the passive side finds a connection that was made on this host: from the SYN until it has
- * found it, or until the consumer closes. Full: LOSS_TUPLES. */
+/* By this the passive side finds a connection that was made on this host. A row lives from the SYN
+ * until the passive side has found it, or until the consumer closes. Full: LOSS_TUPLES. */
 BPF_TABLE("hash", struct tuple, u64, tuples, 65536);
-/* Those whose consumer closed before the passive side came, which for a service elsewhere is all of
- * them (CLOSED), those of ROWLESS attempts, and of MPTCP's further subflows (the first one's
- * cookie). What is pushed out counts as an attempt from elsewhere. */
+/* Tuples that the passive side may still need. (1) The consumer closed first, which is always so
+ * for a service elsewhere (CLOSED). (2) The attempt was judged in a spare row (ROWLESS). (3) A
+ * further MPTCP subflow (the value is the first one's cookie). An evicted connection counts as an
+ * attempt from elsewhere. */
 BPF_TABLE("lru_hash", struct tuple, u64, late_tuples, 4096);
-/* By cookie of an MPTCP subflow: the first subflow of its connection, whose flow it belongs to. */
+/* By cookie of an MPTCP subflow: the cookie of the first subflow, whose flow it shares. */
 BPF_TABLE("lru_hash", u64, u64, subflows, 4096);
 /* Cookies of consumers' sockets whose attempt was judged in a spare row. */
 BPF_TABLE("lru_hash", u64, u64, rowless, 1024);
-/* By cookie of an accepted socket whose process is not known yet. */
+/* By cookie of an accepted socket whose accepting process is not known yet. */
 BPF_TABLE("lru_hash", u64, struct served, unserved, 65536);
 #ifdef ACCEPTOR_AT_RETURN
-/* By address of an accepted socket, the other way round: the process is known, the flow not yet.
- * Not pinned: a row is of use for microseconds. */
+/* The opposite case, by memory address of an accepted socket: the process is known, the flow is not
+ * yet. Not pinned: a row is used for microseconds. */
 BPF_TABLE("lru_hash", u64, struct early_acceptor, early_acceptors, 1024);
 #endif
 
-/* By thread, while it walks a path: there are no more of them than threads in a hook. Allocated
- * beforehand, so that it can't fail for want of memory. Full: EXE_UNKNOWN, LOSS_IDENTITY. */
+/* By thread, while it walks a path. There are no more rows than threads in a hook. Preallocated, so
+ * that it cannot fail for lack of memory. Full: EXE_UNKNOWN, LOSS_IDENTITY. */
 BPF_TABLE("hash", u64, struct path_walk, path_walks, 1024);
 BPF_ARRAY(blank_walk, struct path_walk, 1);
 
-/* Names: exe_names is a cache of the programs' own; names is what user space has stored. */
+/* Names. exe_names is a cache that only the programs use; names holds what user space has
+ * stored. */
 BPF_TABLE("lru_hash", struct exe_key, struct exe_row, exe_names, 4096);
-/* Of paths that globs take: what goes with their rows in exe_names. */
+/* The globs that match the paths in exe_names. */
 BPF_TABLE("lru_hash", struct glob_key, struct glob_sets, exe_globs, 4096);
 BPF_TABLE("lru_hash", u64, struct stored_name, names, 8192);
 
-/* Never written: what a new row starts from, because it is too large for the stack. */
+/* Never written. New rows start as a copy of it, because a row is too large for the stack. */
 BPF_ARRAY(blank_flow, struct flow, 1);
 BPF_ARRAY(blank_use, struct use, 1);
 BPF_ARRAY(blank_name, struct stored_name, 1);
-/* Judges a packet, in softirq. */
+/* A scratch row to judge a packet in, in softirq. */
 BPF_PERCPU_ARRAY(packet_flow, struct flow, 1);
 
-/* The cgroup that is being made. Not pinned: of use for microseconds. */
+/* The cgroup that is being created. Not pinned: a row is used for microseconds. */
 BPF_PERCPU_ARRAY(births, struct birth, 1);
 
-/* Who listens where, of declared ports. Written by track_flows, and by user space for listeners
- * from before the agent; user space deletes those that are gone. Full, which anybody can bring
- * about: LOSS_STORAGE; names are kept by socket_owners, what a verdict rests on by the two that
- * follow. */
+/* Listeners on declared ports, by place. Written by track_flows, and by user space for listeners
+ * from before the agent. User space deletes closed ones. Any user can fill it: LOSS_STORAGE. Then
+ * socket_owners has the names, and the two next maps have what verdicts depend on. */
 BPF_F_TABLE("hash", struct owner_key, struct listener_owner, owners, 16384, BPF_F_NO_PREALLOC);
-/* Of those that found no room in owners: who is no owner of what is served there. Full: crowded. */
+/* Listeners that found no room in owners and do not own the target served there. Full: crowded. */
 BPF_F_TABLE("hash", struct owner_key, struct listener_owner, more_strangers, 16384,
 	    BPF_F_NO_PREALLOC);
-/* The same: who is an owner, and transparent listeners that only root could have made. Full:
- * LOSS_STORAGE. */
+/* Listeners that found no room in owners: owners of the target, and transparent listeners that only
+ * root could have made. Full: LOSS_STORAGE. */
 BPF_F_TABLE("hash", struct owner_key, struct listener_owner, more_owners, 16384, BPF_F_NO_PREALLOC);
-/* By target: when a stranger's listener found no room at all. Until user space has noted each one,
- * consumers reach only who is known for an owner. At 0: the time of its last look that did. */
+/* By target: the last time at which a stranger's listener found no room in any map. Until user
+ * space has noted every listener, consumers reach only known owners. Index 0: the time of user
+ * space's last scan that noted all. */
 BPF_ARRAY(crowded, u64, MAX_TARGETS + 1);
 
-/* The process of listeners that the place does not tell: which share it (SO_REUSEPORT), or found no
- * room in owners. Inherited by each socket accepted from it, which costs that connection 1.6 us. */
+/* The process of a listener that its place does not identify: it shares the place (SO_REUSEPORT),
+ * or found no room in owners. Each accepted socket inherits the value, which costs that connection
+ * 1.6 us. */
 struct socket_owners_table_t {
 	int key;
 	struct identity leaf;
@@ -163,13 +169,14 @@ __attribute__((section("maps/sk_storage"))) struct socket_owners_table_t socket_
 };
 BPF_ANNOTATE_KV_PAIR(socket_owners, int, struct identity);
 
-/* Judges who listens: loaded with the gates. */
+/* The program that judges listeners: loaded with the gates. */
 BPF_PROG_ARRAY(listen_calls, 1);
-/* By target: consumers that the socket gate refused because a stranger listens where they go. */
+/* By target: consumers that the socket gate refused because a stranger listens at their
+ * destination. */
 BPF_PERCPU_ARRAY(misled, u64, MAX_TARGETS + 1);
 
-/* Events to user space. What many can make from elsewhere, and flows, have half of the room to
- * themselves: they crowd out nothing else. Full: LOSS_RING_FULL. */
+/* Events to user space. Flows, and events that many remote hosts can cause, have a ring buffer of
+ * their own with half of the room, so they crowd out nothing else. Full: LOSS_RING_FULL. */
 BPF_RINGBUF_OUTPUT(ring, 256);
 BPF_RINGBUF_OUTPUT(bulk, 256);
 

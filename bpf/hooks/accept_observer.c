@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which process accepted a flow of a target. Only one rung is loaded: fexit or kretprobe on
- * inet_csk_accept (in the process that accepts), else the first send or receive on the socket.
+ * Reports which process accepted a flow of a target. Only one attach method is loaded: fexit or
+ * kretprobe on inet_csk_accept (in the accepting process), else the first send or receive on the
+ * socket.
  */
 
 #ifdef ACCEPTOR
-/* The row of unserved that this socket has, if its PASSIVE_ESTABLISHED has been. */
+/* The row of this socket in unserved, which exists after its PASSIVE_ESTABLISHED callback. */
 static __always_inline struct served *unserved_of(void *sk, u64 *cookie)
 {
-	/* 0 until somebody asks the kernel for it; one that can't be read is of no flow here */
+	/* the kernel assigns a cookie when one is first asked for: a socket without one, or with an
+	 * unreadable one, has no flow here */
 	*cookie = 0;
 	READ(*cookie, sk, OFF_sock_common__skc_cookie);
 	return *cookie ? unserved.lookup(cookie) : 0;
@@ -45,9 +47,9 @@ static __always_inline int note_acceptor(void *sk)
 
 #ifdef ACCEPTOR_AT_RETURN
 /*
- * The kernel puts a socket into the accept queue just before its PASSIVE_ESTABLISHED callback: a
- * process that waits on another CPU may have it first. Then each side writes its row before it
- * looks for the other's, so that one of them finds both.
+ * The kernel queues a socket for accept() just before its PASSIVE_ESTABLISHED callback, so a
+ * process that waits on another CPU may accept it first. Each side writes its own row before it
+ * looks for the other's. So at least one of them finds both rows.
  */
 static __always_inline int note_accepted(void *sk)
 {
@@ -92,7 +94,7 @@ int on_send(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef ACCEPTOR_FEXIT
-/* the return value stands behind the arguments, whose number differs between kernels */
+/* the return value follows the arguments, whose number differs between kernels */
 int fexit_accept(u64 *ctx)
 {
 	return note_accepted((void *)ctx[ACCEPTOR_FEXIT]);
@@ -104,7 +106,8 @@ int kretprobe_accept(void *ctx)
 {
 	void *sk = 0;
 
-	/* struct pt_regs, at the register that holds a return value */
+	/* ctx is a struct pt_regs; ACCEPTOR_KRETPROBE is the offset of the register with the return
+	 * value */
 	if (bpf_probe_read_kernel(&sk, sizeof(sk), ctx + ACCEPTOR_KRETPROBE))
 		return 0;
 	return note_accepted(sk);

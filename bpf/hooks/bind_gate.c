@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Bind gate: cgroup/bind4 and bind6, attached only while something enforces. A declared port is
- * served by its owner; anybody else gets EPERM. Only where the service names its owners. bind() to
- * port 0 is nobody's business: who listens on what it gives is judged at listen()
- * (listen_observer.c).
+ * Bind gate: cgroup/bind4 and bind6, attached only while at least one target is enforced. Where a
+ * service names its owners, a process that is not an owner gets EPERM for a declared port. bind()
+ * to port 0 always passes: listen_observer.c judges the listener on the port that it gets.
  *
- * The hook runs before the kernel has looked. What it would have refused by itself is refused here
- * with the kernel's own answer, and is no violation: nobody could have taken the port that way.
+ * The hook runs before the kernel's own checks. A bind() that the kernel would reject is rejected
+ * here with the kernel's own error. It is not counted as a violation, because the process could not
+ * have taken the port that way.
  */
 
 #define EACCES	   13
@@ -15,15 +15,17 @@
 
 #define CAP_NET_BIND_SERVICE 10
 
-/* Does the kernel take this address here? EAFNOSUPPORT otherwise, behind this hook. */
+/* True if the kernel accepts this address for this hook; otherwise it returns EAFNOSUPPORT after
+ * the hook. */
 static __always_inline bool is_taken(struct bpf_sock_addr *ctx, struct address *address)
 {
 	if (ctx->user_family == AF_UNSPEC && family_of_hook() == AF_INET)
-		return !address->w[3]; /* read as 0.0.0.0 */
+		return !address->w[3]; /* the kernel takes it for 0.0.0.0 */
 	return ctx->user_family == family_of_hook();
 }
 
-/* A port that is kept for who may (ip_unprivileged_port_start), in a namespace of the host's. */
+/* True if the port is privileged (below ip_unprivileged_port_start), the process lacks the
+ * capability, and the network namespace is the host's. */
 static __always_inline bool lacks_privilege(void *sk, u16 port)
 {
 	void *task = (void *)bpf_get_current_task(), *cred = 0, *user = 0, *net = 0;
@@ -49,7 +51,7 @@ static __always_inline bool is_held(struct owner_key *key, void *sk)
 	       !(there->flags & LISTENER_SHARES && has_reuse_port(sk));
 }
 
-/* Does somebody listen there already, not letting this socket in beside it? */
+/* True if another socket listens there already and does not let this one share the place. */
 static __always_inline bool is_in_use(void *sk, u64 netns, struct address *address, u16 port)
 {
 	struct owner_key key = {.netns = netns, .address = *address, .port = port};
@@ -61,7 +63,8 @@ static __always_inline bool is_in_use(void *sk, u64 netns, struct address *addre
 	return is_held(&key, sk);
 }
 
-/* What the kernel says of this bind(), where that is plain: an error, or 0. */
+/* The error that the kernel itself will return for this bind(), as far as that is certain; else
+ * 0. */
 static __always_inline int kernel_refuses(void *sk, u16 protocol, u64 netns,
 					  struct address *address, u16 port)
 {
@@ -72,11 +75,11 @@ static __always_inline int kernel_refuses(void *sk, u16 protocol, u64 netns,
 	READ(bound, sk, OFF_sock_common__skc_num);
 	if (bound)
 		return EINVAL;
-	/* known of TCP only: the same number of another protocol is another port */
+	/* owners has TCP listeners only: the same number of another protocol is another port */
 	return protocol == IPPROTO_TCP && is_in_use(sk, netns, address, port) ? EADDRINUSE : 0;
 }
 
-/* Loaded twice, for bind4 and for bind6. */
+/* Loaded twice: for bind4 and for bind6. */
 int refuse_bind(struct bpf_sock_addr *ctx)
 {
 	u16 port = bpf_ntohs(ctx->user_port);
@@ -99,7 +102,7 @@ int refuse_bind(struct bpf_sock_addr *ctx)
 	slot = policy & 1;
 	who.netns = bpf_get_netns_cookie(ctx);
 	target = target_of(slot, protocol, port, &address, who.netns);
-	KEEP(target); /* else LLVM asks twice, and the verifier follows two fifths more */
+	KEEP(target); /* else LLVM compares twice, and the verifier walks 40 % more */
 	key = target | OWNERS_OF;
 	if (!target || !open_tables(slot, &tables) || !(row = find(tables.rows, &target)) ||
 	    !(owners = find(tables.rows, &key)))

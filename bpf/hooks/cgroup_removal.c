@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * cgroup_rmdir tracepoint, in the process that removes the cgroup; attached only while a service is
- * at a container. Tells of containers' cgroups that only root could have made: with the cgroup, a
- * container gives back its addresses, and the next one may get them at once.
+ * cgroup_rmdir tracepoint, in the process that removes the cgroup. Attached only while a service is
+ * declared at a container. Reports the removal of containers' cgroups that only root could have
+ * created. A container gives back its addresses together with its cgroup, and the next container
+ * may get them at once.
  */
 int on_cgroup_rmdir(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * cgroup_mkdir tracepoint, in the process that makes the cgroup. What a cgroup is, is settled here,
- * before anything can run in it: whether it is one that the policy names, the top of a container,
- * or something that only user space can tell. Nobody can rename it, and a connect() need not ask
- * who owns what.
+ * cgroup_mkdir tracepoint, in the process that creates the cgroup. Classifies the cgroup before any
+ * process can run in it: named by the policy, the top of a container, or to be classified by user
+ * space. A cgroup cannot be renamed, so the answer stays true. connect() need not look up who owns
+ * what.
  */
 
 static __always_inline u32 member_flags(struct tables *tables, u64 id)
@@ -21,7 +21,7 @@ static __always_inline bool is_host(struct tables *tables, u64 id)
 	return find(tables->members, &key);
 }
 
-/* What the directory `node`, which lies above the new cgroup, says about it. */
+/* Adds to birth->above what the directory `node`, above the new cgroup, says about it. */
 static __always_inline void note_above(struct tables *tables, struct birth *birth, void *node)
 {
 	u32 flags = member_flags(tables, birth->at_id);
@@ -40,14 +40,14 @@ static __always_inline void note_above(struct tables *tables, struct birth *birt
 		birth->above |= ABOVE_UNSURE;
 }
 
-/* Does the agent see all cgroups? In a container with a cgroup namespace, it sees a part of them.
- */
+/* True if the agent sees all cgroups. In a container with a cgroup namespace it sees only a
+ * part. */
 static __always_inline bool sees_all(struct tables *tables)
 {
 	return !is_host(tables, 0);
 }
 
-/* From the new cgroup up to the root of all. False: too deep to tell. */
+/* Walks from the new cgroup up to the root of all cgroups. False: nested too deeply to tell. */
 static __always_inline bool look_above(struct tables *tables, void *node, struct birth *birth)
 {
 	READ(birth->id, node, OFF_kernfs_node__id);
@@ -67,7 +67,8 @@ static __always_inline bool look_above(struct tables *tables, void *node, struct
 		if (up ? is_host(tables, birth->parent_id) : sees_all(tables))
 			birth->at_host |= up ? 2 : 1;
 		FORGET();
-		if (birth->at_host & 2) /* what the host is called elsewhere says nothing here */
+		if (birth->at_host &
+		    2) /* outside the agent's view of its host, the name means nothing here */
 			birth->parent.head[0] = birth->parent.head[1] = 0;
 		birth->at_kind = kind_of(&birth->at, &birth->parent);
 		FORGET();
@@ -96,7 +97,8 @@ static __always_inline u32 row_of(struct tables *tables, u32 dimension, u64 valu
 	return found ? *found : 0;
 }
 
-/* What the policy says of a unit, by its name or as an instance of a template. */
+/* The set of a unit, by its name or as an instance of a template; 0: the policy does not name
+ * it. */
 static __always_inline u32 row_of_unit(struct tables *tables, struct hash_key *secret,
 				       struct cgroup_name *name, char *text)
 {
@@ -114,7 +116,7 @@ static __always_inline u32 row_of_unit(struct tables *tables, struct hash_key *s
 		      mix(secret, mix_name(secret, (void *)name->text, template), suffix));
 }
 
-/* The member that a new cgroup is; 0: none. path_hash 0: its path is too long to be compared. */
+/* The value of members for a new cgroup; 0: none. path_hash 0: the path is too long to compare. */
 static __always_inline u32 member_of_birth(struct tables *tables, struct hash_key *secret,
 					   struct birth *birth, u64 path_hash)
 {
@@ -135,7 +137,7 @@ static __always_inline u32 member_of_birth(struct tables *tables, struct hash_ke
 	return row ? row | marks : 0;
 }
 
-/* path_bytes 0: the path is too long to be compared. */
+/* path_bytes 0: the path is too long to compare. */
 static __always_inline void join_policy(struct settings *now, struct tables *tables,
 					struct birth *birth, u32 path_bytes)
 {
@@ -165,7 +167,7 @@ static __always_inline void tell_birth(struct birth *birth, void *path)
 	event->pad = 0;
 	bytes = bpf_probe_read_kernel_str(event->path, sizeof(event->path), path);
 	if (bytes < 0 || bytes == CGROUP_BYTES)
-		event->path[0] = 0; /* cut: another path; reconciliation will find it */
+		event->path[0] = 0; /* truncated: reconciliation finds this one */
 	ring.ringbuf_submit(event, 0);
 }
 
@@ -182,20 +184,21 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	READ(node, cgroup, OFF_cgroup__kn);
 	READ(level, cgroup, OFF_cgroup__level);
-	open_tables(slot_in_force(), &tables); /* without a policy: nothing is found in them */
+	open_tables(slot_in_force(),
+		    &tables); /* fails without a policy; then lookups find nothing */
 	if (!look_above(&tables, node, birth)) {
 		tell_birth(birth, 0);
 		return 0;
 	}
 	FORGET();
 	if (!(birth->above & ABOVE_HOST))
-		return 0; /* of another container than the agent's own */
+		return 0; /* of a container that is not the agent's own */
 	path += birth->skip;
 	bytes = bpf_probe_read_kernel_str(birth->text, sizeof(birth->text), path);
 	if (bytes < 1 || bytes == CGROUP_BYTES) {
 		if (!(birth->above & ABOVE_OTHERS))
 			lose(LOSS_CGROUPS);
-		bytes = 1; /* cut: another path */
+		bytes = 1; /* truncated, so it names another cgroup */
 	}
 	if (level <= MAX_CGROUPS)
 		join_policy(now, &tables, birth, bytes - 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Connect gate: cgroup/connect4 and connect6, and sendmsg4 and sendmsg6 of UDP, attached behind the
- * observers and only while something enforces. It decides nothing: it carries out what the observer
- * has decided for this very attempt.
+ * Connect gate: cgroup/connect4 and connect6, and sendmsg4 and sendmsg6 of UDP. Attached after the
+ * observers, and only while at least one target is enforced. It decides nothing: it carries out
+ * what the observer decided for this very attempt.
  */
 
 /* Loaded for each of these hooks. */
@@ -19,7 +19,7 @@ int refuse_connect(struct bpf_sock_addr *ctx)
 	target = refusal->cookie == cookie ? refusal->target : 0;
 	again = refusal->again;
 	refusals.delete(&thread);
-	if (!target) /* left by an attempt that no gate was behind */
+	if (!target) /* left over from an attempt made while no gate was attached */
 		return PASS;
 	flow = flows.lookup(&cookie);
 	if (flow && flow->state == FLOW_ATTEMPT)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Connect observer: cgroup/connect4 and connect6, in the context of the process that calls
- * connect(). Judges and counts every attempt of a local consumer by TCP; always allows. UDP to a
- * target is the send observer's.
+ * Connect observer: cgroup/connect4 and connect6, in the process that calls connect(). Judges and
+ * counts every TCP attempt of a local consumer. Always allows. UDP to a target is judged by the
+ * send observer.
  */
 
 static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protocol,
@@ -22,9 +22,9 @@ static __always_inline void note_outbound(struct bpf_sock_addr *ctx, u16 protoco
 	count_edge(&key);
 }
 
-/* Each connect() is judged for itself. One that failed before its SYN has left its row; who calls
- * the next one may be somebody else, and go where only the SYN will show that it is a target. A
- * socket that nobody has asked for its cookie has no row. */
+/* Deletes the row of an earlier connect() of this socket, because each connect() is judged on its
+ * own. A connect() that failed before its SYN has left its row. The next one may be made by another
+ * process, and its target may only be known at the SYN. A socket without a cookie has no row. */
 static __always_inline void forget_earlier(void *sk)
 {
 	struct flow *flow;
@@ -37,7 +37,7 @@ static __always_inline void forget_earlier(void *sk)
 	flow = flows.lookup(&cookie);
 	if (!flow)
 		return;
-	if (flow->state == FLOW_OPEN) /* its close was hidden by another program */
+	if (flow->state == FLOW_OPEN) /* another program hid its close from us */
 		count_closed(flow->verdict.target);
 	flows.delete(&cookie);
 }
@@ -56,11 +56,10 @@ static __always_inline void observe_target(struct bpf_sock_addr *ctx, u16 protoc
 		ask_refusal(cookie, target, false);
 	else if (flow->state == FLOW_SPARE && rowless.update(&cookie, &now))
 		lose(LOSS_TUPLES);
-	KEEP(protocol); /* to the end, or LLVM makes code that the verifier follows for a third
-			   longer */
+	KEEP(protocol); /* to the end, else the verifier walks a third more */
 }
 
-/* Loaded twice, for connect4 and for connect6. */
+/* Loaded twice: for connect4 and for connect6. */
 int observe_connect(struct bpf_sock_addr *ctx)
 {
 	u16 port = bpf_ntohs(ctx->user_port);
@@ -74,7 +73,8 @@ int observe_connect(struct bpf_sock_addr *ctx)
 
 	if (!now || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return PASS;
-	if (ctx->user_family != family_of_hook()) /* EAFNOSUPPORT: nothing is attempted */
+	if (ctx->user_family !=
+	    family_of_hook()) /* the kernel will return EAFNOSUPPORT: there is no attempt */
 		return PASS;
 	forget_earlier(kernel_socket(ctx));
 	if (!known && !now->edges) {
@@ -87,7 +87,7 @@ int observe_connect(struct bpf_sock_addr *ctx)
 	slot = policy & 1;
 	if (known)
 		target = target_of(slot, protocol, port, &remote, bpf_get_netns_cookie(ctx));
-	KEEP(target); /* else LLVM asks twice, and the verifier follows an eighth more */
+	KEEP(target); /* else LLVM compares twice, and the verifier walks 12 % more */
 	if (!target) {
 		count_unprotected(OUTBOUND);
 		if (!now->edges)

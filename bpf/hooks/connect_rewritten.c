@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A connect() that the connect observer's verdict does not hold for: sockops, called by
- * track_flows, in the context of the process that makes the SYN leave, with the address it will go
- * to. Another program has changed the destination (a load balancer between sockets and services
- * does); or it has a local route that the table does not know of, and before connect() has looked
- * for it there is none. What leads to a target is an attempt on that target. Or the SYN leaves long
- * after connect(), at the first write; judged again, it counts again where that says something
- * else. It can't be refused here; the packet and the socket gate do.
+ * Judges a connect() again where the connect observer's verdict does not hold. sockops, called by
+ * track_flows in the process that sends the SYN, with the final destination. There are three cases.
+ * (1) Another program changed the destination, as socket-level load balancers do. (2) The
+ * destination has a local route that the table lacks, and the route is not known before connect()
+ * has looked it up. (3) The SYN leaves long after connect(), at the first write.
  *
- * A subflow that joins an MPTCP connection comes here too, since it has no row of its own.
+ * An attempt on a target is judged by that target, and counted again if the verdict differs. It
+ * cannot be refused here; the packet gate and the socket gate do that.
+ *
+ * A subflow that joins an MPTCP connection also comes here, because it has no row of its own.
  */
 
 static __always_inline struct flow *judge_again(struct bpf_sock_ops *ctx, u64 cookie, u64 policy,
@@ -27,7 +28,7 @@ static __always_inline struct flow *judge_again(struct bpf_sock_ops *ctx, u64 co
 	if (!flow)
 		return 0;
 	read_exe(settings, policy, now, &name);
-	/* who refuses it asks the row */
+	/* the gate that refuses it reads the row */
 	judge_local(flow, policy & 1, target, &name, GATE_SOCKET, before);
 	return flow;
 }
@@ -55,7 +56,8 @@ int judge_rewritten(struct bpf_sock_ops *ctx)
 	target = target_of(slot, IPPROTO_TCP, tuple.remote_port, &tuple.remote, netns);
 	if (!target && has_local_route(sk) && !is_elsewhere(slot, &tuple.remote, netns))
 		target = target_delivered(slot, IPPROTO_TCP, tuple.remote_port, netns);
-	if (target && !flow && rowless.delete(&cookie)) /* it was not let through as an attempt */
+	if (target && !flow &&
+	    rowless.delete(&cookie)) /* it had not been let through as an attempt */
 		uncount_unprotected(OUTBOUND);
 	if (target && (!flow || flow->verdict.target != target || is_old(flow->opened_ns)))
 		flow = judge_again(ctx, cookie, policy, target, &tuple);

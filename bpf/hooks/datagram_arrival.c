@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A datagram at the socket, called from sk_lookup: one for a socket that is not connected. The
- * observer always allows; the gate refuses.
+ * Judges a datagram for a socket that is not connected. Called from sk_lookup. The observer always
+ * allows; the gate refuses.
  */
 
-/* Did a socket in this namespace send it? Then its own row says what is an answer to it. */
+/* True if a socket in this namespace sent it. Then that socket's own row tells which datagrams
+ * answer it. */
 static __always_inline bool is_from_here(struct tuple *here, u64 netns, u64 now)
 {
 	struct tuple there = {};
@@ -16,8 +17,8 @@ static __always_inline bool is_from_here(struct tuple *here, u64 netns, u64 now)
 	       is_within(sent->time_ns, now, ATTEMPT_NS);
 }
 
-/* Is what comes from this port noted? Nobody asks for it where each declared port is this host's.
- */
+/* True if datagrams from this port must be noted in peers. If every service of the port is on this
+ * host, nothing reads the note. */
 static __always_inline bool may_need_answer(u16 remote_port)
 {
 	struct settings *now = get_settings();
@@ -25,8 +26,8 @@ static __always_inline bool may_need_answer(u16 remote_port)
 	return now && now->receipts && declared(remote_port);
 }
 
-/* What is sent back there is an answer, though it goes to a declared port: once a socket has
- * received what seems to come (receive_observer.c). */
+/* Notes that datagrams sent back to this peer are answers, although they go to a declared port. The
+ * note counts once a socket has received a datagram from the peer (receive_observer.c). */
 static __always_inline void note_peer(struct tuple *here, u64 now)
 {
 	struct peer_key key = {

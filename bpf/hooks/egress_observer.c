@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * cgroup/skb egress: each datagram of a socket of this host, when both its ends are known. Notes
- * who sent it, by tuple, so that it is known as it arrives: the datagram of a sender that was
- * judged, and the answer to a socket that sent from a declared port. Always allows.
+ * cgroup/skb egress: each datagram that a socket of this host sends, when both its ends are known.
+ * Notes the sender by tuple, so that two kinds are recognised when they arrive: datagrams of a
+ * judged sender, and answers to a socket that sent from a declared port. Always allows.
  */
 
-#define REFRESH_NS 1000000000ULL /* how far the time of a row may be behind */
+#define REFRESH_NS 1000000000ULL /* how old the time in a row may become */
 
 static __always_inline bool same_ends(struct tuple *one, struct tuple *other)
 {
@@ -13,7 +13,7 @@ static __always_inline bool same_ends(struct tuple *one, struct tuple *other)
 	       one->local_port == other->local_port && one->remote_port == other->remote_port;
 }
 
-/* Is it noted, and is what is noted this socket's? Others may have pushed it out meanwhile. */
+/* True if sents still has the row, and the row is this socket's. Other rows may have evicted it. */
 static __always_inline bool is_still_noted(struct last_sent *last)
 {
 	struct sent *known = sents.lookup(&last->tuple);
@@ -21,8 +21,8 @@ static __always_inline bool is_still_noted(struct last_sent *last)
 	return known && known->cookie == last->cookie && known->decision == ALLOWED;
 }
 
-/* Has the same been sent from this socket a moment ago, and let pass? By the clock of ticks, which
- * costs a third of the other. */
+/* True if this socket sent to the same tuple a moment ago, and that was let pass. Uses the coarse
+ * clock, which costs a third of the exact one. */
 static __always_inline bool is_as_before(struct bpf_sock *sk, struct tuple *tuple)
 {
 	struct last_sent *last = sk ? last_sents.sk_storage_get(sk, 0, 0) : 0;
@@ -32,7 +32,7 @@ static __always_inline bool is_as_before(struct bpf_sock *sk, struct tuple *tupl
 	       (!last->cookie || is_still_noted(last));
 }
 
-/* No room: the next one is gone into as well. */
+/* If there is no room, the next datagram is processed in full as well. */
 static __always_inline void note_last(struct bpf_sock *sk, struct tuple *tuple, u64 cookie)
 {
 	struct last_sent *last =
@@ -56,7 +56,7 @@ static __always_inline u64 netns_of_socket(void *sk)
 	return netns;
 }
 
-/* Is this where it was sent to, or what the kernel has put in place of "any"? */
+/* True if the datagram was sent to this address, or to "any", which the kernel replaced by it. */
 static __always_inline bool is_destination(struct address *said, struct tuple *tuple)
 {
 	struct address any = any_of_family(&tuple->remote);
@@ -64,7 +64,8 @@ static __always_inline bool is_destination(struct address *said, struct tuple *t
 	return same(said, &tuple->remote) || same(said, &any);
 }
 
-/* What was said of a connected socket. False: it is not, or sends elsewhere now. */
+/* Fills `now` with the verdict on a connected socket. False: it is not connected, or now sends
+ * elsewhere. */
 static __always_inline bool was_connected(struct bpf_sock *sk, struct tuple *tuple,
 					  struct sent *now)
 {
@@ -73,12 +74,14 @@ static __always_inline bool was_connected(struct bpf_sock *sk, struct tuple *tup
 	if (!kept || kept->port != tuple->remote_port || !is_destination(&kept->remote, tuple))
 		return false;
 	now->target = kept->target;
-	/* another policy may license who was denied: as an established connection, it goes on */
+	/* a new policy may license a consumer that was denied: like an established connection, it
+	 * goes on */
 	now->decision = kept->generation == policy_in_force() ? kept->decision : ALLOWED;
 	return true;
 }
 
-/* What was said of a socket's last datagram to an address: others can push out what senders has. */
+/* Fills `now` with the verdict stored in the socket for its last datagram. Needed because other
+ * sockets can evict rows of senders. */
 static __always_inline bool was_last_judged(struct bpf_sock *sk, struct tuple *tuple,
 					    struct sent *now)
 {
@@ -92,7 +95,7 @@ static __always_inline bool was_last_judged(struct bpf_sock *sk, struct tuple *t
 	return true;
 }
 
-/* What was said of a socket that sends to an address. */
+/* Fills `now` with the verdict on a socket that sends to an address. */
 static __always_inline bool was_judged(struct tuple *tuple, struct sent *now)
 {
 	struct sender_key key = {
@@ -113,9 +116,10 @@ static __always_inline bool was_judged(struct tuple *tuple, struct sent *now)
 	return true;
 }
 
-/* While another thread connects a socket anew, send() may take the address of one place and the
- * port of the other, which no hook has seen together. Here it is judged by its address as it
- * arrives; elsewhere nobody would know of it. */
+/* Counts a loss for a datagram whose destination no hook has judged. While another thread connects
+ * a socket anew, send() may take the address of one place and the port of the other, which no hook
+ * has seen together. If the destination is on this host, the datagram is judged by its address when
+ * it arrives. If it is elsewhere, no program would judge it, so it is counted here. */
 static __always_inline void tell_unseen(struct bpf_sock *sk, struct tuple *tuple, struct sent *now)
 {
 	struct connected *kept = sk ? connected.sk_storage_get(sk, 0, 0) : 0;
@@ -132,7 +136,7 @@ static __always_inline void tell_unseen(struct bpf_sock *sk, struct tuple *tuple
 		lose(LOSS_REFUSALS);
 }
 
-/* Does this answer a datagram that was let in? */
+/* True if this answers a datagram that was let in. */
 static __always_inline bool is_answer(struct tuple *tuple, u64 netns, u64 now)
 {
 	struct peer_key key = {.address = tuple->remote};
@@ -151,7 +155,7 @@ static __always_inline bool is_answer(struct tuple *tuple, u64 netns, u64 now)
 	       !is_refused(slot, key.target, peer->decision, GATE_SOCKET, tuple->local_port, now);
 }
 
-/* Whoever has a namespace of his own takes nobody else's place. */
+/* A row from a user's own network namespace replaces no other row. */
 static __always_inline void note_sent(struct tuple *tuple, struct sent *now)
 {
 	struct sent *known = sents.lookup(tuple);
@@ -168,8 +172,8 @@ static __always_inline void note_sent(struct tuple *tuple, struct sent *now)
 	}
 }
 
-/* Would what comes back to the address that it comes from reach this socket? One that is bound to
- * another can send from there (IP_PKTINFO), where it may be somebody else's that listens. */
+/* True if a reply to the source address would reach this socket. A socket bound to another address
+ * can send from this one (IP_PKTINFO), and another process may listen there. */
 static __always_inline bool receives_at(void *sk, struct tuple *tuple)
 {
 	struct address bound = {};
@@ -182,9 +186,9 @@ static __always_inline bool receives_at(void *sk, struct tuple *tuple)
 	return !(bound.w[0] | bound.w[1] | bound.w[2] | bound.w[3]) || same(&bound, &tuple->local);
 }
 
-/* Does it say that it comes from elsewhere, though a socket of this host has sent it? Seen of raw
- * sockets, of what would be answered to another socket, and of what goes from IPv6 to IPv6 within a
- * namespace that a service lives in: an address of that is in the table. */
+/* True if a socket of this host sends with the source address of another host. Detected for raw
+ * sockets, and for sockets that a reply would not reach. Also detected for IPv6 to IPv6 within a
+ * namespace that services live in, because the table has all addresses of such a namespace. */
 static __always_inline bool is_misplaced_datagram(struct tuple *tuple, struct sent *now, void *sk,
 						  bool from)
 {
@@ -222,21 +226,22 @@ static __always_inline void note_of_socket(struct __sk_buff *skb, struct bpf_soc
 		note_last(full, tuple, 0);
 		return;
 	}
-	if (now.decision == ALLOWED) /* what was denied is looked at each time */
+	if (now.decision == ALLOWED) /* a denied datagram is processed each time */
 		note_last(full, tuple, now.cookie);
 	known = sents.lookup(tuple);
 	if (known && known->cookie == now.cookie && known->target == now.target &&
 	    known->decision == now.decision && is_within(known->time_ns, now_ns, REFRESH_NS))
 		return;
 	now.foreign = is_made_by_user(sk, now.netns);
-	if (is_misplaced_datagram(tuple, &now, sk, from)) { /* it speaks nowhere */
+	if (is_misplaced_datagram(tuple, &now, sk,
+				  from)) { /* such a row gives no right in any namespace */
 		now.foreign = true;
 		now.netns = 0;
 	}
 	note_sent(tuple, &now);
 	if (!from)
 		return;
-	/* for answers(), which does not know the address */
+	/* for answers(), which does not know the source address */
 	__builtin_memset(&tuple->remote, 0, sizeof(tuple->remote));
 	tuple->netns = is_per_namespace(&tuple->local) ? netns_of_socket(sk) : 0;
 	note_sent(tuple, &now);

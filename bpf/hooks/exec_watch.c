@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * sched_process_exec tracepoint, in the process that has just become another program; attached only
- * while the policy speaks of what only user space can tell: a path that takes more than one star,
- * or the addresses of a network namespace. Tells it of both, before the program's first connect().
+ * sched_process_exec tracepoint, in the process that has just executed another program. Attached
+ * only while the policy needs what only user space can find out: a path that a glob with more than
+ * one star matches, or the addresses of a network namespace. Reports both before the program's
+ * first connect().
  */
 
-/* A namespace that nobody has looked at. One that a user has made for himself may have any address,
- * and is nobody's first: it waits for the next look. */
+/* Reports a network namespace that user space has not scanned. A user's own namespace may have any
+ * address and has no priority: it waits for the next scan. */
 static __always_inline void tell_netns(u64 policy, u64 now)
 {
 	void *task = (void *)bpf_get_current_task(), *members = members_in(policy);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Flow tracker: sockops. Follows a judged attempt from SYN to close, judges what comes from outside
- * at PASSIVE_ESTABLISHED, and notes who listens. Callbacks run in the caller's context only for
- * connect() and listen(); everything else may run on any task.
+ * Flow tracker: sockops. Tracks a judged attempt from SYN to close, judges connections from outside
+ * at PASSIVE_ESTABLISHED, and notes listeners. Callbacks run in the caller's context only for
+ * connect() and listen(); all others may run on any task.
  */
 
 static __always_inline bool goes_to(struct flow *flow, struct tuple *tuple)
@@ -27,7 +27,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 	read_tuple(ctx, &tuple);
 	if (!flow)
 		let_through = rowless.lookup(&cookie);
-	/* judge_rewritten(), once it is loaded; does not come back */
+	/* calls judge_rewritten() if it is loaded, and then does not return */
 	if (flow ? !goes_to(flow, &tuple) || is_old(flow->opened_ns)
 		 : !let_through || is_old(*let_through))
 		sockops_calls.call(ctx, 0);
@@ -45,15 +45,15 @@ static __always_inline void on_active(struct bpf_sock_ops *ctx)
 	if (!flow || flow->state == FLOW_OPEN)
 		return;
 	flow->state = FLOW_OPEN;
-	if (flow->verdict.enforced) /* it went where no gate is */
+	if (flow->verdict.enforced) /* it went to a place that no gate covers */
 		lose(LOSS_REFUSALS);
 	count_opened(flow->verdict.target);
 	ask_again(ctx);
 	tell_flow(cookie, flow, EVENT_OPEN);
 }
 
-/* Callbacks that only another program has asked for. If it did so by overwriting what we asked for,
- * this is the first chance to say so. */
+/* Callbacks that only another program asked for. If that program overwrote the flag we had set,
+ * this is the first chance to set it again. */
 static __always_inline void on_others_callback(struct bpf_sock_ops *ctx)
 {
 	u64 cookie;
@@ -107,8 +107,7 @@ static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 	tell_listener(EVENT_LISTEN, 0, &owner, bpf_get_socket_cookie(ctx), &place.address,
 		      IPPROTO_TCP, place.port, now_ns);
 	if (declared(place.port))
-		listen_calls.call(ctx,
-				  0); /* judge_listener(), once it is loaded; does not come back */
+		listen_calls.call(ctx, 0); /* judge_listener() if loaded; does not return then */
 }
 
 int track_flows(struct bpf_sock_ops *ctx)

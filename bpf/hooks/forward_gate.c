@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A datagram as a packet, called from the packet gate: what no socket gate would answer as it
- * should. A target that drops is refused here, in silence; so is what only passes through this host
- * to a declared place elsewhere. All else is left to the socket gate.
+ * Judges a datagram as a packet. Called from the packet gate. It handles what the socket gate
+ * cannot refuse properly: datagrams to a target with `drop`, refused here without an answer, and
+ * datagrams forwarded through this host to a declared place elsewhere. All others are left to the
+ * socket gate.
  */
 
-/* The interface by which it leaves again, or 0: it is delivered here, or goes nowhere. Of a route
- * with an encapsulation the kernel does not say by which: that it came by stands for it. */
+/* The interface that forwards the packet, or 0: it is delivered here, or goes nowhere. For a route
+ * with an encapsulation the kernel does not report one; the ingress interface stands for it. */
 static __always_inline u32 leaves_by(struct __sk_buff *skb, struct tuple *here)
 {
 	struct bpf_fib_lookup way = {
@@ -34,8 +35,9 @@ static __always_inline u32 leaves_by(struct __sk_buff *skb, struct tuple *here)
 		       : 0;
 }
 
-/* Its answer is one, too, where both ports are declared. Not where it leaves by the way it came:
- * whoever is there would make answers of his own, from any address. */
+/* Notes a forwarded datagram, so that its answer is recognised where both ports are declared.
+ * Not if it leaves by the interface it came in by: a host there could forge answers from any
+ * address. */
 static __always_inline void note_forwarded(struct tuple *here, u64 netns, u64 now)
 {
 	struct sent row = {.time_ns = now, .netns = netns, .forwarded = true}, *known;

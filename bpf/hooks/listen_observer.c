@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Who listens on a declared port without having asked for it by number: listen() without bind(), or
- * bind() to port 0 within a range of the socket's own, or to an address before it was this host's.
- * sockops, called by track_flows behind the note that it makes of each listener, in the context of
- * the process that listens. Refuses nothing: the socket gate does, consumers of this place only,
- * while it listens (socket_gate.c).
+ * Judges listeners on a declared port that did not bind to it by number: listen() without bind(),
+ * bind() to port 0 within the socket's own range, or bind() to an address that was not this host's
+ * yet. sockops, called by track_flows after it has noted the listener, in the process that listens.
+ * It refuses nothing. While a stranger listens, the socket gate refuses consumers of this place
+ * (socket_gate.c).
  */
 
-/* The row that track_flows has made for this listener, or 0: there was no room. */
+/* The row that track_flows made for this listener; 0: there was no room. */
 static __always_inline struct listener_owner *row_of(struct owner_key *place, u64 cookie)
 {
 	struct listener_owner *row = owners.lookup(place);
@@ -17,8 +17,8 @@ static __always_inline struct listener_owner *row_of(struct owner_key *place, u6
 	return row && row->cookie == cookie ? row : 0;
 }
 
-/* The target that is served where this socket listens, if it names its owners and the listener is
- * to be judged, or 0. */
+/* The target that is served where this socket listens, or 0. 0 also if the target does not name its
+ * owners, or the listener need not be judged. */
 static __always_inline u32 target_to_judge(struct bpf_sock_ops *ctx, u32 slot)
 {
 	struct owner_key place = {};
@@ -32,7 +32,7 @@ static __always_inline u32 target_to_judge(struct bpf_sock_ops *ctx, u32 slot)
 	return owned_target(slot, &place);
 }
 
-/* A stranger takes no room of owners'. */
+/* Moves a stranger's row out of owners: strangers must not take the room of owners. */
 static __always_inline void move_stranger(struct owner_key *place, u64 cookie, u64 now)
 {
 	struct listener_owner *row = more_owners.lookup(place);
@@ -82,7 +82,7 @@ int judge_listener(struct bpf_sock_ops *ctx)
 	read_exe(settings, policy, now, &name);
 	groups = identify_unaided(&who, name.path);
 	who.netns = bpf_get_netns_cookie(ctx);
-	/* the key is no thread's, which sockops programs can't ask for before Linux 6.10 */
+	/* the key is not a thread id: sockops programs cannot ask for one before Linux 6.10 */
 	if (!is_no_owner(&tables, owned, target, SPARE_FLOW | bpf_get_socket_cookie(ctx), &who,
 			 &name, groups, now))
 		target = 0;

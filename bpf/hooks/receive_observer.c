@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Receive observer: cgroup/recvmsg4 and recvmsg6, in the process that asks whom a datagram came
- * from. What the look-up of a socket has noted of a peer (datagram_arrival.c) is no proof that he
- * has sent anything: an ICMP error makes the kernel look for a socket, and so does anybody's
- * sock_diag request, with whatever ends he likes. Here there is a datagram. Always allows.
+ * Receive observer: cgroup/recvmsg4 and recvmsg6, in the process that asks for the source of a
+ * datagram. Always allows.
+ *
+ * A socket lookup (datagram_arrival.c) does not prove that the peer sent anything. An ICMP error
+ * also makes the kernel look up a socket, and so does any user's sock_diag request, with ends of
+ * that user's choice. At this hook there is a datagram, so the note about the peer is confirmed
+ * here.
  */
 
 /* Loaded for each of these hooks. */
@@ -25,7 +28,7 @@ int observe_receive(struct bpf_sock_addr *ctx)
 	if (!peer || !is_within(peer->seen_ns, now, ATTEMPT_NS))
 		return PASS;
 	asked.cookie = bpf_get_socket_cookie(ctx);
-	if (!senders.lookup(&asked)) /* else it answers this very socket, whose right is its own */
+	if (!senders.lookup(&asked)) /* else it answers this socket, which has a verdict */
 		peer->judged_ns = now;
 	return PASS;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Send observer, in the context of the process: cgroup/sendmsg4 and sendmsg6 of a datagram to an
- * address; connect4 and connect6 of a UDP socket, whose send() comes to no hook. Judges each;
- * counts the first one of a socket to a target. Always allows.
+ * Send observer, in the process that sends. cgroup/sendmsg4 and sendmsg6: a datagram to an address.
+ * connect4 and connect6: a UDP socket that connects, because its later send() reaches no hook.
+ * Judges each; counts the first one of a socket to a target. Always allows.
  */
 
 static __always_inline bool is_connect(void)
@@ -12,7 +12,7 @@ static __always_inline bool is_connect(void)
 	return type == BPF_CGROUP_INET4_CONNECT || type == BPF_CGROUP_INET6_CONNECT;
 }
 
-/* Does what was said of the last datagram hold for this one? */
+/* True if the verdict on the last datagram still holds for this one. */
 static __always_inline bool still_holds(struct sender *said, struct sender *now, u16 port)
 {
 	return said->generation == now->generation &&
@@ -21,7 +21,8 @@ static __always_inline bool still_holds(struct sender *said, struct sender *now,
 					    GATE_CONNECT, port, now->seen_ns);
 }
 
-/* By this its datagrams go until it is connected anew. `target` 0: there is none at that address. */
+/* Stores the verdict in the socket. It applies to the socket's datagrams until its next
+ * connect(). `target` 0: no target is at that address. */
 static __always_inline void keep_connected(struct bpf_sock_addr *ctx, struct sender_key *key,
 					   u32 target, u8 decision, u64 policy)
 {
@@ -71,14 +72,13 @@ static __always_inline void judge_sender(struct bpf_sock_addr *ctx, struct sende
 			ask_refusal(key->cookie, target, !is_new);
 		remember_sender(key, now);
 		if (is_connect() && !refused)
-			keep_connected(ctx, key, target, flow->verdict.decision,
-				       now->generation);
+			keep_connected(ctx, key, target, flow->verdict.decision, now->generation);
 	}
 	flows.delete(&key->cookie);
 }
 
-/* Is it as the last one was, a moment ago, and was that let pass? Else what was said of that says
- * nothing any more. By the clock of ticks, which costs a third of the other. */
+/* True if the last datagram went to the same place a moment ago, and was let pass. If false, the
+ * stored verdict is invalidated. Uses the coarse clock, which costs a third of the exact one. */
 static __always_inline bool is_as_last(struct bpf_sock *sk, struct sender_key *key,
 				       struct sender *now)
 {
@@ -94,7 +94,7 @@ static __always_inline bool is_as_last(struct bpf_sock *sk, struct sender_key *k
 	return false;
 }
 
-/* No room: the next one is looked for. */
+/* If there is no room, the next datagram is looked up as well. */
 static __always_inline void keep_last(struct bpf_sock *sk, struct sender_key *key,
 				      struct sender *said)
 {
@@ -116,7 +116,7 @@ int observe_send(struct bpf_sock_addr *ctx)
 	struct sender now = {}, *known;
 
 	if (is_connect() && ctx->user_family != family_of_hook())
-		return PASS; /* EAFNOSUPPORT, or the end of a connection */
+		return PASS; /* EAFNOSUPPORT; or AF_UNSPEC, which disconnects the socket */
 	if (ctx->protocol != IPPROTO_UDP || !declared(key.port))
 		return PASS;
 	if (!read_sockaddr(ctx, &key.remote))

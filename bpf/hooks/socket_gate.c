@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Socket gate: sk_lookup, a link for each network namespace. The backstop at the listening socket,
- * for whatever way a SYN came; the kernel answers a refusal with its own RST.
+ * Socket gate: sk_lookup, one link per network namespace. The last gate before the listening
+ * socket, whichever way a SYN came. The kernel answers a refusal with its own RST.
  *
- * It is not told in which namespace it runs; the small program that calls it there is
- * (agent/kernel/attach/netns_trampoline.py), and notes it.
+ * An sk_lookup program cannot find out its network namespace. A small program per namespace
+ * (agent/kernel/attach/netns_trampoline.py) stores the cookie in lookup_netns, then tail-calls this
+ * one.
  *
- * It may run more than once for one connection: for a SYN that the tc gate has let by, which is not
- * judged again if it comes at once; for a SYN and, where cookies are sent for it (SYN flood), for
- * the ACK one round trip later, which looks the same; for stray segments. So each run must come to
- * the same result: by the attempt it comes from, or by its address. A refusal is noted under the
- * tuple, so that it counts once.
+ * The program may run several times for one connection. (1) For a SYN that the tc gate has let
+ * through; it is not judged again if it comes at once. (2) Under SYN cookies (SYN flood), for the
+ * SYN and again for the ACK one round trip later, which looks the same. (3) For stray segments. So
+ * every run must reach the same result, by the connection's attempt or by its address. A refusal is
+ * noted under the tuple, so that it counts once.
  */
 
-/* Would the listener that this goes to take what is addressed to others? There is no socket yet. */
+/* True if the listener that this packet goes to accepts foreign addresses (IP_TRANSPARENT). The
+ * packet has no socket yet. */
 static __always_inline bool goes_to_transparent(struct tuple *here, u64 netns)
 {
 	struct taker listener = {};
@@ -22,8 +24,8 @@ static __always_inline bool goes_to_transparent(struct tuple *here, u64 netns)
 	return listener.flags & LISTENER_TRANSPARENT;
 }
 
-/* `known`: a packet of a connection that was an attempt of its own, and comes after it is closed.
- */
+/* `known`: the packet belongs to a connection from this host that is closed already. Such an
+ * attempt was counted, so it is refused without being counted again. */
 static __always_inline bool refuses_remote(struct tuple *here, u64 netns, u32 slot, u32 target,
 					   bool known, struct judged_syn *said)
 {
@@ -42,7 +44,7 @@ static __always_inline bool refuses_remote(struct tuple *here, u64 netns, u32 sl
 	return true;
 }
 
-/* By the consumer's own right. */
+/* Judges the consumer itself; refuses_misled() judges the listener. */
 static __always_inline bool refuses_consumer(struct tuple *here, u64 netns, u32 slot, u32 target,
 					     struct judged_syn *said)
 {
@@ -51,7 +53,7 @@ static __always_inline bool refuses_consumer(struct tuple *here, u64 netns, u32 
 
 	if (said && speaks_in(said, netns) && has_passed(said, bpf_ktime_get_boot_ns()) &&
 	    has_gate(GATE_TC)) {
-		said->time_ns = 0; /* of this SYN, not of the next one */
+		said->time_ns = 0; /* the verdict holds for this SYN, not for the next */
 		return false;
 	}
 	cookie = cookie_of_tuple(here);
@@ -71,7 +73,7 @@ int refuse_lookup(struct bpf_sk_lookup *ctx)
 	u64 netns;
 
 	if (ctx->protocol == IPPROTO_UDP)
-		arrival_calls.call(ctx, REFUSE_ARRIVAL); /* back here where it is not loaded */
+		arrival_calls.call(ctx, REFUSE_ARRIVAL); /* returns here if not loaded */
 	if (ctx->protocol != IPPROTO_TCP || !declared(ctx->local_port))
 		return SK_PASS;
 	netns = noted_netns();

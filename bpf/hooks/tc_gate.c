@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Packet gate: tc ingress (clsact), in softirq. Refuses the SYN of a connection that may not be,
- * before any socket sees it, and answers it with RST|ACK. A SYN that can't be read here (TCP header
- * beyond the packet or behind an unknown extension header) is left to the socket gate, and so is
- * everything while this gate is not said to be attached: then its word must not count.
+ * Packet gate: tc ingress (clsact), in softirq. Refuses a SYN that the policy denies before any
+ * socket sees it, and answers with RST|ACK. A SYN that cannot be read here is left to the socket
+ * gate: its TCP header is beyond the packet, or behind an unknown extension header. So is every SYN
+ * while `settings.gates` lacks this gate, because its verdict must not be recorded then.
  *
- * Whose SYN it is: a socket of this host has been judged at connect(), and that stands. Across a
- * veth the packet still belongs to that socket; over lo it does not, and is known by its tuple.
- * All others are judged by their source address. Datagrams: forward_gate.c.
+ * Who sent the SYN? A socket of this host was judged at connect(), and that verdict stands. Across
+ * a veth the packet still belongs to that socket. Over lo it does not, so the socket is found by
+ * the tuple. All other SYNs are judged by their source address. Datagrams: forward_gate.c.
  */
 
-/* The flow of a consumer on this host, or 0. A cookie is that of the sending socket, so only a
- * consumer's own packets speak for it, and only where it was judged for: NAT in its own namespace
- * leads them elsewhere. A further subflow may go to another address of the server. */
+/* The flow of the local consumer whose socket sent this packet, or 0. The cookie is that of the
+ * sending socket, so only a consumer's own packets get its verdict. The packet must also go where
+ * the attempt was judged for, because NAT in the consumer's own namespace can lead it elsewhere. A
+ * further MPTCP subflow may go to another address of the server. */
 static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb, struct tuple *here,
 						   u32 target)
 {
@@ -30,8 +31,8 @@ static __always_inline struct flow *flow_of_sender(struct __sk_buff *skb, struct
 	return leads_to(flow, here) ? flow : 0;
 }
 
-/* Who has a namespace of his own can connect there with any tuple: it speaks for no other
- * namespace. */
+/* The flow of a local consumer, found by tuple, or 0. A user with a network namespace of their own
+ * can make any tuple in it. So a tuple counts only in the namespace where it was made. */
 static __always_inline struct flow *flow_of_tuple(u64 cookie, struct tuple *here, u32 target,
 						  u64 netns)
 {
@@ -41,7 +42,7 @@ static __always_inline struct flow *flow_of_tuple(u64 cookie, struct tuple *here
 											  : 0;
 }
 
-/* Does the interface it came in by belong to a user's own namespace? */
+/* True if the ingress interface belongs to a network namespace of a user. */
 static __always_inline bool is_among_users(struct __sk_buff *skb)
 {
 	void *device = 0, *net = 0;
@@ -51,7 +52,7 @@ static __always_inline bool is_among_users(struct __sk_buff *skb)
 	return is_of_user(net);
 }
 
-/* The same by address; an attempt that is admitted is counted when it is established. */
+/* Judges by the source address. An admitted attempt is counted when it is established. */
 static __always_inline struct target_row *refuses_source(struct tuple *here, u64 netns, u32 slot,
 							 u32 target, bool fresh)
 {
@@ -70,14 +71,16 @@ static __always_inline struct target_row *refuses_source(struct tuple *here, u64
 	return row;
 }
 
-/* On its way through a second namespace nothing tells which socket a SYN came from: what was said
- * in the first stands, for the moment it takes to get there. In the first it is judged again each
- * time, or one that was admitted once could be sent for ever.
+/*
+ * In a second namespace the sending socket is unknown, so the first namespace's verdict stands for
+ * the few ms that the packet travels. In the first namespace every copy is judged again; otherwise
+ * one admitted SYN could be replayed for ever.
  *
- * Over lo, a SYN that no tuple speaks for was rewritten (NAT) after connect(). It carries its
- * conntrack entry, and an answer made of it would not be translated back: the socket gate, whose
- * answer is, judges it where it can. */
-#define LOOPBACK_IFINDEX 1 /* in every namespace */
+ * Over lo, a SYN without a known tuple was rewritten by NAT after connect(). It carries its
+ * conntrack entry, and an RST made from it would not be translated back. The socket gate's RST is
+ * translated, so that gate judges it if attached.
+ */
+#define LOOPBACK_IFINDEX 1 /* the same in every namespace */
 
 static __always_inline struct target_row *refuses_syn(struct __sk_buff *skb, struct syn *syn,
 						      u64 netns, u32 slot, u32 target)
@@ -125,7 +128,7 @@ int refuse_packet(struct __sk_buff *skb)
 	u64 netns;
 
 	if (may_be_datagram(skb, link_bytes))
-		packet_calls.call(skb, 0); /* back here where it is not loaded */
+		packet_calls.call(skb, 0); /* returns here if not loaded */
 	if (is_plainly_no_syn(skb, link_bytes) || !read_syn(skb, &syn) ||
 	    !declared(syn.here.local_port) || !has_gate(GATE_TC))
 		return TC_ACT_UNSPEC;

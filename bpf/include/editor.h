@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * For editors alone (.clangd): what bcc declares before it compiles the programs. Its map methods
- * are function pointers here, as in bcc's own header, which is a part of its library. Offsets of
- * kernel fields (OFF_...) come from the loader; an editor does not know them.
+ * For editors only (.clangd): what bcc declares before it compiles the programs. Map methods are
+ * function pointers here, as in bcc's own header, which is part of the bcc library. The loader
+ * supplies the offsets of kernel fields (OFF_...); an editor does not know them.
  */
 #pragma once
 
@@ -16,7 +16,7 @@
 #define bpf_ntohl(x)	       __builtin_bswap32(x)
 #define bpf_pseudo_fd(kind, x) (x)
 
-/* Helpers; their arguments are not checked here. */
+/* Helpers. Their arguments are not checked here. */
 #define HELPER(name, ...) (*bpf_##name)()
 extern u64 __BPF_FUNC_MAPPER(HELPER) (*bpf_no_helper)();
 
@@ -51,7 +51,7 @@ extern u64 __BPF_FUNC_MAPPER(HELPER) (*bpf_no_helper)();
 #define BPF_SK_STORAGE(NAME, LEAF)	 BPF_TABLE("sk_storage", int, LEAF, NAME, 0)
 #define BPF_ANNOTATE_KV_PAIR(NAME, K, L) extern int annotated_##NAME
 
-/* What a hook finds before it: in the order of agent/kernel/compile/source.py. */
+/* The headers that a hook may use, in the order of agent/kernel/compile/source.py. */
 #ifdef EDITOR_HOOK
 #include "abi.h"
 #include "maps.h"

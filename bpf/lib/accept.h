@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The passive side of a connection: which attempt it belongs to, if that was made on this host; who
- * listens, and who accepts. What comes from outside is judged here.
+ * The passive side of a connection: finds its attempt if that was made on this host, and names the
+ * listener and the accepting process. Connections from outside are judged here.
  */
 
 #ifdef ACCEPTOR
@@ -16,7 +16,7 @@ static __always_inline void count_acceptor(struct served *served, struct identit
 	struct flow *flow = flows.lookup(&served->flow_cookie);
 	u64 zero = 0, *count;
 
-	acceptors.insert(&key, &zero); /* where it is there already: that one */
+	acceptors.insert(&key, &zero); /* fails if the row exists, which is normal */
 	count = acceptors.lookup(&key);
 	if (count)
 		__sync_fetch_and_add(count, 1);
@@ -33,9 +33,9 @@ static __always_inline void count_acceptor(struct served *served, struct identit
 #ifdef ACCEPTOR_AT_RETURN
 #define EARLY_NS 1000000000ULL
 
-/* True, and who: it was accepted already. Of two that take a row, the one that deletes it has it.
- * An old row is that of another socket, which was at this address before and is no flow of a
- * target. */
+/* True if the socket was accepted already; `who` is then the process that accepted it. If two
+ * programs find the row, only the one that deletes it uses it. An old row belongs to an earlier
+ * socket at the same memory address, which had no flow of a target. */
 static __always_inline bool take_early(u64 sk, struct identity *who)
 {
 	struct early_acceptor *early = early_acceptors.lookup(&sk);
@@ -60,7 +60,7 @@ static __always_inline void await_acceptor(struct bpf_sock_ops *ctx, u64 server_
 #ifdef ACCEPTOR_AT_RETURN
 	struct identity who = {};
 
-	/* a process on another CPU may have it before this callback runs */
+	/* a process on another CPU may accept the socket before this callback runs */
 	if (take_early((u64)ctx->sk, &who)) {
 		count_acceptor(&served, &who);
 		unserved.delete(&server_cookie);
@@ -69,8 +69,8 @@ static __always_inline void await_acceptor(struct bpf_sock_ops *ctx, u64 server_
 #endif
 }
 
-/* At this address, or at the wildcard of the socket's family. bind() does not let both listen, so
- * of two rows the newer is there and the other is gone. */
+/* The listener at this address, or at the wildcard of the socket's family. bind() does not let both
+ * listen at once. So of two rows the newer one is valid, and the other listener is gone. */
 static __always_inline struct identity *owner_at(struct bpf_sock_ops *ctx, struct tuple *here)
 {
 	struct owner_key key = {
@@ -90,7 +90,7 @@ static __always_inline struct identity *owner_at(struct bpf_sock_ops *ctx, struc
 	return &exact->process;
 }
 
-/* Who listens on the socket that this connection was accepted from. */
+/* Copies the process that listens on the socket that accepted this connection. */
 static __always_inline void copy_owner(struct bpf_sock_ops *ctx, struct tuple *here,
 				       struct flow *flow)
 {
@@ -103,14 +103,16 @@ static __always_inline void copy_owner(struct bpf_sock_ops *ctx, struct tuple *h
 		flow->owner = *owner;
 }
 
-/* Both ends are on this host: judged and counted at connect(); here the server's side is named. */
+/* Both ends are on this host. The attempt was judged and counted at connect(); here the server's
+ * side is filled in. */
 static __always_inline void on_same_host(struct bpf_sock_ops *ctx, struct tuple *here,
 					 u64 flow_cookie)
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct flow *flow = flows.lookup(&flow_cookie);
 
-	if (!flow || flow->server_cookie) /* the consumer has closed already; a further subflow */
+	if (!flow ||
+	    flow->server_cookie) /* the consumer has closed already; or a further subflow */
 		return;
 	flow->server_cookie = cookie;
 	copy_owner(ctx, here, flow);
@@ -133,8 +135,8 @@ static __always_inline void note_inbound(struct bpf_sock_ops *ctx)
 	count_edge(&key);
 }
 
-/* The cookie, or mark, of the attempt that a connection arriving here belongs to, if it was made on
- * this host; 0: it came from elsewhere. */
+/* Takes the cookie, or mark, of the attempt of this host that the arriving connection belongs to.
+ * 0: it came from elsewhere. */
 static __always_inline u64 take_tuple(struct bpf_sock_ops *ctx, struct tuple *tuple)
 {
 	u64 *found = tuples.lookup(tuple), cookie;
@@ -152,7 +154,7 @@ static __always_inline u64 take_tuple(struct bpf_sock_ops *ctx, struct tuple *tu
 			return cookie;
 		}
 	}
-	/* a further subflow is known by itself: see joins() */
+	/* joins() recognises a further subflow */
 	found = late_tuples.lookup(tuple);
 	return found && *found & ROWLESS && (u32)*found == next - 1 ? *found : 0;
 }
@@ -165,8 +167,9 @@ static __always_inline void forget_tuple(struct tuple *tuple, u64 cookie)
 		tuples.delete(tuple);
 }
 
-/* A consumer closes. Of a connection that the passive side has not met (yet) the tuple is kept for
- * it, and any for the socket gate: a packet that comes late is no new attempt. */
+/* A consumer closes. If the passive side has not met the connection yet, its tuple is stored for
+ * it. If the socket gate is attached, every tuple is stored, so that a late packet is not taken for
+ * a new attempt. */
 static __always_inline void release_tuple(struct bpf_sock_ops *ctx, u64 cookie, struct flow *flow)
 {
 	bool met = flow->server_cookie, gate = has_gate(GATE_SOCKET);
@@ -193,7 +196,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ctx)
 		return;
 	}
 	read_tuple(ctx, &here);
-	/* what was connected to there is what is local here */
+	/* the destination of the attempt is the local address here */
 	here.netns = is_per_namespace(&here.local) ? bpf_get_netns_cookie(ctx) : 0;
 	turn_round(&here, &there);
 	consumer = take_tuple(ctx, &there);

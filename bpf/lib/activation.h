@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Socket activation: who binds and listens for somebody else. That is pid 1, and the process that
- * it makes for a .socket unit in the unit's own cgroup (sd-listen, where the unit has a namespace
- * or filters of its own). Only the system's: `systemd --user` has what its user has.
+ * Socket activation: processes that bind and listen for a service that they start later. One is pid
+ * 1. The other is the process that pid 1 makes for a .socket unit, in the unit's own cgroup
+ * (sd-listen). systemd uses it where the unit has a namespace or filters of its own. Only the
+ * system manager counts: `systemd --user` has the rights of its user.
  *
- * Everything is read from the task: sockops programs, which ask too, have no helpers for it.
+ * Everything is read from the task, because sockops programs, which call this too, have no helpers
+ * for it.
  */
 
 #define NAME_PART  64
-#define NAME_PARTS 5 /* more than 255 bytes, the longest name */
+#define NAME_PARTS 5 /* enough for 255 bytes, the longest name */
 
-/* The last 7 bytes of a name and its end, as they stand in memory. */
+/* The last 7 bytes of a name and its NUL, as they stand in memory. */
 static __always_inline u64 end_of_name(void *name)
 {
 	char part[NAME_PART];
@@ -39,7 +41,7 @@ static __always_inline u64 as_word(char name[8])
 	return word;
 }
 
-/* Root, in none of the namespaces that others could have made. */
+/* True if the task is root, and in no pid or user namespace that another user could have made. */
 static __always_inline bool is_root_of_host(void *task)
 {
 	void *pid = 0, *cred = 0, *user = 0;
@@ -55,7 +57,7 @@ static __always_inline bool is_root_of_host(void *task)
 	return !failed && !pid_level && !user_level && !uid;
 }
 
-/* Is this directory root's, so that nobody else can make one in it? */
+/* True if this directory is root's, so that no other user can make a directory in it. */
 static __always_inline bool is_roots(void *node)
 {
 	void *attributes = 0;
@@ -65,13 +67,13 @@ static __always_inline bool is_roots(void *node)
 
 	failed |= READ(attributes, node, OFF_kernfs_node__iattr);
 	failed |= READ(mode, node, OFF_kernfs_node__mode);
-	if (attributes) /* none: nobody has changed an attribute */
+	if (attributes) /* null: no attribute was ever changed, so root owns it */
 		failed |= READ(uid, attributes, OFF_kernfs_iattrs__ia_uid);
 	return !(failed || uid || mode & 022);
 }
 
-/* Only slices of root's above: what lies below another unit is that unit's to make, also
- * user@0.service's, which is root's. */
+/* Only root's slices may stand above the unit. A cgroup below another unit can be made by that
+ * unit, also below user@0.service, which is root's. */
 static __always_inline bool is_in_socket_unit(void *task)
 {
 	void *cgroup = 0, *above = 0, *node = 0, *name = 0;
@@ -105,11 +107,11 @@ static __always_inline bool is_in_socket_unit(void *task)
 	return false;
 }
 
-/* May the current task take a port for the service that it starts at the first connection? */
+/* True if the current task may take a port for a service that it starts at the first connection. */
 static __always_inline bool is_activator(void)
 {
 	void *task = (void *)bpf_get_current_task();
-	u32 pid = 0; /* in the initial namespace */
+	u32 pid = 0; /* tgid, in the initial pid namespace */
 
 	READ(pid, task, OFF_task_struct__tgid);
 	return pid == 1 || (is_root_of_host(task) && is_in_socket_unit(task));

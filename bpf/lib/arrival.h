@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A datagram as it arrives. One of a judged sender of this host goes by what was said of him; an
- * answer passes; what is left is judged by its address.
+ * A datagram that arrives. If a judged sender of this host sent it, that verdict applies. An answer
+ * passes. Every other datagram is judged by its source address.
  */
 
-/* Judged when it was sent, and counted; by a mode that has changed since it may be refused. */
+/* The datagram was judged and counted when it was sent. It may still be refused if the mode has
+ * changed since. */
 static __always_inline bool refuses_sent(struct sent *sent, u32 slot, u16 port, u32 gate, u64 now)
 {
 	if (!is_refused(slot, sent->target, sent->decision, gate, port, now))
@@ -63,7 +64,7 @@ static __always_inline bool refuses_peer(struct tuple *here, u64 netns, u64 poli
 	return row.enforced;
 }
 
-/* Is it known already, from a sender that was judged, or as an answer? */
+/* True if the datagram is known already: from a judged sender of this host, or as an answer. */
 static __always_inline bool is_known(struct tuple *here, u64 netns, u32 slot, u32 gate, u64 now,
 				     bool *refused)
 {
@@ -76,8 +77,8 @@ static __always_inline bool is_known(struct tuple *here, u64 netns, u32 slot, u3
 		*refused = refuses_sent(sent, slot, here->local_port, gate, now);
 		return true;
 	}
-	/* what is delivered here answers a socket in this namespace; one in another may have sent
-	 * from an address that is not its own */
+	/* a datagram delivered here answers a socket in this namespace; a socket in another one may
+	 * have sent from an address that is not its own */
 	sent = sents.lookup(here);
 	return sent && (gate == GATE_TC || (!sent->forwarded && sent->netns == netns)) &&
 	       speaks(sent, netns, now);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What a cgroup is, by its name and by who could have made it. agent/policy/terms/cgroups.py knows
- * the same names; tests/kernel/test_cgroup_birth.py holds the two together.
+ * Classifies a cgroup by its name and by who could have created it. agent/policy/terms/cgroups.py
+ * knows the same names; tests/kernel/test_cgroup_birth.py compares the two.
  */
 
 /* kernfs_node.parent until Linux 6.15 */
@@ -11,25 +11,25 @@
 #define OFF_PARENT OFF_kernfs_node__parent
 #endif
 
-#define CGROUP_ID_BYTES 64 /* hex digits, as docker and most others name containers */
+#define CGROUP_ID_BYTES 64 /* hex digits, in the names that docker and most other runtimes give */
 
 enum cgroup_kind {
 	KIND_SLICE = 1,
-	KIND_UNIT = 2, /* has a cgroup of its own; slices only group them */
-	KIND_TOP = 4,  /* of a container */
+	KIND_UNIT = 2, /* slices have no cgroup of their own; they only group units */
+	KIND_TOP = 4,  /* the top cgroup of a container */
 };
 
-/* What is true of the directories above a new cgroup. */
+/* Facts about the directories above a new cgroup. */
 enum above {
-	ABOVE_OTHERS = 1, /* somebody else than root can make cgroups in one of them */
+	ABOVE_OTHERS = 1, /* a user other than root can create cgroups in one of them */
 	ABOVE_TOP = 2,
 	ABOVE_UNIT = 4,
-	ABOVE_UNSURE = 8, /* one may be a container's, and user space has not looked yet */
+	ABOVE_UNSURE = 8, /* one may be a container's, and user space has not checked it yet */
 	ABOVE_HOST = 16,  /* what the agent takes for its host */
 };
 
-/* Ids of version 1, and its directories' names, mean something else. A read that fails leaves 0,
- * which is cgroup2's number. */
+/* Cgroup v1 uses other ids and directory names. A failed read leaves 0, which is the number of
+ * cgroup2's hierarchy, so the reads are checked. */
 static __always_inline bool is_cgroup2(void *cgroup)
 {
 	void *root = 0;
@@ -39,15 +39,15 @@ static __always_inline bool is_cgroup2(void *cgroup)
 	       !READ(hierarchy, root, OFF_cgroup_root__hierarchy_id) && !hierarchy;
 }
 
-/* What was found is written to memory of a map and read again: of that, the verifier keeps no
- * account, and goes through what follows once, not once for each finding. */
+/* Forces a value out of registers into map memory and back. The verifier does not track map memory,
+ * so it walks the code that follows once, not once per possible value. */
 #define FORGET() asm volatile("" : : : "memory")
 
 #define BYTE_OF(text, i) ((u64)(unsigned char)(text)[i])
 
-/* Are these the first bytes of the name? text is a literal of at most 16 bytes. */
+/* True if the name begins with `text`, a literal of at most 16 bytes. */
 #define STARTS_WITH(name, literal) starts_with((name)->head, literal, sizeof(literal) - 1)
-/* Is this the whole name? Its end counts as a byte. */
+/* True if this is the whole name; its NUL is compared as well. */
 #define IS_NAMED(name, literal) starts_with((name)->head, literal, sizeof(literal))
 
 static __always_inline bool starts_with(u64 *head, const char *text, u32 bytes)
@@ -103,8 +103,9 @@ static __always_inline bool ends_with(u64 tail, const char *text, u32 bytes)
 
 #define EACH_BYTE(value) ((value) * 0x0101010101010101ULL)
 
-/* Eight characters at once: with an offset added, the highest bit of a byte tells whether it is at
- * least a limit. Not a loop of characters, which the verifier would go through for each level. */
+/* Tests eight characters at once. After an offset is added, the highest bit of each byte tells
+ * whether the byte reaches a limit. A loop over characters would be walked by the verifier for each
+ * level. */
 static __always_inline bool is_hex(void *text)
 {
 	u64 words[CGROUP_ID_BYTES / 8], wrong = 0;
@@ -133,7 +134,7 @@ static __always_inline bool has_container_id(struct cgroup_name *name, struct cg
 	before = bytes - CGROUP_ID_BYTES;
 	if (!is_hex((void *)name->text + before))
 		return false;
-	if (!before) /* a pod of podman is named like a container */
+	if (!before) /* podman names a pod like a container */
 		return !IS_NAMED(parent, "libpod_parent");
 	READ(last, name->text, before - 1);
 	if (last == ':')
@@ -145,7 +146,7 @@ static __always_inline bool has_container_id(struct cgroup_name *name, struct cg
 		(STARTS_WITH(name, "cri-containerd-") || STARTS_WITH(name, "libpod-payload-")));
 }
 
-/* machined's scopes, less those of virtual machines, whose processes are the host's. */
+/* Scopes of systemd-machined, except virtual machines: their processes belong to the host. */
 static __always_inline bool is_machine(struct cgroup_name *name)
 {
 	return STARTS_WITH(name, "machine-") && !STARTS_WITH(name, "machine-qemu\\x2d") &&
@@ -161,7 +162,7 @@ static __always_inline bool is_scope_of_container(struct cgroup_name *name)
 	       (has_id && (STARTS_WITH(name, "crun-") || STARTS_WITH(name, "runc-")));
 }
 
-/* Managers that keep their containers in a folder. */
+/* Runtimes that put their containers into one parent directory. */
 static __always_inline bool holds_containers(struct cgroup_name *parent)
 {
 	return IS_NAMED(parent, "lxc") || IS_NAMED(parent, "lxc.payload") ||
@@ -183,7 +184,7 @@ static __always_inline u32 kind_of(struct cgroup_name *name, struct cgroup_name 
 {
 	u32 kind = 0;
 
-	if (holds_containers(parent)) /* whatever they are called */
+	if (holds_containers(parent)) /* whatever their names are */
 		return KIND_TOP;
 	if (ENDS_WITH(name, ".slice"))
 		kind = KIND_SLICE;
@@ -194,7 +195,8 @@ static __always_inline u32 kind_of(struct cgroup_name *name, struct cgroup_name 
 	return is_top(name, parent) ? kind | KIND_TOP : kind;
 }
 
-/* The end of the name, where instances of a template have one (systemd.unit(5)); else 0. */
+/* The suffix of the name, if units of this type can be template instances (systemd.unit(5)); else
+ * 0. */
 static __always_inline u64 type_of_instance(struct cgroup_name *name)
 {
 	if (ENDS_WITH(name, ".service"))
@@ -202,8 +204,9 @@ static __always_inline u64 type_of_instance(struct cgroup_name *name)
 	return ENDS_WITH(name, ".socket") ? name->tail >> 8 : 0;
 }
 
-/* How much of the name is the template's, its @ included; 0: it is no instance. Without a branch
- * for each character, and counted by what is read: the verifier would follow each count. */
+/* How many bytes of the name belong to the template, @ included; 0: it is not an instance. There is
+ * no branch per character, and the count comes from what was read: the verifier would walk every
+ * branch and every count. */
 static __always_inline u32 bytes_of_template(struct cgroup_name *name, char *text)
 {
 	u32 suffix = ENDS_WITH(name, ".service") ? sizeof(".service") : sizeof(".socket");
@@ -217,12 +220,12 @@ static __always_inline u32 bytes_of_template(struct cgroup_name *name, char *tex
 		KEEP(i);
 		other = (unsigned char)text[i & (CGROUP_BYTES - 1)] ^ '@';
 		other = -other;
-		KEEP(other); /* or LLVM makes it a branch */
+		KEEP(other); /* else LLVM makes it a branch */
 		none &= other >> 63;
 		KEEP(none);
 		before += none;
 	}
-	/* the instance has one character at least */
+	/* an instance name has at least one character */
 	if (none || before + suffix >= name->bytes)
 		return 0;
 	return (before + 1) & (CGROUP_BYTES - 1);

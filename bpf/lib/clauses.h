@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The clauses that hold, or could hold, for the current task: one step for each kind of selector.
- */
+/* The clauses that hold, or could hold, for the current task. There is one step for each kind of
+ * selector. */
 
-/* What is said of a path holds for it whole; else what is said of its directory, and what globs
- * take it. */
+/* A set for the exact path is complete. Otherwise the sets of its directory and of the matching
+ * globs are joined. */
 static __always_inline void narrow_by_exe(struct tables *tables, struct target_row *row,
 					  struct exe_name *name, struct verdict *verdict,
 					  struct set *who, struct set *any)
@@ -13,7 +13,7 @@ static __always_inline void narrow_by_exe(struct tables *tables, struct target_r
 	struct glob_key key = {.path = path, .generation = name->globs};
 	struct glob_sets *globs = 0;
 
-	if (name->path == EXE_UNKNOWN) { /* whichever it is, may hold */
+	if (name->path == EXE_UNKNOWN) { /* the path is unknown, so every clause may hold */
 		doubt(verdict, UNCERTAIN_PATH);
 		return;
 	}
@@ -47,7 +47,7 @@ static __always_inline void narrow_by_exe(struct tables *tables, struct target_r
 	}
 }
 
-/* What is not found is empty: fewer ways for the verifier to follow than one around it. */
+/* A lookup that fails adds an empty set: fewer paths for the verifier than a branch around it. */
 static __always_inline void widen_by_id(struct tables *tables, u32 *id, struct set *any)
 {
 	struct set *found = set_at(tables, id ? *id : SET_EMPTY);
@@ -78,10 +78,15 @@ static __always_inline void widen_by_subordinate(struct tables *tables, struct t
 		widen_by_id(tables, find(subordinates.lookup(&slot), &key), any);
 }
 
-/* Whoever is in a user namespace is, for an exclusion, also who owns it, or one around it: that is
- * who could give him his ids, and take groups from him. Deeper than MAX_OWNERS, anybody could be.
- * And a subordinate id is also the user who was given it, who could become it and leave files of
- * its own; in a user namespace, that of whoever owns the outermost one. dimension: UID or GID. */
+/*
+ * For exclusions, a task in a user namespace also counts as the owner of that namespace and of each
+ * one around it. Those owners could give the task its ids and take groups from it. Deeper than
+ * MAX_OWNERS, any user could be an owner.
+ *
+ * A subordinate id also counts as the user it was given to, who could take on that id and leave
+ * files owned by it. In a user namespace, the owner of the outermost one counts in the same way.
+ * dimension: UID or GID.
+ */
 static __always_inline void widen_by_owners(struct tables *tables, struct target_row *row,
 					    u32 dimension, u32 uid, struct set *any)
 {
@@ -140,7 +145,7 @@ static __always_inline void narrow_by_gid(struct tables *tables, struct target_r
 		.gids = group_info + OFF_group_info__gid,
 	};
 	volatile u32 *count = &groups.count;
-	volatile u64 *skip = &groups.skip; /* not in registers, as in doubt() */
+	volatile u64 *skip = &groups.skip; /* not in registers, for the reason given at doubt() */
 	struct set *found = set_at(tables, SET_MISS + GID);
 	u32 gid = process->gid;
 
@@ -153,7 +158,8 @@ static __always_inline void narrow_by_gid(struct tables *tables, struct target_r
 		widen(any, found, row->blocks);
 	if (groups.count > MAX_GROUPS)
 		search_groups(tables, row, &groups);
-	/* onto itself: whatever the verifier knew of it, it would follow each case on its own */
+	/* copied onto itself, so that the verifier forgets its contents and does not walk each
+	 * case */
 	bpf_probe_read_kernel(&groups, sizeof(groups), &groups);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < MAX_GROUPS; i++) {
@@ -161,7 +167,9 @@ static __always_inline void narrow_by_gid(struct tables *tables, struct target_r
 		if (i >= *count)
 			break;
 		READ(gid, groups.gids, 4 * i);
-		found = member(tables, GID, gid | (*skip >> i & 1) << 32); /* no gid is so large */
+		found = member(tables, GID,
+			       gid | (*skip >> i &
+				      1) << 32); /* no gid is this large, so the lookup fails */
 		if (found)
 			widen_whole(any, found);
 	}
@@ -170,7 +178,7 @@ static __always_inline void narrow_by_gid(struct tables *tables, struct target_r
 	narrow(who, any, row->blocks);
 }
 
-/* In a container, or perhaps in one: beside what its cgroups say. */
+/* For a task that is, or may be, in a container: clauses beside those of its cgroups. */
 static __always_inline void narrow_by_container(struct tables *tables, struct target_row *row,
 						u32 flags, struct verdict *verdict, struct set *who,
 						struct set *any)
@@ -228,14 +236,14 @@ static __always_inline void narrow_by_netns(struct tables *tables, struct target
 		narrow(who, found, row->blocks);
 }
 
-/* The clauses that hold, or could hold, for the current task; verdict->uncertain tells the
- * difference. Only the dimensions that this target's principals speak of are looked at: the others
- * can't change the answer. excluding, known to the compiler: such a row may exclude somebody. */
+/* The clauses that hold, or could hold, for the current task; verdict->uncertain tells the two
+ * apart. Only dimensions that this target's principals use are evaluated, because others cannot
+ * change the result. excluding, a compile-time constant: the row may contain exclusions. */
 static __always_inline void local_set(struct tables *tables, struct target_row *row,
 				      struct identity *who, struct exe_name *name, void *groups,
 				      bool excluding, struct verdict *verdict, struct set *set)
 {
-	struct set any; /* shared, for the sake of the stack */
+	struct set any; /* one for all steps, to save stack */
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; in_use(i, row->blocks); i++) {

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Where the current task is: among the host's processes, in a container, in a user namespace. The
- * host is what the agent takes as one: whoever shares its process 1's pid namespace. All is read
- * from the task at the moment it is asked for.
+ * Where the current task runs: among the host's processes, in a container, in a user namespace.
+ * "The host" is what the agent takes for it: all tasks in the pid namespace of the process 1 that
+ * the agent sees. Everything is read from the task at the moment of the call.
  */
 
 #define INIT_PIDNS  0xEFFFFFFCU /* PROC_PID_INIT_INO */
-#define PID_LEVELS  33		/* MAX_PID_NS_LEVEL of them below the first */
-#define ROOT_MOUNTS 8		/* one above the other, that process 1's root may be below */
-#define UPID_BYTES  16		/* of pid.numbers[] */
+#define PID_LEVELS  33		/* of MAX_PID_NS_LEVEL plus the first */
+#define ROOT_MOUNTS 8		/* how many stacked mounts above process 1's root are followed */
+#define UPID_BYTES  16		/* size of an element of pid.numbers[] */
 
-/* Does this mount hide the root directory of the one it hangs on? */
+/* True if this mount hides the root directory of the mount that it is mounted on. */
 static __always_inline bool covers_root(void *mount, void *on)
 {
 	void *place = 0, *root = 0;
@@ -36,8 +36,8 @@ static __always_inline void *pidns_at(void *pid, u32 level)
 	return ns;
 }
 
-/* The host's pid namespace, which this task is in or below, and the level of the first one below;
- * 0: it is in neither. */
+/* The host's pid namespace, if this task is in or below it, and the level of the first one below.
+ * 0: the task is in neither. */
 static __always_inline void *find_host(void *pid, u32 last, u32 *below)
 {
 	u32 wanted = host_pidns();
@@ -60,7 +60,7 @@ static __always_inline void *find_host(void *pid, u32 last, u32 *below)
 	return 0;
 }
 
-/* Nobody without privilege makes a pid namespace that belongs to the first user namespace. */
+/* Only privileged processes can make a pid namespace that the first user namespace owns. */
 static __always_inline bool is_of_root(void *pidns)
 {
 	void *user = 0;
@@ -69,8 +69,8 @@ static __always_inline bool is_of_root(void *pidns)
 	return !is_below_first(user);
 }
 
-/* Is the task in a pid namespace of root's runtime, or in one that somebody has made inside? What
- * cannot be read gives no right. */
+/* True if the task is in a pid namespace of root's runtime, or in one made inside of that. If it
+ * cannot be read, the answer gives no right. */
 static __always_inline bool in_pid_namespace(void)
 {
 	void *task = (void *)bpf_get_current_task(), *pid = 0;
@@ -80,7 +80,7 @@ static __always_inline bool in_pid_namespace(void)
 		lose(LOSS_IDENTITY);
 		return true;
 	}
-	if (!last && host_pidns() == INIT_PIDNS) /* nearly everybody */
+	if (!last && host_pidns() == INIT_PIDNS) /* the common case */
 		return false;
 	if (!find_host(pid, last, &below))
 		return is_of_root(pidns_at(pid, last));
@@ -88,8 +88,8 @@ static __always_inline bool in_pid_namespace(void)
 	       (is_of_root(pidns_at(pid, below)) || is_of_root(pidns_at(pid, last)));
 }
 
-/* What process 1's paths begin at: the lowest of the mounts that lie each on the root directory of
- * the one above, up to the kernel's first. */
+/* The mount at which the paths of process 1 begin. Mounts may be stacked on the root directory;
+ * this is the lowest, up to the kernel's first mount. */
 static __always_inline void *root_mount_of_host(void *task)
 {
 	void *pid = 0, *ns, *first = 0, *fs = 0, *mount = 0, *root;
@@ -121,8 +121,8 @@ static __always_inline void *root_mount_of_host(void *task)
 	return 0;
 }
 
-/* Do names that end at this mount mean files of the host? The namespace has a mount of its own;
- * what is mounted is the same. */
+/* True if paths that end at this mount name files of the host. Another mount namespace has a mount
+ * object of its own, but the mounted file system is the same. */
 static __always_inline bool is_hosts_root(void *mount)
 {
 	void *hosts = root_mount_of_host((void *)bpf_get_current_task());

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Counting: exact whatever happens to the events. */
+/* Counting. The counters are exact whether or not the events are emitted. */
 
 static __always_inline void count_attempt(struct verdict *verdict)
 {
@@ -47,7 +47,7 @@ static __always_inline void count_unprotected(u32 direction)
 		__sync_fetch_and_add(count, 1);
 }
 
-/* It turned out to be an attempt. */
+/* The connection turned out to be an attempt on a target. */
 static __always_inline void uncount_unprotected(u32 direction)
 {
 	u64 *count = unprotected.lookup(&direction);
@@ -63,5 +63,5 @@ static __always_inline void count_edge(struct edge_key *key)
 	if (count)
 		__sync_fetch_and_add(count, 1);
 	else
-		edges.update(key, &one); /* of the busiest edges, not all: an LRU map */
+		edges.update(key, &one); /* an LRU map: it has the busiest edges, not all */
 }

@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * UDP: who sends, and what counts as an attempt. A datagram has no connection: what was judged is
- * kept for a second, so that not each one costs a judgement, and what was counted for as long as
- * the next datagram comes within ATTEMPT_NS.
+ * UDP: finds the sender, and what counts as an attempt. UDP has no connections. A verdict is cached
+ * for one second, so that not every datagram is judged. A counted attempt lasts as long as the next
+ * datagram comes within ATTEMPT_NS.
  */
 
-#define ATTEMPT_NS 30000000000ULL /* as long as conntrack keeps a datagram that nobody answers */
-#define JUDGED_NS  1000000000ULL  /* how old a verdict may be */
-/* How long what was found of a socket's last datagram goes for the next to the same place. */
+#define ATTEMPT_NS 30000000000ULL /* conntrack's timeout for a datagram without an answer */
+#define JUDGED_NS  1000000000ULL  /* maximum age of a cached verdict */
+/* How long the result for a socket's last datagram holds for the next one to the same place. */
 #define LAST_NS 100000000ULL
 
 enum datagram_rows { ROWS_SENDERS, ROWS_SENTS, ROWS_PEERS };
 
-/* A clock that was read on another CPU may be ahead of this one. */
+/* True also if `since` is ahead: the clock may have been read on another CPU. */
 static __always_inline bool is_within(u64 since, u64 now, u64 most)
 {
 	return since && (s64)(now - since) < (s64)most;
 }
 
-/* Does an end of it mean something else in each network namespace? Then its tuple has one. */
+/* True if an address of it means something else in each network namespace. Then its tuple includes
+ * the namespace. */
 static __always_inline bool differs_by_netns(struct tuple *tuple)
 {
 	return is_per_namespace(&tuple->local) || is_per_namespace(&tuple->remote);
@@ -32,8 +33,7 @@ static __always_inline void count_made(u32 which)
 		__sync_fetch_and_add(count, 1);
 }
 
-/* What the current task is: another program, other credentials, another process give another one.
- */
+/* Identifies the current task: another program, credentials or process give another result. */
 static __always_inline void read_task(struct sender *now)
 {
 	void *task = (void *)bpf_get_current_task();
@@ -73,8 +73,8 @@ static __always_inline void set_verdict(struct sender *now, struct verdict *verd
 	now->enforced = verdict->enforced;
 }
 
-/* Is this the socket's first datagram to the target, the first in a while, or the first that is
- * judged so? */
+/* True if this is the socket's first datagram to the target, the first after a pause, or the first
+ * with this verdict. */
 static __always_inline bool is_new_attempt(u64 cookie, struct sender *now, struct verdict *verdict)
 {
 	struct sender_key key = {.cookie = cookie, .target = now->target};
@@ -86,14 +86,14 @@ static __always_inline bool is_new_attempt(u64 cookie, struct sender *now, struc
 	return is_new;
 }
 
-/* Keeps what was said of this socket and this destination. */
+/* Stores the verdict on this socket and this destination. */
 static __always_inline void remember_sender(struct sender_key *key, struct sender *now)
 {
 	now->judged_ns = now->seen_ns;
 	put_sender(key, senders.lookup(key), now);
 }
 
-/* The target of a datagram that is delivered here, to this address and port, or 0. */
+/* The target of a datagram that is delivered here, by its address and port, or 0. */
 static __always_inline u32 target_of_datagram(u32 slot, u16 port, struct address *address,
 					      u64 netns)
 {
@@ -102,25 +102,25 @@ static __always_inline u32 target_of_datagram(u32 slot, u16 port, struct address
 	return target ? target : target_delivered(slot, IPPROTO_UDP, port, netns);
 }
 
-/* Does what was noted of a socket count in this network namespace? In one of his own a user can
- * send from any address: nothing that he sends there is anybody's right, takes an attempt out of
- * the count, or makes an answer of what somebody else sends. */
+/* True if the row of a sending socket counts in this network namespace. In a namespace of their own
+ * a user can send from any address. What is sent there gives no right elsewhere. It removes no
+ * attempt from the count, and makes no other sender's datagram an answer. */
 static __always_inline bool speaks(struct sent *sent, u64 netns, u64 now)
 {
 	return is_within(sent->time_ns, now, ATTEMPT_NS) &&
 	       (!sent->foreign || sent->netns == netns);
 }
 
-/* Is this the target of what is delivered in that network namespace: is a socket there, with an
- * address of the target's, where it says it is? With IPV6_FREEBIND anybody can send from any IPv6
- * address; IPv4 looks at the address of whoever may not use others'. */
+/* True if that network namespace delivers this target. Then a socket there that has an address of
+ * the target really is where its address says. With IPV6_FREEBIND any process can send from any
+ * IPv6 address. For IPv4 the kernel checks the source address of unprivileged processes. */
 static __always_inline bool is_home(u32 slot, u16 port, u32 target, u64 netns)
 {
 	return target_delivered(slot, IPPROTO_UDP, port, netns) == target;
 }
 
-/* Where the socket of this host is that has sent from there to this port, or 0. Its own address is
- * not known before the datagram has a route. */
+/* The network namespace of the socket of this host that sent from there to this port, or 0. The
+ * socket's own address is unknown before its datagram has a route. */
 static __always_inline u64 sender_to(u16 own_port, struct address *remote, u16 port, u64 netns,
 				     u64 now)
 {
@@ -135,14 +135,14 @@ static __always_inline u64 sender_to(u16 own_port, struct address *remote, u16 p
 	return sent && speaks(sent, netns, now) ? sent->netns : 0;
 }
 
-/* In peer_key.target: that address has sent from this declared port to a port of this host. No
+/* A value for peer_key.target: the address sent from this declared port to a port of this host. No
  * target has so large a number. */
 static __always_inline u32 answers_from(u16 own_port, u16 port)
 {
 	return (u32)port << 16 | own_port;
 }
 
-/* Has a socket on this port received what came from there? */
+/* True if a socket on this port has received a datagram from there. */
 static __always_inline bool was_peer(u16 own_port, struct address *remote, u16 port, u64 now)
 {
 	struct peer_key key = {.target = answers_from(own_port, port), .address = *remote};
@@ -151,8 +151,7 @@ static __always_inline bool was_peer(u16 own_port, struct address *remote, u16 p
 	return peer && is_within(peer->judged_ns, now, ATTEMPT_NS);
 }
 
-/* Does a datagram from this port of a socket to there, to a target, answer one that came from
- * there? */
+/* True if a datagram from this port to a target answers one that came from there. */
 static __always_inline bool answers(u16 own_port, struct address *remote, u16 port, u32 slot,
 				    u32 target, u64 netns, u64 now)
 {
@@ -164,7 +163,7 @@ static __always_inline bool answers(u16 own_port, struct address *remote, u16 po
 	return sender && (is_mapped(remote) || is_home(slot, port, target, sender));
 }
 
-/* Is what was denied refused at `gate`, by the mode that is in force now? */
+/* True if `gate` refuses this decision under the mode in force now. */
 static __always_inline bool is_refused(u32 slot, u32 target, u8 decision, u32 gate, u16 port,
 				       u64 now)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Both ends of a datagram that a socket of this host sends, as its packet has them. */
+/* Both ends of a datagram that a socket of this host sends, read from its packet. */
 
 struct udp_header {
 	u16 source_net, destination_net, bytes_net, check;
@@ -34,7 +34,7 @@ static __always_inline void set_ends6(struct tuple *tuple, struct ip6_header *ip
 	tuple->remote_port = bpf_ntohs(udp->destination_net);
 }
 
-/* Where options or extension headers stand before it: the kernel says where its UDP header is. */
+/* The slow way, for options or extension headers: the kernel knows where the UDP header is. */
 static __always_inline bool read_ends(struct __sk_buff *skb, struct tuple *tuple)
 {
 	u16 protocol = 0, network = 0, transport = 0;
@@ -60,8 +60,9 @@ static __always_inline bool read_ends(struct __sk_buff *skb, struct tuple *tuple
 	return true;
 }
 
-/* Both ends of what a UDP socket of this host sends; the kernel has just written its headers.
- * Nearly every packet shows them without a helper. False: it is something else. */
+/* Both ends of a datagram that a UDP socket of this host sends. The kernel has just written its
+ * headers, so nearly every packet can be read without a helper. False: it is not such a
+ * datagram. */
 static __always_inline bool find_ends(struct __sk_buff *skb, struct tuple *tuple)
 {
 	void *start = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * decide(): one function, one place. agent/policy/decision/evaluate.py says the same in Python;
- * generated tests hold the two together.
+ * decide(): the only function that decides. agent/policy/decision/evaluate.py does the same in
+ * Python; generated tests compare the two.
  */
 
-/* What the license's state and window say now: 0, or the reason that denies. */
+/* 0, or the reason why the license's state or window denies now. */
 static __always_inline u8 window_reason(struct target_row *row, struct candidate *candidate,
 					u64 now)
 {
@@ -31,7 +31,8 @@ static __always_inline void allow(struct verdict *verdict, struct candidate *can
 	}
 }
 
-/* Who could be licensed, but is not known well enough: can a target that enforces afford it? */
+/* True if the target allows, now, a consumer that could be licensed but is not known well
+ * enough. */
 static __always_inline bool lets_in_unresolved(struct target_row *row, u32 target, u64 now)
 {
 	if (row->unresolved == UNRESOLVED_ALLOW_UNLESS_ENFORCING)
@@ -39,7 +40,7 @@ static __always_inline bool lets_in_unresolved(struct target_row *row, u32 targe
 	return row->unresolved == UNRESOLVED_ALLOW;
 }
 
-/* verdict->target is set. */
+/* Decides. The caller has set verdict->target. */
 static __always_inline void decide(struct tables *tables, struct target_row *row, struct set *who,
 				   struct verdict *verdict, u64 now)
 {

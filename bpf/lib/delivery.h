@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What is delivered here: whether a packet, or a connection, ends at this host, whatever its
- * address is. Asked only where the table of addresses has no answer: for a local route that is not
- * in it, or an address that nobody has told of yet.
+ * Whether a packet or connection is delivered on this host, whatever its address is. Used only
+ * where the table of addresses has no answer: for a local route that it lacks, or an address that
+ * user space has not reported yet.
  */
 
-/* net/inet_sock.h. Before Linux 6.6 it is a bit of its own, whose number the loader finds. */
+/* From net/inet_sock.h. Before Linux 6.6 it is a bit-field, whose position the loader finds. */
 #define INET_FLAGS_TRANSPARENT 15
 
-/* linux/rtnetlink.h and linux/ipv6_route.h */
+/* From linux/rtnetlink.h and linux/ipv6_route.h. */
 #define RTN_LOCAL 2
 #define RTF_LOCAL 0x80000000
 
-/* The target of what is delivered in this network namespace, or 0. User space makes the entries,
- * for the namespaces that services live in: under an address that is never looked up with a
+/* The target of what is delivered in this network namespace, or 0. User space makes these entries
+ * for the namespaces that services live in. Their address, all ones, is never looked up with a
  * namespace. */
 static __always_inline u32 target_delivered(u32 slot, u16 protocol, u16 port, u64 netns)
 {
@@ -30,8 +30,8 @@ static __always_inline u32 target_delivered(u32 slot, u16 protocol, u16 port, u6
 	return target ? *target : 0;
 }
 
-/* Is this address elsewhere, though its route is local: a ClusterIP on kube-ipvs0? Protocol 0
- * stands for any, as number 0 of ports does. */
+/* True if this address is on other hosts although its route is local, such as a ClusterIP on
+ * kube-ipvs0. Such entries have protocol 0 and port number 0, which stand for any. */
 static __always_inline bool is_elsewhere(u32 slot, struct address *address, u64 netns)
 {
 	struct target_key key = {
@@ -43,8 +43,8 @@ static __always_inline bool is_elsewhere(u32 slot, struct address *address, u64 
 	return find(targets.lookup(&slot), &key) != 0;
 }
 
-/* Is the route of a connection that is being made a local one? Its family is that of the route: an
- * IPv6 socket may connect to an IPv4 address. `sk` is the kernel's struct sock. */
+/* True if a connection that is being made has a local route. The route's own family counts, because
+ * an IPv6 socket may connect to an IPv4 address. `sk` is the kernel's struct sock. */
 static __always_inline bool has_local_route(void *sk)
 {
 	void *route = 0, *ops = 0;
@@ -62,7 +62,7 @@ static __always_inline bool has_local_route(void *sk)
 	return flags & RTF_LOCAL;
 }
 
-/* Does this socket take what is addressed to others (TPROXY)? `sk` is the kernel's struct sock. */
+/* True if this socket accepts foreign addresses (TPROXY). `sk` is the kernel's struct sock. */
 static __always_inline bool is_transparent(void *sk)
 {
 #ifdef OFF_inet_sock__inet_flags

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Whether a denied attempt is refused. An observer says so; only a gate does it. */
+/* Whether a denied attempt is refused. An observer only records this; a gate does it. */
 
 static __always_inline bool is_failsafe(u16 port)
 {
@@ -16,7 +16,7 @@ static __always_inline bool has_gate(u32 gate)
 	return now && (now->gates >> gate & 1);
 }
 
-/* Sets verdict->enforced: is this attempt refused at `gate`? */
+/* True if `gate` refuses this attempt; sets verdict->enforced then. */
 static __always_inline bool refuses(struct target_row *row, struct verdict *verdict, u32 gate,
 				    u16 port, u64 now)
 {
@@ -27,8 +27,8 @@ static __always_inline bool refuses(struct target_row *row, struct verdict *verd
 	return true;
 }
 
-/* Of the connect gate, which runs right behind this program in the same thread. `again`: of an
- * attempt that was counted before. */
+/* Requests a refusal from the connect gate, which runs right after this program in the same thread.
+ * `again`: the attempt was counted before. */
 static __always_inline void ask_refusal(u64 cookie, u32 target, bool again)
 {
 	u64 thread = bpf_get_current_pid_tgid();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Events to user space. What can't be read of a process (name, arguments, groups) is empty there.
- */
+/* Events to user space. A field of a process that cannot be read (name, arguments, groups) is
+ * empty. */
 
-/* Sends the path of the current executable, once for each path. */
+/* Emits the path of the current executable, once for each path. */
 static __always_inline void tell_name(u64 exe)
 {
 	struct walk walk = {};
@@ -40,7 +40,7 @@ static __always_inline void tell_name(u64 exe)
 			bpf_probe_read_kernel_str(event->part[i], COMPONENT_BYTES, walk.name);
 	}
 	ring.ringbuf_submit(event, 0);
-	names.insert(&exe, blank); /* where it fails, the name is told once more */
+	names.insert(&exe, blank); /* if this fails, the name is emitted again */
 }
 
 static __always_inline void copy_args(struct use_event *event)
@@ -67,7 +67,7 @@ static __always_inline void copy_groups(struct use_event *event, void *group_inf
 	bpf_probe_read_kernel(event->gids, sizeof(event->gids), group_info + OFF_group_info__gid);
 }
 
-/* Of this attempt alone: another one may be writing to their row. */
+/* Fields of this attempt only: another attempt may be writing to the shared row. */
 static __always_inline void fill_use_event(struct use_event *event, struct use_key *key,
 					   struct flow *flow)
 {
@@ -135,7 +135,7 @@ static __always_inline struct use_key key_of(struct verdict *verdict)
 	return key;
 }
 
-/* Counts this attempt in its row; true: it is to be told. */
+/* Counts this attempt in its row. True: an event has to be emitted. */
 static __always_inline bool is_to_be_told(struct use *use, struct flow *flow)
 {
 	__sync_fetch_and_add(&use->attempts, 1);
@@ -148,8 +148,8 @@ static __always_inline bool is_to_be_told(struct use *use, struct flow *flow)
 	return true;
 }
 
-/* Both ways of an attempt end here or in record_remote(): `flow` is filled in but for what only the
- * verdict says. */
+/* Every attempt ends here or in record_remote(). The caller has filled in `flow`, except for what
+ * only the verdict says. */
 static __always_inline void record_local(struct flow *flow, void *group_info)
 {
 	struct use_key key = key_of(&flow->verdict);
@@ -206,7 +206,7 @@ static __always_inline void tell_flow(u64 cookie, struct flow *flow, u32 type)
 	bulk.ringbuf_submit(event, 0);
 }
 
-/* In the process that listens or, EVENT_BIND, was kept from it. */
+/* Runs in the process that listens; for EVENT_BIND, in the process whose bind() was refused. */
 static __always_inline void tell_listener(u32 type, u32 target, struct identity *owner, u64 cookie,
 					  struct address *address, u16 protocol, u16 port, u64 now)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The executable of the current task: its path as a hash, and the globs that take it. */
+/* The executable of the current task: the hash of its path, and the globs that match it. */
 
 static __always_inline void hash_path(struct hash_key *secret, struct path_walk *path,
 				      struct exe_name *name)
@@ -43,7 +43,7 @@ static __always_inline void *members_in(u64 policy)
 	return members.lookup(&slot);
 }
 
-/* Hashes the path and finds its globs. */
+/* Hashes the path and matches its globs. */
 static __always_inline void name_of_walk(u64 seed, u64 policy, struct walk *walk,
 					 struct path_walk *path)
 {
@@ -56,7 +56,9 @@ static __always_inline void name_of_walk(u64 seed, u64 policy, struct walk *walk
 	hash_path(&secret, path, name);
 	if (path->is_cut) {
 		lose(LOSS_PATH);
-		name->path = mix(&secret, name->path, ~0ULL); /* another one's, higher up */
+		name->path =
+			mix(&secret, name->path,
+			    ~0ULL); /* a value of its own: the truncated path names another file */
 		path->is_untrusted = true;
 	} else if (!is_hosts_root(walk->root)) {
 		name->directory |= EXE_ELSEWHERE;
@@ -69,7 +71,7 @@ static __always_inline void name_of_walk(u64 seed, u64 policy, struct walk *walk
 		store_globs(policy, path);
 }
 
-/* Is all there that was found on an earlier walk, under this policy? */
+/* True if the cached result of an earlier walk is complete and valid under this policy. */
 static __always_inline bool holds_still(struct exe_row *row, u64 policy, u64 now)
 {
 	struct glob_key key = {.path = row->name.path, .generation = policy};
@@ -80,11 +82,12 @@ static __always_inline bool holds_still(struct exe_row *row, u64 policy, u64 now
 }
 
 /*
- * Hashes of the current executable's path and of its directory; true where they were computed anew,
- * which for one executable happens once a second. What is cached is keyed by what it was computed
- * from: mount, directory entry, and the entry's name (hash and length; the kernel salts the hash
- * with the parent). Renaming a directory above changes no part of the key, therefore entries age;
- * and the globs are those of one generation of the policy.
+ * Hashes of the current executable's path and of its directory. True if they were computed anew,
+ * which happens once a second per executable.
+ *
+ * The cache key is what the hashes are computed from: mount, dentry, and the dentry's name (hash
+ * and length; the kernel salts the hash with the parent). Renaming a directory above changes no
+ * part of the key, so entries expire. Globs belong to one generation of the policy.
  */
 static __always_inline bool exe_of_current(u64 seed, u64 policy, u64 now, struct exe_name *name)
 {
@@ -114,7 +117,7 @@ static __always_inline bool exe_of_current(u64 seed, u64 policy, u64 now, struct
 	name_of_walk(seed, policy, &walk, path);
 	path->found.until_ns = now + RENAME_NS;
 	path->found.generation = policy;
-	exe_names.update(&key, &path->found); /* a cache: else the next one walks again */
+	exe_names.update(&key, &path->found); /* only a cache: else the next call walks */
 	*name = path->found.name;
 	path_walks.delete(&thread);
 	return true;

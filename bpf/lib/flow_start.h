@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* A judged attempt becomes a flow: its SYN is about to leave, and both its ends are known. */
+/* Makes a judged attempt a flow, when its SYN is about to leave and both its ends are known. */
 
 static __always_inline void read_tuple(struct bpf_sock_ops *ctx, struct tuple *tuple)
 {
@@ -20,17 +20,17 @@ static __always_inline void read_tuple(struct bpf_sock_ops *ctx, struct tuple *t
 		tuple->netns = bpf_get_netns_cookie(ctx);
 }
 
-/* connect() and its SYN are microseconds apart. */
+/* Upper limit for the time from connect() to its SYN, which is normally microseconds. */
 #define SYN_FOLLOWS_NS 10000000ULL
 
-/* Was this said so long before the SYN that it may not hold any more? With TCP_FASTOPEN_CONNECT,
- * connect() sends nothing before the first write. */
+/* True if the verdict is so much older than the SYN that it may not hold any more. With
+ * TCP_FASTOPEN_CONNECT, connect() sends nothing before the first write. */
 static __always_inline bool is_old(u64 said_ns)
 {
 	return bpf_ktime_get_boot_ns() - said_ns > SYN_FOLLOWS_NS;
 }
 
-/* Ask for the close of this socket, keeping what other programs have asked for. */
+/* Asks for the close callback of this socket, and preserves the flags of other programs. */
 static __always_inline void want_close(struct bpf_sock_ops *ctx)
 {
 	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
@@ -42,7 +42,7 @@ static __always_inline bool asked(struct bpf_sock_ops *ctx)
 	return ctx->bpf_sock_ops_cb_flags & BPF_SOCK_OPS_STATE_CB_FLAG;
 }
 
-/* Another program may have overwritten what was asked for when the SYN left. */
+/* Another program may have overwritten the flag that was set when the SYN left. */
 static __always_inline void ask_again(struct bpf_sock_ops *ctx)
 {
 	if (!asked(ctx))
@@ -66,9 +66,10 @@ static __always_inline u32 sequence_of_syn(void *sk)
 	return sequence;
 }
 
-/* Does it say that it comes from elsewhere, though its socket is in the namespace that the service
- * lives in, whose addresses are in the table? With IPV6_FREEBIND anybody can connect from any IPv6
- * address, and who has that address would be taken for the consumer. */
+/* True if a local socket connects with the source address of another host. The test covers the
+ * namespace that the service lives in, because the table has all its addresses. With IPV6_FREEBIND
+ * any process can connect from any IPv6 address, and the real holder of that address would be taken
+ * for the consumer. */
 static __always_inline bool is_misplaced(struct flow *flow, struct tuple *tuple)
 {
 	u32 slot = slot_in_force(), target = flow->verdict.target;
@@ -87,7 +88,7 @@ static __always_inline void follow_syn(struct bpf_sock_ops *ctx, u64 cookie, str
 
 	flow->local = tuple->local;
 	flow->local_port = tuple->local_port;
-	flow->remote = tuple->remote; /* 0.0.0.0 and what a load balancer changed: where it goes */
+	flow->remote = tuple->remote; /* the final one: 0.0.0.0, or what a load balancer changed */
 	flow->remote_port = tuple->remote_port;
 	flow->sequence = sequence_of_syn(sk);
 	flow->sequenced = true;

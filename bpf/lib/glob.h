@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Globs with one star in one component, decided while a path is walked. A path has a sum over its
- * components, each by its place; to leave one out takes one subtraction, whatever the depth. A glob
- * is known by what is left, and by the bytes before and behind its star: shape_hash() in
- * agent/policy/terms/hashing.py.
+ * Globs with one star in one component, matched while a path is walked. A path has a sum over its
+ * components, each weighted by its place. So leaving out one component is one subtraction, whatever
+ * the depth. A glob is identified by the remaining sum and by the bytes before and after its star:
+ * see shape_hash() in agent/policy/terms/hashing.py.
  *
- * A shape in one word: the place of the component that has the star, counted from the file name,
- * then how many bytes stand before the star and behind it, 8 bits each.
+ * A shape is one word of three fields, 8 bits each. The first is the place of the component with
+ * the star, counted from the file name. The others are the number of bytes before the star, and
+ * after it.
  */
 #define SHAPE_PLACE(shape)  ((shape) & 0xff)
 #define SHAPE_PREFIX(shape) ((shape) >> 8 & 0xff)
 #define SHAPE_SUFFIX(shape) ((shape) >> 16 & 0xff)
 #define NEXT_PLACE	    1
 
-/* What a component adds to the sum. `place` is a number of its place, unknown to the verifier,
- * which would follow each value of a number. */
+/* What a component adds to the sum. `place` encodes its place as a value that the verifier does not
+ * know; it would walk each value of a known one. */
 static __always_inline u64 term_of(struct hash_key *secret, u64 place, u64 component)
 {
 	return mix(secret, mix(secret, place, component), place);
 }
 
-/* Copies what stands before and behind the star to path->text; false: the component is too short.
- */
+/* Copies the bytes before and after the star to path->text. False: the component is too short. */
 static __always_inline bool cut_out(struct path_walk *path, u64 place, u64 prefix, u64 suffix)
 {
 	u64 bytes = path->bytes[place];
@@ -36,7 +36,7 @@ static __always_inline bool cut_out(struct path_walk *path, u64 place, u64 prefi
 	return true;
 }
 
-/* Notes the sets of all globs that take the path. */
+/* Collects the sets of all globs that match the path. */
 static __always_inline void match_globs(struct hash_key *secret, void *members,
 					struct path_walk *path)
 {
@@ -62,7 +62,7 @@ static __always_inline void match_globs(struct hash_key *secret, void *members,
 		key.value = mix(secret, key.value, shape);
 		entry = bpf_map_lookup_elem(members, &key);
 		found = path->globs;
-		KEEP(found); /* of a copy, Linux 6.1 would not see the bound */
+		KEEP(found); /* Linux 6.1 does not see the bound of a copy */
 		if (!entry || found >= SHAPES)
 			continue;
 		path->sets.set[found] = *entry;

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The groups of a consumer: one by one where they are few, else those that the policy names. */
+/* The groups of a consumer: all of them if few, else those that the policy names. */
 
-/* Groups of a consumer, or those of them that matter: gids stand behind one another at `gids`. */
+/* Groups to look up: all of a consumer's, or those that the row lists. `gids` points to an
+ * array. */
 struct groups {
 	void *gids;
 	u32 count, pad;
-	u64 skip; /* bit i: the i-th is not held */
+	u64 skip; /* bit i: the consumer does not hold the i-th */
 };
 
-/* Of more groups than are gone through one by one, those that the row speaks of and the consumer
- * holds. The kernel keeps a list of groups sorted: the last that is not larger is looked for. There
- * is no branch, because the verifier would follow each way through each step of each search. */
+/* For a consumer with more than SOME_GROUPS groups: finds which of the row's listed groups it
+ * holds. The kernel keeps a list of groups sorted, so this is a binary search for the last gid that
+ * is not larger. The code has no branch, because the verifier would walk every way through every
+ * step of every search. */
 static __always_inline void search_groups(struct tables *tables, struct target_row *row,
 					  struct groups *groups)
 {
@@ -18,7 +20,7 @@ static __always_inline void search_groups(struct tables *tables, struct target_r
 	u64 skip = 0, failed = 0;
 	void *listed = 0;
 
-	/* the address alone: two elements of an array, which stand behind one another */
+	/* reads only the address: the list fills two array elements, which are adjacent */
 	bpf_probe_read_kernel(&listed, sizeof(listed), &list);
 #pragma clang loop unroll(disable)
 	for (u64 i = 0; i < LISTED_GROUPS; i++) {

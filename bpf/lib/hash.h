@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The keyed hash of names. Nobody who does not know the key can make two names with one hash, not
- * even by trying: about 2^56 pairs would have to be tried, each by running a program.
+ * The keyed hash of names. Without the key, no user can construct two names with the same hash.
+ * Trial and error would take about 2^56 pairs, each tried by running a program.
  *
- * A product carries a difference upwards only, so one in the highest bits would come out as it went
- * in. Here the bytes are reversed between two products, and both factors are secret.
+ * A product carries a difference upwards only, so a difference in the highest bits would come out
+ * unchanged. Therefore the bytes are reversed between two products, and both factors are secret.
  */
 
 struct hash_key {
 	u64 seed;
-	u64 first, second; /* odd */
+	u64 first, second; /* both odd */
 };
 
-/* The finalizer of splitmix64: nothing of the seed can be told from a factor. */
+/* The finalizer of splitmix64: a factor reveals nothing of the seed. */
 static __always_inline u64 factor_of(u64 seed)
 {
 	seed = (seed ^ seed >> 30) * 0xBF58476D1CE4E5B9ULL;
@@ -36,7 +36,7 @@ static __always_inline u64 mix(struct hash_key *secret, u64 state, u64 word)
 	return __builtin_bswap64((state ^ word) * secret->first) * secret->second;
 }
 
-/* In chunks that are filled up with zeros: the same words as _mix_bytes() in
+/* Hashes a name in chunks padded with zeros: the same words as _mix_bytes() in
  * agent/policy/terms/hashing.py. */
 static __always_inline u64 mix_name(struct hash_key *secret, void *name, u32 bytes)
 {

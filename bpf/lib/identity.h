@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Who the current task is. A read that fails leaves 0, and is counted where that could be taken for
- * an answer. Those of the current task and of its executable can't fail while it runs.
+ * The identity of the current task. A failed read leaves 0, and counts as a loss where 0 could be
+ * taken for an answer. Reads of the current task and its executable cannot fail while it runs.
  */
 
 #define RENAME_NS 1000000000ULL
 
 struct walk {
 	void *mount, *dentry;
-	void *root; /* what the path begins at, once the walk has ended (see container.h) */
+	void *root; /* after the walk: the mount at which the path begins (see container.h) */
 	void *name;
-	long failed; /* not 0: a read did, and the end of the path would pass for the whole */
+	long failed; /* nonzero: a read failed, so the path may be incomplete */
 	u32 bytes;
 };
 
@@ -54,8 +54,8 @@ static __always_inline bool start_walk(struct walk *walk)
 	return true;
 }
 
-/* Is this mount in a namespace made by somebody without privilege? There, anybody can give any file
- * any name (mount --bind in a user namespace), so a name proves nothing. */
+/* True if an unprivileged user made the mount namespace of this mount. In such a namespace any file
+ * can get any name (mount --bind in a user namespace), so a name proves nothing. */
 static __always_inline bool names_are_untrusted(void *mount)
 {
 	void *mounts = 0, *user = 0;
@@ -65,7 +65,7 @@ static __always_inline bool names_are_untrusted(void *mount)
 	return is_below_first(user);
 }
 
-/* Fills in what no helper tells; returns the task's group_info. */
+/* Fills in the fields that no helper provides; returns the task's group_info. */
 static __always_inline void *read_identity(struct identity *who, u64 exe, void *task)
 {
 	void *leader = 0, *cred = 0, *groups = 0;
@@ -83,7 +83,7 @@ static __always_inline void *read_identity(struct identity *who, u64 exe, void *
 	return groups;
 }
 
-/* Fills who; returns the task's group_info. */
+/* Fills `who`; returns the task's group_info. */
 static __always_inline void *identify(struct identity *who, u64 exe)
 {
 	who->pid = bpf_get_current_pid_tgid() >> 32;
@@ -91,7 +91,7 @@ static __always_inline void *identify(struct identity *who, u64 exe)
 	return read_identity(who, exe, (void *)bpf_get_current_task());
 }
 
-/* The same where there are no helpers to ask: sockops programs have none before Linux 6.10. */
+/* Like identify(), without helpers: sockops programs have none before Linux 6.10. */
 static __always_inline void *identify_unaided(struct identity *who, u64 exe)
 {
 	void *task = (void *)bpf_get_current_task(), *at = 0;
@@ -107,7 +107,7 @@ static __always_inline void *identify_unaided(struct identity *who, u64 exe)
 	return read_identity(who, exe, task);
 }
 
-/* No helper either: what calls this is part of sockops programs, too. */
+/* Without a helper, because sockops programs call this too. */
 static __always_inline void copy_comm(char comm[16])
 {
 	void *task = (void *)bpf_get_current_task();

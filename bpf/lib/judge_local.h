@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Judging a consumer on this host: the current task. */
+/* Judges a consumer on this host: the current task. */
 
-/* Its executable; told before any event that speaks of it. */
+/* Reads the task's executable. Its name is emitted before any event that refers to it. */
 static __always_inline void read_exe(struct settings *settings, u64 policy, u64 now,
 				     struct exe_name *name)
 {
@@ -25,14 +25,14 @@ static __always_inline struct flow *new_local_flow(u64 cookie, u64 now, struct a
 	return flow;
 }
 
-/* What a verdict says, in a word, for there is no room for it on the stack; 0: nothing. */
+/* A verdict packed into one word, because the stack has no room for the struct; 0: no verdict. */
 static __always_inline u32 said_in(struct verdict *verdict)
 {
 	return 1U << 16 | (u32)verdict->decision << 8 | verdict->reason;
 }
 
-/* Judges, and says whether `gate` is to refuse it (verdict.enforced). False: tables are
- * inconsistent. `groups`: the task's, which an event of it tells. */
+/* Judges, and sets verdict.enforced if `gate` has to refuse. False: the tables are inconsistent.
+ * `groups`: the task's groups, for the event. */
 static __always_inline bool decide_local(struct flow *flow, u32 slot, u32 target,
 					 struct exe_name *name, u32 gate, void **groups,
 					 bool *refused)
@@ -54,7 +54,8 @@ static __always_inline bool decide_local(struct flow *flow, u32 slot, u32 target
 	return true;
 }
 
-/* Judges, and counts what is not as was said `before`, or 0; true: `gate` is to refuse it. */
+/* Judges, and counts the attempt if the verdict differs from `before` (0: not judged before). True:
+ * `gate` has to refuse it. */
 static __always_inline bool judge_local(struct flow *flow, u32 slot, u32 target,
 					struct exe_name *name, u32 gate, u32 before)
 {

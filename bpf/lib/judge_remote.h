@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Judging a packet: by the attempt it comes from, or by its address alone. */
+/* Judges a packet: by its attempt if known, else by its source address. */
 
-#define PASSING_NS 10000000ULL /* from one gate to the next: microseconds, where nothing queues */
+#define PASSING_NS 10000000ULL /* from one gate to the next: microseconds, without a queue */
 
-/* Does what was said in one network namespace count in another? Not where a user owns the one: he
- * can send any packet there. */
+/* True if a verdict of one network namespace counts in another. It does not if a user owns the
+ * first one, because that user can send any packet there. */
 static __always_inline bool speaks_in(struct judged_syn *said, u64 netns)
 {
 	return said->netns == netns || !said->foreign;
 }
 
-/* Has the tc gate let this SYN by just now? */
+/* True if the tc gate let this SYN through a moment ago. */
 static __always_inline bool has_passed(struct judged_syn *said, u64 now)
 {
 	return said->gate == GATE_TC && !said->refused && now - said->time_ns < PASSING_NS;
 }
 
-/* A row to judge a packet in, in softirq. */
+/* A scratch row to judge a packet in, in softirq. */
 static __always_inline struct flow *packet_row(struct tuple *here, u64 netns)
 {
 	u32 zero = 0;
@@ -34,8 +34,8 @@ static __always_inline struct flow *packet_row(struct tuple *here, u64 netns)
 	return flow;
 }
 
-/* flow->remote, netns and opened_ns are set. The row of the target, or 0: tables are inconsistent.
- */
+/* The caller has set flow->remote, consumer.netns and opened_ns. Returns the row of the target, or
+ * 0: the tables are inconsistent. */
 static __always_inline struct target_row *judge_remote(struct flow *flow, u32 slot, u32 target)
 {
 	struct source_key key = {.prefixlen = 128, .address = flow->remote};
@@ -61,8 +61,8 @@ static __always_inline struct target_row *judge_remote(struct flow *flow, u32 sl
 	return row;
 }
 
-/* The row that refuses it, or 0: judged, and counted as an attempt, at connect(). `fresh`: not a
- * SYN sent again. */
+/* The target's row if the consumer is refused, else 0. The consumer was judged, and counted as an
+ * attempt, at connect(). `fresh`: not a retransmitted SYN. */
 static __always_inline struct target_row *refuses_local(struct flow *flow, u32 slot, u16 port,
 							bool fresh, u32 gate)
 {

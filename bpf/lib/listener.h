@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Listening sockets, as struct sock has them, and the rows of owners that are about them. */
+/* Listening sockets, as struct sock describes them, and the rows of owners about them. */
 
 #define TCP_LISTEN 10 /* linux/tcp_states.h */
 
@@ -27,8 +27,8 @@ static __always_inline u64 cookie_of(u64 sk)
 	return cookie;
 }
 
-/* Has this socket not been closed since it was noted? Memory of a socket is used for other sockets
- * again, each with a cookie of its own. False also where only user space has found it. */
+/* True if this socket has not been closed since it was noted. The kernel reuses a socket's memory
+ * for other sockets, each with a cookie of its own. False also for a row made by user space. */
 static __always_inline bool still_listens(struct listener_owner *noted)
 {
 	void *sk = (void *)noted->socket;
@@ -38,7 +38,7 @@ static __always_inline bool still_listens(struct listener_owner *noted)
 	       !READ(state, sk, OFF_sock_common__skc_state) && state == TCP_LISTEN;
 }
 
-/* Another socket that listens at the place of this one (SO_REUSEPORT), or 0. */
+/* Another socket that listens at the same place (SO_REUSEPORT), or 0. */
 static __always_inline u64 other_of_group(void *sk)
 {
 	void *group = 0;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What is noted of who listens on a declared port. Anybody can fill owners, by listening at 16,384
- * loopback addresses. So what a verdict rests on has room beside it: that of strangers, which they
- * can fill, and that of owners and transparent listeners, which they can't.
+ * Notes which processes listen on declared ports. Any user can fill the map owners by listening at
+ * 16,384 loopback addresses. So two more maps hold the rows that verdicts depend on:
+ * more_strangers, which such users can fill, and more_owners, for owners and transparent listeners,
+ * which they cannot.
  */
 
-/* Listeners beside which nobody is a stranger. */
+/* A listener that shares its place with one of these is not a stranger. */
 #define RIGHTFUL (LISTENER_OWNER | LISTENER_ACTIVATED | LISTENER_BESIDE)
 
-/* Can another socket listen at the same place? Where the kernel can't say (before 6.1): yes. */
+/* True if another socket can listen at the same place, or the kernel cannot tell (before 6.1). */
 static __always_inline bool shares_place(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	int reuse_port = 0;
@@ -18,8 +19,8 @@ static __always_inline bool shares_place(struct bpf_sock_ops *ctx, struct bpf_so
 	       reuse_port;
 }
 
-/* In a network namespace of a user's own, where nothing is served? He can listen at more places
- * than there is room for. */
+/* True for a network namespace of a user's own in which no service is. That user can listen at more
+ * places than the map has room for. */
 static __always_inline bool is_nobodys_place(void *sk, u64 netns, u16 port)
 {
 	struct address any = {};
@@ -28,7 +29,8 @@ static __always_inline bool is_nobodys_place(void *sk, u64 netns, u16 port)
 	       !target_of(slot_in_force(), IPPROTO_TCP, port, &any, netns);
 }
 
-/* What is served where this socket listens: also at an address that this host does not have yet. */
+/* The target that is served where this socket listens, also at an address that this host does not
+ * have yet. */
 static __always_inline u32 target_of_listener(u32 slot, struct owner_key *place)
 {
 	u32 target = target_of(slot, IPPROTO_TCP, place->port, &place->address, place->netns);
@@ -40,7 +42,7 @@ static __always_inline u32 target_of_listener(u32 slot, struct owner_key *place)
 	return target_of(slot, IPPROTO_TCP, place->port, &any, place->netns);
 }
 
-/* The target that is served there, if it names its owners, or 0. */
+/* The target that is served there if it names its owners, else 0. */
 static __always_inline u32 owned_target(u32 slot, struct owner_key *place)
 {
 	u32 target = target_of_listener(slot, place), key = target | OWNERS_OF;
@@ -48,7 +50,7 @@ static __always_inline u32 owned_target(u32 slot, struct owner_key *place)
 	return target && find(rows.lookup(&slot), &key) ? target : 0;
 }
 
-/* There is no room for one who may be a stranger. */
+/* Notes that a listener which may be a stranger found no room in any map. */
 static __always_inline void note_crowded(u32 target, u64 now_ns)
 {
 	u64 *since = crowded.lookup(&target);
@@ -57,8 +59,9 @@ static __always_inline void note_crowded(u32 target, u64 now_ns)
 		*since = now_ns;
 }
 
-/* There is no room in owners. What listens where nobody is an owner, and takes what is addressed
- * here, concerns no verdict. Only root makes a transparent listener outside namespaces of users. */
+/* Stores a listener for which owners has no room. Only two kinds matter to a verdict: listeners of
+ * a target that names its owners, and transparent ones, which accept foreign addresses. Outside
+ * users' namespaces only root can make a transparent one. */
 static __always_inline void note_elsewhere(struct owner_key *place, struct listener_owner *row)
 {
 	u32 target = owned_target(slot_in_force(), place);
@@ -70,8 +73,8 @@ static __always_inline void note_elsewhere(struct owner_key *place, struct liste
 		note_crowded(target, row->since_ns);
 }
 
-/* Where this socket listens. False: nothing is noted of it. Others' connections shall not pay for a
- * name; a port that is declared later gets its owner from user space. */
+/* Where this socket listens. False: this listener is not noted. Ports that no service declares must
+ * not cost their connections a name. If a port is declared later, user space adds its owner. */
 static __always_inline bool read_place(struct bpf_sock_ops *ctx, struct owner_key *place)
 {
 	struct tuple here = {};
@@ -84,8 +87,9 @@ static __always_inline bool read_place(struct bpf_sock_ops *ctx, struct owner_ke
 	       !is_nobodys_place(kernel_socket_of(ctx), place->netns, place->port);
 }
 
-/* Does somebody listen there whom this one can't be told apart from? Before he is judged it is not
- * known: two strangers who listen at once speak for nobody. */
+/* True if another rightful listener shares this place, so that the two cannot be told apart. A
+ * listener that is not judged yet does not count: two strangers that listen at once do not make
+ * each other rightful. */
 static __always_inline bool is_rightful(struct listener_owner *row, u64 cookie)
 {
 	return row && row->flags & RIGHTFUL && row->cookie != cookie && still_listens(row);
@@ -125,7 +129,7 @@ static __always_inline void note_listener(struct bpf_sock_ops *ctx, struct owner
 	} else if (!shares) {
 		return;
 	}
-	/* the place does not tell whose a connection is: its socket does */
+	/* the place does not identify the listener of a connection, so the socket stores it */
 	stored = socket_owners.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (stored)
 		*stored = *owner;
@@ -133,8 +137,8 @@ static __always_inline void note_listener(struct bpf_sock_ops *ctx, struct owner
 		lose(LOSS_STORAGE);
 }
 
-/* Is this row another listener's? Of several that share the place, it becomes that of one that is
- * left. */
+/* True if this row stays when the listener closes: it belongs to another listener, or another one
+ * shares the place and takes over the row. */
 static __always_inline bool outlives(struct listener_owner *row, struct bpf_sock_ops *ctx)
 {
 	u64 left;
@@ -146,13 +150,14 @@ static __always_inline bool outlives(struct listener_owner *row, struct bpf_sock
 		return false;
 	row->cookie = cookie_of(left);
 	row->socket = left;
-	row->flags &= ~LISTENER_OWNER; /* that one may be a stranger's */
+	row->flags &= ~LISTENER_OWNER; /* the remaining listener may be a stranger's */
 	return true;
 }
 
-/* A listener is closed that asked for it, because its row takes room that others need, or its
- * consumers are somebody else's now. All others' rows are taken back by user space: sockets that
- * are accepted from a listener inherit what it asks for, and a connection would pay for it. */
+/* Deletes the rows of a listener that closes and had asked for its close callback. It asked because
+ * its row takes room that others need, or because consumers of the place now reach another
+ * listener. User space deletes all other rows: accepted sockets inherit the callback flag, and
+ * every connection would pay for it. */
 static __always_inline void forget_listener(struct bpf_sock_ops *ctx)
 {
 	struct owner_key place = {};

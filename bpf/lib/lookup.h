@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Where a packet goes, as sk_lookup tells it, and in which network namespace: the program that
- * calls this one has noted that. */
+/* Reads where a packet goes. The namespace is in lookup_netns, written by the program that calls
+ * this one. */
 
 static __always_inline void read_lookup(struct bpf_sk_lookup *ctx, struct tuple *here)
 {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Consumers of a stranger: whoever comes to a place where somebody listens who is no owner of the
- * target, as listen_observer.c or user space has found. Their own right is judged and counted as
- * ever; it is the other end that is wrong.
+ * Consumers of a stranger: their destination is a place where the listener does not own the target,
+ * as listen_observer.c or user space found. A consumer is judged and counted as usual. It is
+ * refused because of the listener, not because of its own rights.
  */
 
-/* Runs for one packet are microseconds apart, a SYN sent again comes later. */
+/* Runs for one packet are microseconds apart; a retransmitted SYN comes later. */
 #define SAME_SYN_NS 3000000ULL
 
-/* May this attempt, which has this tuple, speak for what arrives here? */
+/* True if the verdict on this attempt, which has this tuple, applies to the packet that arrives
+ * here. */
 static __always_inline bool speaks_for(struct flow *flow, struct tuple *here, u32 target, u64 netns,
 				       struct judged_syn *said)
 {
@@ -18,12 +19,12 @@ static __always_inline bool speaks_for(struct flow *flow, struct tuple *here, u3
 	       (said && said->vouched && said->netns == netns);
 }
 
-/* What is known of who takes a connection. */
+/* What is known of the listener that accepts a connection. */
 struct taker {
 	u32 flags, stranger_to;
 };
 
-/* A row that only user space has made says nothing about now; it takes it back at its next look. */
+/* A row made by user space cannot be checked now; user space deletes it at its next scan. */
 static __always_inline bool listens(struct listener_owner *row, struct taker *taker)
 {
 	if (!row || (row->socket && !still_listens(row)))
@@ -43,8 +44,8 @@ static __always_inline bool listens_at(struct owner_key *place, struct taker *ta
 	       listens(more_owners.lookup(place), taker);
 }
 
-/* Who takes a connection to this place: as the kernel looks for them, an exact address before a
- * wildcard, and its own family's before that of both. Zeros: nobody is known to. */
+/* The listener for this place, searched in the kernel's order: exact address before wildcard,
+ * wildcard of one family before that of both. All zero: none is known. */
 static __always_inline void find_taker(struct tuple *here, u64 netns, struct taker *taker)
 {
 	struct owner_key place = {
@@ -67,7 +68,7 @@ static __always_inline void find_taker(struct tuple *here, u64 netns, struct tak
 		taker->flags = taker->stranger_to = 0;
 }
 
-/* Is there a stranger of this target whom no row tells of? */
+/* True if there may be a stranger of this target that no row describes. */
 static __always_inline bool is_crowded(u32 target)
 {
 	u32 zero = 0;
@@ -89,7 +90,8 @@ static __always_inline void count_misled(u32 target)
 		__sync_fetch_and_add(count, 1);
 }
 
-/* A remote consumer is counted where it is established, or refused: here, by its own decision. */
+/* A remote consumer counts when it is established or refused. It is refused here, so it is counted
+ * here, with its own verdict. */
 static __always_inline void count_remote(struct tuple *here, u64 netns, u32 slot, u32 target)
 {
 	struct flow *flow = packet_row(here, netns);
@@ -98,8 +100,8 @@ static __always_inline void count_remote(struct tuple *here, u64 netns, u32 slot
 		record_remote(flow);
 }
 
-/* Is this refused for the first time? Then it is noted. `said`: of the packet before it from there.
- */
+/* True if this SYN is refused for the first time; notes it then. `said`: verdict on the packet
+ * before it of the same tuple. */
 static __always_inline bool is_fresh_syn(struct tuple *here, u64 netns, struct judged_syn *said,
 					 u64 now_ns)
 {
@@ -114,7 +116,8 @@ static __always_inline bool is_fresh_syn(struct tuple *here, u64 netns, struct j
 	return true;
 }
 
-/* An attempt of this host was counted at connect(); what comes when it is over is none. */
+/* Counts a refusal. An attempt of this host was counted at connect(). A packet after the connection
+ * is closed is not an attempt. */
 static __always_inline void note_misled(struct tuple *here, u64 netns, u32 slot, u32 target,
 					struct judged_syn *said)
 {

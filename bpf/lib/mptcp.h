@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * MPTCP's further subflows: a kernel worker connects them, for a connection whose first subflow was
- * judged. They are no attempts of their own, and go where the first one may go.
+ * MPTCP's further subflows. A kernel worker connects them for a connection whose first subflow was
+ * judged. They are not attempts of their own, and may go where the first one may go.
  */
 
-/* Is this a further subflow? Where that can't be read it is judged for itself. first_cookie is that
- * of the connection's first subflow, or 0 where nobody has asked for it: no attempt, since it goes
- * to no service. `sk` is the kernel's struct sock. */
+/* True if this is a further subflow. If that cannot be read, the subflow is judged on its own.
+ * first_cookie: the cookie of the connection's first subflow. It is 0 if the first subflow has no
+ * cookie: then it was not an attempt, because it goes to no service. `sk` is the kernel's struct
+ * sock. */
 static __always_inline bool joins(void *sk, u64 *first_cookie)
 {
 	*first_cookie = 0;

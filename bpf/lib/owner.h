@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* May the current task serve a target? Judged like who may use it: decision 9. */
+/* May the current task serve a target? Judged like a consumer: see decision 9. */
 
-/* `owned`: the row of the target's owners; `key`: the caller's own in bind_clauses; `groups`: what
- * identify() has returned. False also where there is no room to find out. */
+/* `owned`: the row of the target's owners. `key`: the caller's own key in bind_clauses. `groups`:
+ * the result of identify(). False also if there is no room to find out. */
 static __always_inline bool is_no_owner(struct tables *tables, struct target_row *owned, u32 target,
 					u64 key, struct identity *who, struct exe_name *name,
 					void *groups, u64 now)
 {
 	struct set *all = set_at(tables, SET_ALL), *clauses;
-	/* always 0, but unknown to the verifier: of a known one, it would follow each value */
+	/* always 0, but unknown to the verifier, which would walk each value of a known one */
 	struct verdict verdict = {.target = target, .uncertain = owned->candidate[0].pad};
 
 	if (all)

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A packet at a tc filter: where it came in, its ends; a TCP SYN, and answering it with RST|ACK in
- * its own buffer. Offsets of reads are from the network header, so they do not ask whether there is
- * a link-layer header.
+ * A packet at a tc filter: its ingress interface, its ends, whether it is a TCP SYN. Offsets of
+ * reads count from the network header, so they need not know whether there is a link-layer header.
  */
 
-/* linux/if_ether.h, linux/in.h, linux/in6.h and linux/pkt_cls.h */
+/* From linux/if_ether.h, linux/in.h, linux/in6.h and linux/pkt_cls.h. */
 #define ETH_P_IP	    0x0800
 #define ETH_P_IPV6	    0x86DD
 #define ETHERNET_BYTES	    14
@@ -14,7 +13,7 @@
 #define IPPROTO_ROUTING	    43
 #define IPPROTO_FRAGMENT    44
 #define IPPROTO_DSTOPTS	    60
-#define TC_ACT_UNSPEC	    (-1) /* let the filters behind decide */
+#define TC_ACT_UNSPEC	    (-1) /* let the filters after this one decide */
 #define TC_ACT_SHOT	    2
 #define TCP_SYN		    0x02
 #define TCP_RST_ACK	    0x14
@@ -24,8 +23,8 @@
 #define IP6_FRAGMENT_AT	    0xfff8
 #define IP6_VERSION	    0x60000000
 #define ANSWER_HOPS	    64
-#define TCP_START_BYTES	    8 /* ports and sequence number: the least that a fragment holds */
-#define EXTENSIONS	    8 /* headers of an IPv6 packet that are gone through */
+#define TCP_START_BYTES	    8 /* ports and sequence number: a fragment has at least these */
+#define EXTENSIONS	    8 /* how many extension headers of an IPv6 packet are walked */
 
 struct ip4_header {
 	u8 version_words, service;
@@ -42,7 +41,7 @@ struct ip6_header {
 	struct address source, destination;
 };
 
-/* As long as any other, if it is a fragment header; else words says how much more there is. */
+/* A fragment header has this size. For other headers, `words` gives the rest of the length. */
 struct ip6_extension {
 	u8 next, words;
 	u16 fragment_net;
@@ -56,9 +55,9 @@ struct tcp_header {
 	u16 window, check, urgent;
 };
 
-/* What our filter says about its interface, in the minor of its classid (a program is not shown the
- * major): whether packets have no link-layer header, and the number in tc_netns of the namespace.
- * bpf_get_netns_cookie() would be that of the sender. */
+/* Facts about the interface of our filter, in the minor of its classid (a program does not see the
+ * major): whether packets lack a link-layer header, and the index in tc_netns of its namespace.
+ * bpf_get_netns_cookie() would return the sender's namespace. */
 #define NO_LINK_HEADER 0x8000
 
 static __always_inline u64 netns_of(struct __sk_buff *skb)
@@ -70,7 +69,7 @@ static __always_inline u64 netns_of(struct __sk_buff *skb)
 }
 
 struct syn {
-	struct tuple here; /* as the receiving socket sees it; netns is left 0 */
+	struct tuple here; /* as the receiving socket sees it; netns stays 0 */
 	u32 sequence_net;
 	u32 at; /* bytes from the network header to the TCP header */
 };
@@ -80,8 +79,8 @@ static __always_inline bool opens(u8 flags)
 	return (flags & TCP_FIN_SYN_RST_ACK) == TCP_SYN;
 }
 
-/* What nearly every packet is, told without a helper (60 ns less). False: it takes a closer look.
- */
+/* A quick test without a helper, which saves 60 ns for nearly every packet. False: the packet needs
+ * the full test. */
 static __always_inline bool is_plainly_no_syn(struct __sk_buff *skb, u32 link_bytes)
 {
 	void *ip = (void *)(long)skb->data + link_bytes, *end = (void *)(long)skb->data_end;
@@ -104,7 +103,7 @@ static __always_inline bool is_plainly_no_syn(struct __sk_buff *skb, u32 link_by
 	return true;
 }
 
-/* May there be a UDP header in it, behind whatever else? */
+/* True if the packet may have a UDP header, behind any other headers. */
 static __always_inline bool may_be_datagram(struct __sk_buff *skb, u32 link_bytes)
 {
 	void *ip = (void *)(long)skb->data + link_bytes, *end = (void *)(long)skb->data_end;
@@ -123,7 +122,8 @@ static __always_inline bool load(struct __sk_buff *skb, u32 at, void *to, u32 by
 	return !bpf_skb_load_bytes_relative(skb, at, to, bytes, BPF_HDR_START_NET);
 }
 
-/* Is there a header of this protocol in the packet, and where? A later fragment has none. */
+/* True if the packet has a header of this protocol; finds its place. A fragment after the first has
+ * none. */
 static __always_inline bool find_header4(struct __sk_buff *skb, u8 protocol, struct tuple *here,
 					 u32 *at)
 {
@@ -139,7 +139,8 @@ static __always_inline bool find_header4(struct __sk_buff *skb, u8 protocol, str
 	return *at >= sizeof(ip);
 }
 
-/* Skips one header of `kind`; what follows it, or a negative number where it can't be skipped. */
+/* Skips one header of `kind`. Returns the kind of the next one, or a negative number if it cannot
+ * be skipped. */
 static __always_inline int skip_extension(struct __sk_buff *skb, u8 kind, u32 *at)
 {
 	struct ip6_extension header;
@@ -186,9 +187,8 @@ static __always_inline bool find_header(struct __sk_buff *skb, u8 protocol, stru
 						    : find_header6(skb, protocol, here, at);
 }
 
-/* False: not a SYN that opens a connection, or one that can't be read here. A header that is cut in
- * two by fragments, as no host does by itself, is taken for one: its flags come behind this gate.
- */
+/* False: not a SYN that opens a connection, or it cannot be read here. A TCP header cut in two by
+ * fragments, which no ordinary host sends, counts as a SYN: this gate does not see its flags. */
 static __always_inline bool read_syn(struct __sk_buff *skb, struct syn *syn)
 {
 	struct tcp_header tcp = {};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The path of an executable, in a row of a map: its names, and the hash of each. */
+/* The path of an executable, in a row of a map: its names, and the hash of each name. */
 
-/* This thread's row to walk a path in, or 0: no room. Names are noted first and hashed afterwards:
- * in one loop, the verifier would go through all ways to hash for each way to walk. */
+/* This thread's row to walk a path in; 0: no room. Names are collected first and hashed afterwards.
+ * In one loop, the verifier would walk all ways to hash for each way to walk. */
 static __always_inline struct path_walk *path_row(u64 thread)
 {
 	struct path_walk *blank;
@@ -14,7 +14,7 @@ static __always_inline struct path_walk *path_row(u64 thread)
 	return path_walks.lookup(&thread);
 }
 
-/* Notes the names from the leaf up, and whether that was all. */
+/* Collects the names from the leaf up, and whether the walk reached the root. */
 static __always_inline void note_names(struct walk *walk, struct path_walk *path)
 {
 	enum step step = STEP_NAME;
@@ -24,7 +24,7 @@ static __always_inline void note_names(struct walk *walk, struct path_walk *path
 		u64 place = path->count;
 
 		KEEP(i);
-		KEEP(place); /* 64 bits: of a copy, Linux 6.1 would not see the bound */
+		KEEP(place); /* 64 bits wide: Linux 6.1 does not see the bound of a copy */
 		step = walk_up(walk);
 		if (step == STEP_ROOT)
 			break;
@@ -34,8 +34,7 @@ static __always_inline void note_names(struct walk *walk, struct path_walk *path
 		path->bytes[place] = walk->bytes;
 		path->count = place + 1;
 	}
-	/* An ordinary root directory is itself mounted, on the kernel's first one: a step of its
-	 * own. */
+	/* An ordinary root directory is itself mounted on the kernel's first one: one more step. */
 	if (step != STEP_ROOT)
 		step = walk_up(walk);
 	if (step == STEP_MOUNT)
@@ -50,8 +49,8 @@ static __always_inline void clear_text(struct path_walk *path)
 		path->text[word] = 0;
 }
 
-/* mix_name() of path->text, without a branch: words are mixed in to the end of the chunk that the
- * text ends in, and what comes after changes nothing. */
+/* mix_name() of path->text, without a branch. Words are mixed in up to the end of the text's last
+ * chunk; words after it change nothing. */
 static __always_inline u64 hash_text(struct hash_key *secret, struct path_walk *path, u64 bytes)
 {
 	u64 state = mix(secret, secret->seed, bytes);
@@ -63,9 +62,12 @@ static __always_inline u64 hash_text(struct hash_key *secret, struct path_walk *
 #pragma unroll
 		for (u32 word = 0; word < CHUNK_WORDS; word++) {
 			state = mix(secret, state, path->text[chunk * CHUNK_WORDS + word]);
-			asm volatile("" : "+r"(state) : : "memory"); /* one after another */
+			asm volatile(""
+				     : "+r"(state)
+				     :
+				     : "memory"); /* keeps the rounds in sequence */
 		}
-		asm volatile("%0 s>>= 63" : "+r"(goes_on)); /* all bits, or none */
+		asm volatile("%0 s>>= 63" : "+r"(goes_on)); /* all bits set, or none */
 		state = before ^ ((before ^ state) & goes_on);
 	}
 	return state;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Answering a SYN with RST|ACK in its own buffer. */
+/* Answers a SYN with RST|ACK in its own buffer. */
 
 static __always_inline u16 fold(u64 sum)
 {
@@ -49,8 +49,8 @@ static __always_inline bool store_ip6(struct __sk_buff *skb, u32 at, struct tupl
 	return !bpf_skb_store_bytes(skb, at, &ip, sizeof(ip), 0);
 }
 
-/* Of the pseudo header. The prefix of a mapped address, which an IPv4 one does not have, is 0xffff:
- * zero in one's complement. */
+/* Checksum of the pseudo header. An IPv4 address lacks the prefix of a mapped one. That prefix,
+ * 0xffff, is zero in one's complement, so it does no harm. */
 static __always_inline u16 pseudo_sum(struct tuple *here)
 {
 	u64 sum = bpf_htons(IPPROTO_TCP) + bpf_htons(sizeof(struct tcp_header));
@@ -62,10 +62,12 @@ static __always_inline u16 pseudo_sum(struct tuple *here)
 }
 
 /*
- * The field must hold the sum of the pseudo header where the kernel is still to complete it
- * (CHECKSUM_PARTIAL: lo, veth), and the whole checksum where it is not, and a program can't tell
- * which. bpf_l4_csum_replace without BPF_F_PSEUDO_HDR leaves the field alone in the first case, and
- * in the second turns P, which is stored, into ~(~P + difference).
+ * Stores the TCP header with its checksum. Two cases need different contents, and a program cannot
+ * tell them apart. If the kernel is still to complete the checksum (CHECKSUM_PARTIAL: lo, veth),
+ * the field must hold the sum of the pseudo header. Otherwise it must hold the whole checksum.
+ *
+ * bpf_l4_csum_replace without BPF_F_PSEUDO_HDR serves both. It leaves the field alone in the first
+ * case. In the second case it turns P, which is stored, into ~(~P + difference).
  */
 static __always_inline bool store_reset(struct __sk_buff *skb, u32 at, struct syn *syn)
 {
@@ -85,8 +87,8 @@ static __always_inline bool store_reset(struct __sk_buff *skb, u32 at, struct sy
 				    fold(sum + pseudo + pseudo), 0);
 }
 
-/* IP options and extension headers are cut out, not overwritten: the place of the TCP header is
- * where the kernel will complete the checksum. */
+/* IP options and extension headers are cut out, not overwritten, because the kernel completes the
+ * checksum at the original place of the TCP header. */
 static __always_inline bool make_reset(struct __sk_buff *skb, u32 link_bytes, struct syn *syn)
 {
 	bool ip4 = is_mapped(&syn->here.local);
@@ -104,7 +106,7 @@ static __always_inline bool make_reset(struct __sk_buff *skb, u32 link_bytes, st
 	       store_reset(skb, tcp_at, syn);
 }
 
-/* What it returns is what the program returns: the SYN is gone either way. */
+/* The program returns what this returns. The SYN is overwritten in any case. */
 static __always_inline int answer_with_reset(struct __sk_buff *skb, u32 link_bytes, struct syn *syn)
 {
 	return make_reset(skb, link_bytes, syn) ? bpf_redirect(skb->ifindex, 0) : TC_ACT_SHOT;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Sets of clauses: 64 bits a word, and the tables that they stand in. Loops stay rolled: unrolled,
- * LLVM turns the sets into scalars and the 512-byte stack is not enough.
+ * Sets of clauses, 64 bits a word, and the tables that hold them. Loops stay rolled: if unrolled,
+ * LLVM turns the sets into scalars, and the 512-byte stack is too small.
  */
 
 struct tables {
@@ -19,8 +19,8 @@ static __always_inline struct set *set_at(struct tables *tables, u32 id)
 	return find(tables->sets, &id);
 }
 
-/* Sets are gone through in blocks of 4 words, and only as many blocks as the row says are in use:
- * fewer ways out of a loop than words, for the verifier's sake. False: that was the last one. */
+/* Loops over a set go by blocks of 4 words, as many as the row has in use. Fewer exits from the
+ * loop than words keep the verifier's work small. False: the last block is done. */
 static __always_inline bool in_use(u32 block, u32 blocks)
 {
 	KEEP(block);
@@ -53,8 +53,8 @@ static __always_inline void widen(struct set *set, struct set *by, u32 blocks)
 	}
 }
 
-/* The same of all words, without a way out in between: in a loop of groups, the verifier would
- * follow each. */
+/* Joins all words, without an early exit: inside a loop over groups, the verifier would walk each
+ * exit. */
 static __always_inline void widen_whole(struct set *set, struct set *by)
 {
 #pragma unroll
@@ -66,8 +66,8 @@ static __always_inline void widen_whole(struct set *set, struct set *by)
 
 enum match { NO_MATCH, POSSIBLE, KNOWN };
 
-/* Do any of these clauses hold? KNOWN: one does for certain; POSSIBLE: were something known, one
- * could. */
+/* Tests whether any of these clauses holds. KNOWN: one certainly holds. POSSIBLE: one could hold,
+ * if some fact were known. */
 static __always_inline enum match match(struct set *who, struct set *clauses, struct set *certain,
 					u32 blocks)
 {
@@ -92,7 +92,7 @@ static __always_inline struct set *member(struct tables *tables, u32 dimension, 
 	return id ? set_at(tables, *id) : 0;
 }
 
-/* As member(); what its value says beside the set is added to flags. */
+/* Like member(); adds the flags of the value to `flags`. */
 static __always_inline struct set *cgroup_member(struct tables *tables, u64 value, u32 *flags)
 {
 	struct member_key key = {.dimension = CGROUP, .value = value};
@@ -109,7 +109,8 @@ static __always_inline bool speaks_of(struct target_row *row, u32 dimension)
 	return row->dimensions >> dimension & 1;
 }
 
-/* Kept in memory: held in a register, the verifier would follow every combination on its own. */
+/* Adds to verdict->uncertain in memory: if it were in a register, the verifier would walk every
+ * combination. */
 static __always_inline void doubt(struct verdict *verdict, u8 what)
 {
 	volatile u8 *uncertain = &verdict->uncertain;

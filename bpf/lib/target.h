@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What is connected to: a port bitmap answers most connections, the number of its port and one LPM
- * lookup the rest. */
+/* Finds the target of a destination. A bitmap of ports answers for most connections; the number of
+ * the port and one LPM lookup answer for the rest. */
 
-/* linux/in.h and linux/socket.h, which the stand-in for the kernel's headers leaves out */
+/* From linux/in.h and linux/socket.h, which the replacement for the kernel's headers leaves out. */
 #define AF_UNSPEC     0
 #define AF_INET	      2
 #define AF_INET6      10
@@ -12,8 +12,8 @@
 #define IPPROTO_UDP   17
 #define IPPROTO_MPTCP 262
 
-#define PASS   1 /* of a cgroup program: go on */
-#define REFUSE 0 /* EPERM */
+#define PASS   1 /* return value of a cgroup program: allow */
+#define REFUSE 0 /* return value of a cgroup program: EPERM */
 
 static __always_inline bool declared(u16 port)
 {
@@ -34,7 +34,7 @@ static __always_inline bool same(struct address *a, struct address *b)
 		 (a->w[3] ^ b->w[3]));
 }
 
-/* The unspecified address of the family that `like` is of. */
+/* The unspecified address of the same family as `like`. */
 static __always_inline struct address any_of_family(struct address *like)
 {
 	struct address any = {};
@@ -43,7 +43,7 @@ static __always_inline struct address any_of_family(struct address *like)
 	return any;
 }
 
-/* The /24 or /64 that a remote peer is told by. */
+/* Reduces a remote peer's address to its /24 or /64, which events and counters use. */
 static __always_inline void keep_network(struct address *a)
 {
 	if (is_mapped(a))
@@ -52,8 +52,9 @@ static __always_inline void keep_network(struct address *a)
 		a->w[2] = a->w[3] = 0;
 }
 
-/* Loopback, unspecified and IPv6 link-local addresses mean something else in each network
- * namespace. IPv4 link-local ones don't: hosts forward to 169.254.169.254 for their containers. */
+/* True for loopback, unspecified and IPv6 link-local addresses, which mean something else in each
+ * network namespace. IPv4 link-local ones do not: hosts forward to 169.254.169.254 for their
+ * containers. */
 static __always_inline bool is_per_namespace(struct address *a)
 {
 	if (is_mapped(a))
@@ -63,13 +64,14 @@ static __always_inline bool is_per_namespace(struct address *a)
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
-/* Which hook this program is loaded for, one of enum bpf_attach_type: known to the verifier, not to
- * the compiler, so that what is compiled once is loaded for both families, each without the other's
- * code. */
+/* The hook that this program is loaded for, one of enum bpf_attach_type. The verifier knows the
+ * value; the compiler does not. So code that is compiled once is loaded for both families, each
+ * without the other's code. */
 #define ATTACH_TYPE ((u32)bpf_pseudo_fd(0, ATTACH_TYPE_MARK))
 
-/* What the hook reads an address as. Neither the socket's family says so (connect4 runs for an IPv6
- * UDP socket, too) nor the address's own, which the kernel has not looked at yet. */
+/* The family of the address at this hook. The socket's family does not tell, because connect4 also
+ * runs for an IPv6 UDP socket. The address's own family does not either, because the kernel has not
+ * checked it yet. */
 static __always_inline u16 family_of_hook(void)
 {
 	u32 type = ATTACH_TYPE;
@@ -80,7 +82,8 @@ static __always_inline u16 family_of_hook(void)
 		       : AF_INET6;
 }
 
-/* What is connected or bound to, from the kernel's own sockaddr. False: it could not be read. */
+/* Reads the address of connect() or bind() from the kernel's own sockaddr. False: it cannot be
+ * read. */
 static __always_inline bool read_sockaddr(struct bpf_sock_addr *ctx, struct address *address)
 {
 	void *sockaddr = 0;
@@ -110,7 +113,7 @@ static __always_inline u16 port_of(void *sk)
 	return port;
 }
 
-/* The policy in force, by number; its tables are in slot & 1. */
+/* The generation of the policy in force; its tables are in slot & 1. */
 static __always_inline u64 policy_in_force(void)
 {
 	u32 zero = 0;
@@ -124,7 +127,7 @@ static __always_inline u32 slot_in_force(void)
 	return policy_in_force() & 1;
 }
 
-/* What ports are called in the keys of this slot's targets, or 0. */
+/* The numbers of ports in the keys of this slot's targets, or 0. */
 static __always_inline struct port_numbers *numbers_in(u32 slot)
 {
 	u32 zero = 0;
@@ -136,7 +139,7 @@ static __always_inline u16 number_of(struct port_numbers *numbers, u16 port)
 {
 	u64 index = port;
 
-	KEEP(index); /* else LLVM leaves out the bound, which the verifier doesn't see by itself */
+	KEEP(index); /* else LLVM drops the bound, which the verifier needs to see */
 	return numbers->of[index & (PORTS - 1)];
 }
 
@@ -160,7 +163,7 @@ static __always_inline u32 target_of(u32 slot, u16 protocol, u16 port, struct ad
 	return target ? *target : 0;
 }
 
-/* False: no row for the target, which can only mean that tables are inconsistent. */
+/* False: a table is missing, which happens only if the tables are inconsistent. */
 static __always_inline bool open_tables(u32 slot, struct tables *tables)
 {
 	tables->slot = slot;
@@ -170,9 +173,9 @@ static __always_inline bool open_tables(u32 slot, struct tables *tables)
 	return tables->rows && tables->members && tables->sets;
 }
 
-/* A blank row in flows; where there is no room, this CPU's spare one, which only lives while the
- * attempt is judged. It is a row of flows too: of another map, the verifier would follow everything
- * that comes after once for each. */
+/* A blank row in flows. If flows is full, this CPU's spare row, which lives only while the attempt
+ * is judged. The spare row is also in flows: if it were in another map, the verifier would walk all
+ * later code once for each map. */
 static __always_inline struct flow *new_flow(u64 cookie)
 {
 	u32 zero = 0;

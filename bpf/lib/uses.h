@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which row of uses an attempt belongs to. Others choose what makes a row: executables, cgroups,
- * source addresses. So local and remote ones have their own, and each user and each network a share
- * of them. Above it, and where rows are scarce, one row stands for many: each decision still has a
- * row.
+ * Finds the row of uses for an attempt. Unprivileged users choose what makes a row: executables,
+ * cgroups, source addresses. So local and remote rows have separate limits, and each user and each
+ * network has a share of them. Above its share, and where rows are scarce, one row stands for many
+ * consumers. Each decision still has a row.
  */
 
-/* Who answers for the current task: in a user namespace whoever made the outermost one, because he
- * could give it any of many ids. */
+/* The uid that is accountable for the current task. In a user namespace it is the creator of the
+ * outermost one, who could give the task any of many ids. */
 static __always_inline u32 who_answers(u32 uid)
 {
 	void *space = user_namespace();
@@ -23,10 +23,11 @@ static __always_inline u32 who_answers(u32 uid)
 		READ(uid, space, OFF_user_namespace__owner);
 		space = around;
 	}
-	return -1; /* deeper than that: all together */
+	return -1; /* nested more deeply: all such tasks count as one */
 }
 
-/* Makes `key` that of the row that stands for many; returns their share. */
+/* Turns `key` into that of the row that stands for many consumers; returns the index of their
+ * share. */
 static __always_inline u32 widen_key(struct use_key *key, u32 side)
 {
 	struct settings *now = get_settings();
@@ -81,7 +82,8 @@ static __always_inline struct use *new_use(struct use_key *key, u32 side, u32 sh
 	return use;
 }
 
-/* The row of a consumer, or of those it belongs to, which `key` then says. */
+/* The row of a consumer, or the row that stands for it and others; `key` is then changed to that
+ * row's. */
 static __always_inline struct use *use_for(struct use_key *key, u32 side)
 {
 	struct use *use = uses.lookup(key);

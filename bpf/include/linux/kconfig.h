@@ -4,6 +4,7 @@
 #define CONFIG_BPF_SYSCALL	 1
 #define CONFIG_CC_STACKPROTECTOR 1
 #define PAGE_SIZE		 4096
-/* nodebug: nobody steps through them, and debug records take a sixth of the compiler's time. */
+/* nodebug: the functions are never stepped through, and debug records take a sixth of the
+ * compiler's time. */
 #define __always_inline inline __attribute__((always_inline, nodebug))
 #define noinline	__attribute__((noinline))
