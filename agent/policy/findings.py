@@ -1,4 +1,4 @@
-"""Collecting mistakes: all of them in one pass, in the words of the operator."""
+"""Collects mistakes: all of them in one pass, in the operator's words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.policy.values import Finding, Place
 
 @dataclass(slots=True)
 class Findings:
-    """Errors make a policy unusable; warnings are things the operator hardly meant."""
+    """Errors make a policy unusable. Warnings are about things that the operator probably did not intend."""
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Findings:
         self.warnings.append(Finding(place, reason, remedy))
 
     def raise_errors(self, files: Sequence[str]) -> None:
-        """Raises PolicyErrors, in the order of `files` and lines, if there was any error."""
+        """Raises PolicyErrors if there was any error, in the order of `files` and lines."""
         if self.errors:
             raise policy_errors(in_order(self.errors, files))
 
@@ -45,6 +45,6 @@ def policy_errors(findings: Iterable[Finding]) -> PolicyErrors:
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """The nearest known name as a question; `otherwise` where nothing is near."""
+    """A question with the most similar known name; `otherwise` if none is similar."""
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else otherwise

@@ -1,4 +1,4 @@
-"""Whether licenses, and entitlements with a window of their own, hold at a time; said to people."""
+"""Whether licenses, and entitlements with a window of their own, hold at a time; in words for people."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ IN_FORCE = frozenset({Validity.VALID, Validity.GRACE})
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """The time in which a license holds, or an entitlement of it."""
+    """The time in which a license, or one entitlement of it, holds."""
 
     license: str
     entitlement: str
-    """"": the license as a whole."""
+    """Empty: the license as a whole."""
     place: Place
     window: Window
 
     def at(self, now: datetime) -> Validity:
-        """As bpf/lib/decide.h judges it."""
+        """The state at a time, by the same rules as bpf/lib/decide.h."""
         window = self.window
         if window.ends_at and now >= window.ends_at:
             return Validity.EXPIRED
@@ -43,13 +43,13 @@ class Term:
         return Validity.VALID
 
     def edges(self) -> Iterator[datetime]:
-        """When that changes."""
+        """The times at which the state changes."""
         for edge in (self.window.starts_at, self.window.expires_at, self.window.ends_at):
             if edge:
                 yield edge
 
     def fields(self, validity: Validity) -> dict[str, str | None]:
-        """As JSON has them, wherever a license is told."""
+        """The fields in JSON, wherever a license is reported."""
         expires, ends = self.window.expires_at, self.window.ends_at
         return {
             "validity": validity.value,
@@ -58,18 +58,18 @@ class Term:
         }
 
     def said(self, validity: Validity) -> str:
-        """In a sentence, with the time that matters."""
+        """A sentence with the time that matters."""
         name = f"license '{self.license}'"
         if self.entitlement:
             name += f", entitlement '{self.entitlement}'"
         match validity:
             case Validity.EXPIRED:
-                return f"{name} ended at {_shown(self.window.ends_at)}: it licenses nobody"
+                return f"{name} ended at {_shown(self.window.ends_at)}: it licenses no consumer"
             case Validity.GRACE:
                 grace = f"{name} expired at {_shown(self.window.expires_at)}: grace"
                 return f"{grace} until {_shown(self.window.ends_at)}" if self.window.ends_at else grace
             case Validity.NOT_YET_VALID:
-                return f"{name} licenses nobody before {_shown(self.window.starts_at)}"
+                return f"{name} licenses no consumer before {_shown(self.window.starts_at)}"
             case Validity.VALID:
                 return f"{name} is valid"
 
@@ -84,7 +84,8 @@ def terms_of(licenses: Iterable[License]) -> Iterator[Term]:
 
 
 def ended(licenses: Iterable[License], now: datetime) -> list[Finding]:
-    """What is past its end, or in grace. Of an entitlement, only what its license does not say already."""
+    """Findings for all that has ended, or is in grace. An entitlement is listed only if that differs from its
+    license."""
     said: dict[str, Validity] = {}
     findings = []
     for term in terms_of(licenses):

@@ -1,6 +1,6 @@
-"""A policy, as values: what the files say after every check, with where each thing was written.
+"""A policy as values: the content of the files after every check, with the place where each was written.
 
-Nothing here knows YAML or the kernel. `document` makes these, `compile` turns them into tables.
+This module knows neither YAML nor the kernel. `document` makes these values, and `tables` compiles them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ANYONE = "anyone"
 
 
 class Unresolved(IntEnum):
-    """Whether an attempt is let in whose consumer could be licensed, but is not known well enough."""
+    """Whether to allow an attempt whose consumer could be licensed but is not known well enough."""
 
     DENY = 0
     ALLOW = 1
@@ -39,7 +39,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """One mistake or doubt about a policy: where, what, and what would mend it."""
+    """One mistake or doubt about a policy: where, what, and the remedy."""
 
     place: Place
     reason: str
@@ -53,7 +53,8 @@ class Finding:
 class Selector:
     """One entry of a principal or an owner list. Its keys are AND, the values of a key OR.
 
-    An empty tuple means that the entry does not speak of that key."""
+    An empty tuple means that the entry has no condition on that key.
+    """
 
     place: Place
     exe: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ class Selector:
 
     @property
     def confined(self) -> bool:
-        """True for an entry that speaks of processes outside containers: files and accounts in there are the
+        """True for an entry that is about processes outside containers: files and accounts inside are the
         container's own."""
         return bool(self.exe or self.accounts) and not self.containers
 
@@ -131,14 +132,14 @@ class Service:
     """None: this host, or the containers of `at_containers`."""
     at_containers: tuple[ContainerSelector, ...] = ()
     owner: tuple[Selector, ...] = ()
-    """Who may serve it; empty: anybody."""
+    """Who may serve it; empty: any process."""
     on_unresolved: bool | None = None
-    """Allow an attempt whose consumer is not known yet; None: the default of the class, where it does not
-    enforce."""
+    """Allow an attempt whose consumer is not known yet. None: the default of the class, if the target does
+    not enforce."""
     cuts: bool = False
-    """End established flows whose right has ended, where this is enforced."""
+    """End established flows whose license has ended, if the target enforces."""
     drops: bool = False
-    """Leave a refused SYN without an answer, where the packet gate sees it, instead of resetting it."""
+    """Leave a refused SYN without an answer, instead of resetting it, if the packet gate sees it."""
 
     @property
     def at_host(self) -> bool:
@@ -146,12 +147,13 @@ class Service:
 
     @property
     def owner_name(self) -> str:
-        """Of its owners as a principal."""
+        """The name of its owners as a principal."""
         return f"owner of {self.name}"
 
     @property
     def owners_there(self) -> tuple[Selector, ...]:
-        """Owners of a service at containers are processes in those, unless they say where they are."""
+        """The owners. For a service at containers, an owner entry without a container, unit or cgroup means
+        processes in those containers."""
         return tuple(
             each
             if each.units or each.cgroups or each.containers
@@ -161,7 +163,7 @@ class Service:
 
     @property
     def classes(self) -> tuple[PortClass, ...]:
-        """In the order they are first named."""
+        """In the order in which the ports first name them."""
         return tuple(dict.fromkeys(port.port_class for port in self.ports))
 
     def unresolved(self, port_class: PortClass) -> Unresolved:
@@ -174,7 +176,7 @@ class Service:
 def named_selectors(
     principals: Iterable[Principal], services: Iterable[Service]
 ) -> Iterator[tuple[str, Selector]]:
-    """Every selector, with what a finding calls the place where it stands."""
+    """Every selector, with the words by which a finding names its place."""
     for principal in principals:
         for selector in principal.selectors:
             yield f"principal '{principal.name}'", selector
@@ -185,8 +187,8 @@ def named_selectors(
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When something holds: from `starts_at`, in grace from `expires_at`, no longer from `ends_at`.
-    None is "always" and "never"."""
+    """When a grant holds: from `starts_at`; in grace from `expires_at`; no longer from `ends_at`. None means
+    "always" for the start and "never" for an end."""
 
     starts_at: datetime | None = None
     expires_at: datetime | None = None
@@ -225,7 +227,7 @@ class License:
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A restriction that takes a principal's right to a service, or to one class of it."""
+    """A restriction that excludes a principal from a service, or from one class of it."""
 
     place: Place
     principal: str
@@ -255,7 +257,7 @@ class Policy:
     undeclared_listeners: UndeclaredListeners = UndeclaredListeners.REPORT
     files: tuple[str, ...] = ()
     sha256: str = ""
-    """Of the files' contents, one behind the other: `cat FILE… | sha256sum`."""
+    """SHA-256 of the files' contents in order: `cat FILE… | sha256sum`."""
     warnings: tuple[Finding, ...] = ()
 
     @property
@@ -272,12 +274,13 @@ class Policy:
         )
 
     def declares(self, protocol: Protocol, *, elsewhere: bool = False) -> bool:
-        """Is there a port of it? `elsewhere`: of a service that is not just this host's."""
+        """True if a service declares a port of this protocol. `elsewhere`: only services that are not on this
+        host alone."""
         services = (each for each in self.services.values() if not (elsewhere and each.at_host))
         return any(port.protocol is protocol for service in services for port in service.ports)
 
     def mode_of(self, target: Target) -> Mode:
-        """What the policy says, whatever is overridden at run time."""
+        """The policy's mode, without run-time overrides."""
         for name in (str(target), target.service, "default"):
             if name in self.enforcement:
                 return self.enforcement[name]

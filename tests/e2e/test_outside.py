@@ -326,7 +326,7 @@ def test_who_is_meant_no_more_is_named_by_the_check_and_before_enforcing(
     argv = ["unshare", "-p", "-f", tool, "--serve", shared_lab.host.v4, str(FIRST_PORT + 50)]
     server = shared_lab.run(shared_lab.host, argv)
     processes.wait_until_listening(server, FIRST_PORT + 50)
-    said = f"principal 'by-exe' means processes outside containers, and not {tool}"
+    said = f"principal 'by-exe' matches only processes outside containers, so not {tool}"
     for output in (agent.licet("policy", "check").stdout, agent.licet("mode", "enforce", check=False).stderr):
         lines = " ".join(output.split())
         assert said in lines

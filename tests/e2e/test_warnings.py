@@ -33,7 +33,7 @@ def test_a_check_on_this_host_warns_of_what_the_daemon_warns_of(shared_lab: Lab)
         ]
     assert len(daemon) >= 7
     for part in (
-        "'idle.service' selects nobody now: no process is in it",
+        "'idle.service' selects no process now: no process is in it",
         "'never.service' is not running",
         f"'{script}' is a script: the process that runs it is",
         "/no/such/program",

@@ -122,14 +122,14 @@ def test_what_expires_and_ends_is_told_though_nobody_connects(agent: RunningAgen
     ended = told(agent, {**at, "license": "lasting", "validity": "expired"})
     assert (ended["severity"], ended["terminates_at"]) == ("warning", show_time(soon))
     assert datetime.fromisoformat(ended["time"]) >= soon
-    assert ended["message"] == f"license 'lasting' ended at {show_time(soon)}: it licenses nobody"
+    assert ended["message"] == f"license 'lasting' ended at {show_time(soon)}: it licenses no consumer"
     assert told(agent, {**at, "license": "grace", "validity": "grace"})["severity"] == "warning"
     told(agent, {**at, "license": "entitled", "entitlement": "use", "validity": "expired"})
     assert not matching(agent, {"type": "license", "license": "future"})
     said = [
-        f"license 'lasting' ended at {show_time(soon)}: it licenses nobody",
+        f"license 'lasting' ended at {show_time(soon)}: it licenses no consumer",
         f"license 'grace' expired at {show_time(soon)}: grace until 2099-01-01T00:00:00Z",
-        f"license 'entitled', entitlement 'use' ended at {show_time(soon)}: it licenses nobody",
+        f"license 'entitled', entitlement 'use' ended at {show_time(soon)}: it licenses no consumer",
     ]
     warned = "\n".join(agent.control("GET", "/v1/status")["policy"]["warnings"])
     checked = agent.licet("policy", "check").stdout

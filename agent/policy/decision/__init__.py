@@ -1,1 +1,1 @@
-"""Tables and a question: the answer, and why."""
+"""Decides a question from the tables, and explains the decision."""

@@ -1,5 +1,6 @@
-"""Who would be licensed, did he not run in a container: `exe`, `user` and `group` speak of processes outside
-containers, unless the selector says `container`. A policy from before that was so meant these, too."""
+"""Principals that lose processes because those run in a container. `exe`, `user` and `group` match only
+processes outside containers, unless the selector has `container`. Policies written before that rule also
+meant processes inside."""
 
 from __future__ import annotations
 
@@ -13,18 +14,18 @@ from agent.policy.tables.compile import Compiled
 from agent.policy.tables.grants import licensed_principals, planned_grants
 from agent.policy.values import Finding, Place, Policy
 
-REMEDY = 'add container: "*" to mean processes in containers, or name the containers'
-REMEDY_ELSEWHERE = "select it by unit or user, without exe: it is in no container"
+REMEDY = 'add container: "*" to include processes in containers, or name the containers'
+REMEDY_ELSEWHERE = "select it by unit or user, without exe: it is not in a container"
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A process that runs, or a consumer that has connected."""
+    """A running process, or a consumer that has connected."""
 
     consumer: LocalConsumer
     name: str
-    """What to call it: its container and its executable."""
+    """Its name in messages: its container and its executable."""
 
 
 def rights_lost(
@@ -34,8 +35,9 @@ def rights_lost(
     seen: Iterable[Seen],
     targets: Collection[Target] | None = None,
 ) -> list[Finding]:
-    """A finding for each principal that is licensed, and each list of owners, that means some of these no
-    more because of where they run. `targets`: licensed for one of these, and owners of these."""
+    """One finding for each licensed principal, and for each list of owners, that excludes some of these
+    processes because of where they run. `targets`: only principals licensed for one of these, and owners of
+    their services. None: all."""
     lost: dict[str, list[Seen]] = {}
     for one in seen:
         for name in _lost_by(compiled, one.consumer):
@@ -46,17 +48,18 @@ def rights_lost(
         inside = [one for one in meant if in_container(compiled.tables, one.consumer)]
         elsewhere = [one for one in meant if one not in inside]
         if inside:
-            reason = f"{what} means processes outside containers, and not {_listed(inside)}"
+            reason = f"{what} matches only processes outside containers, so not {_listed(inside)}"
             findings.append(Finding(place, reason, REMEDY))
         if elsewhere:
             names = _listed(elsewhere)
-            reason = f"{what} means this host's files, and not those in the root directory of {names}"
+            reason = f"{what} matches only this host's files, so not those in the root directory of {names}"
             findings.append(Finding(place, reason, REMEDY_ELSEWHERE))
     return findings
 
 
 def _lost_by(compiled: Compiled, consumer: LocalConsumer) -> Iterator[str]:
-    """Principals, of which no selector holds but for the container, by their name in the index."""
+    """Principals of which every condition holds except the one about containers, by their name in the
+    index."""
     meant = held = compiled.index.everything
     for step in local_steps(compiled.tables, consumer):
         held &= step.set
@@ -68,7 +71,7 @@ def _lost_by(compiled: Compiled, consumer: LocalConsumer) -> Iterator[str]:
 
 
 def _names(policy: Policy, targets: Collection[Target] | None) -> Iterator[tuple[str, str, Place, bool]]:
-    """True: whoever serves it is in the host's network namespace."""
+    """(name in the index, name in messages, place, whether it is served in the host's network namespace)."""
     licensed = _licensed(policy, targets)
     owned = None if targets is None else {target.service for target in targets}
     for principal in policy.principals.values():

@@ -38,28 +38,28 @@ from agent.policy.terms.paths import Shape, components, directory_of
 from agent.policy.terms.subordinates import blocks_with
 
 MAX_OWNERS = 6
-"""User namespaces whose owners the kernel looks at (bpf/abi.h); deeper, anybody could own one."""
+"""How many levels of user namespaces the kernel walks (bpf/abi.h). Deeper, any user could be the owner."""
 
 NO_EXECUTABLE = ""
-"""A LocalConsumer's exe, for a task that has none."""
+"""The exe of a LocalConsumer without an executable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one dimension leaves possible; `uncertain` is its `Uncertain` flag, or 0."""
+    """The clauses that one dimension leaves possible; `uncertain` is its `Uncertain` flag, or 0."""
 
     dimension: Dimension
     set: int
     uncertain: int = 0
     confines: bool = False
-    """It only takes what speaks of processes outside containers."""
+    """True: this step removes only clauses about processes outside containers."""
     stood_for: int = 0
-    """What is in the set only because of who stands for the consumer: see `_stood_for`."""
+    """Clauses in the set only because another user stands for the consumer: see `_stood_for`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Clauses that could hold for a consumer, and those that do."""
+    """Clauses that could hold for a consumer, and those that certainly hold."""
 
     high: int
     low: int
@@ -107,12 +107,13 @@ def _widened(dimension: Dimension, found: int, more: int) -> Step:
 
 
 def in_container(tables: Tables, consumer: LocalConsumer) -> bool:
-    """For certain; below another root directory alone is nobody in one."""
+    """True if the consumer is certainly in a container. A root directory other than the host's is not
+    enough."""
     return any(step.confines and step.dimension is Dimension.CGROUP for step in local_steps(tables, consumer))
 
 
 def _cgroup(tables: Tables, consumer: LocalConsumer) -> Iterator[Step]:
-    """Of ancestors, the highest decide, with their flags."""
+    """The first MAX_CGROUPS ancestors count, with their flags."""
     found, flags = _missed(tables, Dimension.CGROUP), 0
     for path in consumer.cgroups[-MAX_CGROUPS:]:  # deepest first
         member = cgroup_member(tables, path)
@@ -145,7 +146,7 @@ def _exe(tables: Tables, path: str | None) -> Step:
 
 
 def _starred(tables: Tables, path: str) -> int:
-    """What globs with one star add, by their shapes."""
+    """The clauses that globs with one star add, by their shapes."""
     found = 0
     for number in range(MAX_SHAPES):
         word = tables.members.get((Dimension.EXE_SHAPE, number))
@@ -157,8 +158,8 @@ def _starred(tables: Tables, path: str) -> int:
 
 
 def cgroup_member(tables: Tables, path: str) -> int | None:
-    """members[CGROUP, id] of a cgroup at this path, once user space has looked at it: the number of a set
-    with MEMBER_FLAGS; None if it is none."""
+    """The value of members[CGROUP, id] for a cgroup at this path, after user space has checked it: the number
+    of a set with MEMBER_FLAGS. None: the cgroup has no entry."""
     members, place = tables.members, string_hash(path, tables.seed)
     if not tables.ground.is_hosts(path) and path not in tables.ground.tops:
         return members.get((Dimension.CGROUP_GIVEN, place))
@@ -182,8 +183,9 @@ def _any(tables: Tables, dimension: Dimension, key: Dimension, values: Iterable[
 
 
 def _stood_for(tables: Tables, dimension: Dimension, consumer: LocalConsumer) -> int:
-    """What holds, in the dimension UID or GID, because of who owns the user namespaces that the consumer is
-    in, and to whom the uid of the outermost one's owner was given; in none, its own."""
+    """Clauses that hold, in the dimension UID or GID, because of other users: the owners of the user
+    namespaces around the consumer, and the user to whom the outermost owner's uid is subordinate. Outside
+    user namespaces, the consumer's own uid takes the place of that owner's."""
     found = tables.sets[SetId.OWNED] if len(consumer.owners) > MAX_OWNERS else 0
     uid = consumer.uid
     for uid, gid in consumer.owners[:MAX_OWNERS]:

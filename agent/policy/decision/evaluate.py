@@ -1,5 +1,5 @@
-"""The decision, in Python: reads Tables as the kernel does. bpf/lib/decide.h and bpf/lib/target.h say the
-same in C, in the same order; generated tests hold the two together."""
+"""The decision, in Python: reads Tables as the kernel does. bpf/lib/decide.h and bpf/lib/target.h do the same
+in C, in the same order. Generated tests compare the two."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def evaluate(
     now_boot_ns: int,
     enforces: Callable[[Target], bool] | None = None,
 ) -> Verdict:
-    """What the kernel decides. A verdict with target 0: nothing declares the destination. `enforces`: by the
-    mode in force; else the policy's is taken for it."""
+    """The kernel's decision. A verdict with target 0: no service declares the destination. `enforces`:
+    whether a target enforces under the mode in force; by default, under the policy's mode."""
     row = row_of_destination(tables, destination)
     if row is None:
         return Verdict(Decision.ALLOWED, Reason.LICENSED)
@@ -63,7 +63,7 @@ def decide(
     now_boot_ns: int,
     enforces: Callable[[Target], bool] | None = None,
 ) -> Verdict:
-    """The order of design.md: excluded; any license; then the candidates in policy order."""
+    """Decides in this order: excluded; any license; then the candidates in policy order."""
     excluded = tables.sets[row.excluded]
     if who.low & excluded:
         return Verdict(Decision.DENIED, Reason.EXCLUDED, row.id)
@@ -94,7 +94,7 @@ def decide(
 
 
 def window_reason(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Reason | None:
-    """What the license's state and window say now: the reason that denies, or None."""
+    """The reason why the license's state or window denies now, or None."""
     if candidate.state:
         return Reason(candidate.state)
     if now_boot_ns < candidate.from_ns and row.clock_synced:

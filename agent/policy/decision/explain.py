@@ -1,5 +1,5 @@
-"""Why a decision is what it is: the rules that were looked at, in the order of decide(), each with its
-place. Reads the same tables as `evaluate`; the words are made here, the decision is not."""
+"""Explains a decision: the rules that were evaluated, in the order of decide(), each with its place. Reads
+the same tables as `evaluate`. This module words the explanation; it does not decide."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from agent.policy.values import Place, Policy, Window
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """An exclusion or a grant that was looked at, and what it yields for this consumer."""
+    """An exclusion or a grant that was evaluated, and its result for this consumer."""
 
     rule: str
     place: Place
@@ -40,11 +40,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`verdict` is the kernel's; `summary` says it in one sentence, with the rule's file and line."""
+    """`verdict` is the kernel's. `summary` gives it in one sentence, with the rule's file and line."""
 
     target: Target | None
     found: str
-    """Which service, and why it is the one."""
+    """Which target was found, and where it is declared."""
     verdict: Verdict
     summary: str
     rules: tuple[Rule, ...] = ()
@@ -101,8 +101,8 @@ def explain(
     asked: Target | Destination,
     now_boot_ns: int,
 ) -> Explanation:
-    """What is decided for the consumer at that time, and why. Raises KeyError for a target the policy does
-    not have; a destination that nothing declares is an ordinary answer."""
+    """The decision for the consumer at that time, and the reasons. Raises KeyError for a target that the
+    policy lacks. A destination that no service declares is an ordinary answer."""
     row = _row(compiled, asked)
     if policy is None or row is None:
         verdict = Verdict(Decision.ALLOWED, Reason.LICENSED)
@@ -217,10 +217,10 @@ def _summary(
         exclusion = next(rule for rule in exclusions if rule.holds is Holds.YES)
         return f"{head}: {exclusion.rule} ({exclusion.place})"
     if verdict.reason is Reason.NO_LICENSE:
-        return f"{head}: nothing entitles anybody to it; product {service.product} ({service.place})"
+        return f"{head}: no license covers this target; product {service.product} ({service.place})"
     if verdict.reason is Reason.UNRESOLVED:
-        return f"{head}: the consumer is not known well enough, and on_unresolved decides ({service.place})"
-    return f"{head}: no entitlement for it includes this consumer ({service.place})"
+        return f"{head}: too little is known of the consumer, so on_unresolved decides ({service.place})"
+    return f"{head}: no entitlement for this target includes this consumer ({service.place})"
 
 
 def _word(value: Decision | Reason) -> str:

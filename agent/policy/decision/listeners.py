@@ -1,4 +1,4 @@
-"""Listeners judged: declared at all, served by its owner, open no wider than allowed."""
+"""Judges listeners: is the port declared, does its owner serve it, is it open no wider than allowed."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ ROOT = 0
 @dataclass(frozen=True, slots=True)
 class Judgement:
     service: str
-    """Empty where no service declares the port."""
+    """Empty if no service declares the port."""
     port_class: str
     states: tuple[ListenerState, ...]
-    """Empty where there is nothing to judge by: no policy, or another namespace's own port."""
+    """Empty if it cannot be judged: there is no policy, or the port is private to another namespace."""
     bind: str
-    """loopback, private, public or any: how wide it listens."""
+    """loopback, private, public or any: the widest side from which it is reachable."""
     explanation: str
-    """For the operator, with the rule's place; empty if nothing is wrong."""
+    """Sentences for the operator, with the rule's place; empty if nothing is wrong."""
 
 
 def judge_listener(policy: Policy | None, listener: Listener, facts: HostFacts) -> Judgement:
-    """A listener in another namespace is judged only where a service's addresses are that namespace's."""
+    """Judges a listener. One in another namespace is judged only if a service has that namespace's
+    addresses."""
     bind = bind_of(listener.address)
     if policy is None:
         return Judgement("", "", (), bind, "")
@@ -60,7 +61,8 @@ def judge_listener(policy: Policy | None, listener: Listener, facts: HostFacts) 
 
 
 def _of_publication(service: Service, port: Port, listener: Listener, facts: HostFacts) -> Judgement:
-    """A port of this host that a runtime's process holds, and that leads to a service in a container."""
+    """Judges a port of this host that a runtime's process holds, and that leads to a service in a
+    container."""
     faults = dict(
         _too_wide(
             service,
@@ -74,7 +76,8 @@ def _of_publication(service: Service, port: Port, listener: Listener, facts: Hos
 
 
 def declaration_of(policy: Policy, listener: Listener, facts: HostFacts) -> tuple[Service, Port] | None:
-    """The service and port that a listener serves; one that names an address goes before `at: host`."""
+    """The service and port that a listener serves. A service that names the address precedes one `at:
+    host`."""
     found = None
     for service in policy.services.values():
         for port in service.ports:
@@ -86,7 +89,7 @@ def declaration_of(policy: Policy, listener: Listener, facts: HostFacts) -> tupl
 
 
 def serves(service: Service, port: Port, listener: Listener, facts: HostFacts) -> bool:
-    """Is it a listener of this port, whoever holds it?"""
+    """True if this is a listener on this port, whichever process holds it."""
     if port.protocol is not listener.protocol or not port.first <= listener.port <= port.last:
         return False
     if service.at is not None and _is_at(service.at, listener, facts):
@@ -128,8 +131,9 @@ def _faults(
 
 
 def _own_reach(listener: Listener, facts: HostFacts) -> list[Network]:
-    """By which addresses it can be reached. In a container, everything listens on all that there is; on the
-    host, that is more than can be seen from here: it may have public addresses by somebody else's NAT."""
+    """The addresses by which it can be reached. In a container every listener counts as listening on all
+    addresses there. On the host, public addresses may exist that the agent cannot see, because of NAT
+    elsewhere."""
     prefixes = networks.listening_prefixes(listener.address, listener.v6only)
     if not listener.wildcard or listener.netns == facts.host_netns:
         return list(prefixes)
@@ -152,7 +156,7 @@ def _whose(service: Service, listener: Listener, facts: HostFacts) -> ListenerSt
     is_strange = service.owner and listener.strange and not listener.activated
     if (answerable or is_strange) and answers <= {False}:
         return ListenerState.OWNER_MISMATCH
-    is_sure = True in answers and not listener.opener  # who may have handed it on since
+    is_sure = True in answers and not listener.opener  # the opener may have handed it on since
     awaits_owner = listener.owners and not answerable
     if not service.owner or is_sure or awaits_owner:
         return ListenerState.DECLARED
@@ -160,14 +164,14 @@ def _whose(service: Service, listener: Listener, facts: HostFacts) -> ListenerSt
 
 
 def opens_for_others(process: Process) -> bool:
-    """pid 1, or a process that it has made for that in the cgroup of a .socket unit. The name of a cgroup
-    proves nothing: what makes it believable is `Listener.activated`."""
+    """True for pid 1, and for the process that pid 1 makes to open sockets, in the cgroup of a .socket unit.
+    A cgroup's name alone proves nothing; `Listener.activated` confirms it."""
     return process.pid == INIT or process.unit.endswith(".socket")
 
 
 def _answerable(listener: Listener) -> tuple[Process, ...]:
-    """Those of its holders who serve it. pid 1 holds a socket for the service that it starts at the first
-    connection, and beside it afterwards; what it was handed to keep is whose it was."""
+    """The holders that serve it. pid 1 holds the socket of a service that it starts at the first connection,
+    and continues to hold it. A socket that was handed to pid 1 to keep still belongs to the service."""
     if listener.opener and not listener.activated:
         return (listener.opener,)
     holders = _without_children_of_init(listener.owners)
@@ -178,8 +182,8 @@ def _answerable(listener: Listener) -> tuple[Process, ...]:
 
 
 def _without_children_of_init(owners: tuple[Process, ...]) -> tuple[Process, ...]:
-    """Whatever pid 1 starts holds its sockets, too, until it runs its own program. Root's user manager, which
-    runs the same program, is no such child."""
+    """Without processes that pid 1 is starting: they hold its sockets until they execute their own program.
+    Root's user manager runs the same program as pid 1, but is not such a process."""
     init = next((process for process in owners if process.pid == INIT), None)
     if init is None or not init.exe:
         return owners
@@ -195,13 +199,14 @@ def _without_children_of_init(owners: tuple[Process, ...]) -> tuple[Process, ...
 
 
 def _serves(owner: Process, listener: Listener) -> bool:
-    """A stranger's listener becomes nobody else's by being left to a setuid program, or sent to a server: who
-    serves there has made it himself, or has it from root."""
+    """True if this process serves the listener. A stranger could hand its socket to a setuid program or send
+    it to a server, which does not make the listener theirs. The process must have made it, or got it from
+    root."""
     return not listener.strange or listener.uid in (ROOT, -1, owner.uid)
 
 
 def listening_scope(port: Port) -> tuple[Network, ...]:
-    """Where the port may be bound: its own `bind`, or what its class stands for."""
+    """The addresses at which the port may be bound: its own `bind`, or the default of its class."""
     return _class_scope(port.port_class) if port.bind is None else port.bind
 
 
@@ -214,9 +219,10 @@ def _class_scope(port_class: PortClass) -> tuple[Network, ...]:
 def in_scope(policy: Policy, target: Target, address: Address) -> bool:
     """False: a peer with this address has reached the target from outside its listening scope.
 
-    Asked of peers elsewhere; a consumer of this host may well use the host's public address. A `bind` of a
-    single address says on which interface to listen, not who may come: it stands for the loopback, the
-    private or the public side that it is on. True of a target the policy does not have."""
+    Call it only for peers elsewhere: a consumer of this host may use the host's public address. A `bind` of a
+    single address selects the interface to listen on, not the peers. It stands for the side that the address
+    is on: loopback, private or public. True for a target that the policy lacks.
+    """
     service = policy.services.get(target.service)
     ports = [port for port in service.ports if port.port_class is target.port_class] if service else []
     return not ports or any(networks.holds(_peers(port), address) for port in ports)
@@ -253,9 +259,9 @@ def _undeclared(policy: Policy, listener: Listener) -> str:
 
 
 def _wrong_owner(service: Service, port: Port, owners: Iterable[Process]) -> str:
-    who = ", ".join(dict.fromkeys(_name(process) for process in owners)) or "somebody who hides it"
+    who = ", ".join(dict.fromkeys(_name(process) for process in owners)) or "a hidden process"
     return (
-        f"{service.name} ({port}) is served by {who}, none of its owners ({service.owner[0].place}): "
+        f"{service.name} ({port}) is served by {who}, which is not an owner ({service.owner[0].place}): "
         "stop it, or add it to `owner`"
     )
 
@@ -263,9 +269,9 @@ def _wrong_owner(service: Service, port: Port, owners: Iterable[Process]) -> str
 def _nobody_known(service: Service, port: Port, listener: Listener) -> str:
     if listener.owners:
         who = ", ".join(dict.fromkeys(_name(process) for process in listener.owners))
-        return f"{service.name} ({port}): what is known of {who} does not say whether it is an owner"
+        return f"{service.name} ({port}): too little is known of {who} to tell whether it is an owner"
     opener = f"; {_name(listener.opener)} called listen()" if listener.opener else ""
-    return f"{service.name} ({port}): no process is known to hold it (yet){opener}"
+    return f"{service.name} ({port}): no process is known to hold it yet{opener}"
 
 
 def _name(process: Process) -> str:
@@ -276,7 +282,7 @@ def _name(process: Process) -> str:
 def _too_wide(
     service: Service, port: Port, reach: Iterable[tuple[str, Network]]
 ) -> Iterator[tuple[ListenerState, str]]:
-    """`reach`: how it can be reached, and from or at which addresses."""
+    """Why the listener is too wide. `reach`: each way to reach it, and the addresses of that way."""
     scope = listening_scope(port)
     wide = [how for how, prefix in reach if not any(networks.covers(allowed, prefix) for allowed in scope)]
     if not wide:

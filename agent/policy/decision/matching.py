@@ -1,5 +1,5 @@
-"""Which selectors hold for a consumer, and in which key the others fail: the tables, read one clause at a
-time."""
+"""Finds which selectors hold for a consumer, and on which key the others fail. Reads the tables one clause at
+a time."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from agent.policy.terms.networks import holds
 from agent.policy.values import Place, Selector
 
 _SHOWN = 4
-"""Values of a key that a sentence lists."""
+"""How many values of a key a sentence lists."""
 
 
 class Holds(Enum):
     YES = "yes"
     MAYBE = "maybe"
-    """The consumer is not known well enough to tell."""
+    """Too little is known of the consumer to tell."""
     NO = "no"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One selector (or all that are only CIDRs, which are judged as one) against one consumer."""
+    """The result of one selector for one consumer. Selectors with nothing but CIDRs are judged together as
+    one."""
 
     principal: str
     place: Place | None
@@ -41,7 +42,8 @@ class Match:
 def match_principal(
     compiled: Compiled, principal: str, consumer: Consumer, *, excluding: bool = False
 ) -> list[Match]:
-    """In the order of the policy. excluding: as an exclusion means it, which is wider."""
+    """Results in the order of the policy. excluding: with the wider meaning that selectors have in
+    exclusions."""
     index = compiled.index
     bits = (index.excluded if excluding else index.principals).get(principal, 0)
     return [
@@ -54,7 +56,7 @@ def match_principal(
 def _match(compiled: Compiled, number: int, clause: Clause, consumer: Consumer) -> Match:
     place = clause.selectors[0].place if clause.selectors else None
     if not clause.selectors:
-        return Match(clause.principal, place, Holds.YES, "everybody is included")
+        return Match(clause.principal, place, Holds.YES, "every consumer is included")
     if isinstance(consumer, RemoteConsumer):
         return _match_source(compiled, number, clause, consumer)
     doubts, is_stood_for = [], False
@@ -74,7 +76,7 @@ def _match_source(compiled: Compiled, number: int, clause: Clause, consumer: Rem
     place = clause.selectors[0].place
     address = show_address(consumer.address)
     if clause.needs_process:
-        why = f"speaks of a process, and of {address} only the address is known"
+        why = f"needs process data, but remote consumer {address} is known only by its address"
         return Match(clause.principal, place, Holds.NO, why)
     if not source_set(compiled.tables, consumer) >> number & 1:
         return Match(clause.principal, place, Holds.NO, f"{address} is not in {_networks(clause)}")
@@ -99,32 +101,32 @@ def _failed(compiled: Compiled, clause: Clause, step: Step, consumer: LocalConsu
         return f"gid {held} is not {_named('group', selector.groups, 'gid', selector.gids)}"
     if step.dimension is Dimension.CGROUP:
         if selector.containers:
-            return f"cgroup {_cgroup(consumer)} is in no container with {_containers(selector)}"
+            return f"cgroup {_cgroup(consumer)} is not in a container with {_containers(selector)}"
         return f"cgroup {_cgroup(consumer)} is not in {_listed((*selector.units, *selector.cgroups))}"
-    return f"no address that counts for it is in {_networks(clause)} (those of the host itself never do)"
+    return f"none of its addresses is in {_networks(clause)} (addresses of the host itself do not count)"
 
 
 def _confined(compiled: Compiled, step: Step, consumer: LocalConsumer) -> str:
-    """Why what speaks of processes outside containers does not hold."""
+    """Why a clause about processes outside containers does not hold."""
     if step.dimension is Dimension.EXE and not in_container(compiled.tables, consumer):
         return (
-            f"exe speaks of this host's files, and {_exe(consumer)} is below another root directory: "
+            f"exe matches only this host's files, and {_exe(consumer)} is below another root directory: "
             "select it by unit or user"
         )
     where = f"cgroup {_cgroup(consumer)}" if consumer.cgroups else "it"
     return (
-        f"exe, user and group speak of processes outside containers, and {where} is in one: "
-        'add container: "*" to mean those, too'
+        f"exe, user and group match only processes outside containers, and {where} is in one: "
+        'add container: "*" to include it'
     )
 
 
 def _doubt(clause: Clause, step: Step, consumer: LocalConsumer) -> str:
     if step.dimension is Dimension.EXE:
-        return f"whether exe {_exe(consumer)} is {_listed(clause.exe or ())} is not known yet"
+        return f"not known yet whether exe {_exe(consumer)} is {_listed(clause.exe or ())}"
     if step.uncertain & Uncertain.CONTAINER:
         return f"the name of the container in cgroup {_cgroup(consumer)} is not known"
     if step.dimension is Dimension.CGROUP:
-        return f"whether cgroup {_cgroup(consumer)} lies in a container is not known yet"
+        return f"not known yet whether cgroup {_cgroup(consumer)} is in a container"
     return f"network namespace {consumer.netns} is not known yet"
 
 
@@ -145,9 +147,9 @@ def _spoken(clause: Clause) -> str:
 
 
 def _stands_for(consumer: LocalConsumer) -> str:
-    """Why an exclusion holds for somebody whom it does not name."""
+    """Why an exclusion holds for a consumer that it does not name."""
     if consumer.owners:
-        return "it is in a user namespace of theirs"
+        return "it is in a user namespace that they own"
     return f"uid {consumer.uid} is a subordinate id of theirs"
 
 
@@ -168,7 +170,7 @@ def _cgroup(consumer: LocalConsumer) -> str:
 
 
 def _listed(values: Iterable[str]) -> str:
-    """At most a few of them: an address list may have 100,000."""
+    """At most LISTED values: an address list may have 100,000."""
     shown = list(islice(values, _SHOWN + 1))
     if not shown:
         return "none"

@@ -1,5 +1,5 @@
-"""Does a process match a selector? For owners of ports, which user space judges; consumers are judged
-by the tables."""
+"""Tests whether a process matches a selector. Used for owners of ports, which user space judges. Consumers
+are judged by the tables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from agent.policy.values import Selector
 
 
 def could_be_owner(selectors: Sequence[Selector], process: Process, facts: HostFacts) -> bool:
-    """True also if one would match, were known what is not known of the process."""
+    """True if a selector matches, or would match if more were known of the process."""
     return is_owner(selectors, process, facts) is not False
 
 
 def is_owner(selectors: Sequence[Selector], process: Process, facts: HostFacts) -> bool | None:
-    """Does any selector match? None: not known. True where there is none: anybody may serve it then."""
+    """True if any selector matches. None: not known. True if there are no selectors: then any process may
+    serve it."""
     matches = {_matches(selector, process, facts) for selector in selectors} or {True}
     return True if True in matches else None if None in matches else False
 
@@ -30,7 +31,7 @@ def _matches(selector: Selector, process: Process, facts: HostFacts) -> bool | N
 
 
 def _answers(selector: Selector, process: Process, facts: HostFacts) -> Iterator[bool | None]:
-    """One for each key the selector speaks of; None: not known."""
+    """One answer for each key that the selector has; None: not known."""
     if selector.confined:
         yield not _is_contained(process, facts) and not (selector.exe and process.exe_elsewhere)
     if selector.exe:

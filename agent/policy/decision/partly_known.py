@@ -1,4 +1,4 @@
-"""Consumers that are gone: names that the tables do not have any more, and facts that nobody looked at."""
+"""Consumers that have ended. The tables may no longer have their names, and some facts were never read."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from agent.policy.terms.networks import NEAR, around
 
 _NO_ID = (1 << 32) - 1
 _STRANGER = ((_NO_ID, _NO_ID),)
-"""The owner of a user namespace, whom the policy does not speak of."""
+"""A user namespace owner that no policy names."""
 _ANYBODY = _STRANGER * (MAX_OWNERS + 1)
-"""Owners of user namespaces, so many that it could be whoever's."""
+"""More owners of user namespaces than are walked, so that any user could be one."""
 
 
 def tables_with(
     compiled: Compiled, tables: Tables, consumer: LocalConsumer, container: Container | None
 ) -> Tables:
-    """With the names of this consumer, as they were: of a program that is forgotten, of a container that is
-    gone."""
+    """The tables with this consumer's names as they were: of an executable that was removed from the tables,
+    or of a container that is gone."""
     members, sets = dict[tuple[Dimension, int], int](), tables.sets
     exe = consumer.exe and (Dimension.EXE, path_hash(consumer.exe, tables.seed))
     if exe and compiled.index.globs and exe not in tables.members:
@@ -48,12 +48,12 @@ def spoken_groups(tables: Tables) -> frozenset[int]:
 
 
 def who_could_be(tables: Tables, consumer: LocalConsumer, groups: frozenset[int]) -> Who:
-    """Of a consumer whose groups, root directory and namespaces of pids and users nobody looked at: what
-    could hold, and what holds whatever these are. `groups`: all that the policy speaks of."""
-    known = replace(consumer, exe_elsewhere=True)  # another root directory only takes away
+    """For a consumer whose groups, root directory, pid namespace and user namespace were not read: the
+    clauses that could hold, and those that hold in any case. `groups`: all groups that the policy names."""
+    known = replace(consumer, exe_elsewhere=True)  # another root directory only removes clauses
     most = replace(consumer, gids=consumer.gids | groups)
     high, low = 0, -1
-    # in a user namespace its owner answers for subordinate ids; outside of one whoever has them
+    # for subordinate ids, a user namespace's owner counts; outside of one, the user who has them
     for in_pid_namespace, (least, owners) in product((False, True), (((), ()), (_STRANGER, _ANYBODY))):
         low &= who_is(tables, replace(known, in_pid_namespace=in_pid_namespace, owners=least)).low
         high |= who_is(tables, replace(most, in_pid_namespace=in_pid_namespace, owners=owners)).high
@@ -61,6 +61,6 @@ def who_could_be(tables: Tables, consumer: LocalConsumer, groups: frozenset[int]
 
 
 def told_apart(sources: Iterable[Network]) -> frozenset[Network]:
-    """The /24 and /64 in which the policy tells addresses apart."""
+    """Each /24 or /64 within which the policy treats addresses differently."""
     within = ((one, around(one.network_address, NEAR)) for one in sources)
     return frozenset(near for one, near in within if one.prefixlen > near.prefixlen)

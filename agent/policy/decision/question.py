@@ -1,4 +1,4 @@
-"""Consumers that somebody asks about, by names: for `licet explain` and `licet policy test`."""
+"""A consumer that a user asks about by names: for `licet explain` and `licet policy test`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from agent.policy.decision.owners import lineage
 from agent.policy.terms.cgroups import usual_cgroup
 
 NOBODY = (1 << 32) - 2
-"""A uid that no selector means, for a consumer whose user was not given (-2; the highest there can be)."""
+"""A uid that no selector matches, for a consumer whose user was not given (-2, the highest possible uid)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A consumer, as far as it was given; what was not given matches no selector. With an address it is a
-    remote one."""
+    """A consumer, as far as it was given. What was not given matches no selector. With an address, the
+    consumer is remote."""
 
     exe: str = NO_EXECUTABLE
     user: str | int | None = None
     groups: tuple[str | int, ...] = ()
-    """Primary and supplementary."""
+    """Primary and supplementary groups."""
     unit: str = ""
     cgroup: str = ""
     container: Container | None = None
@@ -31,8 +31,8 @@ class Question:
 
     @property
     def cgroups(self) -> tuple[str, ...]:
-        """The cgroup and its ancestors; of a unit, where the system manager usually puts it; of a container,
-        one made up."""
+        """The cgroup and its ancestors. For a unit: where the system manager usually puts it. For a
+        container: an invented path."""
         if self.container is not None:
             return (f"/container/{crc32(repr(self.container).encode()):08x}",)
         return tuple(lineage(self.cgroup or (usual_cgroup(self.unit) if self.unit else "")))
@@ -41,7 +41,7 @@ class Question:
 def consumer_of(
     question: Question, users: Mapping[str, int], groups: Mapping[str, int], netns: int
 ) -> Consumer:
-    """Raises KeyError with the name of a user or group that is not in the mappings."""
+    """Raises KeyError with the name of a user or group that the mappings lack."""
     if question.address is not None:
         return RemoteConsumer(question.address)
     uid = NOBODY if question.user is None else _number(question.user, users)

@@ -1,4 +1,4 @@
-"""Declared ports that no listener serves, of services that are here."""
+"""Declared ports of local services on which no process listens."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class Unserved:
 def unserved(
     policy: Policy, listeners: Iterable[Listener], facts: HostFacts, seen: Collection[int]
 ) -> list[Unserved]:
-    """In policy order; of a range, one listener is enough. `seen`: cookies of the network namespaces that
-    were looked at.
+    """The ports without a listener, in policy order. Of a range, one listener is enough. `seen`: cookies of
+    the network namespaces that were scanned.
 
-    Left out is what may well be served where nobody looks: services at addresses elsewhere or at more than
-    this host's own, at containers that are not here, ports of this host that lead into containers, and
-    whatever a transparent listener may take."""
+    Four kinds are left out, because they may be served where the agent does not look. (1) Services at
+    addresses elsewhere, or at more than this host's own. (2) Services at containers that do not run here. (3)
+    Ports of this host that lead into containers. (4) Ports that a transparent listener may accept.
+    """
     there: dict[tuple[Protocol, int], list[Listener]] = {}
     takes_all = set()
     for one in listeners:
@@ -60,7 +61,7 @@ def _on(port: Port, there: Mapping[tuple[Protocol, int], list[Listener]]) -> Ite
 
 
 def _places(service: Service, facts: HostFacts, own: Mapping[Address, int]) -> Iterator[int]:
-    """The network namespaces it is served in; none: it may be anywhere. `own`: namespaces by address."""
+    """The network namespaces that serve it. None: it may be anywhere. `own`: namespaces by address."""
     if service.at_host:
         yield facts.host_netns
     yield from container_homes(service, facts)
@@ -70,5 +71,5 @@ def _places(service: Service, facts: HostFacts, own: Mapping[Address, int]) -> I
 
 
 def _leads_on(service: Service, port: Port, facts: HostFacts) -> bool:
-    """Into a container."""
+    """True if the port leads into a container."""
     return service.at_host and any(port.takes(one.protocol, one.port) for one in facts.published)

@@ -1,1 +1,1 @@
-"""The text of a policy, read and checked."""
+"""Reads and checks the text of a policy."""

@@ -1,4 +1,4 @@
-"""What only shows when all files are read: names that point elsewhere, and limits."""
+"""Checks that need all files: names defined elsewhere, and limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Grants = Mapping[Target, Sequence[PlannedGrant]]
 
 
 def check_draft(draft: Draft) -> None:
-    """Adds what is wrong to the draft's findings."""
+    """Adds every mistake to the draft's findings."""
     services = [service for service in draft.services.values() if service]
     for license_ in draft.licenses:
         _check_license(draft, license_)
@@ -45,13 +45,13 @@ def check_draft(draft: Draft) -> None:
 
 
 def _check_use(draft: Draft) -> None:
-    """A principal that nothing names was meant to be named."""
+    """Warns about a principal that no license and no restriction names."""
     used = licensed_principals(draft.licenses) | {exclusion.principal for exclusion in draft.exclusions}
     for name, principal in draft.principals.items():
         if principal and name not in used:
             draft.findings.warn(
                 principal.place,
-                f"principal '{name}' is used by no license and no restriction",
+                f"principal '{name}' is not used by any license or restriction",
                 "name it in an entitlement, or remove it",
             )
 
@@ -96,7 +96,7 @@ def _check_entitlement(draft: Draft, license_: License, entitlement: Entitlement
     if window.starts_at and window.ends_at and window.ends_at <= window.starts_at:
         draft.findings.warn(
             entitlement.place,
-            f"{what}: its window lies outside the license's, so it never holds",
+            f"{what}: its time window is outside the license's, so it is never valid",
             "correct it",
         )
 
@@ -151,7 +151,7 @@ def _check_class(draft: Draft, service: Service, port_class: str, what: str, pla
 
 
 def _check_ports(services: Iterable[Service], findings: Findings) -> bool:
-    """Bounds what comes after: a range is gone through piece by piece."""
+    """False if there are too many ports. The check bounds later work, which handles each piece of a range."""
     declared = [(service, port) for service in services for port in service.ports]
     cut_at = borders(port for _, port in declared)
     entries = 0
@@ -182,7 +182,7 @@ def _check_grants(services: list[Service], grants: Grants, findings: Findings) -
                 extra.entitlement.place,
                 f"target {target} has {len(planned)} grants, {CANDIDATES} are the most: "
                 f"'{extra.license.id}/{extra.entitlement.id}' for '{extra.principal}' is one too many",
-                "merge principals into one with several selectors, or say `services` and `classes` of an "
+                "merge principals into one with several selectors, or limit `services` and `classes` of an "
                 "entitlement",
             )
 
@@ -201,12 +201,13 @@ def _check_clauses(draft: Draft, services: list[Service]) -> None:
         f"{what}: {len(clauses) - 1:,} selectors in all, {SET_BITS - 1:,} are the most (one that is licensed "
         "and excluded counts twice)",
         "list several values in one selector ({unit: [a.service, b.service]}), or select by group or unit; "
-        "all that a principal has of nothing but cidr count once",
+        "all selectors of a principal with nothing but cidr count once",
     )
 
 
 def _check_groups(draft: Draft, grants: Grants) -> None:
-    """Of consumers with very many groups, only those that a target speaks of are looked for."""
+    """Limits the groups per target: of a consumer with very many groups, the kernel looks up only those that
+    a target names."""
     for target, planned in grants.items():
         service = draft.services[target.service]
         names = [plan.principal for plan in planned]
@@ -218,21 +219,21 @@ def _check_groups(draft: Draft, grants: Grants) -> None:
             if service and len(groups) > LISTED_GROUPS:
                 draft.findings.error(
                     service.place,
-                    f"target {target}: {what} speak of {len(groups)} groups, {LISTED_GROUPS} are the most",
+                    f"target {target}: {what} name {len(groups)} groups, {LISTED_GROUPS} are the most",
                     "select by fewer groups, or by user, unit or exe",
                 )
 
 
 def _check_globs(draft: Draft, services: Iterable[Service]) -> None:
-    """Shapes of globs that the kernel has room for, and globs that it cannot match."""
+    """Checks globs: whether the kernel has room for their shapes, and which ones it cannot match."""
     shapes: set[Shape] = set()
     for what, selector in named_selectors(filter(None, draft.principals.values()), services):
         for pattern in selector.exe:
             if exe_kind(pattern) is ExeKind.OPEN:
                 draft.findings.warn(
                     selector.place,
-                    f"{what}: the kernel can't match '{pattern}' by itself: the first connect() of a program "
-                    "may come before its name is known, and is denied then where the target enforces",
+                    f"{what}: the kernel cannot match '{pattern}'. The first connect() of a program "
+                    "may come before its name is known, and is then denied if the target enforces",
                     "write one * in one component (/opt/*/bin/x, /opt/jdk-*/bin/x), or on_unresolved: allow",
                 )
             elif exe_kind(pattern) is ExeKind.STARRED and (glob := starred(pattern)):
@@ -241,7 +242,7 @@ def _check_globs(draft: Draft, services: Iterable[Service]) -> None:
                     draft.findings.error(
                         selector.place,
                         f"{what}: '{pattern}' is one too many: globs with one * may differ in {MAX_SHAPES} "
-                        "ways in which component has it, and in how many bytes stand before and behind it",
+                        "ways: in which component has it, and in the number of bytes before and after it",
                         "write directories instead (/dir/*), list paths, or select by unit",
                     )
 
@@ -260,7 +261,7 @@ def _check_coverage(draft: Draft, grants: Grants) -> None:
         if service and service.product in licensed and not planned:
             draft.findings.warn(
                 service.place,
-                f"no entitlement covers {target}, so all are denied",
+                f"no entitlement covers {target}, so every consumer is denied",
                 f"add an entitlement with the class {target.port_class}",
             )
 

@@ -1,4 +1,4 @@
-"""Two claims to one port at one place: an error; a claim inside a larger one: a warning."""
+"""Two claims to one port at one place are an error. A claim inside a larger one is a warning."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class _Claim:
     service: Service
     port: Port
     network: Network | ContainerSelector | None
-    """None: this host. Which containers a selector takes is seen when they run: equal ones collide."""
+    """None: this host. Which containers a selector matches is known only when they run, so only equal
+    selectors collide."""
 
 
 def check_collisions(services: Iterable[Service], findings: Findings) -> None:
-    """Of nested networks the smaller wins, as in any longest-prefix table; ranges of ports at one place may
-    not overlap."""
+    """Reports collisions. Of nested networks the smaller one wins, as in any longest-prefix table. Ranges of
+    ports at one place must not overlap."""
     claims = [
         _Claim(service, port, place)
         for service in services
@@ -35,7 +36,7 @@ def check_collisions(services: Iterable[Service], findings: Findings) -> None:
         of_protocol = [claim for claim in claims if claim.port.protocol is protocol]
         for _, _, there in pieces(of_protocol, lambda claim: claim.port):
             for outer, inner in _nested(there):
-                # A range collides in several pieces, and two services in many networks: once is enough.
+                # A range may collide in several pieces, two services in many networks: report once.
                 pair = (outer.port.place, inner.port.place)
                 if outer.port is not inner.port and pair not in told:
                     told.add(pair)
@@ -93,13 +94,13 @@ def _tell(outer: _Claim, inner: _Claim, findings: Findings) -> None:
         findings.warn(
             inner.port.place,
             f"{spot}: {show_network(inner.network)} lies in {show_network(outer.network)} of service "
-            f"'{outer.service.name}'; '{inner.service.name}' has it there",
-            "the smaller network wins; change one of them if that is not meant",
+            f"'{outer.service.name}'; '{inner.service.name}' gets the port there",
+            "the smaller network wins; change one of them if that is not intended",
         )
 
 
 def _split(one: Port, other: Port) -> str:
-    """What to write in place of the wider range, so that the other's ports are left to the other."""
+    """Which ranges to write in place of the wider one, so that it leaves out the other's ports."""
     wide, narrow = sorted((one, other), key=lambda port: port.first - port.last)
     rest = [(wide.first, min(wide.last, narrow.first - 1)), (max(wide.first, narrow.last + 1), wide.last)]
     written = " and ".join(_range(first, last) for first, last in rest if first <= last)
@@ -111,5 +112,5 @@ def _range(first: int, last: int) -> str:
 
 
 def _as_written(one: _Claim, other: _Claim) -> tuple[_Claim, _Claim]:
-    """The later one is the one to blame."""
+    """(earlier, later) in the files: the later one gets the blame."""
     return (other, one) if other.port.place < one.port.place else (one, other)

@@ -1,4 +1,4 @@
-"""Merging the sections of all files; a name defined twice is told with both places."""
+"""Merges the sections of all files. A name defined twice is reported with both places."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ SECTIONS = (
 
 @dataclass(slots=True)
 class Draft:
-    """What was read so far. None stands for a part whose own mistakes are already reported, so that its
-    name is not also reported as undefined."""
+    """The policy as far as it was read. None stands for a part whose own mistakes are already reported, so
+    that its name is not also reported as undefined."""
 
     findings: Findings
     services: dict[str, Service | None] = field(default_factory=dict)
@@ -49,9 +49,9 @@ class Draft:
     _places: dict[tuple[str, str], Place] = field(default_factory=dict)
 
     def add(self, text: Text) -> None:
-        """Everything one file says."""
+        """Adds the content of one file."""
         if text.data is None:
-            self.findings.warn(Place(text.file), "the file says nothing", "remove it, or write a policy")
+            self.findings.warn(Place(text.file), "the file is empty", "remove it, or write a policy")
             return
         if not isinstance(text.data, dict):
             self.findings.error(
@@ -88,7 +88,9 @@ class Draft:
     def _version(self, text: Text) -> None:
         version = text.data.get("version")
         if version is None:
-            self.findings.error(text.place(()), "no version", f"start the file with `version: {VERSION}`")
+            self.findings.error(
+                text.place(()), "version is missing", f"start the file with `version: {VERSION}`"
+            )
         elif version != VERSION or isinstance(version, bool):
             self.findings.error(
                 text.place(("version",)),
@@ -110,7 +112,9 @@ class Draft:
         place = text.place(("enforcement", name))
         if mode not in list(Mode):
             self.findings.error(
-                place, f"enforcement of '{name}': {kind(mode)} is no mode", "write observe or enforce"
+                place,
+                f"enforcement of '{name}': {kind(mode)} is not a valid mode",
+                "write observe or enforce",
             )
         elif self._first("enforcement of", name, place):
             self.enforcement[name] = (Mode(mode), place)
@@ -123,7 +127,7 @@ class Draft:
         if value not in list(UndeclaredListeners):
             self.findings.error(
                 place,
-                f"undeclared_listeners: {kind(value)} is none of it",
+                f"undeclared_listeners: {kind(value)} is not one of ignore, report, violation",
                 "write ignore, report or violation",
             )
         elif self._first("the setting", "undeclared_listeners", place):
@@ -153,7 +157,7 @@ class Draft:
             )
 
     def _first(self, what: str, name: str, place: Place) -> bool:
-        """False, and an error with both places, if this name was there before."""
+        """True if the name is new. Otherwise adds an error with both places, and returns False."""
         before = self._places.setdefault((what, name), place)
         if before is place:
             return True

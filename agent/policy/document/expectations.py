@@ -1,4 +1,4 @@
-"""Decisions an operator expects, for `licet policy test`:
+"""Test cases for `licet policy test`: the decisions that an operator expects.
 
 policy: policy.yaml              # beside this file; default: the one in force
 at: 2026-12-31T23:59:59Z         # default: now
@@ -32,7 +32,7 @@ def _address(value: object) -> Address:
     try:
         return to_address(text(value))
     except ValueError as error:
-        raise mistake(f"'{value}' is no address", "write 10.2.0.7 or fd00::7") from error
+        raise mistake(f"'{value}' is not a valid address", "write 10.2.0.7 or fd00::7") from error
 
 
 def _literal_exe(value: object) -> str:
@@ -82,7 +82,7 @@ class ConsumerItem(Item):
     def _one_of(self) -> ConsumerItem:
         given = self.model_fields_set
         if "address" in given and len(given) > 1:
-            raise mistake("a consumer with an address is elsewhere: nothing else is known of it", "keep one")
+            raise mistake("a consumer with an address is remote: only its address is known", "keep one")
         for one, other in (
             ("unit", "cgroup"),
             ("container", "unit"),
@@ -123,7 +123,7 @@ def load_cases(path: Path) -> CaseFile:
     raw = source.data.get("cases") if isinstance(source.data, dict) else None
     cases = tuple(_cases(raw, source, findings)) if isinstance(raw, list) else ()
     findings.raise_errors([str(path)])
-    assert item is not None  # or there was an error
+    assert item is not None  # else an error was raised above
     return CaseFile(path.parent / item.policy if item.policy else None, item.at, cases)
 
 
@@ -175,5 +175,5 @@ def target_named(policy: Policy, written: str) -> Target:
         return Target(name, next(iter(classes.values())))
     if port_class not in classes:
         options = " or ".join(f"{name}/{each}" for each in classes)
-        raise ValueError(f"'{written}' is no target: write {options}")
+        raise ValueError(f"'{written}' is not a valid target: write {options}")
     return Target(name, classes[port_class])

@@ -1,4 +1,4 @@
-"""Single values of a policy file: each function turns what YAML holds into the value used inside, or raises
+"""Single values of a policy file. Each function converts a YAML value to the value used internally, or raises
 the mistake with its remedy. Shared by the models in `schema`, the test files and the command line."""
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from agent.policy.terms import cgroups, paths
 from agent.policy.terms.container_selector import ContainerSelector
 
 MISTAKE = "licet"
-"""Type of the pydantic errors raised here; `ctx` holds reason and remedy."""
+"""Type of the pydantic errors raised here; `ctx` has reason and remedy."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _MAX_CGROUP_BYTES = 256
-"""CGROUP_BYTES of bpf/abi.h: a path and its end."""
+"""CGROUP_BYTES of bpf/abi.h: a path and its NUL."""
 _MAX_NAME_BYTES = 255
 _MAX_ID = (1 << 32) - 2
 """The kernel's largest uid or gid; -1 stands for "no change"."""
 
 
 def mistake(reason: str, remedy: str = "") -> PydanticCustomError:
-    # The message is a template for pydantic: it must not see braces from the operator's text.
+    # pydantic treats the message as a template, so braces of the operator's text must not be in it.
     return PydanticCustomError(MISTAKE, "{reason}", {"reason": reason, "remedy": remedy})
 
 
 def kind(value: object) -> str:
-    """What the operator wrote, in a word."""
+    """A few words for what the operator wrote."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -57,7 +57,7 @@ def text(value: object) -> str:
 def name(value: object) -> str:
     chosen = text(value)
     if not NAME.fullmatch(chosen):
-        raise mistake(f"'{chosen}' is no name", "use letters, digits, _ . - and at most 63 of them")
+        raise mistake(f"'{chosen}' is not a valid name", "use letters, digits, _ . - and at most 63 of them")
     return chosen
 
 
@@ -65,7 +65,7 @@ def choice(*options: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if not isinstance(value, str) or value not in options:
             raise mistake(
-                f"{kind(value)} is none of {', '.join(options)}", f"write one of {', '.join(options)}"
+                f"{kind(value)} is not one of {', '.join(options)}", f"write one of {', '.join(options)}"
             )
         return value
 
@@ -73,7 +73,7 @@ def choice(*options: str) -> Callable[[object], str]:
 
 
 def listed(value: object) -> tuple[object, ...]:
-    """A key may hold one value or a list of them."""
+    """The values of a key, which may hold one value or a list."""
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
         raise mistake("an empty list matches nothing", "remove the key, or list at least one value")
@@ -99,11 +99,11 @@ def network(value: object) -> Network:
             meant = ipaddress.ip_network(chosen, strict=False)
             remedy = f"write {meant} for the network, {chosen.partition('/')[0]} for the address"
             raise mistake(f"'{chosen}' has host bits set", remedy) from error
-        raise mistake(f"'{chosen}' is no CIDR", "write 10.2.0.0/16, 10.2.0.7 or fd00::/8") from error
+        raise mistake(f"'{chosen}' is not a valid CIDR", "write 10.2.0.0/16, 10.2.0.7 or fd00::/8") from error
 
 
 def place(value: object) -> tuple[Network, ...] | tuple[ContainerSelector, ...] | None:
-    """`at`: None is this host."""
+    """The value of `at`; None is this host."""
     if value == "host":
         return None
     if isinstance(value, dict):
@@ -131,7 +131,7 @@ def port_range(value: object) -> tuple[int, int]:
         first = int(parts[1])
         last = int(parts[2] or parts[1])
     else:
-        raise mistake(f"{kind(value)} is no port", "write 5432, or a range as 27000-27009")
+        raise mistake(f"{kind(value)} is not a valid port", "write 5432, or a range as 27000-27009")
     if not (1 <= first <= 65535 and 1 <= last <= 65535):
         raise mistake(f"port {value} is outside 1-65535")
     if last < first:
@@ -148,11 +148,11 @@ def exe(value: object) -> str:
         raise mistake(f"exe '{path}' is not a plain path", "leave out //, /./, /../ and a slash at the end")
     if paths.components(path) > MAX_PATH_COMPONENTS:
         raise mistake(
-            f"exe '{path}' is deeper than the {MAX_PATH_COMPONENTS} components the kernel part looks at",
+            f"exe '{path}' is deeper than the {MAX_PATH_COMPONENTS} components that the kernel programs walk",
             "select by unit, cgroup or user",
         )
     if wrong := paths.glob_mistake(path):
-        raise mistake(f"exe '{path}' is no glob: {wrong}", "globs are *, ?, [a-z] and **")
+        raise mistake(f"exe '{path}' is not a valid glob: {wrong}", "globs are *, ?, [a-z] and **")
     return path
 
 
@@ -165,14 +165,14 @@ def account(value: object) -> str | int:
 
 def number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise mistake(f"expected a number, found {kind(value)}", "names go with user and group")
+        raise mistake(f"expected a number, found {kind(value)}", "for names use the keys user and group")
     if not 0 <= value <= _MAX_ID:
-        raise mistake(f"{value} is no id", f"ids are 0 to {_MAX_ID}")
+        raise mistake(f"{value} is not a valid id", f"ids are 0 to {_MAX_ID}")
     return value
 
 
 _TEMPLATE = re.compile(r"[^*?\[@/]+@\*\.(service|socket)")
-"""All instances of a template: the star is the whole instance."""
+"""All instances of a template: the star stands for the whole instance name."""
 
 
 def unit(value: object) -> str:
@@ -186,14 +186,14 @@ def one_unit(value: object) -> str:
     chosen = text(value)
     if re.search(r"[*?\[]", chosen):
         raise mistake(
-            f"unit '{chosen}': a star stands for the whole instance of a template, and for nothing else",
+            f"unit '{chosen}': a star may only stand for the whole instance of a template",
             "write app@*.service, or list each unit",
         )
     if not chosen.endswith((*cgroups.UNIT_SUFFIXES, ".slice")):
         raise mistake(f"unit '{chosen}' has no type", f"write {chosen}.service")
     if "/" in chosen or chosen == "-.slice":
         raise mistake(
-            f"'{chosen}' is no unit that a consumer can be in", "give a unit's name, or use `cgroup`"
+            f"'{chosen}' is not a unit that a consumer can be in", "give a unit's name, or use `cgroup`"
         )
     if chosen.removesuffix(".service").endswith("@"):
         instances = f"{chosen.partition('@')[0]}@*.service"
@@ -205,17 +205,17 @@ def one_unit(value: object) -> str:
 
 
 def _refuse_deep(path: str, what: str) -> None:
-    """What the kernel part would never find."""
+    """Refuses a path that the kernel programs would never find."""
     levels = path.count("/")
     if levels > MAX_CGROUPS:
         raise mistake(
-            f"{what} is {levels} cgroups deep, and the kernel part looks at {MAX_CGROUPS} levels",
+            f"{what} is {levels} cgroups deep, and the kernel programs walk {MAX_CGROUPS} levels",
             f"name one of those above it, at the {MAX_CGROUPS}th level or higher, or select by exe or user",
         )
     parts = path.split("/")
     if len(path.encode()) >= _MAX_CGROUP_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
         raise mistake(
-            f"{what} is longer than the {_MAX_CGROUP_BYTES - 1} bytes the kernel part looks at",
+            f"{what} is longer than the {_MAX_CGROUP_BYTES - 1} bytes that the kernel programs read",
             f"name one of those above it, at the {MAX_CGROUPS}th level or higher, or select by exe or user",
         )
 
@@ -224,7 +224,8 @@ def cgroup(value: object) -> str:
     path = _without_globs(text(value), "cgroup")
     if not path.startswith("/") or any(part in ("", ".", "..") for part in path.rstrip("/")[1:].split("/")):
         raise mistake(
-            f"cgroup '{path}' is no path below /", "write it as in /proc/PID/cgroup: /system.slice/x.service"
+            f"cgroup '{path}' is not a path below /",
+            "write it as in /proc/PID/cgroup: /system.slice/x.service",
         )
     _refuse_deep(path.rstrip("/"), f"cgroup '{path}'")
     return path.rstrip("/")
@@ -234,7 +235,7 @@ _CONTAINER_KEYS = tuple(each.name for each in dataclasses.fields(ContainerSelect
 
 
 def container(value: object) -> ContainerSelector:
-    """A glob of names, or a mapping with globs of what a runtime knows of a container."""
+    """A glob of names, or a mapping with one glob for each property of a container."""
     if not isinstance(value, dict):
         return ContainerSelector(name=_glob(value, "container"))
     for key in value:
@@ -246,19 +247,19 @@ def container(value: object) -> ContainerSelector:
 
 
 def one_container(value: object) -> Container:
-    """One that is asked about: as a selector is written, without globs."""
+    """The single container that a question is about: written as a selector, but without globs."""
     asked = container(value)
     if wrong := next((each for each in dataclasses.astuple(asked) if re.search(r"[*?\[]", each)), ""):
-        raise mistake(f"container '{wrong}' is a glob, and one container is asked about", "write its name")
+        raise mistake(f"container '{wrong}' is a glob, not one container", "write its name")
     return Container("asked", "", asked.name, asked.image, asked.pod, asked.namespace, known=True)
 
 
 def _glob(value: object, key: str) -> str:
     chosen = text(value)
     if chosen != chosen.strip() or any(character.isspace() for character in chosen):
-        raise mistake(f"{key} '{chosen}' has blanks, which no such name has", "leave them out")
+        raise mistake(f"{key} '{chosen}' has blanks, which such names cannot have", "leave them out")
     if chosen.startswith("/"):
-        raise mistake(f"{key} '{chosen}' starts with a slash, which no such name does", f"write {chosen[1:]}")
+        raise mistake(f"{key} '{chosen}' starts with a slash, which such names cannot", f"write {chosen[1:]}")
     return chosen
 
 
@@ -275,7 +276,7 @@ def instant(value: object) -> datetime:
         try:
             chosen = datetime.fromisoformat(chosen)
         except ValueError as error:
-            raise mistake(f"'{value}' is no time", "write 2027-01-01T00:00:00Z") from error
+            raise mistake(f"'{value}' is not a valid time", "write 2027-01-01T00:00:00Z") from error
     if isinstance(chosen, datetime) and chosen.utcoffset() is not None:
         return chosen
     if isinstance(chosen, date):

@@ -1,4 +1,5 @@
-"""Policy files into one checked Policy: find, read, merge, check; every mistake in one pass."""
+"""Turns policy files into one checked Policy: find, read, merge, check. Every mistake is found in one
+pass."""
 
 from __future__ import annotations
 
@@ -31,22 +32,24 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A policy, and what it was read from."""
+    """A policy, and the files it was read from."""
 
     policy: Policy
     sources: tuple[Source, ...]
 
 
 def is_policy_file(path: Path) -> bool:
-    """Does a file of policy.d belong to the policy? Hidden ones (an editor's) do not."""
+    """True if a file of policy.d belongs to the policy. Hidden files (an editor's) do not."""
     return path.suffix in SUFFIXES and not path.name.startswith(".")
 
 
 def find_policy_files(path: Path, policy_dir: Path) -> list[Path]:
-    """The main file, if it is there, then those of policy_dir in name order. Empty: there is no policy.
+    """The main file, if it exists, then those of policy_dir in name order. Empty: there is no policy.
 
-    A directory that is not there, or vanishes, is an empty one. A link that leads nowhere is there: what it
-    leads to may be on a mount that is not. Raises PolicyErrors for a place that cannot be looked at."""
+    A directory that does not exist, or vanishes, counts as empty. A dangling link counts as a file, because
+    its target may be on a file system that is not mounted. Raises PolicyErrors for a directory that cannot be
+    read.
+    """
     main = [path] if os.path.lexists(path) else []
     try:
         parts = sorted(entry for entry in policy_dir.iterdir() if is_policy_file(entry))
@@ -74,13 +77,14 @@ def _no_file(file: Path) -> Finding:
 
 
 def _is_readable(file: Path) -> bool:
-    """A FIFO would be waited for. Of what is not there, whoever reads it says so, and of a directory."""
+    """False for what open() would block on, such as a FIFO. True for a missing file and a directory: the
+    reader reports those."""
     return file.is_file() or file.is_dir() or not file.exists()
 
 
 def load_in_place(path: Path, policy_dir: Path) -> Loaded | None:
-    """The policy in these places; None if there is no file at all. Raises PolicyErrors, also where somebody
-    else than root (or this process's user) could have written it."""
+    """The policy in these places; None if there is no file at all. Raises PolicyErrors, also if a user other
+    than root (or this process's own) could have written it."""
     files = find_policy_files(path, policy_dir)
     errors, warnings = ownership_findings([path, policy_dir, *files])
     if errors:
@@ -98,7 +102,7 @@ def load_in_place(path: Path, policy_dir: Path) -> Loaded | None:
 
 
 def ownership_findings(paths: Sequence[Path]) -> tuple[list[Finding], list[Finding]]:
-    """(what makes a policy unusable, what is a warning) of who else could write it."""
+    """(errors, warnings) about other users who could write these files."""
     doubts = ownership.doubts(paths)
     found = [(doubt.refuses, Finding(Place(str(doubt.path)), doubt.reason, doubt.remedy)) for doubt in doubts]
     return [one for refuses, one in found if refuses], [one for refuses, one in found if not refuses]
@@ -111,7 +115,7 @@ def load_policy_files(files: Sequence[Path]) -> Policy:
 
 
 def parse_sources(sources: Sequence[Source]) -> Policy:
-    """As load_policy_files, of text that is already there."""
+    """Like load_policy_files, for text that was read already."""
     return _parsed(sources, [source.file for source in sources], Findings())
 
 
@@ -139,7 +143,7 @@ def _parsed(sources: Sequence[Source], files: Sequence[str], findings: Findings)
 
 
 def parse_policy(text: str, name: str = "policy.yaml") -> Policy:
-    """A policy from text. Raises PolicyErrors; `name` stands for the file in them."""
+    """A policy from text. Raises PolicyErrors, in which `name` stands for the file."""
     return parse_sources([Source(name, text.encode())])
 
 
@@ -149,7 +153,7 @@ def _policy(texts: Sequence[Text], files: Sequence[str], findings: Findings) -> 
         draft.add(text)
     if texts and all(text.data is None for text in texts):
         # an editor that truncates before it writes must not put "no policy" in force for a moment
-        findings.error(Place(files[0]), "the policy says nothing", "write at least `version: 1`")
+        findings.error(Place(files[0]), "the policy is empty", "write at least `version: 1`")
     if len(texts) == len(files):
         # With a file missing, every name in it would be called undefined.
         check.check_draft(draft)

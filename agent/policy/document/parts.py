@@ -1,4 +1,4 @@
-"""The parts of a policy file, each from its raw value to its value in the Policy."""
+"""Converts the parts of a policy file from raw values to values of the Policy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from agent.policy.values import (
 
 @dataclass(frozen=True, slots=True)
 class PartReader:
-    """Reads the parts of one file. A part with a mistake is None or left out, and `findings` say why."""
+    """Reads the parts of one file. A part with a mistake is None or left out, and `findings` has the
+    reason."""
 
     text: Text
     findings: Findings
@@ -98,7 +99,9 @@ class PartReader:
             )
             return None
         if not raw:
-            self.findings.error(place, f"{what} is empty and includes nobody", "add a selector, or remove it")
+            self.findings.error(
+                place, f"{what} is empty: it includes no consumer", "add a selector, or remove it"
+            )
             return None
         selectors = tuple(self._selectors(raw, what, location))
         return Principal(name, place, selectors) if named and len(selectors) == len(raw) else None
@@ -166,7 +169,7 @@ class PartReader:
         if port_class not in list(PortClass):
             self.findings.error(
                 self.text.place((*location, "target")),
-                f"restriction: '{item.target}' is no target",
+                f"restriction: '{item.target}' is not a valid target",
                 "write service, or service/class with the class public, internal or admin",
             )
             return None
@@ -177,14 +180,14 @@ class PartReader:
             return True
         self.findings.error(
             self.text.place(location),
-            f"{what} is no name",
+            f"{what} is not a valid name",
             "use letters, digits, _ . - and at most 63 of them",
         )
         return False
 
     @staticmethod
     def _entries(raw: Any, location: Location) -> Iterator[tuple[Location, Any]]:
-        """Entries of a list; what is not a list was reported with the item it belongs to."""
+        """Entries of a list. If `raw` is not a list, that was reported with the item it belongs to."""
         if isinstance(raw, list):
             for number, entry in enumerate(raw):
                 yield (*location, number), entry

@@ -1,4 +1,4 @@
-"""One item of a policy file against its pydantic model, with mistakes in the operator's words."""
+"""Validates one item of a policy file against its pydantic model, and words mistakes for the operator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WHY_NEEDED = {
 def read_item(
     model: type[ItemType], raw: Any, what: str, text: Text, location: Location, findings: Findings
 ) -> ItemType | None:
-    """The item, or None after its mistakes were added to `findings`. `what` names it in messages."""
+    """The item, or None after its mistakes were added to `findings`. Messages call it `what`."""
     if not isinstance(raw, dict):
         findings.error(
             text.place(location), f"{what}: expected keys and values, found {kind(raw)}", _keys_of(model)

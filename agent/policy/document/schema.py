@@ -1,7 +1,8 @@
-"""The shape of a policy file: one pydantic model for each thing that can be written in it.
+"""The schema of a policy file: one pydantic model for each kind of item in it.
 
-Models judge one item each, so that a mistake in one hides no mistake in another; names that point
-elsewhere are checked in `check`. Values come out as they are used inside: networks, port ranges, times.
+Each model validates one item, so that a mistake in one item hides no mistake in another. `check` verifies
+names that are defined elsewhere. The models return values as they are used internally: networks, port ranges,
+times.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class SelectorItem(Item):
     def _speaks(self) -> SelectorItem:
         if not self.model_fields_set:
             raise mistake(
-                "a selector without a key matches nothing", "use the principal `anyone` for everybody"
+                "a selector without a key matches nothing", "use the principal `anyone` for every consumer"
             )
         for one, other in (
             ("unit", "cgroup"),
@@ -158,7 +159,7 @@ NOT_YET: dict[type[Item], dict[str, str]] = {
         ("principal", "entitlement", "max"), "only {exclude, target} restrictions are"
     ),
 }
-"""Keys that design.md and later versions know: refused by name rather than obeyed by half."""
+"""Keys planned for later versions. They are refused by name rather than half obeyed."""
 
 NOT_YET_SECTIONS = dict.fromkeys(
     ("licenses_dir", "license_files", "keys", "keys_dir"), "write licenses into the policy, under licenses"

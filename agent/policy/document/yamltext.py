@@ -1,7 +1,7 @@
-"""YAML text into plain values that remember their lines.
+"""Converts YAML text to plain values that remember their lines.
 
-Built on parser events rather than yaml.load, so that duplicate keys, nesting, aliases and tags are
-judged here, each with its line, before anything is built from them.
+It is built on parser events rather than yaml.load. So duplicate keys, nesting, aliases and tags are checked,
+each with its line, before any value is built from them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MAX_BYTES = 32 << 20
 SPLIT = "split it into policy.d/*.yaml"
 MAX_DEPTH = 16
 MAX_NODES = 500_000
-"""Values in one file, those repeated through aliases counted each time."""
+"""Limit of values in one file. Values repeated through aliases count each time."""
 
 Location = tuple[str | int, ...]
-"""Keys and list positions that lead to a value: ("services", "db", "ports", 0)."""
+"""The keys and list positions that lead to a value: ("services", "db", "ports", 0)."""
 
 _TAG = "tag:yaml.org,2002:"
 _BUILDERS = {
@@ -39,32 +39,32 @@ _NUMBERS = {
     f"{_TAG}int": re.compile("-?(0|[1-9][0-9]*)"),
     f"{_TAG}float": re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+"),
 }
-"""How a number may be written. YAML 1.1 also takes 0443 (octal), 22:22 (to the base of 60), 0x1bb, 1_000."""
+"""The accepted notation of numbers. YAML 1.1 also accepts 0443 (octal), 22:22 (base 60), 0x1bb and 1_000."""
 _READABLE = {
     errno.EINVAL: "name a file, or a pipe as /dev/stdin",
     None: "start its writer first, or name a file",
 }
-"""By what opening or reading said; None: nobody wrote to a FIFO."""
+"""Remedies by the error of open() or read(); None: no process wrote to a FIFO."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What one file says. `data` is None for a file without content."""
+    """The content of one file. `data` is None for an empty file."""
 
     file: str
     data: Any
     lines: Mapping[Location, int]
 
     def place(self, location: Location) -> Place:
-        """Where a key or list item stands; of what is inside an alias, where the alias stands."""
+        """Where a key or list item is written. For a value inside an alias: where the alias is."""
         while location and location not in self.lines:
             location = location[:-1]
         return Place(self.file, self.lines.get(location, 1))
 
 
 class Unreadable(Exception):
-    """The file is not the YAML that is wanted here; `findings` say why."""
+    """The file is not YAML that licet accepts; `findings` has the reasons."""
 
     def __init__(self, findings: list[Finding]) -> None:
         super().__init__(findings)
@@ -72,18 +72,18 @@ class Unreadable(Exception):
 
 
 def read_yaml(path: Path, most: int = MAX_BYTES, too_large: str = SPLIT) -> Text:
-    """Of what somebody names: a pipe will do. Raises Unreadable with every duplicate key, or with the one
-    thing that stopped the reading."""
+    """Reads the file that a user named, which may be a pipe. Raises Unreadable with every duplicate key, or
+    with the one mistake that stopped the parser."""
     return parse_content(read_content(path, most, too_large), str(path))
 
 
 def parse_content(content: bytes, name: str) -> Text:
-    """As read_yaml, of a file's content that is already there."""
+    """Like read_yaml, for file content that was read already."""
     return parse_yaml(_decoded(content, name), name)
 
 
 def parse_yaml(text: str, name: str) -> Text:
-    """As read_yaml, of text that is already there."""
+    """Like read_yaml, for text that was read already."""
     try:
         loader = _Loader(text)
         try:
@@ -93,7 +93,7 @@ def parse_yaml(text: str, name: str) -> Text:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        # what ends too early ends on the last line, not on the one behind it
+        # for a text that ends too early, name its last line, not the line after it
         line = min(mark.line + 1, max(1, len(text.splitlines()))) if mark else None
         raise _unreadable(name, line, f"not YAML: {error.problem}", _remedy(error, text)) from error
     except yaml.reader.ReaderError as error:
@@ -112,7 +112,7 @@ def read_content(
     too_large: str = SPLIT,
     read: Callable[[Path, int], bytes] = given.read,
 ) -> bytes:
-    """At most `most` bytes; `too_large`: what to do about more. Raises Unreadable."""
+    """At most `most` bytes. `too_large`: the remedy for a larger file. Raises Unreadable."""
     name = str(path)
     try:
         raw = read(path, most + 1)
@@ -158,7 +158,7 @@ class _Anchor:
 
 
 class _Builder:
-    """One document's events into values. Recursion is bounded by MAX_DEPTH."""
+    """Builds the values of one document from its events. MAX_DEPTH bounds the recursion."""
 
     def __init__(self, name: str, loader: Any) -> None:
         self._name = name
@@ -197,7 +197,7 @@ class _Builder:
             self._refuse_tag(event, "map")
             value = self._mapping(location, depth)
         if event.anchor:
-            # Known only from here on: an alias inside its own anchor is an unknown alias, not a loop.
+            # The anchor is known only from here on: an alias inside its own anchor makes no loop.
             self._anchors[event.anchor] = _Anchor(value, self._nodes - before)
         return value
 
@@ -256,15 +256,20 @@ class _Builder:
             self._refuse_number(event)
         try:
             return build(self._loader, yaml.ScalarNode(tag, event.value))
-        except (ValueError, LookupError, OverflowError, AttributeError):  # what PyYAML raises for nonsense
-            # Looks like a number or a date and is none (2027-13-01): whoever wants the value says so.
+        except (
+            ValueError,
+            LookupError,
+            OverflowError,
+            AttributeError,
+        ):  # what PyYAML raises for invalid values
+            # It looks like a number or a date but is none (2027-13-01): the value's reader reports it.
             return event.value
 
     def _refuse_number(self, event: Any) -> None:
         self.findings.append(
             Finding(
                 Place(self._name, event.start_mark.line + 1),
-                f"'{event.value}' is not a plain decimal number, and YAML would make another one of it",
+                f"'{event.value}' is not a plain decimal number, and YAML would read another number",
                 f'write the number in decimal digits alone, or quote it where text is meant: "{event.value}"',
             )
         )

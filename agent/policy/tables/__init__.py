@@ -1,1 +1,1 @@
-"""A policy and a host, compiled to the tables that the kernel judges by."""
+"""Compiles a policy and the facts of a host to the tables from which the kernel decides."""

@@ -1,4 +1,4 @@
-"""Which target each port is, at each address and network: the entries of the kernel's table `targets`."""
+"""The entries of the kernel's table `targets`: the target of each port, at each address and network."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from agent.policy.values import Finding, Policy, Port, Service
 
 
 def port_numbers(policy: Policy) -> tuple[Numbered, ...]:
-    """Ports that the same services declare, with the same class, are one to the kernel: where it is goes with
-    the service."""
+    """Gives one number to all ports that the same services declare with the same class. The kernel does not
+    distinguish such ports: the place belongs to the service."""
     declared = [(service.name, port) for service in policy.services.values() for port in service.ports]
     known: dict[frozenset[tuple[str, PortClass, Protocol]], int] = {}
     found = []
@@ -35,7 +35,7 @@ def port_numbers(policy: Policy) -> tuple[Numbered, ...]:
 
 
 def _numbers_in(port: Port, numbers: Sequence[Numbered]) -> tuple[int, ...]:
-    """Of one that is among those that were numbered."""
+    """The numbers of a port that was among the numbered ones."""
     begin, end = (
         bisect_right(numbers, edge, key=lambda one: one.first) for edge in (port.first - 1, port.last)
     )
@@ -45,8 +45,8 @@ def _numbers_in(port: Port, numbers: Sequence[Numbered]) -> tuple[int, ...]:
 def target_keys(
     policy: Policy, facts: HostFacts, ids: Ids, numbers: Sequence[Numbered]
 ) -> tuple[dict[TargetKey, int], list[Finding]]:
-    """The more explicit claim to a spot is made last and stays: this host, then networks, wide ones first
-    (an IPv6 prefix cut around IPv4 may leave a part that another service names)."""
+    """The target table. Claims are entered from general to specific, and later ones stay: this host, then
+    networks, wide ones first. An IPv6 prefix cut around IPv4 may leave a part that another service names."""
     targets: dict[TargetKey, int] = {}
     overlaps: dict[Port, Finding] = {}
     claims = []
@@ -97,7 +97,7 @@ class _Claim:
 
 
 def _claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
-    """All that the service's `at` means."""
+    """Every place that the service's `at` stands for."""
     if service.at_containers:
         yield from _container_claims(service, facts)
     if service.at_host:
@@ -117,7 +117,8 @@ def _claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
 
 
 def _container_claims(service: Service, facts: HostFacts) -> Iterator[_Claim]:
-    """The addresses of their namespaces; of one that shares this host's, this host's."""
+    """The addresses of the containers' namespaces. A container that shares this host's namespace has this
+    host's."""
     addresses = {one.cookie: one.addresses for one in facts.namespaces} | {facts.host_netns: facts.addresses}
     for netns in container_homes(service, facts):
         for address in addresses.get(netns, ()):

@@ -1,6 +1,7 @@
-"""Selectors as clauses: conjunctions that own one bit each in the kernel's sets.
+"""Selectors as clauses: each clause is a conjunction and owns one bit in the kernel's sets.
 
-A clause lists, for each dimension, the values with which it holds; None: it does not speak of it.
+For each dimension, a clause lists the values with which it holds. None: the clause does not constrain that
+dimension.
 """
 
 from __future__ import annotations
@@ -17,29 +18,29 @@ from agent.policy.values import ANYONE, Exclusion, License, Policy, Principal, S
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """Several selectors share a clause only if nothing but `networks` is set in each."""
+    """One or several selectors. Selectors share a clause only if nothing but `networks` is set in each."""
 
     principal: str
     selectors: tuple[Selector, ...]
     exe: tuple[str, ...] | None = None
-    """What the kernel decides by itself, or globs for which it takes the name, never both: whether it can
-    be in doubt is a property of the clause."""
+    """Either patterns that the kernel matches by itself, or globs that need the name from user space. Never
+    both, so that being in doubt is a property of the clause."""
     wide: bool = False
-    """Of an exclusion: it holds in containers, too, and for whoever is in a user namespace of its users."""
+    """Used in an exclusion: it also holds in containers, and in user namespaces that its users own."""
 
     @property
     def confined(self) -> bool:
-        """It speaks of processes outside containers."""
+        """True if it is only about processes outside containers."""
         return not self.wide and any(selector.confined for selector in self.selectors)
 
     @property
     def narrower_than_excluded(self) -> bool:
-        """It means less in a license than in an exclusion."""
+        """True if it matches less in a license than in an exclusion."""
         return not self.wide and any(each.confined or each.accounts for each in self.selectors)
 
     @property
     def by_owner(self) -> bool:
-        """It also holds for whoever is in a user namespace of those it names."""
+        """True if it also holds for processes in a user namespace of the users it names."""
         return self.wide and any(each.accounts for each in self.selectors)
 
     @property
@@ -55,7 +56,7 @@ class Clause:
 
     @property
     def containers(self) -> tuple[ContainerSelector, ...] | None:
-        """Never beside `cgroups`: a container is a cgroup, too."""
+        """Never set together with `cgroups`, because a container is also a cgroup."""
         return (self.selectors[0].containers or None) if self.selectors else None
 
     def uids(self, facts: HostFacts) -> frozenset[int] | None:
@@ -79,19 +80,19 @@ class Clause:
         return any(not selector.only_networks for selector in self.selectors)
 
     def owner_uids(self, facts: HostFacts) -> frozenset[int]:
-        """Owners of user namespaces with which it holds."""
+        """Owners of user namespaces for whose processes it holds."""
         return (self.uids(facts) or frozenset()) if self.wide else frozenset()
 
     def owner_gids(self, facts: HostFacts) -> frozenset[int]:
         return (self.gids(facts) or frozenset()) if self.wide else frozenset()
 
     def owner_members(self, facts: HostFacts) -> frozenset[int]:
-        """The same by uid, of members of its groups."""
+        """The same for members of its groups, by uid."""
         return frozenset().union(*(facts.members.get(gid, ()) for gid in self.owner_gids(facts)))
 
 
 def clauses_of(principal: Principal) -> list[Clause]:
-    """A clause for each selector; all that are nothing but CIDRs share the first one's."""
+    """A clause for each selector. All selectors with nothing but CIDRs share the clause of the first one."""
     addresses = tuple(selector for selector in principal.selectors if selector.only_networks)
     clauses: list[Clause] = []
     for selector in principal.selectors:
@@ -115,8 +116,9 @@ def number_clauses(
     licenses: Iterable[License],
     exclusions: Iterable[Exclusion],
 ) -> list[Clause]:
-    """The first is that of `anyone`, which speaks of nothing. What is wider in an exclusion than in a license
-    has a clause for each. The owners of a service are a principal with a name that no other can have."""
+    """Numbers all clauses. The first is that of `anyone`, which has no condition. A selector that matches
+    more in an exclusion than in a license has two clauses. The owners of a service form a principal whose
+    name no other can have."""
     licensed = licensed_principals(licenses)
     excluded = {each.principal for each in exclusions}
     clauses = [Clause(ANYONE, ())]
@@ -138,7 +140,7 @@ def _with_twins(principal: Principal, excluded: bool, licensed: bool) -> Iterabl
 
 
 def _split(exe: tuple[str, ...]) -> list[tuple[str, ...] | None]:
-    """Open globs apart: all else stays certain when a name is not known."""
+    """Separates open globs from the rest, which stays certain when a name is not known."""
     if not exe:
         return [None]
     certain = tuple(pattern for pattern in exe if exe_kind(pattern) is not ExeKind.OPEN)

@@ -1,6 +1,6 @@
-"""Policy → Tables: what the kernel is given, and what the daemon needs for names that arrive later.
+"""Policy → Tables: the maps for the kernel, and what the daemon needs to add names that appear later.
 
-The meaning of the tables is in `tables`; of a clause, in `clauses`; which holds with what, in `index`.
+`shape` documents the tables, `clauses` the clauses, and `index` which clause holds with which value.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ class Compiled:
     clauses: tuple[Clause, ...] = ()
     index: Index = field(default_factory=lambda: index_clauses((), HostFacts(0, ())))
     grants: Mapping[int, PlannedGrant] = field(default_factory=dict)
-    """By grant id: the rule behind it, with its place."""
+    """By grant id: the rule that made the grant, with its place."""
 
 
 def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compiled:
-    """The same policy, facts and ids give the same tables. `ids` learns new targets and grants.
+    """The same policy, facts and ids give the same tables. New targets and grants get numbers in `ids`.
 
-    Raises PolicyErrors where the combination is too large for the kernel's maps."""
+    Raises PolicyErrors if the result is too large for the kernel's maps.
+    """
     if policy is None:
         return Compiled(empty_tables(facts.hash_seed))
     clauses = policy_clauses(policy)
@@ -92,14 +93,14 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
 
 
 def member_for_executable(compiled: Compiled, path: str) -> int:
-    """The set (not its id) for members[EXE, path_hash(path)], of a name that has become known."""
+    """The set (not its id) for members[EXE, path_hash(path)], for a name that has become known."""
     return compiled.index.executable(path)
 
 
 def member_for_cgroup(
     compiled: Compiled, path: str, container: Container | None = None, ground: Ground = NOTHING_KNOWN
 ) -> tuple[int, int]:
-    """The set for members[CGROUP, id] of a cgroup made at `path`, and its MEMBER_FLAGS."""
+    """The set for members[CGROUP, id] of a cgroup created at `path`, and its MEMBER_FLAGS."""
     return compiled.index.cgroup(path, container, ground), member_flags(compiled.index, container)
 
 
@@ -169,6 +170,6 @@ def _excluded(policy: Policy, target: Target, index: Index) -> int:
 
 
 def _home(service: Service, facts: HostFacts) -> int:
-    """A target has one home: of several containers, the first."""
+    """The home namespace of a target. A target has one: of several containers, the first."""
     homes = container_homes(service, facts)
     return homes[0] if homes else facts.host_netns

@@ -1,4 +1,4 @@
-"""Where services that live at containers are at the moment."""
+"""The current network namespaces of services that live in containers."""
 
 from __future__ import annotations
 

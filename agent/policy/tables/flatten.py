@@ -1,4 +1,4 @@
-"""Networks into a longest-prefix table."""
+"""Flattens networks into a longest-prefix table."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from agent.policy.terms.networks import without_mapped
 
 
 def flatten(pairs: Iterable[tuple[Network, int]]) -> dict[Network, int]:
-    """Each network with its own set and those of all networks it lies in, so that the longest match is
-    the whole answer. One sort and one pass: 100,000 networks are an ordinary list of addresses."""
+    """Joins to each network's own set those of all networks around it, so that the longest match is the whole
+    answer. One sort and one pass: a list of 100,000 addresses is an ordinary one."""
     own: dict[Network, int] = {}
     for network, bits in pairs:
         for part in without_mapped(network):

@@ -1,5 +1,5 @@
-"""Declared ports that the kernel may give to anybody: bind() to port 0, and listen() without bind(), are
-never refused, so a service that names its owners is better off with a port that is not given."""
+"""Declared ports that the kernel may assign to any process. bind() to port 0 and listen() without bind() are
+never refused. So a service that names its owners should have a port outside that range."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.policy.values import Finding, Policy, Port, Service
 
 
 def given_ports(policy: Policy, facts: HostFacts) -> Iterator[Finding]:
-    """Of services in this host's network namespace; a container has a range of its own."""
+    """Warnings for services in this host's network namespace. A container has a range of its own."""
     given = facts.ephemeral
     for service in policy.services.values():
         if not service.owner or service.at_containers:
@@ -25,7 +25,7 @@ def _finding(service: Service, port: Port, inside: Sequence[int], given: Ephemer
     ports = str(inside[0]) if len(inside) == 1 else f"{inside[0]}-{inside[-1]}"
     return Finding(
         port.place,
-        f"service '{service.name}': the kernel may give port {ports} to anybody who asks for none "
-        f"(ip_local_port_range is {given.first} to {given.last}), also while its owner is not there",
+        f"service '{service.name}': the kernel may assign port {ports} to a process that binds to no port "
+        f"(ip_local_port_range is {given.first} to {given.last}), even while its owner does not run",
         f"add {ports} to net.ipv4.ip_local_reserved_ports (sysctl), or choose a port outside the range",
     )

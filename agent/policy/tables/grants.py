@@ -1,4 +1,4 @@
-"""Which grants a policy makes: target × principal × entitlement, in policy order."""
+"""The grants that a policy makes: target × principal × entitlement, in policy order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PlannedGrant:
 
     @property
     def name(self) -> str:
-        """As agent/policy/tables/ids.py wants it: license/entitlement/principal@service/class."""
+        """license/entitlement/principal@service/class, the format of agent/policy/tables/ids.py."""
         return f"{self.license.id}/{self.entitlement.id}/{self.principal}@{self.target}"
 
     @property
@@ -29,7 +29,7 @@ class PlannedGrant:
 def planned_grants(
     services: Iterable[Service], licenses: Iterable[License]
 ) -> dict[Target, list[PlannedGrant]]:
-    """Every target of the services, with its grants in the order in which they are tried."""
+    """All targets of the services, each with its grants in the order in which they are tried."""
     by_name = {service.name: service for service in services}
     by_product: dict[str, list[Service]] = {}
     grants: dict[Target, list[PlannedGrant]] = {}

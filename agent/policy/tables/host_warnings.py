@@ -1,4 +1,5 @@
-"""Selectors that can match nothing on this host: warned about, since a policy may be written ahead."""
+"""Warns about selectors that can match nothing on this host. These are not errors, because a policy may be
+written ahead."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from agent.policy.values import Finding, Policy, Selector, named_selectors
 
 
 def host_warnings(policy: Policy, facts: HostFacts) -> list[Finding]:
-    """An executable counts as there if it is among the facts' executables or real paths. Units are looked
-    for only where the facts know cgroups at all."""
+    """The warnings. An executable exists if the facts have it among executables or real paths. Units are
+    checked only if the facts have cgroups at all."""
     paths = facts.executables | set(facts.realpaths) | set(facts.realpaths.values())
     ground = ground_of(facts)
     units = {unit for path in facts.cgroups if (unit := ground.unit_at(path) or ground.unit_of(path))}
@@ -30,7 +31,7 @@ def _doubts(
     selector: Selector, facts: HostFacts, paths: set[str] | frozenset[str], units: set[str]
 ) -> Iterator[tuple[str, str]]:
     for pattern in selector.exe:
-        # A ** may stand for a whole tree, which nobody has searched.
+        # A ** may stand for a whole directory tree, which was not searched.
         if pattern in paths or "**" in pattern:
             continue
         if not any(exe_matches(pattern, path) for path in paths):
@@ -40,7 +41,7 @@ def _doubts(
             yield _of_script(pattern, script)
     if selector.only_exe and (program := _claimed_by_anybody(selector, facts)):
         yield (
-            f"any user may execute {program}, and whoever may can pass for it (docs/enforcement.md)",
+            f"any user may execute {program}, so any user can pass for it (docs/enforcement.md)",
             "add user, group or unit",
         )
     for user in selector.users:
@@ -52,27 +53,28 @@ def _doubts(
             yield f"group '{group}' does not exist on this host", "correct the name, or create the group"
     for unit in selector.units if facts.cgroups else ():
         if why := facts.units_at_rest.get(unit):
-            yield f"unit '{unit}' selects nobody now: {why}", "name the unit that the program runs in"
+            yield f"unit '{unit}' selects no process now: {why}", "name the unit that the program runs in"
         elif unit not in units:
             yield f"unit '{unit}' is not running on this host", "correct the name, or start it"
     if any(each.pod or each.namespace for each in selector.containers):
         for node in sorted(_nodes_in_containers(facts)):
-            reason = f"pods of the node in container {node} (kind) are that container here, and match nothing"
+            reason = f"pods of the node in container {node} (kind) count as that container: nothing matches"
             yield reason, "run the agent in the node, in the node's cgroup namespace"
 
 
 def _given_away(selector: Selector, facts: HostFacts) -> Iterator[tuple[str, str]]:
-    """Users whose uid somebody who is excluded was given, too: whatever excludes him, excludes them."""
+    """Users whose uid is also a subordinate id of an excluded user. An exclusion of one excludes the
+    other."""
     named = [(f"user '{user}'", facts.users[user]) for user in selector.users if user in facts.users]
     for who, uid in (*named, *((f"uid {uid}", uid) for uid in selector.uids)):
         for owner, ranges in facts.subordinates.items():
             if uid != owner and any(uid in ids for ids in ranges):
-                reason = f"{who} is a subordinate id of uid {owner} (subuid), and is excluded where that is"
+                reason = f"{who} is a subordinate id of uid {owner} (subuid), and is excluded with it"
                 yield reason, f"give uid {owner} other subordinate ids"
 
 
 def _nodes_in_containers(facts: HostFacts) -> set[str]:
-    """Names, or ids, of containers in which a kubelet has made pods."""
+    """Names, or ids, of containers in which a kubelet made pods."""
     found = set()
     for path in facts.cgroups:
         top = container_in(path)
@@ -84,21 +86,22 @@ def _nodes_in_containers(facts: HostFacts) -> set[str]:
 
 
 def _of_script(pattern: str, script: Script) -> tuple[str, str]:
-    """A script is never a consumer; its interpreter is, or what it starts in its own place."""
-    named = "is a script" if script.path == pattern else f"finds only scripts, as {script.path}"
+    """Why a script selects no process, and the remedy. A script is never a consumer. Its interpreter is, or a
+    program that the script executes in its place."""
+    named = "is a script" if script.path == pattern else f"matches only scripts, such as {script.path}"
     reason = f"'{pattern}' {named}: the process that runs it is {script.interpreter}"
     if script.starts:
         return f"{reason}, then {', '.join(script.starts)}", f"name {' or '.join(script.starts)}"
     return reason, (
-        "name the interpreter, which runs all other scripts, too, together with a unit or a user of its own"
+        "name the interpreter together with a unit or user, because it also runs all other scripts"
     )
 
 
 def _claimed_by_anybody(selector: Selector, facts: HostFacts) -> str:
-    """An executable that it means, and that any user may execute."""
+    """An executable that the selector matches and any user may execute."""
     for pattern in selector.exe:
         if pattern in facts.scripts:
-            continue  # selects nobody
+            continue  # selects no process
         if facts.realpaths.get(pattern, pattern) in facts.for_anybody:
             return pattern
         if found := [path for path in facts.for_anybody if exe_selects(pattern, path, facts.realpaths)]:

@@ -1,7 +1,7 @@
 """Stable numbers for targets and grants: the kernel counts by number, people read names.
 
-A number, once given, is never given to another name, also across restarts: counters and flows of
-a target that left the policy keep their name.
+A number is never given to another name, not even after a restart. So counters and flows of a target that left
+the policy keep its name.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from agent.policy.tables.shape import MAX_TARGETS
 
 @dataclass(slots=True)
 class Ids:
-    """Mutable on purpose: `compile_policy` asks, the daemon stores `to_json()` beside its state. Readers in
-    other threads see copies: a compilation may be adding names."""
+    """Mutable on purpose: `compile_policy` adds names, and the daemon stores `to_json()` beside its state.
+    Readers in other threads get copies, because a compilation may be adding names."""
 
     _targets: dict[Target, int] = field(default_factory=dict)
     _grants: dict[str, int] = field(default_factory=dict)
 
     @property
     def given(self) -> int:
-        """How many numbers: they only grow, so that of two records the one with more is the newer."""
+        """How many numbers were given. They only grow, so of two records the one with more is the newer."""
         return len(self._targets) + len(self._grants)
 
     def target(self, target: Target) -> int:
-        """Raises LicetError where the kernel's tables have no place for another number."""
+        """The number of a target. Raises LicetError if the kernel's tables have no room for another one."""
         number = self._targets.get(target, 0)
         if not number and len(self._targets) >= MAX_TARGETS:
             raise LicetError(
-                f"{target}: {MAX_TARGETS} targets have had a number on this host, and none is given twice; "
+                f"{target}: {MAX_TARGETS} targets have had a number on this host, and none is reused; "
                 "to count anew: stop licet, `licet unload`, remove ids.json in paths.state, start it"
             )
         return number or self._targets.setdefault(target, len(self._targets) + 1)

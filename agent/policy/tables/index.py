@@ -1,5 +1,5 @@
-"""For each dimension: which clauses hold with which value. What `compile` writes down for every value
-known now, and the daemon asks again for a name that arrives later."""
+"""Which clauses hold with which value, for each dimension. `compile` writes this down for every known value.
+The daemon asks again for a name that appears later."""
 
 from __future__ import annotations
 
@@ -34,51 +34,51 @@ SPOKEN = (Dimension.EXE, Dimension.UID, Dimension.GID, Dimension.CGROUP, Dimensi
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Bit sets by value. `silent` are the clauses that do not speak of a dimension and so hold in it."""
+    """Bit sets by value. `silent` has the clauses that do not constrain a dimension, and so hold in it."""
 
     silent: Mapping[Dimension, int]
     everything: int
     address_only: int
-    """Clauses that speak of nothing but addresses, or of nothing."""
+    """Clauses that need at most an address."""
     literals: Mapping[str, int]
     """By path, the ends of symbolic links included."""
     directories: Mapping[str, int]
     starred: Mapping[Starred, int]
     globs: Mapping[str, int]
-    """Those that only user space can match."""
+    """Globs that only user space can match."""
     uids: Mapping[int, int]
     gids: Mapping[int, int]
     cgroups: Mapping[str, int]
     """By unit name, or by path (which starts with a slash)."""
     containers: Mapping[ContainerSelector, int]
     networks: Mapping[Network, int]
-    """Longest prefix decides: sets of containing networks are included."""
+    """The longest prefix decides: each set includes those of the networks around it."""
     sources: Mapping[Network, int]
-    """As networks, only the clauses that an address alone satisfies."""
+    """By network, only the clauses that an address alone satisfies."""
     principals: Mapping[str, int]
     excluded: Mapping[str, int]
-    """What a principal means in an exclusion."""
+    """Clauses used in exclusions."""
     owner_uids: Mapping[int, int]
-    """By who owns the user namespace that a process is in."""
+    """By the owner of the user namespace that a process is in."""
     owner_gids: Mapping[int, int]
     owner_members: Mapping[int, int]
-    """By that owner's uid, because of his groups."""
+    """By that owner's uid, because of the owner's groups."""
     subordinates: Mapping[SubordinateKey, int]
     owned: int
-    """All clauses that hold by an owner."""
+    """All clauses that hold because of an owner."""
     confined: int
-    """Clauses that speak of processes outside containers only."""
+    """Clauses that are only about processes outside containers."""
     confined_exe: int
-    """Of those, the ones that speak of an executable."""
+    """Those of `confined` that have an executable."""
 
     @property
     def subordinate(self) -> int:
-        """Clauses that hold for subordinate ids of whom they name."""
+        """Clauses that hold for subordinate ids of the users they name."""
         return _union(self.subordinates.values())
 
     @property
     def anyone(self) -> int:
-        """The clause that speaks of nothing."""
+        """The clause without a condition."""
         return self.principals.get(ANYONE, 0)
 
     @property
@@ -100,7 +100,7 @@ class Index:
         return sorted({glob.shape for glob in self.starred})
 
     def directory(self, path: str) -> int:
-        """What could hold for a file of unknown name in this directory."""
+        """Clauses that could hold for an executable of unknown name in this directory."""
         return self.silent[Dimension.EXE] | self.directories.get(path, 0) | self.open
 
     @property
@@ -114,16 +114,18 @@ class Index:
         return _union(bits for selector, bits in self.containers.items() if selector.any)
 
     def cgroup(self, path: str, container: Container | None = None, ground: Ground = NOTHING_KNOWN) -> int:
-        """Of exactly this cgroup, and the container it is; what is below it is found through its ancestors.
-        Of a container whose name is not known: what could hold (see `unsure`)."""
+        """Clauses that hold for exactly this cgroup, and the container it is; cgroups below it inherit
+        through their ancestors. For a container whose name is not known: those that could hold (see
+        `unsure`)."""
         return self.given_cgroup(path) | self._unit(ground.unit_at(path)) | self._container(container)
 
     def given_cgroup(self, path: str) -> int:
-        """Of a cgroup that could have been made by anybody, or in a container: only its path counts."""
+        """Clauses for a cgroup that any user could have created, or that is in a container: only its path
+        counts."""
         return self.silent[Dimension.CGROUP] | self.cgroups.get(path, 0)
 
     def unit(self, unit: str, container: Container | None = None) -> int:
-        """Of the own cgroup of a unit, or of any instance of a template."""
+        """Clauses for the own cgroup of a unit, or of any instance of a template."""
         return self.silent[Dimension.CGROUP] | self._unit(unit) | self._container(container)
 
     def _unit(self, unit: str) -> int:
@@ -131,7 +133,7 @@ class Index:
 
     @property
     def of_units(self) -> int:
-        """Clauses that hold for a unit."""
+        """Clauses that hold for some unit."""
         return _union(bits for name, bits in self.cgroups.items() if not name.startswith("/"))
 
     def _container(self, container: Container | None) -> int:
@@ -142,15 +144,15 @@ class Index:
         return _union(bits for selector, bits in self.containers.items() if selector.takes(container))
 
     def unsure(self, container: Container | None) -> bool:
-        """Does the answer of `cgroup` depend on a name that is not known?"""
+        """True if the answer of `cgroup` depends on a name that is not known."""
         return container is not None and not container.known and bool(self.containers)
 
     def new_cgroup(self) -> int:
-        """What could hold in a cgroup that nobody has looked at."""
+        """Clauses that could hold in a cgroup that user space has not checked."""
         return self.silent[Dimension.CGROUP] | self.of_containers
 
     def netns(self, addresses: Iterable[Address]) -> int:
-        """Of a namespace of this host with these addresses; the host's own has none that count."""
+        """Clauses for a namespace of this host with these addresses. The host's own has none that count."""
         found = _union(self._network(address) for address in addresses)
         return self.silent[Dimension.NETNS] | found
 
@@ -235,7 +237,7 @@ _Value = TypeVar("_Value", bound=Hashable)
 def _by_value(
     clauses: Sequence[Clause], values_of: Callable[[Clause], Iterable[_Value] | None]
 ) -> tuple[dict[_Value, int], int]:
-    """The clauses that hold with each value, and those that do not speak of it at all."""
+    """(the clauses that hold with each value, the clauses that do not constrain the dimension)."""
     table: dict[_Value, int] = {}
     silent = 0
     for number, clause in enumerate(clauses):
@@ -248,7 +250,7 @@ def _by_value(
 
 
 def _spelled_out(patterns: Mapping[str, int], realpaths: Mapping[str, str]) -> dict[str, int]:
-    """Patterns, and what they are called by the names that links lead to: those the kernel sees."""
+    """The patterns, and also the real paths behind symbolic links that they match: the kernel sees those."""
     spelled: dict[str, int] = {}
     for pattern, bits in patterns.items():
         for glob in spellings(pattern, realpaths):
@@ -258,7 +260,7 @@ def _spelled_out(patterns: Mapping[str, int], realpaths: Mapping[str, str]) -> d
 
 
 def _of_ranges(dimension: Dimension, users: Mapping[int, int], facts: HostFacts) -> dict[SubordinateKey, int]:
-    """What holds for each user, for his subordinate ids."""
+    """For the subordinate ids of each user: the clauses that hold because of that user."""
     ranges = ((ids, bits) for uid, bits in users.items() for ids in facts.subordinates.get(uid, ()))
     return {SubordinateKey(dimension, *block): bits for block, bits in blocks_of(ranges).items()}
 

@@ -1,4 +1,4 @@
-"""What each fact about a consumer says: the entries of the kernel's table `members`."""
+"""The entries of the kernel's table `members`: the clauses that each fact about a consumer satisfies."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from agent.policy.terms.paths import components
 
 NO_EXECUTABLE = 0
 UNTRUSTED_EXECUTABLE = 1
-"""Values of members[EXE, …] that are no hash; see tables."""
+"""Values of members[EXE, …] that are not hashes; see `shape`."""
 
 
 def other_members(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimension, int], int]]:
-    """Members of every dimension but cgroups, with their sets of clauses."""
+    """Members of every dimension but CGROUP: (dimension, value) and the clauses as a bit set."""
     seed = facts.hash_seed
     for none in (NO_EXECUTABLE, UNTRUSTED_EXECUTABLE):
         yield (Dimension.EXE, none), index.silent[Dimension.EXE]
-    # Where no clause needs a name to tell, the sets for a miss say the same as a name would.
+    # If no clause needs a name, the sets for a miss equal those for any name.
     names = set(index.literals) | (set(facts.executables) if index.globs else set())
     for path in sorted(names):
         if components(path) <= MAX_PATH_COMPONENTS:
@@ -81,7 +81,7 @@ def cgroup_members(index: Index, facts: HostFacts) -> Iterator[tuple[tuple[Dimen
 
 
 def _container_at(path: str) -> Container | None:
-    """What the path alone tells of a container's own cgroup."""
+    """The container that a path shows by itself to be a container's own cgroup."""
     top = container_in(path)
     if top is None or top.path != path:
         return None
@@ -95,6 +95,6 @@ def member_flags(index: Index, container: Container | None) -> int:
 
 
 def host_root(facts: HostFacts) -> dict[tuple[Dimension, int], int]:
-    """What the kernel has to know to tell the cgroups of this host from those beside it."""
+    """Members by which the kernel tells cgroups of this host from those outside it."""
     root = facts.cgroups.get("/")
     return {(Dimension.CGROUP_HOST, number): SetId.EMPTY for number in (0, root)} if root else {}

@@ -11,7 +11,7 @@ from agent.policy.values import Finding, Place, Policy
 
 
 class Sets:
-    """Each distinct set once, by number; those with a fixed number first."""
+    """Stores each distinct set once, and gives it a number. Sets with a fixed number come first."""
 
     def __init__(self, index: Index) -> None:
         fixed = [0] * SetId.FIRST_FREE
@@ -40,7 +40,7 @@ class Sets:
         return number
 
     def list_of(self, gids: Sequence[int]) -> int:
-        """Number of the first of the two sets that hold them, at most 64."""
+        """Number of the first of two sets that hold these gids, at most 64."""
         filled = (*gids, *[NO_GID] * (LISTED_GROUPS - len(gids)))
         number = self._lists.setdefault(filled, len(self._sets))
         if number == len(self._sets):

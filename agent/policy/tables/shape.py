@@ -1,38 +1,41 @@
-"""What a policy compiles to: the tables the kernel judges by, as plain values.
+"""The tables from which the kernel decides, as plain values.
 
-`compile_policy` makes them, `kernel.maps` writes them into BPF maps, `evaluate` reads them as the
-kernel does (bpf/lib/decide.h). A *clause* is one selector conjunction and owns one bit; a set of clauses
-is an int used as a bit set (clause n is `1 << n`) and is stored once in `Tables.sets`, named by index.
+`compile_policy` makes them, agent/kernel writes them into BPF maps, and `evaluate` reads them as the
+kernel does (bpf/lib/decide.h). A *clause* is one selector conjunction and owns one bit. A set of clauses
+is an int used as a bit set (clause n is `1 << n`). Each set is stored once in `Tables.sets`; its index
+names it.
 
-For a local consumer, one set is looked up in each dimension and all are ANDed:
+For a local consumer, one set is looked up in each dimension, and all are ANDed:
 
     exe     members[EXE, path hash], else members[EXE_DIR, hash of its directory], else
-            sets[MISS + EXE]; the latter two ORed with members[EXE_GLOB, …] of every glob with one
-            star that takes the path, and then the name is not certain. A path seen in an untrusted
-            mount namespace, or deeper than the walk goes, looks up members[EXE, 1]; a task without an
-            executable, members[EXE, 0]
+            sets[MISS + EXE]. The latter two are ORed with members[EXE_GLOB, …] of every glob with one
+            star that matches the path, and the executable is uncertain. A path seen in an untrusted
+            mount namespace, or deeper than the walk goes, looks up members[EXE, 1]. A task without an
+            executable looks up members[EXE, 0]
     uid     members[UID, effective uid], else sets[MISS + UID]
     gid     sets[MISS + GID] ORed with members[GID, g] of every effective or supplementary gid
     cgroup  sets[MISS + CGROUP] ORed with members[CGROUP, id] of the cgroup and its ancestors, down to the
-            12th level; the container is not certain if any of them has MEMBER_UNSURE, nor the unit with
-            MEMBER_UNSURE_UNIT; in a container (MEMBER_CONTAINER, or a pid namespace of root's that is not
-            the host's), sets[ANY_CONTAINER], too
-    netns   members[NETNS, cookie], else sets[MISS + NETNS] and the namespace is not certain
+            12th level. The container is uncertain if any of them has MEMBER_UNSURE. The unit is
+            uncertain if any has MEMBER_UNSURE_UNIT. In a container (MEMBER_CONTAINER, or a pid namespace
+            of root's that is not the host's), sets[ANY_CONTAINER] is ORed, too
+    netns   members[NETNS, cookie], else sets[MISS + NETNS], and the namespace is uncertain
 
-Beside those: in a container, sets[IN_CONTAINER]; of an executable whose path does not begin at the host's
-root, sets[ELSEWHERE]. In a user namespace, members[OWNER_UID, …] and members[OWNER_GID, …] of its owner and
-of the owners of those around it are ORed to the sets by uid and by gid; to the latter also
-members[OWNER_MEMBER, …] of their uids. Likewise subordinates[UID, longest prefix] and subordinates[GID, …] of
-the uid of the outermost one's owner; outside user namespaces, of the effective uid.
+Further sets are ANDed: in a container, sets[IN_CONTAINER]; for an executable whose path does not begin at the
+host's root, sets[ELSEWHERE].
 
-A set in members already contains the clauses that do not speak of its dimension; so does each MISS set.
-What could also hold, were an uncertain dimension known, is contained in its MISS (or EXE_DIR) set; what
-holds for certain is that AND `sets[CERTAIN + mask of the uncertain dimensions]`.
+In a user namespace, the sets of its owner and of the owners of those around it are ORed: members[OWNER_UID,
+uid] to the set by uid; members[OWNER_GID, gid] and members[OWNER_MEMBER, uid] to the set by gid. In the same
+way, subordinates[UID, longest prefix] and subordinates[GID, …] are ORed. They are looked up by the uid of the
+outermost namespace's owner; outside user namespaces, by the effective uid.
 
-For a remote consumer the set is sources[longest prefix], else sets[MISS_SOURCE]; it is always certain.
+A set in members already contains the clauses that do not constrain its dimension, and so does each MISS set.
+The MISS (or EXE_DIR) set also contains the clauses that could hold if an uncertain dimension were known. The
+clauses that certainly hold are the result AND `sets[CERTAIN + mask of the uncertain dimensions]`.
+
+For a remote consumer the set is sources[longest prefix], else sets[MISS_SOURCE]. It is always certain.
 
 The target of a destination is targets[namespace, protocol, number of its port, longest prefix]. Ports with
-the same targets at the same places have one number, so that a range costs one entry for each place.
+the same targets at the same places share one number, so a range costs one entry for each place.
 """
 
 from __future__ import annotations
@@ -50,22 +53,22 @@ from agent.policy.values import Unresolved
 SET_BITS = 1024
 CANDIDATES = 8
 MAX_PORT_ENTRIES = 4096
-"""Ports and ranges of all services; a range counts once for each piece that others cut it into."""
+"""Limit of ports and ranges in all services. A range counts once for each piece that others cut it into."""
 MAX_PLACES = 262144
-"""Entries of the target table: a number of ports at an address or network."""
+"""Limit of entries in the target table. An entry is a number of ports at an address or network."""
 MAX_TARGETS = 4096
 MAX_SETS = 16384
 MAX_CGROUPS = 12
-"""Levels of cgroups that the kernel looks at; one below is what its ancestor at the last of them is."""
+"""Levels of cgroups that the kernel walks. A deeper cgroup counts as its ancestor at the last level."""
 MAX_SHAPES = 16
-"""Of globs with one star, in one policy."""
+"""Limit of distinct shapes of globs with one star, in one policy."""
 MAX_PATH_COMPONENTS = 24
-"""Path components and mount crossings the kernel walks; no selector takes a deeper executable."""
+"""Path components and mount crossings that the kernel walks. No selector matches a deeper executable."""
 LISTED_GROUPS = 64
-"""Groups that one target can speak of."""
+"""Limit of groups that one target can name."""
 GIDS_IN_SET = 32
 NO_GID = (1 << 32) - 1
-"""Fills up a list of groups: nobody can hold it (setgroups(2))."""
+"""Fills up a list of groups: no process can hold this gid (setgroups(2))."""
 
 
 class Dimension(IntEnum):
@@ -78,46 +81,47 @@ class Dimension(IntEnum):
     NETNS = 4
     EXE_DIR = 5
     CGROUP_PATH = 6
-    """string_hash of a cgroup's path: the set a cgroup made there gets as members[CGROUP, id]. This, UNIT and
-    UNIT_TEMPLATE only where it is this host's own: every directory above is root's alone, and none is a
-    container's."""
+    """string_hash of a cgroup's path: the set that a cgroup created there gets as members[CGROUP, id]. This,
+    UNIT and UNIT_TEMPLATE apply only to this host's own cgroups: every directory above is root's alone, and
+    none is a container's."""
     CGROUP_NEW = 7
-    """Of value 0: the set a cgroup made anywhere else gets. Whether it is a container, and which, is unsure
-    until user space has looked."""
+    """With value 0: the set that a cgroup created anywhere else gets. Whether it is a container, and which,
+    is unsure until user space has checked it."""
     CGROUP_HOST = 8
-    """Of value 0 and of the id of the cgroup that the agent takes for its host's root: what lies above, and
-    beside it, is another host's."""
+    """With value 0, and with the id of the cgroup that the agent takes for its host's root. Cgroups above and
+    beside it are another host's."""
     OWNER_UID = 9
-    """Of a user namespace: what holds for whoever is in one that this user owns. Exclusions only."""
+    """By owner of a user namespace: clauses that hold for processes in it. Exclusions only."""
     OWNER_GID = 10
     CGROUP_GIVEN = 11
-    """As CGROUP_PATH, for a cgroup that others than root could have made, or that is in a container: only
-    what the policy says of its path holds."""
+    """Like CGROUP_PATH, for a cgroup that users other than root could have created, or that is in a
+    container. Only clauses with that path hold."""
     UNIT = 12
-    """string_hash of the name of a unit's cgroup: the set of one made anywhere else."""
+    """string_hash of the name of a unit's cgroup: the set for one created anywhere else."""
     UNIT_TEMPLATE = 13
-    """template_hash of app@*.service: the set of an instance that UNIT does not have."""
+    """template_hash of app@*.service: the set for an instance without an entry in UNIT."""
     EXE_SHAPE = 14
-    """By number from 0: the word of a Shape, no set."""
+    """By number from 0: the word of a Shape, not a set."""
     EXE_GLOB = 15
     """shape_hash of a glob with one star: the clauses that it adds."""
     OWNER_MEMBER = 16
-    """Of a user namespace, by its owner's uid: what holds because of groups that he is a member of."""
+    """By uid of a user namespace's owner: clauses that hold because of that owner's groups."""
 
 
 ASKS_SUBORDINATE = 29
-"""In a row's mask of dimensions: whether a uid is one of somebody's subordinate ids matters."""
+"""A flag in a row's mask of dimensions: it matters whether a uid is a subordinate id of another user."""
 ASKS_CONTAINER = 30
-"""The same: whether a process is in a container."""
+"""The same: it matters whether a process is in a container."""
 ASKS_USER_NAMESPACE = 31
 
 MEMBER_UNSURE = 1 << 31
-"""In a value of `Tables.members`, beside the number of the set: a cgroup that is, or may be, a container
+"""A flag in a value of `Tables.members`, beside the number of the set. The cgroup is, or may be, a container
 whose name is not known yet."""
 MEMBER_CONTAINER = 1 << 30
-"""The same: a cgroup that is the top of a container which only root could have made."""
+"""The same: the cgroup is the top of a container, and only root could have created it."""
 MEMBER_UNSURE_UNIT = 1 << 29
-"""The same: a unit's cgroup below one that nobody has looked at. If that is a container, it is no unit."""
+"""The same: a unit's cgroup below one that user space has not checked. If that one is a container, this one
+is not a unit."""
 MEMBER_FLAGS = MEMBER_UNSURE | MEMBER_CONTAINER | MEMBER_UNSURE_UNIT
 
 
@@ -130,15 +134,17 @@ class SetId:
     MISS_SOURCE = 6
     ALL = 7
     IN_CONTAINER = 8
-    """What may hold for a process in a container."""
+    """Clauses that may hold for a process in a container."""
     ELSEWHERE = 9
-    """What may hold for an executable that is no file of the host's: its path begins at another root."""
+    """Clauses that may hold for an executable that is not a file of the host: its path begins at another
+    root."""
     ANY_CONTAINER = 10
-    """What holds in whatever container, known or not."""
+    """Clauses that hold in any container, known or not."""
     OWNED = 11
-    """What holds in user namespaces of somebody, as in those too deep to know of whom (MAX_OWNERS)."""
+    """Clauses that hold in user namespaces because of an owner. Used for those nested too deeply to know the
+    owner (MAX_OWNERS)."""
     SUBORDINATE = 12
-    """What holds for subordinate ids of somebody: where a row speaks of none of it, nothing is looked up."""
+    """Clauses that hold for subordinate ids. If a row uses none of them, no lookup is made."""
     CERTAIN = 16
     """CERTAIN + mask of uncertain dimensions; bits are those of `Uncertain`."""
     FIRST_FREE = 80
@@ -148,21 +154,21 @@ class Uncertain:
     """Why a local consumer's set may be too large. Bits; values are the wire's (bpf/abi.h)."""
 
     EXE = 1
-    """Whether a glob that only user space can tell takes it."""
+    """It depends on a glob that only user space can match."""
     PATH = 2
-    """Which executable it is at all."""
+    """The executable's path is unknown."""
     CGROUP = 4
-    """Whether it is a unit depends on a cgroup that nobody has looked at."""
+    """Whether it is a unit depends on a cgroup that user space has not checked."""
     NETNS = 8
     CONTAINER = 16
-    """Which one."""
+    """Which container it is."""
     ANY_CONTAINER = 32
-    """Whether it is one."""
+    """Whether it is a container."""
 
 
 DELIVERED = Network((1 << 128) - 1)
-"""Of a TargetKey: what is delivered in its namespace and has no entry of its own, whatever its address is. No
-real address of a namespace is looked up there (bpf/lib/delivery.h)."""
+"""Address of a TargetKey for whatever is delivered in its namespace and has no entry of its own. No real
+address of a namespace is looked up this way (bpf/lib/delivery.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +178,14 @@ class TargetKey:
     netns: int
     protocol: int
     ports: int
-    """Their number."""
+    """The number of the ports: see `Numbered`."""
     network: Network
 
 
 @dataclass(frozen=True, slots=True)
 class SubordinateKey:
     """The uids that share their first `prefixlen` of 32 bits with `first`. dimension UID: clauses that name
-    the user who was given them; GID: those that name a group of his."""
+    the user who has these ids. GID: clauses that name a group of that user."""
 
     dimension: Dimension
     first: int
@@ -188,7 +194,7 @@ class SubordinateKey:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """Ports, both ends included, and the number by which TargetKeys speak of them. It is never 0."""
+    """A range of ports, both ends included, and its number in TargetKeys, which is never 0."""
 
     first: int
     last: int
@@ -215,22 +221,22 @@ class TargetRow:
     mode: Mode
     unresolved: Unresolved
     clock_synced: bool
-    """False: nothing is denied as not_yet_valid; it is grace, clock_unsynced."""
+    """False: a license that would be not_yet_valid gives grace, clock_unsynced, instead of a denial."""
     drops: bool
-    """A SYN that is refused gets no answer, where the packet gate sees it."""
+    """A refused SYN gets no answer, if the packet gate sees it."""
     excluded: int
     """Set id: clauses of all principals that are excluded from this target."""
     home_netns: int
-    """The namespace the service lives in: a consumer there is `loopback`, elsewhere `container`."""
+    """The namespace the service lives in. A consumer there is `loopback`, elsewhere `container`."""
     candidates: tuple[Candidate, ...]
     gid_list: int = 0
-    """Number of the first of two sets that are a list: the groups that anything in this row speaks of. Of a
-    consumer with more than 64 groups, only these are looked for."""
+    """Number of the first of two sets that hold a list: the groups that this row's clauses name. For a
+    consumer with more than 64 groups, only these are looked up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a grant id stands for, to name the rule that decided."""
+    """The meaning of a grant id, to name the rule that decided."""
 
     id: int
     license: str
@@ -247,29 +253,29 @@ class Tables:
     targets: Mapping[TargetKey, int]
     rows: Mapping[int, TargetRow]
     members: Mapping[tuple[Dimension, int], int]
-    """Set ids, in CGROUP and CGROUP_PATH perhaps with MEMBER_FLAGS."""
+    """Set ids; in CGROUP and CGROUP_PATH possibly with MEMBER_FLAGS."""
     sources: Mapping[Network, int]
     sets: tuple[int, ...]
     grants: Mapping[int, Grant] = field(default_factory=dict)
     owners: Mapping[int, TargetRow] = field(default_factory=dict)
-    """By target id, where the service names its owners: who may serve it, as if that were licensed."""
+    """By target id, if the service names its owners: who may serve it, in the form of a license."""
     elsewhere: frozenset[tuple[int, Address]] = frozenset()
-    """(namespace, address): local by its route, and not delivered there."""
+    """(namespace, address): the route is local, but nothing is delivered there."""
     ground: Ground = NOTHING_KNOWN
-    """By which the kernel has decided of each cgroup, at its making, whose it is."""
+    """Facts by which the kernel classifies each cgroup when it is created."""
     subordinates: Mapping[SubordinateKey, int] = field(default_factory=dict)
-    """Of disjoint blocks: for exclusions only."""
+    """By disjoint blocks: for exclusions only."""
     numbers: tuple[Numbered, ...] = ()
-    """Disjoint, in the order of ports. Those of the policy alone, wherever its services are now."""
+    """Disjoint, in the order of ports. They depend on the policy alone, not on where its services are now."""
 
     @property
     def ports(self) -> Ports:
-        """Every port that anything declares somewhere, whatever the protocol."""
+        """Every port that any service declares, whatever the protocol."""
         somewhere = {key.ports for key in self.targets}
         return Ports.of(one for one in self.numbers if one.number in somewhere)
 
     def number_of(self, port: int) -> int:
-        """0: nothing declares it."""
+        """0: no service declares it."""
         place = bisect_right(self.numbers, port, key=lambda one: one.first) - 1
         found = self.numbers[place] if place >= 0 else None
         return found.number if found and port <= found.last else 0
@@ -280,7 +286,7 @@ NO_BOOT_NS = (1 << 64) - 1
 
 
 def empty_tables(seed: int = 0) -> Tables:
-    """Tables of no policy at all: nothing is declared, so everything is unprotected."""
+    """Tables without a policy: no port is declared, so all traffic is unprotected."""
     return Tables(
         seed=seed, targets={}, rows={}, members={}, sources={}, sets=(0,) * SetId.FIRST_FREE, grants={}
     )

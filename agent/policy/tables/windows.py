@@ -11,7 +11,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Windows:
-    """Times of windows as CLOCK_BOOTTIME; thousands of grants share few windows."""
+    """Times of windows as CLOCK_BOOTTIME. Cached, because thousands of grants share few windows."""
 
     def __init__(self, boot_offset_ns: int) -> None:
         self._offset_ns = boot_offset_ns
@@ -34,5 +34,5 @@ class Windows:
 
 
 def unix_ns(when: datetime) -> int:
-    """Nanoseconds since the epoch, exact to the microsecond that a datetime holds."""
+    """Nanoseconds since the epoch, exact to the microsecond (the resolution of datetime)."""
     return (when - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,1 +1,1 @@
-"""What a word of a policy means: paths, cgroups, networks, ports."""
+"""The meaning of the terms in a policy: paths, cgroups, networks, ports."""

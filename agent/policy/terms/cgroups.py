@@ -1,4 +1,4 @@
-"""What a cgroup path says: which systemd unit, which container. The one place that reads such paths."""
+"""Finds the systemd unit or the container in a cgroup path. No other module parses such paths."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ _RUNTIMES = {
 }
 _BARE_SCOPE = re.compile(r"(crun|runc)-(.+)\.scope", re.DOTALL)
 _MACHINE = re.compile(r"machine-(?!(?:qemu|xen|ch|bhyve)\\x2d)(.*)\.scope", re.DOTALL)
-"""machined's. libvirt's virtual machines have such a scope, too, and their processes are the host's."""
+"""Scopes of systemd-machined. libvirt's virtual machines also have such a scope, but their processes are the
+host's."""
 _LIBVIRT_LXC = re.compile(r"lxc-\d+-(.+)", re.DOTALL)
 _NSPAWN = re.compile(r"systemd-nspawn@(.*)\.service", re.DOTALL)
 _LXC = "lxc.payload."
 _FOLDERS = {"lxc": "lxc", "lxc.payload": "lxc", "garden": "garden", "buildkit": "buildkit"}
-"""Cgroups in which everything is a container, and whose."""
+"""Cgroups whose children are all containers, and their runtime."""
 _PODS_OF_PODMAN = "libpod_parent"
 _CONTROLLERS = frozenset(
     ("cgroup", "cpu", "cpuset", "io", "memory", "pids", "rdma", "hugetlb", "misc", "dmem", "debug")
@@ -44,23 +45,23 @@ class Top:
     path: str
     id: str
     runtime: str
-    """"": not shown."""
+    """Empty: the path does not show it."""
     name: str = ""
-    """Where the path has it, and no runtime need be asked."""
+    """Set if the path has the name, so that no runtime need be asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What the paths of cgroups do not show."""
+    """Facts that the paths of cgroups do not show."""
 
     delegated: Set[str] = frozenset()
-    """Cgroups in which others than root can make some, or could when some were made."""
+    """Cgroups in which users other than root can create some, or could when some were created."""
     tops: Set[str] = frozenset()
-    """Own cgroups of containers, those included that have a bare name."""
+    """Own cgroups of containers, those with a bare name included."""
 
     def is_hosts(self, path: str) -> bool:
-        """Could only root have made a cgroup there, and outside of containers? Says nothing of the cgroup
-        itself: root gives away what it has made, and a container's own cgroup is the host's."""
+        """True if only root could have created a cgroup there, outside of containers. This is not about the
+        cgroup itself: root may have given it away, and a container's own cgroup is the host's."""
         above, parent = "", ""
         if "/" in self.delegated:
             return False
@@ -72,8 +73,8 @@ class Ground:
         return True
 
     def unit_at(self, path: str) -> str:
-        """The unit or slice of this host whose own cgroup this is; "" if of none. Below a unit's cgroup the
-        unit decides on names."""
+        """The unit or slice of this host whose own cgroup this is; "" if none. Below a unit's cgroup, that
+        unit chooses the names."""
         *above, last = path.split("/")[1:]
         if not last.endswith((*UNIT_SUFFIXES, ".slice")) or any(map(_is_unit, above)):
             return ""
@@ -83,7 +84,7 @@ class Ground:
 
     def unit_of(self, path: str) -> str:
         """The unit of this host that a cgroup is, or is in; "" if none. The first component that is a unit
-        decides: what is below it could have any name."""
+        decides, because cgroups below it could have any name."""
         own = ""
         for component in path.split("/")[1:]:
             own += f"/{component}"
@@ -108,7 +109,8 @@ def _is_unit(component: str) -> bool:
 
 
 def template_of(unit: str) -> str:
-    """app@*.service of app@1.service, which is how a policy means all instances; "" if it is none."""
+    """app@*.service for app@1.service, which is how a policy writes all instances; "" if it is not an
+    instance."""
     name, dot, kind = unit.rpartition(".")
     template, at, instance = name.partition("@")
     return f"{template}@*{dot}{kind}" if at and instance else ""
@@ -122,23 +124,25 @@ def is_unit(pattern: str, cgroup: str, ground: Ground = NOTHING_KNOWN) -> bool:
 
 
 def cgroup_name(unit: str) -> str:
-    """What the cgroup of a unit is called."""
+    """The name of a unit's cgroup."""
     return _escaped(unit)
 
 
 def is_top(component: str, parent: str) -> bool:
-    """Is this the name of a container's own cgroup? bpf/lib/cgroup.h says the same."""
+    """True if this is the name of a container's own cgroup. bpf/lib/cgroup.h does the same."""
     return _top(component, parent) is not None
 
 
 def container_in(path: str) -> Top | None:
-    """The container a cgroup path lies in, the outermost; None if in none.
+    """The outermost container that a cgroup path lies in; None if there is none.
 
-    Knows how docker, containerd, CRI-O and podman name cgroups, by their systemd and cgroupfs drivers, the
-    latter often by the id alone (the runtime is "" then, but for docker's below /docker); LXC and what is
-    built on it; systemd-nspawn and machined. conmon's own cgroups (crio-conmon-…) are not the container's,
-    nor is a pod of podman. It is a name, not proof: a user can make such a directory in a delegated tree, and
-    bare ids are known only to crun and runc."""
+    Covers docker, containerd, CRI-O and podman with their systemd and cgroupfs drivers; LXC and runtimes
+    built on it; systemd-nspawn and machined. cgroupfs names are often the id alone; the runtime is "" then,
+    except below /docker. conmon's own cgroups (crio-conmon-…) and a pod of podman are not containers.
+
+    A name is not proof: a user can create such a directory in a delegated tree. Only crun and runc know bare
+    ids.
+    """
     own, parent = "", ""
     for component in path.split("/")[1:]:
         own += f"/{component}"
@@ -179,7 +183,7 @@ def _with_id(component: str, parent: str, match: re.Match[str]) -> Top | None:
 
 
 def container_of(path: str) -> str:
-    """The id of the container a cgroup path lies in; "" if in none."""
+    """The id of the container that a cgroup path lies in; "" if in none."""
     found = container_in(path)
     return found.id if found else ""
 
@@ -190,8 +194,8 @@ def unescape_unit(text: str) -> str:
 
 
 def usual_cgroup(unit: str) -> str:
-    """Where the system manager puts a unit that has no Slice= of its own (systemd.slice(5)): instances
-    of a template get a slice together, and the dashes of a slice's name are its path."""
+    """Where the system manager puts a unit without a Slice= of its own (systemd.slice(5)). Instances of a
+    template share a slice, and the dashes of a slice's name are its path."""
     if unit.endswith(".slice"):
         return _slice_path(unit)
     name = unit.rpartition(".")[0]
@@ -202,12 +206,12 @@ def usual_cgroup(unit: str) -> str:
 
 
 def _escaped(unit: str) -> str:
-    """cg_escape() in systemd: a name that could be a kernel file's gets an underscore in front."""
+    """cg_escape() of systemd: a name that could be a kernel file's gets an underscore in front."""
     return f"_{unit}" if unit[0] in "_." or unit.partition(".")[0] in _CONTROLLERS else unit
 
 
 def _unescaped(component: str) -> str:
-    """The unit whose cgroup has this name; "" if none has: an underscore stands only where it must."""
+    """The unit whose cgroup has this name; "" if none. systemd puts the underscore only where it must."""
     unit = component.removeprefix("_")
     return unit if unit and _escaped(unit) == component else ""
 

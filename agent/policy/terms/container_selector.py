@@ -1,4 +1,4 @@
-"""What a policy says of a container, and whether a container is meant."""
+"""The container selector of a policy, and whether a container matches it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from agent.model import Container
 
 @dataclass(frozen=True, slots=True, order=True)
 class ContainerSelector:
-    """Globs (fnmatch: * also takes a slash); an empty one is not spoken of."""
+    """Globs (fnmatch: * also matches a slash). An empty one sets no condition."""
 
     name: str = ""
     image: str = ""
-    """Of the image as the runtime has it, or without docker.io/library/ in front."""
+    """The image as the runtime names it, or without docker.io/library/ in front."""
     pod: str = ""
     namespace: str = ""
 
     @property
     def any(self) -> bool:
-        """Just `*`: any container, also one whose name is not known."""
+        """True for `*`: any container, also one whose name is not known."""
         return self == ContainerSelector("*")
 
     def __str__(self) -> str:
@@ -28,7 +28,7 @@ class ContainerSelector:
         return " and ".join(f"{key} {value}" for key, value in parts if value)
 
     def takes(self, container: Container) -> bool:
-        """Of a container whose name is known."""
+        """True if a container, whose name is known, matches."""
         images = (container.image, _familiar(container.image))
         return (
             (not self.name or fnmatchcase(container.name, self.name))
@@ -39,5 +39,5 @@ class ContainerSelector:
 
 
 def _familiar(image: str) -> str:
-    """nginx:1.25 of docker.io/library/nginx:1.25, as docker itself shows it."""
+    """nginx:1.25 for docker.io/library/nginx:1.25, as docker itself shows it."""
     return image.removeprefix("docker.io/").removeprefix("library/")

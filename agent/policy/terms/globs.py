@@ -1,5 +1,5 @@
-"""Matching a path with a glob, in a time that grows with the path's length and not faster: whoever runs a
-program chooses its path. A regular expression tries every way in which several stars can share it."""
+"""Matches a path with a glob in time linear in the path's length, because the user who runs a program chooses
+its path. A regular expression would try every way in which several stars can share it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ SLASH = "/"
 
 
 class Glob:
-    """How far into the glob the path has come: every way at once, as bits of a number. Bit n stands for "the
-    first n steps are done"; each step takes one character, or is one that may be left out."""
+    """The state of a match: all ways through the glob at once, as bits of a number. Bit n means that the
+    first n steps are done. Each step takes one character, or may be left out."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        """`tokens`: of paths._TOKEN. Raises re.error for a class that is none."""
+        """`tokens`: of paths._TOKEN. Raises re.error for an invalid class."""
         self._prefix = "".join(takewhile(lambda token: len(token) == 1 and token not in "*?", tokens))
         self._literal: dict[str, int] = {}
-        """By character, the steps that take it and go on."""
+        """By character: the steps that consume it and advance."""
         self._classes: list[tuple[int, re.Pattern[str]]] = []
         self._name = 0
-        """Steps that take any character but a slash, and go on."""
+        """Steps that consume any character but a slash, and advance."""
         self._any = 0
         self._stay_name = 0
-        """Those that take any number of characters but slashes, and stay."""
+        """Steps that consume any number of characters but slashes, and stay."""
         self._stay_any = 0
         self._skip = 0
-        """Those that may be left out."""
+        """Steps that may be left out."""
         self._folders = 0
-        """Beginnings of `**/`: it may be left out with the step behind it, which is inside a name."""
+        """First steps of `**/`. They may be left out together with the next step, which is inside a name."""
         bit = 1
         for token in tokens:
             for _ in self._add(token, bit):
@@ -38,7 +38,7 @@ class Glob:
         self._begin = self._reached(1)
 
     def _add(self, token: str, bit: int) -> Iterator[None]:
-        """Yields once for each step that the token is made of."""
+        """Yields once for each step of the token."""
         if token == "**/":
             self._folders |= bit
             self._name |= bit
@@ -82,7 +82,7 @@ class Glob:
         return bool(reached & self._last)
 
     def _reached(self, steps: int) -> int:
-        """With those that follow where steps are left out."""
+        """These steps, and those reached by leaving steps out."""
         while True:
             more = steps | (steps & self._skip) << 1 | (steps & self._folders) << 2
             if more == steps:
@@ -91,7 +91,7 @@ class Glob:
 
 
 def _class(token: str) -> str:
-    """[abc], [a-z], [!abc] as a regular expression, which takes one character."""
+    """[abc], [a-z], [!abc] as a regular expression that matches one character."""
     inside = token[1:-1]
     negated = inside.startswith("!")
     inside = re.sub(r"([\\^\[\]&~|])", r"\\\1", inside[1:] if negated else inside)

@@ -1,9 +1,8 @@
-"""The keyed hash by which the kernel knows paths: the same words as bpf/lib/hash.h, in Python.
+"""The keyed hash by which the kernel identifies paths: the same words as bpf/lib/hash.h, in Python.
 
-The kernel walks an executable's path from the leaf to the root, so a path is hashed in that order,
-component by component. The key (HostFacts.hash_seed) is drawn at random when the programs are first
-loaded, so that nobody can prepare two paths with one hash (bpf/lib/hash.h says why). Tests hold both sides
-equal.
+The kernel walks an executable's path from the leaf to the root, so a path is hashed in that order, component
+by component. The key (HostFacts.hash_seed) is drawn at random when the programs are first loaded. So no user
+can prepare two paths with one hash (bpf/lib/hash.h gives the reasons). Tests compare both sides.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ _CHUNK_BYTES = 64
 _NEXT_PLACE = 1
 
 UNTRUSTED_NAME = 1
-"""Bit 0 of an executable's hash: the path was seen in a mount namespace that an unprivileged user made,
-where anybody can give any file any name. Such a path matches no selector."""
+"""Bit 0 of an executable's hash: the path was seen in a mount namespace that an unprivileged user made. In
+it, any file can get any name. Such a path matches no selector."""
 
 
 class _Secret:
-    """What a seed makes of the hash: struct hash_key in bpf/lib/hash.h."""
+    """The secrets derived from a seed: struct hash_key in bpf/lib/hash.h."""
 
     __slots__ = ("first", "second", "seed")
 
@@ -66,13 +65,14 @@ def path_hash(path: str, seed: int) -> int:
 
 
 def template_hash(template: str, seed: int) -> int:
-    """Hash of app@*.service, by what all instances have in common."""
+    """Hash of app@*.service, computed from the common part of all instances."""
     prefix, _, suffix = template.partition("*")
     return _secret(seed).mix(string_hash(prefix, seed), int.from_bytes(suffix.encode(), "little"))
 
 
 def shape_hash(glob: Starred, seed: int) -> int:
-    """Of all paths that a glob with one star takes: bpf/lib/glob.h computes the same for each of them."""
+    """Hash of all paths that a glob with one star matches; bpf/lib/glob.h computes the same for each of
+    them."""
     secret = _secret(seed)
     number = secret.mix(seed, _NEXT_PLACE)
     whole = 0
@@ -85,7 +85,7 @@ def shape_hash(glob: Starred, seed: int) -> int:
 
 
 def glob_of(path: str, shape: Shape) -> Starred | None:
-    """The glob of this shape that takes the path; None: none does."""
+    """The glob of this shape that matches the path; None if there is none."""
     components = [part.encode("utf-8", "surrogateescape") for part in path.split("/") if part]
     if shape.place >= len(components):
         return None

@@ -1,4 +1,4 @@
-"""Which addresses belong where: per namespace, to a family, to the private ranges."""
+"""Classifies addresses: per namespace, by family, by private range."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PRIVATE = (
 EVERYTHING = (IPV4, to_network("::/0"))
 
 NEAR, FAR = (120, 64), (112, 48)
-"""Prefix lengths, of mapped IPv4 addresses (/24, /16) and of IPv6 ones: what uses are kept by, and what one
-row stands for where rows are scarce (bpf/lib/uses.h)."""
+"""Prefix lengths for mapped IPv4 addresses (/24, /16) and IPv6 ones. NEAR groups the rows of uses; FAR is
+what one row stands for if rows are scarce (bpf/lib/uses.h)."""
 
 _PER_NAMESPACE = (*LOOPBACK, *UNSPECIFIED, LINK_LOCAL6)
 
@@ -65,8 +65,8 @@ def is_private(address: Address) -> bool:
 
 
 def is_per_namespace(address: Address) -> bool:
-    """True for loopback, unspecified and IPv6 link-local addresses: they mean something else in each network
-    namespace (the same list as in bpf/lib/target.h). IPv4 link-local ones don't: hosts forward to
+    """True for loopback, unspecified and IPv6 link-local addresses, which mean something else in each network
+    namespace (the same list as in bpf/lib/target.h). IPv4 link-local ones do not: hosts forward to
     169.254.169.254 for their containers."""
     return holds(_PER_NAMESPACE, address)
 
@@ -76,8 +76,8 @@ def is_network_per_namespace(network: Network) -> bool:
 
 
 def without_mapped(network: Network) -> tuple[Network, ...]:
-    """The network for a longest-prefix table, in which IPv4 is a part of IPv6: an IPv6 prefix that
-    contains ::ffff:0:0/96 (::/0 does) is cut around it. One network for any other."""
+    """The network in the form of a longest-prefix table, in which IPv4 is a part of IPv6. An IPv6 prefix that
+    contains ::ffff:0:0/96 (as ::/0 does) is cut around it. Any other network is returned as it is."""
     if is_ipv4(network) or not IPV4.subnet_of(network):
         return (network,)
     return tuple(sorted(network.address_exclude(IPV4)))
@@ -91,7 +91,8 @@ def prefixes_of(address: Address) -> Iterator[Network]:
 
 
 def listening_prefixes(address: Address, v6only: bool) -> tuple[Network, ...]:
-    """What a bound address lets in: itself, or a whole family (:: without IPV6_V6ONLY: both)."""
+    """The addresses that a bound address accepts: itself, or a whole family (:: without IPV6_V6ONLY:
+    both)."""
     if address == Address(MAPPED_PREFIX):
         return (IPV4,)
     if address == Address(0):

@@ -15,34 +15,34 @@ _GLOB = re.compile(r"[*?\[]")
 class ExeKind(Enum):
     LITERAL = "literal"
     DIRECTORY = "directory"
-    """/dir/* with no other glob: the directory decides, whatever the file is called."""
+    """/dir/* without another glob: the directory decides, whatever the file's name."""
     STARRED = "starred"
-    """One star in one component: the kernel decides it while it walks the path."""
+    """One star in one component: the kernel matches it while it walks the path."""
     OPEN = "open"
-    """Any other glob: it takes the name to tell."""
+    """Any other glob: user space needs the name to match it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shape:
-    """A glob with one star, without its text."""
+    """The shape of a glob with one star, without its text."""
 
     place: int
-    """Of the component that has the star: 0 is the file name, 1 its directory."""
+    """Of the component with the star: 0 is the file name, 1 its directory."""
     prefix_bytes: int
     suffix_bytes: int
 
     @property
     def word(self) -> int:
-        """As the kernel has it (bpf/lib/glob.h)."""
+        """The word that the kernel uses (bpf/lib/glob.h)."""
         return self.place | self.prefix_bytes << 8 | self.suffix_bytes << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Starred:
-    """A glob with one star in one component, taken apart."""
+    """A glob with one star in one component, split into parts."""
 
     components: tuple[str, ...]
-    """From the root; the one with the star is ""."""
+    """From the root; the component with the star is ""."""
     place: int
     prefix: str
     suffix: str
@@ -55,7 +55,7 @@ class Starred:
 
 
 NAME_BYTES = 255
-"""The longest name that a file can have."""
+"""The longest possible file name."""
 
 
 @lru_cache(maxsize=4096)
@@ -75,7 +75,7 @@ def plain(pattern: str) -> str | None:
 
 
 def starred(pattern: str) -> Starred | None:
-    """None: it has no star, or more than one, or another glob."""
+    """None: the pattern has no star, several, or another glob."""
     components = [part for part in pattern.split("/") if part]
     literal = [plain(component) for component in components]
     if literal.count(None) != 1:
@@ -89,14 +89,14 @@ def starred(pattern: str) -> Starred | None:
     try:
         too_long = len((prefix + suffix).encode()) > NAME_BYTES
     except UnicodeEncodeError:
-        return None  # bytes that are no text: where a character ends is not plain
+        return None  # not valid text, so it is unclear where a character ends
     if too_long:
         return None
     return Starred(tuple(part or "" for part in literal), len(components) - 1 - number, prefix, suffix)
 
 
 def _literal(token: str) -> str | None:
-    """The one character a token of a glob stands for: x, and [x]."""
+    """The one character that a token of a glob stands for: x, and [x]."""
     if len(token) == 1:
         return None if _GLOB.match(token) else token
     return token[1] if len(token) == 3 and token[0] == "[" and token[1] != "!" else None
@@ -108,7 +108,7 @@ def directory_of(path: str) -> str:
 
 
 def literal_directory(pattern: str) -> str:
-    """The directory a glob begins with: /opt/x of /opt/x/b*/y. Of a literal path, the path itself."""
+    """The directory that a glob begins with: /opt/x of /opt/x/b*/y. For a literal path, the path itself."""
     found = _GLOB.search(pattern)
     return directory_of(pattern[: found.start()]) if found else pattern
 
@@ -128,7 +128,7 @@ def exe_matches(pattern: str, path: str) -> bool:
 
 
 def glob_mistake(pattern: str) -> str:
-    """What is wrong with a glob; "" if nothing is."""
+    """What is wrong with a glob; "" if it is valid."""
     if "[" in (token for token in _TOKEN.findall(pattern)):
         return "a [ that is never closed"
     try:

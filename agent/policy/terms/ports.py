@@ -1,4 +1,4 @@
-"""Ranges of ports: sets of them, and the pieces that they cut each other into."""
+"""Sets of port ranges, and the pieces into which ranges cut each other."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """A set of ports that costs as much as its ranges. They are disjoint, and in order."""
+    """A set of ports whose cost grows with its ranges, which are disjoint and in order."""
 
     ranges: tuple[tuple[int, int], ...] = ()
     """Both ends included."""
 
     @classmethod
     def of(cls, ranges: Iterable[Range]) -> Ports:
-        """Of ranges in any order, which may overlap."""
+        """From ranges in any order, which may overlap."""
         merged: list[tuple[int, int]] = []
         for first, last in sorted((one.first, one.last) for one in ranges):
             if merged and first <= merged[-1][1] + 1:
@@ -56,8 +56,8 @@ class Ports:
 def pieces(
     items: Iterable[_Item], ports_of: Callable[[_Item], Range]
 ) -> Iterator[tuple[int, int, tuple[_Item, ...]]]:
-    """(first, last, the items whose range it lies in) of each piece between two ports at which a range begins
-    or ends; in the order of ports."""
+    """(first, last, items whose range contains it) for each piece. Pieces lie between two ports at which a
+    range begins or ends, in the order of ports."""
     waiting = sorted(items, key=lambda one: ports_of(one).first)
     here: list[_Item] = []
     arrived = 0
@@ -76,5 +76,5 @@ def borders(ranges: Iterable[Range]) -> list[int]:
 
 
 def pieces_of(one: Range, cut_at: list[int]) -> int:
-    """Into how many pieces these borders cut a range that is among those that made them."""
+    """Into how many pieces these borders cut a range. The borders must include those of the range."""
     return bisect_left(cut_at, one.last + 1) - bisect_left(cut_at, one.first)

@@ -1,4 +1,4 @@
-"""Ports of this host that lead into containers: which listener is one, and which leads where."""
+"""Ports of this host that lead into containers: which listeners are such ports, and where each one leads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 from agent.model import Address, HostFacts, Listener, Process, Publication, to_address
 
 PROXIES = ("docker-proxy", "conmon")
-"""Programs of root's that hold a published port on the host."""
+"""Programs that hold a published port on the host for a runtime of root's."""
 _ARGUMENTS = ("-proto", "-container-ip", "-container-port")
 
 
 def into(listener: Listener, addresses: Iterable[Address], facts: HostFacts) -> Iterator[Publication]:
-    """Those that lead to a listener in a network namespace with these addresses."""
+    """Publications that lead to a listener in a network namespace with these addresses."""
     if listener.netns == facts.host_netns:
         return
     mine = set(addresses) if listener.wildcard else {listener.address}
@@ -23,7 +23,7 @@ def into(listener: Listener, addresses: Iterable[Address], facts: HostFacts) -> 
 
 
 def leads_to(listener: Listener, facts: HostFacts) -> Listener | None:
-    """What a runtime's process that listens on this host stands for: the port in the container."""
+    """The port in the container for which a runtime's process listens on this host."""
     if listener.netns != facts.host_netns or not any(map(_is_proxy, listener.owners)):
         return None
     places = (*_of_state(listener, facts), *_of_arguments(listener))
@@ -35,7 +35,7 @@ def leads_to(listener: Listener, facts: HostFacts) -> Listener | None:
 
 
 def _is_proxy(process: Process) -> bool:
-    """Anybody can call a program so; root's are believed."""
+    """True for such a program run by root: any user can run a program by that name."""
     name = process.exe.rpartition("/")[2]
     return process.uid == 0 and not process.exe_untrusted and name in PROXIES
 
@@ -48,7 +48,7 @@ def _of_state(listener: Listener, facts: HostFacts) -> Iterator[tuple[Address, i
 
 
 def _of_arguments(listener: Listener) -> Iterator[tuple[Address, int]]:
-    """docker-proxy says by its arguments where it leads."""
+    """The destination that docker-proxy has in its arguments."""
     for process in filter(_is_proxy, listener.owners):
         given = dict(zip(process.args, process.args[1:], strict=False))
         protocol, address, port = (given.get(name, "") for name in _ARGUMENTS)

@@ -1,4 +1,4 @@
-"""Ranges of subordinate ids (subuid(5)) as what a longest-prefix table holds: aligned blocks."""
+"""Ranges of subordinate ids (subuid(5)) as aligned blocks, for a longest-prefix table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 Block = tuple[int, int]
-"""The first id, and how many of its 32 bits they share."""
+"""The first id, and the number of bits, of 32, that all ids share."""
 
 
 def blocks_of(ranges: Iterable[tuple[range, int]]) -> dict[Block, int]:
-    """Disjoint blocks that cover the ranges, each with the bits of all that it lies in."""
+    """Disjoint blocks that cover the ranges. Each has the bits of all ranges that it lies in."""
     given = [(ids, bits) for ids, bits in ranges if ids and bits]
     edges = sorted({edge for ids, _ in given for edge in (ids.start, ids.stop)})
     between = [0] * len(edges)
@@ -28,7 +28,7 @@ def blocks_of(ranges: Iterable[tuple[range, int]]) -> dict[Block, int]:
 
 
 def blocks_with(number: int) -> Iterator[Block]:
-    """Every block that an id is in, longest prefix first."""
+    """Every block that contains an id, longest prefix first."""
     for prefixlen in range(32, -1, -1):
         yield number >> (32 - prefixlen) << (32 - prefixlen), prefixlen
 

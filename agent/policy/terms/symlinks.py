@@ -1,4 +1,4 @@
-"""Executables behind symbolic links: the kernel sees where a path ends, operators write where it starts."""
+"""Executables behind symbolic links: operators write the link, the kernel sees the real path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from agent.policy.terms.paths import escape, exe_matches, literal_directory, pla
 
 
 def spellings(pattern: str, realpaths: Mapping[str, str]) -> Iterator[str]:
-    """The pattern as written; a glob also with the directory it begins with replaced by where that ends:
-    /bin/* is /usr/bin/* where /bin is a link."""
+    """The pattern as written. For a glob also with the leading directory replaced by its real path: /bin/* is
+    /usr/bin/* if /bin is a link."""
     yield pattern
     start = literal_directory(pattern)
     if start != pattern and (end := realpaths.get(start)):
@@ -17,7 +17,7 @@ def spellings(pattern: str, realpaths: Mapping[str, str]) -> Iterator[str]:
 
 
 def linked(pattern: str, realpaths: Mapping[str, str]) -> Iterator[str]:
-    """Where the paths end that the pattern matches and that are symbolic links."""
+    """The real paths of symbolic links that the pattern matches."""
     if (path := plain(pattern)) is not None:
         if end := realpaths.get(path):
             yield end
@@ -26,7 +26,7 @@ def linked(pattern: str, realpaths: Mapping[str, str]) -> Iterator[str]:
 
 
 def exe_selects(pattern: str, path: str, realpaths: Mapping[str, str]) -> bool:
-    """True if an executable the kernel calls `path` is what the pattern means."""
+    """True if the pattern means the executable that the kernel calls `path`."""
     if any(exe_matches(each, path) for each in spellings(pattern, realpaths)):
         return True
     return path in linked(pattern, realpaths)

@@ -65,7 +65,7 @@ def licet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         ("explain --target db --user 4294967295", "--user: a whole number from 0 to 4294967294 is"),
         ("explain --target db --group 99999999999", "--group: a whole number from 0 to 4294967294 is"),
         ("explain --target db --from x", "--from: 'x' is not a valid address (write 10.2.0.7 or fd00::7)"),
-        ("explain --target db --exe /bin/a --at x", "--at: 'x' is no time (write 2027-"),
+        ("explain --target db --exe /bin/a --at x", "--at: 'x' is not a valid time (write 2027-"),
         ("explain", "--target is missing (see `licet explain --help`)"),
         ("policy test", "file is missing (see `licet policy test --help`)"),
         ("policy chek", "chek: no such command; did you mean 'check'? (see `licet policy --help`)"),

@@ -47,7 +47,10 @@ def lost(written: Policy, *consumers: LocalConsumer) -> list[str]:
 )
 def test_a_principal_that_meant_what_runs_in_a_container_is_named(selector: str) -> None:
     (said,) = lost(policy(f"{{billing: [{{{selector}}}]}}"), INSIDE)
-    assert "policy.yaml:5: principal 'billing' means processes outside containers, and not process 0" in said
+    assert (
+        "policy.yaml:5: principal 'billing' matches only processes outside containers, so not process 0"
+        in said
+    )
     assert REMEDY in said
 
 
@@ -69,7 +72,7 @@ def test_outside_containers_nothing_is_lost_and_below_another_root_only_by_exe()
     written = policy("{billing: [{exe: /usr/bin/psql}]}")
     assert lost(written, here) == []
     (said,) = lost(written, replace(here, exe_elsewhere=True))
-    assert "means this host's files, and not those in the root directory of process 0" in said
+    assert "matches only this host's files, so not those in the root directory of process 0" in said
     assert REMEDY_ELSEWHERE in said
     assert "*" not in said, "it is in no container, so that would not help"
     assert len(lost(written, replace(here, in_pid_namespace=True))) == 1
@@ -212,5 +215,6 @@ def test_only_of_these_targets(targets: list[Target] | None, named: set[str]) ->
     compiled, inside = compile_policy(written, FACTS, Ids()), replace(INSIDE, netns=1)
     found = rights_lost(written, compiled, 1, [Seen(inside, "x")], targets)
     assert {
-        one.reason.split(" means ")[0].removeprefix("principal ").removeprefix("service ") for one in found
+        one.reason.split(" matches only ")[0].removeprefix("principal ").removeprefix("service ")
+        for one in found
     } == named

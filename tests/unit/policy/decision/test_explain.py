@@ -54,7 +54,7 @@ def test_a_selector_that_fails_says_in_which_key() -> None:
 def test_nobody_is_told_that_no_entitlement_includes_it() -> None:
     found = explained(NOBODY)
     assert found.denied
-    why = "no entitlement for it includes this consumer (policy.yaml:3)"
+    why = "no entitlement for this target includes this consumer (policy.yaml:3)"
     assert found.summary == f"db/internal: denied, unlicensed_principal: {why}"
 
 
@@ -71,7 +71,7 @@ def test_who_is_excluded_as_somebody_else_is_told_why() -> None:
         (SRE, "group sre"),
         (replace(SRE, uid=165536), "group sre"),
         (replace(NOBODY, uid=165536), "group sre: uid 165536 is a subordinate id of theirs"),
-        (replace(NOBODY, owners=((1001, 9),)), "group sre: it is in a user namespace of theirs"),
+        (replace(NOBODY, owners=((1001, 9),)), "group sre: it is in a user namespace that they own"),
     ):
         assert explained(consumer, text, facts=facts).rules[0].selectors[0].why == why
     assert explained(replace(NOBODY, uid=165546), text, facts=facts).rules[0].yields != "denied, excluded"
@@ -88,7 +88,7 @@ def test_what_is_not_known_is_said() -> None:
     text = WHOLE.replace("{group: sre}", "{exe: '/opt/**/run'}")
     found = explained(replace(NOBODY, exe="/opt/never/seen"), text)
     assert (found.verdict.decision, found.verdict.reason) == (Decision.ALLOWED, Reason.UNRESOLVED)
-    assert found.rules[1].selectors[0].why == "whether exe /opt/never/seen is /opt/**/run is not known yet"
+    assert found.rules[1].selectors[0].why == "not known yet whether exe /opt/never/seen is /opt/**/run"
     assert "on_unresolved" in found.summary
 
 
@@ -103,7 +103,7 @@ def test_a_remote_consumer_is_told_by_network() -> None:
     found = explained(RemoteConsumer(to_address("10.9.0.1")), text)
     assert [match.why for match in found.rules[1].selectors] == [
         "10.9.0.1 is in 10.0.0.0/8",
-        "speaks of a process, and of 10.9.0.1 only the address is known",
+        "needs process data, but remote consumer 10.9.0.1 is known only by its address",
     ]
 
 

@@ -43,13 +43,13 @@ def test_a_script_that_starts_nothing_is_told_with_its_interpreter(tmp_path: Pat
     assert told.startswith(
         f"service 'db', owner: '{PSQL}' is a script: the process that runs it is /usr/bin/python3.11 ("
     )
-    assert "together with a unit or a user" in told
+    assert "together with a unit or user" in told
 
 
 def test_a_glob_that_finds_only_scripts_is_told_with_one(tmp_path: Path) -> None:
     here = facts(scripts={"/usr/bin/p*": Script(PSQL, "/usr/bin/perl")})
     (told,) = warned(tmp_path, here, "exe: /usr/bin/p*")
-    assert f"'/usr/bin/p*' finds only scripts, as {PSQL}: the process" in told
+    assert f"'/usr/bin/p*' matches only scripts, such as {PSQL}: the process" in told
 
 
 @pytest.mark.parametrize("key", ["unit", "owner"])
@@ -59,7 +59,7 @@ def test_a_unit_without_a_process_is_told_with_the_reason(tmp_path: Path, key: s
     if key == "owner":
         selector, owner = "uid: 7", "unit: postgresql.service"
     (told,) = warned(tmp_path, here, selector, owner)
-    assert "unit 'postgresql.service' selects nobody now: it ends (name the unit that the" in told
+    assert "unit 'postgresql.service' selects no process now: it ends (name the unit that the" in told
     assert "is not running" not in told
 
 
@@ -74,7 +74,7 @@ def test_a_principal_that_nothing_names_is_a_warning(tmp_path: Path) -> None:
     )
     file.write_text(text)
     (told,) = load_policy_files([file]).warnings
-    assert "principal 'spare' is used by no license and no restriction" in str(told)
+    assert "principal 'spare' is not used by any license or restriction" in str(told)
 
 
 @pytest.mark.parametrize(("selector", "who"), [("user: bob", "user 'bob'"), ("uid: [5, 1002]", "uid 1002")])
@@ -84,7 +84,7 @@ def test_a_user_whose_uid_was_given_to_somebody_excluded_is_told(
     given = {1605: (range(1000, 1003),), 1002: (range(1002, 1003),)}
     here = facts(users={"bob": 1002}, subordinates=given)
     assert warned(tmp_path, here, selector) == [
-        f"principal 'app': {who} is a subordinate id of uid 1605 (subuid), and is excluded where that is "
+        f"principal 'app': {who} is a subordinate id of uid 1605 (subuid), and is excluded with it "
         "(give uid 1605 other subordinate ids)"
     ]
     assert warned(tmp_path, facts(subordinates=given), "uid: 1003") == []

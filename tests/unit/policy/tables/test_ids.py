@@ -30,7 +30,7 @@ def test_a_target_that_the_kernel_could_not_count_is_refused() -> None:
     ids = Ids()
     numbers = [ids.target(Target(f"s{number}", PortClass.ADMIN)) for number in range(MAX_TARGETS)]
     assert numbers[-1] == MAX_TARGETS
-    with pytest.raises(LicetError, match="none is given twice"):
+    with pytest.raises(LicetError, match="none is reused"):
         ids.target(DB)
     assert DB not in ids.targets.values()
     assert ids.target(Target("s0", PortClass.ADMIN)) == 1
