@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.docs.pages import DOCS, PAGES, ROOT, name_of, paths_in
+from tests.unit.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, paths_in
 
 DECISIONS = sorted((DOCS / "decisions").glob("0*.md"))
 TESTS = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
@@ -67,3 +67,13 @@ def test_every_fixture_is_in_its_page() -> None:
     page = (folder / "README.md").read_text()
     files = {path.name for path in folder.iterdir() if path.suffix in (".py", ".c")} - {"__init__.py"}
     assert [name for name in files if name not in page] == []
+
+
+def test_a_drawing_names_its_parts_once() -> None:
+    (kernel, user) = blocks((DOCS / "architecture.md").read_text(), "mermaid")
+    hooks = {path.name for path in (ROOT / "bpf" / "hooks").glob("*.c")}
+    named = set(re.findall(r"[\w]+\.c\b", (DOCS / "architecture.md").read_text()))
+    assert hooks - named == set()
+    rooms = {path.parent.name for path in (ROOT / "agent" / "daemon").glob("*/__init__.py")}
+    assert [room for room in sorted(rooms) if room not in user] == []
+    assert "decide.h" in kernel
