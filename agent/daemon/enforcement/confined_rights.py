@@ -17,6 +17,8 @@ from agent.policy.values import Finding
 
 @dataclass(frozen=True, slots=True)
 class Rights:
+    """Who lost a right because he runs in a container."""
+
     keeper: PolicyKeeper
     reader: ProcReader
     namespaces: Namespaces

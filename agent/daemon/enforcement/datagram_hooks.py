@@ -61,6 +61,7 @@ class Datagrams:
         cgroup: Path,
         keeper: PolicyKeeper,
     ) -> Self:
+        """Of parts that were built before it. Nothing is loaded or attached yet."""
         return cls(
             settings,
             maps,

@@ -42,6 +42,8 @@ class Cut:
 
 @dataclass(slots=True)
 class FlowCutter:
+    """Judges flows of targets that enforce and say `on_end: cut` again when what decides has changed."""
+
     keeper: PolicyKeeper
     flows: FlowTable
     attributor: Attributor

@@ -35,6 +35,8 @@ class Foreseen:
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
+    """Judges the uses of the last hour, and open connections, as if targets enforced already."""
+
     keeper: PolicyKeeper
     usage: Usage
     flows: FlowTable

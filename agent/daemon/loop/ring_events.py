@@ -85,6 +85,7 @@ class RingEvents:
             yield
 
     def handle(self, event: ring.Event) -> None:
+        """One event, of whatever kind. An unknown kind is left out: a later version may send it."""
         match event:
             case abi.NameEvent():
                 self._on_name(event)

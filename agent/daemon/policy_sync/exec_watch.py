@@ -28,6 +28,8 @@ def exec_tracepoint(pins: Pins) -> Tracepoint:
 
 @dataclass(frozen=True, slots=True)
 class ExecWatch:
+    """Attached while the policy has names that only user space can match, or addresses of namespaces."""
+
     tracepoint: Tracepoint
     keeper: PolicyKeeper
     reader: ProcReader

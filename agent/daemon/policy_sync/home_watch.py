@@ -16,6 +16,8 @@ def removal_tracepoint(pins: Pins) -> Tracepoint:
 
 @dataclass(frozen=True, slots=True)
 class HomeWatch:
+    """Attached while a service is at containers."""
+
     tracepoint: Tracepoint
     keeper: PolicyKeeper
 

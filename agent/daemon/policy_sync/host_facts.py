@@ -67,6 +67,8 @@ def containers_of(settings: Settings, cgroup_mount: Path) -> Containers:
 
 
 class Host:
+    """Gathers HostFacts. Each kind is looked at again only where something of it may have changed."""
+
     def __init__(
         self,
         reader: ProcReader,

@@ -21,6 +21,8 @@ def license_time(facts: HostFacts) -> datetime:
 
 @dataclass(slots=True)
 class LicenseWatch:
+    """The validity of each license and entitlement, compared with the last look."""
+
     keeper: PolicyKeeper
     clock: Callable[[HostFacts], datetime] = license_time
     _known: dict[tuple[str, str], Validity] = field(default_factory=dict)

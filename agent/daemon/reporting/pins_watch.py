@@ -25,6 +25,7 @@ class PinsWatch:
         self.problem = ""
 
     def look(self) -> None:
+        """Compares what is pinned with what was pinned at the start, and sets `problem`."""
         now = self._attached()
         changed = [name for name, number in self._own.items() if now.get(name) != number]
         gone = [name for name in changed if name not in now]

@@ -23,6 +23,8 @@ from agent.model import Decision, Flow, Process, Target, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
+    """Emits events of attempts, flows and connections found. Called in the loop's thread only."""
+
     outlet: Outlet
     keeper: PolicyKeeper
     listening: Listening

@@ -35,6 +35,8 @@ _COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
+    """Gathers what a scrape shows."""
+
     settings: Settings
     manifest: Manifest
     pins: Pins
@@ -50,6 +52,7 @@ class Snapshots:
     troubles: Troubles
 
     def take(self) -> Snapshot:
+        """All values at one instant. It reads maps of the kernel, beside the loop."""
         keeper, named = self.keeper, self.keeper.ids.targets
         connections, violations, unresolved = self._attempts(named)
         flows = self.counters.opened_closed(named)

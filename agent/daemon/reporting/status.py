@@ -45,6 +45,8 @@ BEHIND = {
 
 @dataclass(slots=True)
 class StatusPage:
+    """Gathers the answer of /v1/status."""
+
     settings: Settings
     manifest: Manifest
     pins: Pins
@@ -60,6 +62,7 @@ class StatusPage:
     _started_s: float = field(default_factory=time.monotonic)
 
     def now(self) -> Status:
+        """The answer, as docs/status.md has it."""
         snapshots = self.snapshots
         return {
             "version": agent.__version__,

@@ -23,6 +23,8 @@ class Troubled(Protocol):
 
 
 class Stored(Troubled, Protocol):
+    """A part that writes to paths.state."""
+
     def retry(self) -> None:
         """Write what could not be written, where it can be now."""
 

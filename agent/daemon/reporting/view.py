@@ -30,12 +30,16 @@ EDGES_KEPT = 4096
 
 
 class Reloads(Protocol):
+    """What puts the policy's files in force, as the exporters need it."""
+
     async def reload(self) -> None:
         """The policy, now. Raises PolicyErrors; what was in force then stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
+    """The daemon as the exporters see it. It forwards each question to the part that knows."""
+
     keeper: PolicyKeeper
     counters: Counters
     names: Names
@@ -84,6 +88,7 @@ class View:
         return self.event_log.since(cursor)
 
     def policy(self) -> dict[str, Any]:
+        """The answer of /v1/policy, as docs/status.md has it."""
         keeper, policy = self.keeper, self.keeper.policy
         return {
             "generation": keeper.generation,

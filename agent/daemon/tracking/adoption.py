@@ -46,6 +46,8 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
+    """Flows from before, judged by the policy in force and put into the kernel's table."""
+
     flows: FlowTable
     counters: Counters
     names: Names

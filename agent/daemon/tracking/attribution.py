@@ -22,6 +22,8 @@ REMEMBERED = 2048
 
 
 class Attributor:
+    """Completes processes from /proc, and remembers what it found by process and cgroup."""
+
     def __init__(self, reader: ProcReader, cgroup_mount: Path, user_name: Callable[[int], str]) -> None:
         self._reader = reader
         self._mount = cgroup_mount

@@ -74,6 +74,7 @@ class ConsumerLabels:
         self._of_executables: set[str] = set()
 
     def of(self, consumer: Process | None) -> str:
+        """The label of a consumer: its name while there is room, else OTHER. None: from elsewhere."""
         name = consumer_name(consumer)
         if name in self._named or name in self._of_executables:
             return name

@@ -26,6 +26,8 @@ class UsesStore(Protocol):
 
 @dataclass(slots=True)
 class LastHour:
+    """Writes and reads uses and strangers of the last hour."""
+
     store_in: UsesStore
     usage: Usage
     keeper: PolicyKeeper
@@ -46,6 +48,7 @@ class LastHour:
             self.keeper.judged_since_ns = min(self.keeper.judged_since_ns, judged_ns)
 
     def store(self) -> None:
+        """Writes what is known now. A failure is a trouble, and tried again."""
         with self._storing:
             hour_ago_ns = boot_ns() - HOUR_NS
             gone, rows = self.usage.to_keep(hour_ago_ns)

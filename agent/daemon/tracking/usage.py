@@ -45,6 +45,8 @@ class Attempt:
 
 
 class Usage:
+    """Rows of uses: the first attempt of each is a record of its own, later ones are added up."""
+
     def __init__(
         self,
         counters: Counters,

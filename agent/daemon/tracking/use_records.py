@@ -30,6 +30,7 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
 
 def to_json(one: PastUse) -> dict[str, Any]:
+    """A use without arguments."""
     use = one.use
     return {
         "key": use.key.hex(),

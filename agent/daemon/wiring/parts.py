@@ -57,6 +57,7 @@ class Tracking:
 
 
 def tracking_parts(settings: Settings, by: Judging) -> Tracking:
+    """What follows the host, of what judges."""
     keeper, counters, names, attributor = by.keeper, by.counters, by.names, by.attributor
     kept_in = settings.paths.state / "modes.json"
     overrides = Overrides(counters.modes, keeper.ids.target, keeper.targets_in_force, kept_in)
@@ -91,6 +92,7 @@ class Enforcement:
 def enforcement_parts(
     settings: Settings, pins: Pins, cgroup: Path, by: Judging, tracking: Tracking, reports: AgentReports
 ) -> Enforcement:
+    """What refuses and ends. Nothing is attached yet."""
     failsafe = Failsafe(by.maps, frozenset(settings.guard.failsafe_ports))
     gates = Gates(
         settings=settings,
