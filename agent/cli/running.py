@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 import agent
+from agent.cli.values import one_of
 from agent.config import DEFAULT_PATH, Settings, load_settings
 from agent.wording import counted
 
 CONFIG = "LICET_CONFIG"
 """Environment variable that names the configuration file."""
+LOG_LEVELS = ("debug", "info", "warning", "error")
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file.", envvar=CONFIG)]
 
 
@@ -26,11 +28,20 @@ def settings_of(config: Path | None) -> Settings:
 def run(
     config: Config = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no event lines on stderr.")] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            "--log-level",
+            parser=one_of(LOG_LEVELS),
+            metavar="LEVEL",
+            help="What is logged: debug, info, warning or error.",
+        ),
+    ] = "warning",
 ) -> None:
     """Load the programs unless they are loaded, and run the agent until SIGINT or SIGTERM."""
     import agent.daemon
 
-    raise typer.Exit(agent.daemon.main(settings_of(config), quiet, config or DEFAULT_PATH))
+    raise typer.Exit(agent.daemon.main(settings_of(config), quiet, config or DEFAULT_PATH, log_level))
 
 
 def load(config: Config = None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from agent.enforce.ingress import Ingress, Place
 from agent.errors import KernelError
 from agent.model import Namespace
+
+log = logging.getLogger(__name__)
 
 _CLASS = 0x10000
 """The major number that makes a number a class id. The BPF program does not see it."""
@@ -177,9 +180,12 @@ class TcGate:
                 fresh = link.place.index not in before
                 first = ingress.put(link, self._program_fd, _CLASS | bits | number, replace=fresh)
                 found.attached.append(link.place)
+                if fresh:
+                    log.debug("tc gate: at %s", link.place)
                 if not first:
                     found.hidden.append(link.place)
             except NetlinkError as error:
+                log.debug("tc gate: not at %s: %s", link.place, error)
                 if error.code not in _GONE:
                     found.failed[link.place] = str(error)
         return found

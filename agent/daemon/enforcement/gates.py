@@ -164,5 +164,7 @@ class Gates:
         self._is_clean = True
 
     def _say(self, attached: Sequence[str]) -> None:
+        if self.attached != tuple(attached):
+            log.debug("gates: %s -> %s", ", ".join(self.attached) or "none", ", ".join(attached) or "none")
         self.attached = tuple(attached)
         self.maps.set_gates(attached)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ from agent.export.view import Caller, ModeRequest
 from agent.model import Mode, Target, show_address
 from agent.system.boottime import boot_ns
 
+log = logging.getLogger(__name__)
+
 PREVIEW_S = 3600
 HOST = "the host"
 
@@ -34,6 +37,8 @@ class Audit(Protocol):
 
 @dataclass(slots=True)
 class ModeSwitch:
+    """One switch at a time. Gates are attached before a target enforces, and detached after."""
+
     modes: ModesInForce
     gates: Gates
     cutter: FlowCutter
@@ -109,6 +114,7 @@ class ModeSwitch:
         """Raises LicetError: nothing has changed, unless it says that the gates could not be settled."""
         async with self._turn:
             self._check(request)
+            log.debug("mode: %s to %s, by uid %d", request.scope or "the host", request.mode, caller.uid)
             if request.mode is Mode.ENFORCE:
                 await self.gates.attach()
             try:
@@ -136,6 +142,7 @@ class ModeSwitch:
             for one in ended:
                 self._tell(_ended_event(one))
             if ended:
+                log.debug("mode: %d overrides have ended", len(ended))
                 await self.gates.settle()
 
     def _change(self, request: ModeRequest, caller: Caller) -> Change:

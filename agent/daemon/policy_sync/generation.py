@@ -98,6 +98,7 @@ class Generation:
         if self._is_empty or not self.compiled.index.globs:
             return
         clauses = member_for_executable(self.compiled, path)
+        log.debug("executable %r: clauses %#x", path, clauses)
         exe = path_hash(path, self.compiled.tables.seed)
         self._add(Dimension.EXE, exe, clauses)
         if clauses == self.compiled.index.silent[Dimension.EXE]:
@@ -106,11 +107,15 @@ class Generation:
                 self.sources.forget_name(old)
 
     def add_cgroup(self, number: int, path: str, by_root: bool) -> None:
+        """A cgroup that has appeared: the clauses it satisfies. `by_root`: only root could have made it."""
         if self._is_empty:
             return
         container = self.sources.container_at(path) if by_root else None
         self._note_ground(path, by_root, container)
         clauses, flags = member_for_cgroup(self.compiled, path, container, self._ground)
+        if container or clauses:
+            name = container.label if container else "no container"
+            log.debug("cgroup %r: %r, clauses %#x, flags %d", path, name, clauses, flags)
         if by_root:
             self._add_place(path, clauses, flags, container)
         if flags or clauses != self.compiled.index.silent[Dimension.CGROUP]:
@@ -120,6 +125,7 @@ class Generation:
             self._drop(Dimension.CGROUP, number)
         if flags & MEMBER_UNSURE:
             self.unnamed.setdefault(number, (path, time.monotonic()))
+            log.debug("cgroup %r: may be a container, and has no name yet", path)
         else:
             self.unnamed.pop(number, None)
         self._look_above(path)

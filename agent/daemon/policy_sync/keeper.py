@@ -73,10 +73,13 @@ class PolicyKeeper(InForce):
         try:
             with self._heap.filled(), self._names_kept():
                 loaded = self._files.read()
+                files = [source.file for source in loaded.sources] if loaded else []
+                log.debug("policy: read %s", ", ".join(files) or "no file")
                 self._install_here(loaded.policy if loaded else None)
         except (LicetError, OSError) as error:  # the host is looked at for it: what is there may refuse
             self.failures += 1
             self.last_error = str(error)
+            log.debug("policy: refused, what was in force stays: %s", error)
             self.failed_at_host = not isinstance(error, PolicyErrors) or error.is_unread
             if isinstance(error, OSError):
                 raise KernelError(f"the host cannot be looked at: {error}") from error
@@ -109,11 +112,13 @@ class PolicyKeeper(InForce):
                 if _same(facts, now.facts):
                     now.follow_namespaces(facts)
                     return False
+            log.debug("policy: the host has changed, and it is compiled again")
             with self._heap.filled():
                 self._install(now.policy, facts)
             return True
 
     def _install(self, policy: Policy | None, facts: HostFacts) -> None:
+        began_s = time.monotonic()
         compiled = compile_policy(policy, facts, self.ids)
         self._state.store_ids(self.ids)  # before the kernel counts by them
         try:
@@ -132,6 +137,13 @@ class PolicyKeeper(InForce):
             self._in_force = fresh
             if before is None or before.policy is not policy:
                 self.judged_since_ns = boot_ns()
+        log.debug(
+            "policy: generation %d in force, %d targets, %d sets, compiled and written in %.0f ms",
+            self.generation,
+            len(compiled.tables.rows),
+            len(compiled.tables.sets),
+            (time.monotonic() - began_s) * 1000,
+        )
         if before is not None:
             before.members.close()
         for warning in shown(compiled.warnings):

@@ -14,6 +14,7 @@ from agent.daemon.policy_sync.exec_watch import depends_on_addresses
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.errors import KernelError
 from agent.failures import failures_told
+from agent.model import Namespace
 from agent.observe.addresses_elsewhere import AddressesElsewhere
 from agent.observe.netns import Namespaces
 
@@ -64,6 +65,7 @@ class NamespaceFinder:
         pid, netns = self._started.get()
         namespace = self.namespaces.enter(pid)
         if namespace is not None and namespace.cookie == netns:
+            _note(namespace, "a program has started there")
             self.keeper.namespace_seen(namespace)
 
     def _search(self, addresses: AddressesElsewhere) -> None:
@@ -72,8 +74,13 @@ class NamespaceFinder:
             return
         began_s = time.monotonic()
         for namespace in self.namespaces.enter_each(lambda one: addresses.number_of(one) in numbers):
+            _note(namespace, "an address has come")
             self.keeper.namespace_seen(namespace)
         time.sleep(RESTS * (time.monotonic() - began_s))
+
+
+def _note(namespace: Namespace, why: str) -> None:
+    log.debug("namespace %d: %s: %s", namespace.cookie, why, ", ".join(map(str, namespace.addresses)))
 
 
 def _forever(work: Callable[[], None], name: str) -> None:

@@ -34,12 +34,9 @@ SWITCH_S = 0.0005
 just made. Each of their system calls may wait for it once."""
 
 
-def run(settings: Settings, quiet: bool, config: Path) -> int:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="licet: %(levelname)s: %(message)s",
-    )
+def run(settings: Settings, quiet: bool, config: Path, log_level: str) -> int:
+    """From locks to the end of the loop. Returns the exit code. Raises LicetError."""
+    log_to_stderr(log_level)
     supervisor.require_root()
     _raise_descriptors()
     give_memory_back()
@@ -52,6 +49,7 @@ def run(settings: Settings, quiet: bool, config: Path) -> int:
         for doubt in refuse_others(settings, config):
             log.warning("%s", doubt)
         cgroup_mount = find_mount()
+        log.debug("start: alone at %s and %s", settings.paths.run, settings.paths.pins)
         manager = service_manager(os.environ)
         manager.starting(supervisor.LOADED_WITHIN_S)
         with ThreadPoolExecutor(1) as pool:
@@ -60,9 +58,18 @@ def run(settings: Settings, quiet: bool, config: Path) -> int:
             from agent.daemon.wiring.daemon import daemon  # takes its time, as compiling does
 
             manifest = loading.result()
+            rungs = ", ".join(f"{hook} by {rung}" for hook, rung in manifest.hooks.items())
+            log.debug("start: programs are in the kernel: %s", rungs)
         sys.setswitchinterval(SWITCH_S)
         asyncio.run(daemon(settings, manifest, cgroup_mount, manager, quiet).serve())
     return 0
+
+
+def log_to_stderr(level: str) -> None:
+    """The libraries' own debug lines are left out. With `debug`, a line has its time and module."""
+    where = "%(asctime)s %(levelname)s: %(name)s" if level == "debug" else "%(levelname)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=f"licet: {where}: %(message)s")
+    logging.getLogger("agent").setLevel(level.upper())
 
 
 def _raise_descriptors() -> None:
@@ -156,9 +163,11 @@ def ensure_loaded(settings: Settings, cgroup: Path, cgroup_mount: Path) -> Manif
     if staging.needs_upgrade(settings):
         from agent.daemon.startup.upgrade import upgrade  # reads policies: takes its time
 
+        log.debug("start: an earlier version's programs are in the kernel: upgrading")
         upgrade(settings, cgroup, cgroup_mount)
     if supervisor.is_current(settings, cgroup):
         manifest = Manifest.read(manifest_path(settings))
         if manifest is not None:
+            log.debug("start: pins are of this version: taking over")
             return manifest
     return supervisor.load(settings, cgroup)

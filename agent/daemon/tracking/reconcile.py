@@ -49,6 +49,8 @@ class Findings:
 
 @dataclass(slots=True)
 class HostFollower:
+    """One look at everything: listeners, flows from before, cgroups, namespaces."""
+
     keeper: PolicyKeeper
     listening: Listening
     flows: FlowTable
@@ -109,6 +111,7 @@ class HostFollower:
             return []
         adopted = self._adopt_at(new_ports, tables, facts)
         self._adopted_for = declared
+        log.debug("look: %d connections from before, at newly declared ports", len(adopted))
         return adopted
 
     def _adopt_at(self, new_ports: Ports, tables: Tables, facts: HostFacts) -> list[Adopted]:
@@ -127,6 +130,8 @@ class HostFollower:
         few = (_of_row(flow) for flow in self.flows.rows(outside=crowded))
         live, looked_at = self._live(few, crowded, facts)
         closed = self.flows.sweep(live, looked_at, before_ns)
+        if closed:
+            log.debug("look: %d flows were closed without a callback", closed)
         self._swept_each = OVERWRITTEN_SWEPT_EACH if closed else SWEPT_EACH
 
     def _live(

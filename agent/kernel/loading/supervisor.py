@@ -6,9 +6,11 @@ import contextlib
 import ctypes as ct
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from agent.kernel.compile.source import DATAGRAMS, GATES, HEADERS, bpf_folder, j
 from agent.kernel.loading.manifest import Manifest, datagrams_path, gates_path, manifest_path, note_unit
 from agent.kernel.pins import PINNED_MAPS, Pins
 from agent.system import files
+
+log = logging.getLogger(__name__)
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 OBSERVERS_LOADER = "agent.kernel.loading.observers"
@@ -120,6 +124,7 @@ def _load_unit(settings: Settings, unit: str, sources: tuple[str, ...], noted: P
         known = files.read_json(noted)
         if known["source"] == wanted and programs >= set(known["programs"]):
             return dict(known["refused"])
+    log.debug("loader: %s are not loaded from this source yet", unit)
     job = job_of(settings) | {"unit": unit}
     made = run_loader(job, GATES_LOADER)
     note_unit(noted, wanted, made)
@@ -145,6 +150,8 @@ def run_loader(
 ) -> dict[str, Any]:
     """Starts a child with `job` on stdin; its answer. Raises KernelError with the child's own words."""
     environment = {**os.environ, "PYTHONPATH": str(bpf_folder().parent)}
+    began_s = time.monotonic()
+    log.debug("loader: starting %s with %s", module, loader_python())
     try:
         child = subprocess.run(
             # -P: what lies in the folder that licet is called from is not imported
@@ -162,6 +169,8 @@ def run_loader(
         answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
         raise KernelError(f"the loader died (exit code {child.returncode}): {_tail(child.stderr)}") from None
+    took_s = time.monotonic() - began_s
+    log.debug("loader: %s ended after %.1f s: %s", module, took_s, answer.get("error") or "loaded")
     if "error" in answer:
         kind = PinError if answer.get("kind") == "PinError" else KernelError
         said = _tail(child.stderr) if kind is KernelError else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -18,6 +19,8 @@ from agent.observe.containers.docker import read_docker
 from agent.observe.containers.published import Published
 from agent.observe.containers.storage import Storage
 from agent.policy.terms.cgroups import UNIT_SUFFIXES, Ground, Top, container_in
+
+log = logging.getLogger(__name__)
 
 RETRY_S = 0.1
 """How long to wait before a missing name is looked up again."""
@@ -201,6 +204,9 @@ class Containers:
         if len(self._known) >= _MOST:
             self._known.clear()
             self._again_s.clear()
+        if known != found:
+            name = f"{found.runtime} {found.name} {found.image}" if found.known else "no name yet"
+            log.debug("container %r: %r", own, name)
         self._known[own] = found
         self._again_s[own] = self._clock() + RETRY_S
         return found
