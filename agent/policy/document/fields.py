@@ -7,7 +7,7 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from pydantic_core import PydanticCustomError
 
@@ -278,7 +278,11 @@ def instant(value: object) -> datetime:
         except ValueError as error:
             raise mistake(f"'{value}' is not a valid time", "write 2027-01-01T00:00:00Z") from error
     if isinstance(chosen, datetime) and chosen.utcoffset() is not None:
-        return chosen
+        try:
+            return chosen.astimezone(UTC)
+        except OverflowError as error:
+            reason = f"time {value} is outside the years 1 to 9999 in UTC"
+            raise mistake(reason, "leave out what never comes") from error
     if isinstance(chosen, date):
         day = chosen.strftime("%Y-%m-%d")
         raise mistake(f"time {value} has no time zone", f"write {day}T00:00:00Z for UTC")

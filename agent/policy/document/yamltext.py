@@ -284,9 +284,10 @@ class _Builder:
     def _count(self, event: Any, nodes: int) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
-            raise self._stop(
-                event, f"more than {MAX_NODES} values, with aliases written out", "use fewer aliases"
-            )
+            reason = f"more than {MAX_NODES:,} values"
+            if self._anchors:
+                raise self._stop(event, f"{reason}, with aliases written out", "use fewer aliases")
+            raise self._stop(event, reason, "write ranges for ports, networks for addresses, globs for names")
 
     def _refuse_tag(self, event: Any, kind: str) -> None:
         if event.tag not in (None, "!", f"{_TAG}{kind}"):

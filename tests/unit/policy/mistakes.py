@@ -155,6 +155,8 @@ MISTAKES = {
     "a day": (license_("expires_at: 2027-01-01"), "has no time zone", "2027-01-01T00:00:00Z"),
     "a day that is none": (license_("expires_at: 2027-02-30"), "'2027-02-30' is not a valid time", "2027-01-01T00:00:00Z"),
     "a time that is none": (license_("expires_at: soon"), "'soon' is not a valid time", "2027-01-01T00:00:00Z"),
+    "a time that UTC has no year for": (license_("expires_at: 9999-12-31T23:59:59-01:00"), "outside the years 1 to 9999 in UTC", "leave out"),
+    "a time before the first year of UTC": (license_("starts_at: '0001-01-01T00:00:00+01:00'"), "outside the years 1 to 9999 in UTC", "leave out"),
     "a time that is a number": (license_("expires_at: 2027"), "expected a time, found the number 2027", "2027-01-01"),
     "ends before it starts": (license_("starts_at: 2027-01-01T00:00:00Z, expires_at: 2026-01-01T00:00:00Z"), "expires_at is not after starts_at", "swap"),
     "grace backwards": (license_("expires_at: 2027-01-01T00:00:00Z, terminates_at: 2026-01-01T00:00:00Z"), "terminates_at is before expires_at", "grace"),

@@ -89,7 +89,12 @@ def test_aliases_cannot_blow_up_memory() -> None:
     for one, other in zip("abcdefgh", "bcdefghi", strict=True):
         lines.append(f"{other}: &{other} [{', '.join([f'*{one}'] * 10)}]")
     (error,) = mistakes("\n".join(lines))
-    assert "more than 500000 values" in error.reason
+    assert error.reason == "more than 500,000 values, with aliases written out"
+
+
+def test_too_many_values_without_an_alias_are_not_blamed_on_aliases() -> None:
+    (error,) = mistakes(f"version: 1\na: [{'x,' * 500_000}]")
+    assert (error.reason, "alias" in (error.remedy or "")) == ("more than 500,000 values", False)
 
 
 def test_nine_grants_for_one_target_are_too_many() -> None:
