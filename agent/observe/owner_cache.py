@@ -21,8 +21,9 @@ _CHEAP_S = 0.05
 _REST = 100
 """After a scan of all descriptors that took longer than _CHEAP_S, the next waits 100 times as long. A
 proxy with 100,000 connections thus costs at most 1 % of a core. Until the next scan, a new socket has a
-holder only if the process that called listen() holds it. A process whose descriptors took long to read
-waits in the same way."""
+holder only if the process that called listen() holds it. Where that process is not known, as for UDP, a
+process that started since the scan counts, too. A process whose descriptors took long to read waits in the
+same way."""
 
 _Key = tuple[int, int]
 """(inode, cookie) of a socket. The inode number alone is reused."""
@@ -44,12 +45,15 @@ class OwnerCache:
         self._clock = clock
         self._holdings: dict[int, _Holding] = {}
         self._pids: frozenset[int] = frozenset()
+        self._passed: frozenset[int] = frozenset()
+        """Processes whose descriptors the last scan has read."""
         self._sought: frozenset[_Key] = frozenset()
         """Sockets whose holders are known, including those that no process holds."""
         self._asked: set[_Key] = set()
-        """Sockets whose opener's descriptors have been read."""
+        """Sockets whose opener's descriptors have been read, or, without an opener, those of the young."""
         self._rests_until_s: dict[int, float] = {}
         """By pid of an opener whose many descriptors took long to read: when to read them next."""
+        self._young_rest_until_s = 0.0
         self._refresh_at_s = 0.0
         self._next_pass_at_s = 0.0
 
@@ -74,7 +78,7 @@ class OwnerCache:
             self._look_everywhere(pids, inodes, wanted, netns_cookies)
         else:
             self._look_at(stale | (pids - self._pids), inodes, netns_cookies)
-            self._pids = pids
+            self._pids, self._passed = pids, self._passed & pids
             ended = self._look_at_openers(wanted, openers or {}, netns_cookies)
             if ended or (held_before & inodes) - self._held():
                 # pid 1 holds the sockets that its children open for it (socket activation)
@@ -82,6 +86,8 @@ class OwnerCache:
             lost = (held_before & inodes) - self._held()
             if (lost or not wanted <= self._sought) and now_s >= self._next_pass_at_s:
                 self._look_everywhere(pids, inodes, wanted, netns_cookies)
+            else:
+                self._look_at_young(wanted, openers or {}, netns_cookies)
         self._sought &= wanted
         self._asked &= wanted
         return self._answer(sockets)
@@ -106,6 +112,24 @@ class OwnerCache:
             if took_s > _CHEAP_S:
                 self._rests_until_s[pid] = self._clock() + took_s * _REST
         return ended
+
+    def _look_at_young(
+        self, wanted: frozenset[_Key], openers: Mapping[int, int], netns_cookies: Mapping[int, int]
+    ) -> None:
+        """A process that was new at the look before may have bound its socket since."""
+        held, started_s = self._held(), self._clock()
+        unnamed = {
+            (inode, cookie)
+            for inode, cookie in wanted - self._sought - self._asked
+            if inode not in held and cookie not in openers
+        }
+        if not unnamed or started_s < self._young_rest_until_s:
+            return
+        self._asked |= unnamed
+        self._look_at(self._pids - self._passed, {inode for inode, _ in wanted}, netns_cookies)
+        took_s = self._clock() - started_s
+        if took_s > _CHEAP_S:
+            self._young_rest_until_s = self._clock() + took_s * _REST
 
     def _held(self) -> set[int]:
         return {inode for holding in self._holdings.values() for inode in holding.fds}
@@ -137,7 +161,7 @@ class OwnerCache:
         started_s = self._clock()
         self._holdings.clear()
         self._look_at(pids, inodes, netns_cookies)
-        self._pids, self._sought = pids, wanted
+        self._pids, self._passed, self._sought = pids, pids, wanted
         ended_s = self._clock()
         took_s = ended_s - started_s
         self._next_pass_at_s = ended_s + took_s * _REST if took_s > _CHEAP_S else 0.0

@@ -209,6 +209,34 @@ def test_during_a_rest_whoever_called_listen_is_looked_at_and_nobody_else(
         assert reader.looked_at == [8]
 
 
+def test_during_a_rest_the_young_are_looked_at_once_for_a_socket_that_nobody_is_known_to_have_opened(
+    cache: OwnerCache, reader: CountingReader, tmp_path: Path
+) -> None:
+    """A service's process is there before it has bound its UDP port."""
+    rest(cache, reader, tmp_path)
+    add_process(tmp_path, 10, sockets={})
+    add_process(tmp_path, 11, sockets={})
+    assert pids(cache, [listening(7)]) == {7: [7]}
+    hold(tmp_path, 10, 3, 51)
+    reader.looked_at.clear()
+    for _ in range(3):
+        assert pids(cache, [listening(7), listening(51)]) == {7: [7], 51: [10]}
+    assert sorted(reader.looked_at) == [10, 11]
+
+
+def test_so_many_young_that_they_are_not_cheap_to_look_at_are_left_alone_for_a_while(
+    cache: OwnerCache, reader: CountingReader, tmp_path: Path
+) -> None:
+    rest(cache, reader, tmp_path)
+    for pid in (10, 11, 12):
+        add_process(tmp_path, pid, sockets={})
+    pids(cache, [listening(7)])
+    for inode in (51, 52):  # nobody holds them
+        reader.looked_at.clear()
+        pids(cache, [listening(7), listening(51), listening(inode)])
+        assert sorted(reader.looked_at) == ([10, 11, 12] if inode == 51 else [])
+
+
 @pytest.mark.parametrize("seen", ["while it lives", "never"])
 def test_during_a_rest_pid_1_is_found_to_hold_what_was_opened_for_it(
     cache: OwnerCache, reader: CountingReader, tmp_path: Path, seen: str
