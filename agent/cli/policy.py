@@ -18,7 +18,6 @@ from agent.policy.document.expectations import Case, CaseFile, load_cases, targe
 from agent.policy.document.load import load_policy_files
 from agent.policy.findings import policy_errors
 from agent.policy.tables.compile import compile_policy
-from agent.policy.tables.host_warnings import host_warnings
 from agent.policy.tables.ids import Ids
 from agent.policy.validity import ended
 from agent.policy.values import Finding, Policy
@@ -49,9 +48,8 @@ def check(
     try:
         policy = load_policy_files(chosen)
         facts = offline.host_facts(policy) if elsewhere else offline.facts_here(config, policy)
-        of_this_host = set(host_warnings(policy, facts)) if elsewhere else set()
         compiled = compile_policy(policy, facts, Ids())
-        warnings = tuple(each for each in compiled.warnings if each not in of_this_host)
+        warnings = compiled.warnings if elsewhere else (*compiled.warnings, *compiled.of_host)
         warnings = (*ended(policy.licenses, datetime.now(UTC)), *warnings)
         if not elsewhere:
             warnings = (*offline.not_only_roots(config, files or []), *warnings)

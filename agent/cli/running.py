@@ -74,7 +74,7 @@ def unload(
         removed = kernel.unload(settings, all_versions=all_versions)
     if any(removed.values()):
         what = ", ".join(counted(count, kind.removesuffix("s")) for kind, count in removed.items())
-        print(f"removed {what} below {settings.paths.pins}, and the tc filters on interfaces")
+        print(f"removed {what} below {settings.paths.pins}, and the tc filters on interfaces, if any")
         print("nothing is counted or refused any more; the counters are lost")
     else:
         print(f"nothing was loaded below {settings.paths.pins}")

@@ -62,6 +62,9 @@ def test_nothing_is_attached_where_no_port_is_declared(lab: Lab) -> None:
         assert hooks["datagram_received"]["note"] == "each port of UDP is this host's"
         agent.set_policy(policy("udp", "enforce"))
         assert links(agent) == (OBSERVERS - {"observe_arrival"}) | GATES, "the socket gate judges arrivals"
+        arrival = {one["hook"]: one for one in agent.status()["hooks"]}["datagram_arrival"]
+        assert arrival["attached_to"] == "0 network namespaces"
+        assert arrival["note"] == "in 2 network namespaces the socket gate judges what arrives"
         agent.set_policy(policy("udp", "observe"))
         assert links(agent) == OBSERVERS
         agent.set_policy(policy("udp", "observe").replace("dns: {", "dns: {at: [192.0.2.0/24], "))

@@ -51,6 +51,8 @@ class Datagrams:
     missing: dict[str, str] = field(default_factory=dict)
     """By program, why this kernel does not take it."""
     attached: bool = False
+    left_to_gate: int = 0
+    """Network namespaces in which the socket gate judges arrivals."""
 
     @classmethod
     def on(
@@ -87,7 +89,9 @@ class Datagrams:
             self.attached = True
         self._follow_receipts(policy)
         if OBSERVE_ARRIVAL not in self.missing:
-            self.arrivals.sync([one for one in namespaces if one.cookie not in gated])
+            ungated = [one for one in namespaces if one.cookie not in gated]
+            self.left_to_gate = len(namespaces) - len(ungated)
+            self.arrivals.sync(ungated)
 
     def enforce(self) -> None:
         """Attach the gate of senders, where there is something to refuse. Raises OSError."""
@@ -103,13 +107,15 @@ class Datagrams:
         received = cgroup if self.receipts.attached() else ""
         idle = "" if self.attached else "no port of UDP is declared"
         here = "" if received else idle or "each port of UDP is this host's"
+        left = counted(self.left_to_gate, "network namespace") if self.attached and self.left_to_gate else ""
+        gated = f"in {left} the socket gate judges what arrives" if left else idle
         return [
             {"hook": hook, "rung": rung, "attached_to": place, "note": self._why_missing(programs) or why}
             for hook, rung, place, programs, why in (
                 ("datagram", "cgroup-sock-addr-link", cgroup, OBSERVE_SEND, idle),
                 ("datagram_sent", "cgroup-skb-link", cgroup, NOTE_DATAGRAM, idle),
                 ("datagram_received", "cgroup-sock-addr-link", received, OBSERVE_RECEIVE, here),
-                ("datagram_arrival", "sk-lookup-link", namespaces, ARRIVALS, idle),
+                ("datagram_arrival", "sk-lookup-link", namespaces, ARRIVALS, gated),
             )
         ]
 

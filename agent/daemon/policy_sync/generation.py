@@ -13,10 +13,11 @@ from agent.kernel.tables.policy_maps import Members
 from agent.model import Container, HostFacts, Namespace
 from agent.observe.containers import Containers
 from agent.policy.tables.compile import Compiled, member_for_cgroup, member_for_executable, member_for_netns
+from agent.policy.tables.host_warnings import host_warnings
 from agent.policy.tables.shape import MEMBER_UNSURE, Dimension, Tables
 from agent.policy.terms.cgroups import Ground
 from agent.policy.terms.hashing import path_hash, string_hash
-from agent.policy.values import Policy
+from agent.policy.values import Finding, Policy
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,23 @@ class Generation:
     _late: LateMembers = field(default_factory=LateMembers)
     _ground: _Ground = field(init=False)
     _joined: Tables | None = None
+    _of_host: tuple[HostFacts, tuple[Finding, ...]] = field(init=False)
+    """Warnings about what the host does not have, and the facts that they are of."""
 
     def __post_init__(self) -> None:
         ground = self.compiled.tables.ground
         self._ground = _Ground(set(ground.delegated), set(ground.tops))
         self.unnamed = self._unnamed_at_first()
+        self._of_host = self.facts, self.compiled.of_host
+
+    def warnings(self) -> tuple[Finding, ...]:
+        """As the host was at the last look: a unit that has started since is no warning any more."""
+        facts, of_host = self._of_host
+        if self.policy is not None and facts is not self.facts:
+            facts = self.facts
+            of_host = tuple(host_warnings(self.policy, facts))
+            self._of_host = facts, of_host
+        return (*self.compiled.warnings, *of_host)
 
     def _unnamed_at_first(self) -> dict[int, tuple[str, float]]:
         if not self.compiled.index.containers:

@@ -13,7 +13,7 @@ from agent.model import HostFacts, Namespace, Target
 from agent.policy.tables.compile import Compiled
 from agent.policy.tables.ids import Ids
 from agent.policy.tables.shape import Tables
-from agent.policy.values import Policy
+from agent.policy.values import Finding, Policy
 
 Addition = Callable[[Generation], None]
 
@@ -58,6 +58,12 @@ class InForce:
     def facts(self) -> HostFacts | None:
         now = self._in_force
         return now.facts if now else None
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Of the policy in force, as the host was at the last look."""
+        now = self._in_force
+        return now.warnings() if now else ()
 
     @property
     def unnamed(self) -> int:

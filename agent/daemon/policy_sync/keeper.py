@@ -146,7 +146,7 @@ class PolicyKeeper(InForce):
         )
         if before is not None:
             before.members.close()
-        for warning in shown(compiled.warnings):
+        for warning in shown(fresh.warnings()):
             log.warning("%s", warning)
 
 

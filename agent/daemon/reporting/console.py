@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.daemon.tracking.listeners import serving_process
-from agent.export.events import Event
-from agent.export.human import human_line, place
+from agent.export.events import Event, process_fields
+from agent.export.human import human_line, place, process_name
 from agent.export.sink import DescriptorSink
 from agent.export.status import Status
 from agent.export.view import JudgedListener
@@ -42,7 +42,7 @@ class Console:
         self._say(f"{counted(len(rows), 'listener')}:")
         for one in rows:
             owner = serving_process(one.listener)
-            name = f"{owner.comm}[{owner.pid}]" if owner else "?"
+            name = process_name(process_fields(owner)) if owner else "?"
             where = place(show_address(one.listener.address), one.listener.port)
             # what a policy declares, it judges itself
             looks_internal = one.catalog and not one.service and one.bind in ("any", "public")

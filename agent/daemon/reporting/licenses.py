@@ -19,6 +19,6 @@ def terms_now(keeper: PolicyKeeper) -> list[tuple[Term, Validity]]:
 
 
 def warnings_now(keeper: PolicyKeeper) -> Sequence[object]:
-    policy, facts, compiled = keeper.policy, keeper.facts, keeper.compiled
+    policy, facts = keeper.policy, keeper.facts
     past = ended(policy.licenses, license_time(facts)) if policy and facts else ()
-    return (*past, *(compiled.warnings if compiled else ()))
+    return (*past, *keeper.warnings)

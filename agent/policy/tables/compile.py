@@ -42,6 +42,9 @@ from agent.policy.values import Finding, Policy, Service
 class Compiled:
     tables: Tables
     warnings: tuple[Finding, ...] = ()
+    """Of the policy itself, and of what overlaps on this host."""
+    of_host: tuple[Finding, ...] = ()
+    """What the policy names and this host did not have then."""
     clauses: tuple[Clause, ...] = ()
     index: Index = field(default_factory=lambda: index_clauses((), HostFacts(0, ())))
     grants: Mapping[int, PlannedGrant] = field(default_factory=dict)
@@ -88,8 +91,8 @@ def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compile
         subordinates=subordinates,
         numbers=numbers,
     )
-    warnings = (*policy.warnings, *host_warnings(policy, facts), *overlaps)
-    return Compiled(tables, warnings, tuple(clauses), index, grants)
+    of_host = tuple(host_warnings(policy, facts))
+    return Compiled(tables, (*policy.warnings, *overlaps), of_host, tuple(clauses), index, grants)
 
 
 def member_for_executable(compiled: Compiled, path: str) -> int:

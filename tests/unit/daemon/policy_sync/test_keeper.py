@@ -248,6 +248,17 @@ def test_what_a_group_can_write_is_a_warning(world: World) -> None:
     assert any("may write to it" in str(each) for each in world.keeper.compiled.warnings)
 
 
+def test_a_warning_about_the_host_ends_once_the_host_has_what_was_missing(world: World) -> None:
+    cgroups = {"/system.slice/other.service": 7}
+    world.facts = dataclasses.replace(FACTS, cgroups=cgroups)
+    world.load(GOOD)
+    said = "unit 'billing.service' is not running on this host"
+    assert sum(said in str(each) for each in world.keeper.warnings) == 1
+    world.facts = dataclasses.replace(FACTS, cgroups=cgroups | {"/system.slice/billing.service": 8})
+    assert world.keeper.follow_host() is False, "nothing is compiled for it"
+    assert not any(said in str(each) for each in world.keeper.warnings)
+
+
 def test_a_broken_policy_at_start_leaves_the_last_good_one_in_force(world: World) -> None:
     world.load(GOOD)
     world.policy.write_text(BAD)
