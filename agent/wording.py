@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _EXPECTED = {
@@ -32,11 +33,19 @@ _BOUNDS = {
     "string_too_long": ("max_length", "at most {}"),
 }
 SHOWN = 60
+MOST_LISTED = 20
 
 
 def counted(number: int, one: str, many: str = "") -> str:
     """1 target, 2,000 targets. `many` is the plural, if it is not `one` plus s."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def listed(names: Collection[str]) -> str:
+    """a, b, c: the first twenty, and how many there are beside these."""
+    first = list(itertools.islice(names, MOST_LISTED))
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more:,} more" if more else "")
 
 
 def whole_number(text: str, least: int, most: int) -> int:

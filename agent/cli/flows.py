@@ -23,6 +23,7 @@ from agent.cli.output import (
 from agent.cli.running import Config
 from agent.cli.status import span
 from agent.policy.findings import did_you_mean
+from agent.wording import listed
 
 COLUMNS = ("VERDICT", "REASON", "PID", "CONSUMER", "SOURCE", "TARGET", "PORT", "SERVED BY", "AGE")
 WHOLE = ("VERDICT", "PID", "SOURCE", "PORT", "AGE")
@@ -72,5 +73,5 @@ def refuse_unknown_target(target: str, declared: Sequence[Mapping[str, str]]) ->
     """Raises BadParameter for a target that the policy lacks. An empty table would hide the mistake."""
     known = target_names(declared)
     if target not in known:
-        remedy = did_you_mean(target, known, f"targets are {', '.join(sorted(known)) or 'none'}")
+        remedy = did_you_mean(target, known, f"targets are {listed(sorted(known)) or 'none'}")
         raise typer.BadParameter(f"no target '{target}': {remedy}", param_hint="--target")

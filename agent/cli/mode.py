@@ -19,7 +19,7 @@ from agent.export.client import ControlClient
 from agent.export.human import place
 from agent.export.text import printable
 from agent.model import Mode
-from agent.wording import counted
+from agent.wording import counted, listed
 
 SWITCHED_WITHIN_S = 300.0
 """The timeout of a switch. Soon after the start, the daemon waits until the gates are loaded: the loader
@@ -107,7 +107,7 @@ def _ask_first(control: ControlClient, body: Mapping[str, Any], yes: bool) -> No
 def _print_preview(preview: Mapping[str, Any]) -> None:
     hours = "the last hour" if preview["seconds"] == 3600 else f"the last {span(preview['seconds'])}"
     turning = (
-        ", ".join(map(target_name, preview["turns_to_enforce"])) or "nothing: all of them enforce already"
+        listed([*map(target_name, preview["turns_to_enforce"])]) or "nothing: all of them enforce already"
     )
     print(f"switches to enforce: {printable(turning)}", file=sys.stderr)
     for finding in preview.get("confined", ()):  # a daemon of an earlier version does not send it

@@ -19,6 +19,7 @@ from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
 from agent.policy.findings import did_you_mean
 from agent.system.boottime import boot_ns
+from agent.wording import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,5 +257,5 @@ def _in_scope(scope: str | None, targets: Iterable[Target]) -> list[Target | Non
         there_is = did_you_mean(scope, classes, f"there is {', '.join(classes)}")
         raise ModeError(f"target '{scope}': service '{service}' has no such class; {there_is}")
     services = list(dict.fromkeys(one.service for one in known))
-    there_are = f"services are {', '.join(services)}" if services else "no policy is loaded"
+    there_are = f"services are {listed(services)}" if services else "no policy is loaded"
     raise ModeError(f"target '{scope}': no service '{service}'; {did_you_mean(service, services, there_are)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.wording import what_is_wrong
+from agent.wording import listed, what_is_wrong
 
 
 class Model(BaseModel):
@@ -50,3 +50,16 @@ def test_every_kind_of_mistake_has_words_of_ours(given: dict[str, Any], told: st
         Model.model_validate(given)
     (detail,) = caught.value.errors()
     assert what_is_wrong(detail) == told
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], ""),
+        (["a", "b"], "a, b"),
+        (["a"] * 20, ", ".join(["a"] * 20)),
+        (["a"] * 4020, ", ".join(["a"] * 20) + " and 4,000 more"),
+    ],
+)
+def test_of_many_names_the_first_are_told_and_how_many_more(names: list[str], told: str) -> None:
+    assert listed(names) == told

@@ -26,6 +26,7 @@ from agent.policy.document.schema import Accounts, Instant, Item, Items
 from agent.policy.document.yamltext import Location, Text, Unreadable, read_yaml
 from agent.policy.findings import Findings, did_you_mean, policy_errors
 from agent.policy.values import Place, Policy
+from agent.wording import listed
 
 
 def _address(value: object) -> Address:
@@ -166,7 +167,7 @@ def target_named(policy: Policy, written: str) -> Target:
     name, slash, port_class = written.partition("/")
     service = policy.services.get(name)
     if service is None:
-        known = ", ".join(policy.services) or "none"
+        known = listed(policy.services) or "none"
         raise ValueError(
             f"no service '{name}': " + did_you_mean(name, policy.services, f"services are {known}")
         )
