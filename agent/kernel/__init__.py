@@ -1,1 +1,1 @@
-"""Programs, maps and pins: everything that speaks to the BPF side."""
+"""Programs, maps and pins: all code that talks to the BPF side."""

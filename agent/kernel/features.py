@@ -1,4 +1,4 @@
-"""What this kernel has of what licet uses, found by trying, and what licet does where it is missing."""
+"""Probes the kernel features that licet uses, and names what licet does without each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _root() -> str:
 def _btf() -> str:
     Btf().close()
     usual = Path("/sys/kernel/btf/vmlinux")
-    return str(usual) if usual.exists() else "in a file of the kernel's package"
+    return str(usual) if usual.exists() else "in a file of the kernel package"
 
 
 def _bcc() -> str:
@@ -111,12 +111,12 @@ def _kprobes() -> str:
 
 
 def probe(pins: Path) -> list[Feature]:
-    """Tries each thing once; leaves nothing attached. `pins`: where programs would be pinned."""
+    """Try each feature once; leave nothing attached. `pins`: the directory where programs are pinned."""
     return [
         _try("root", "licet cannot run", _root, required=True),
-        _try("BTF", "licet cannot run: offsets of kernel structs come from it", _btf, required=True),
-        _try("bcc", "licet cannot run: it compiles the programs", _bcc, required=True),
-        _try("bpffs", "licet cannot run: programs and counters live there", _bpffs(pins), required=True),
+        _try("BTF", "licet cannot run: BTF gives the offsets of kernel structs", _btf, required=True),
+        _try("bcc", "licet cannot run: bcc compiles the programs", _bcc, required=True),
+        _try("bpffs", "licet cannot run: programs and maps are pinned there", _bpffs(pins), required=True),
         _try("cgroup2", "licet cannot run: programs attach to cgroups", _cgroup2, required=True),
         _try(
             "cgroup/connect4, connect6",
@@ -126,17 +126,17 @@ def probe(pins: Path) -> list[Feature]:
         ),
         _try(
             "cgroup/sendmsg4, sendmsg6",
-            "UDP that is sent without connect() is judged by its address where it arrives",
+            "UDP sent without connect() is judged on arrival, by its address",
             _program(ProgramType.CGROUP_SOCK_ADDR, SEND["refuse_send4"]),
         ),
         _try(
             "cgroup/recvmsg4, recvmsg6",
-            "what answers another host's datagram from a declared port is judged as an attempt",
+            "an answer from a declared port to another host's datagram is judged as an attempt",
             _program(ProgramType.CGROUP_SOCK_ADDR, OBSERVE_RECEIVE["observe_receive4"]),
         ),
         _try(
             "cgroup/skb",
-            "UDP of this host's processes is judged by its address where it arrives",
+            "UDP of this host's processes is judged on arrival, by its address",
             _program(ProgramType.CGROUP_SKB, NOTE_DATAGRAM["note_datagram"]),
         ),
         _try(
@@ -147,19 +147,19 @@ def probe(pins: Path) -> list[Feature]:
         ),
         _try(
             "raw tracepoints",
-            "licet cannot run: cgroups made later are told of there",
+            "licet cannot run: they report cgroups made later",
             _program(ProgramType.RAW_TRACEPOINT),
             required=True,
         ),
         _try(
             "sk_lookup",
-            "packets are refused by tc filters alone; UDP from elsewhere is neither judged nor counted",
+            "only tc filters refuse packets; UDP from other hosts is neither judged nor counted",
             _program(ProgramType.SK_LOOKUP, AttachType.SK_LOOKUP),
         ),
-        _try("tc filter", "packets are refused by the socket gate alone", _program(ProgramType.SCHED_CLS)),
+        _try("tc filter", "only the socket gate refuses packets", _program(ProgramType.SCHED_CLS)),
         _try(
             "current task in sockops",
-            "who listens is read from the task itself; what another program redirects is judged on arrival",
+            "the listener is read from the task itself; what another program redirects is judged on arrival",
             _task_in_sockops,
         ),
         _try("fexit", "kretprobe, else the first send or receive names the acceptor", _fexit),

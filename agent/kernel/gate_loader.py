@@ -1,7 +1,7 @@
-"""The name by which 0.1.0 starts agent.kernel.loading.gates. Goes with the release after 0.2.0.
+"""The module name under which 0.1.0 starts agent.kernel.loading.gates. The release after 0.2.0 removes it.
 
-A daemon of 0.1.0 that still runs after its files were replaced asks for its gates when something begins to
-enforce. Those that it has loaded at its start fit its maps and are pinned; those of this version do not.
+A daemon of 0.1.0 may still run after its files were replaced. It asks for its gates when a target begins to
+enforce. The gates that it loaded at its start are pinned and fit its maps; this version's gates do not fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PROGRAMS = (
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """As gates.run; with what 0.1.0 has pinned, that is what is loaded."""
+    """Like gates.run. Where 0.1.0 has pinned programs, report those as loaded and load nothing."""
     pinned = Pins(Path(job["pins"]), "1").programs()
     if not pinned:
         return gates.run(job)

@@ -1,4 +1,4 @@
-"""The name by which 0.1.0 starts agent.kernel.loading.observers. Goes with the release after 0.2.0."""
+"""The module name under which 0.1.0 starts loading.observers. The release after 0.2.0 removes it."""
 
 import runpy
 

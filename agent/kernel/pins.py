@@ -1,5 +1,5 @@
-"""Where everything pinned lives: <pins>/<abi>/{maps,programs,links}/<name>, and while a version takes the
-place of another <pins>/next/… . Standard library only."""
+"""The pin paths: <pins>/<abi>/{maps,programs,links}/<name>. During an upgrade, the new version's pins are in
+<pins>/next/… . Standard library only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from agent.errors import PinError
 from agent.system import bpf_map, libbpf
 
 ABI_VERSION = 2
-"""Grows with each release that changes what an earlier one could not read (bpf/abi.h, or what its numbers
-mean): the earlier one then says so, and changes nothing. 0.1.0 has 1."""
+"""Increased by each release whose pins an earlier one cannot read: bpf/abi.h changed, or the meaning of its
+numbers. The earlier release then reports this and changes nothing. 0.1.0 has 1."""
 NEXT = "next"
 
 PINNED_MAPS = (
@@ -90,18 +90,18 @@ class Pins:
 
     @property
     def ready(self) -> Pins:
-        """What is to take the place of what is in force."""
+        """The pins made ready to replace those in force."""
         return Pins(self.root, NEXT)
 
     def in_force(self) -> Pins | None:
-        """This version's, or those of one before; None: nothing is loaded. Raises PinError where a later
-        version has loaded."""
+        """The pins of this version, or of an earlier one; None: nothing is loaded. Raises PinError where a
+        later version has loaded programs."""
         numbers = (int(name) for name in _names(self.root) if name.isdecimal())
         self._refuse([str(number) for number in sorted(numbers) if number > ABI_VERSION])
         return next((pins for pins in self.versions() if pins.maps()), None)
 
     def versions(self) -> list[Pins]:
-        """The folders of this version and of those before it that are there, the newest first."""
+        """The existing folders of this version and of earlier ones, the newest first."""
         numbers = (int(name) for name in _names(self.root) if name.isdecimal())
         known = sorted((number for number in numbers if number <= ABI_VERSION), reverse=True)
         return [Pins(self.root, str(number)) for number in known]
@@ -129,7 +129,7 @@ class Pins:
             (self.base / folder).mkdir(parents=True, exist_ok=True)
 
     def refuse_other_versions(self) -> None:
-        """Two versions attached side by side would count everything twice."""
+        """Raise PinError if another version has pins: two attached versions would count everything twice."""
         self._refuse([name for name in _names(self.root) if name != self.folder])
 
     def _refuse(self, others: list[str]) -> None:
@@ -140,7 +140,7 @@ class Pins:
             )
 
     def open_map(self, name: str) -> bpf_map.Map:
-        """Raises PinError where it is not pinned."""
+        """Open a pinned map. Raises PinError where it is not pinned."""
         try:
             return bpf_map.Map.from_fd(libbpf.open_pin(self.map(name)), name)
         except OSError as error:
@@ -148,7 +148,7 @@ class Pins:
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[int | None]:
-        """The fd of a map; None where it is not pinned."""
+        """The fd of a map, closed on exit; None where the map is not pinned."""
         try:
             fd = libbpf.open_pin(self.map(name))
         except FileNotFoundError:
@@ -160,14 +160,14 @@ class Pins:
             os.close(fd)
 
     def clear(self) -> None:
-        """Let go of what is in this folder. Links go first: with the last reference, the kernel detaches."""
+        """Delete the pins of this folder. Links go first: with the last reference, the kernel detaches."""
         for folder in ("links", "programs", "maps"):
             shutil.rmtree(self.base / folder, ignore_errors=True)
         shutil.rmtree(self.base, ignore_errors=True)
 
     def remove(self, *, all_versions: bool = False) -> dict[str, int]:
-        """Let go of everything, of the version before too where this one has not yet taken its place.
-        Says how many links, programs and maps there were."""
+        """Delete the pins of this version, of earlier ones and of `next`; with `all_versions`, of every one.
+        Return how many links, programs and maps were pinned."""
         names = _names(self.root)
         ours = [name for name in names if name == NEXT or (name.isdecimal() and int(name) <= ABI_VERSION)]
         removed = dict.fromkeys(("links", "programs", "maps"), 0)

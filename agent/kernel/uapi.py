@@ -10,18 +10,18 @@ NOEXIST = 1
 NO_PREALLOC = 1
 """BPF_F_NO_PREALLOC."""
 QUERY_EFFECTIVE = 1
-"""BPF_F_QUERY_EFFECTIVE: with the programs of the cgroups above."""
+"""BPF_F_QUERY_EFFECTIVE: include the programs of the cgroups above."""
 STATS_RUN_TIME = 0
 """BPF_STATS_RUN_TIME."""
 PSEUDO_MAP_FD = 1
-"""BPF_PSEUDO_MAP_FD: what an instruction loads is the map of a descriptor."""
+"""BPF_PSEUDO_MAP_FD: the instruction loads the map of a descriptor."""
 SK_PASS = 1
 SOCK_OPS_STATE_CB = 10
 """BPF_SOCK_OPS_STATE_CB."""
 TCP_CLOSE = 7
 """BPF_TCP_CLOSE."""
 ATOMIC_ADD, ATOMIC_XCHG = 0x00, 0xE1
-"""What Op.ATOMIC_U64 does, as its value: BPF_ADD, BPF_XCHG."""
+"""Values of an Op.ATOMIC_U64 instruction: BPF_ADD, BPF_XCHG."""
 
 
 class ProgramType(IntEnum):
@@ -84,13 +84,13 @@ class Helper(IntEnum):
 
 
 class Op(IntEnum):
-    """Opcodes of struct bpf_insn, of those that small programs are made of (also linux/bpf_common.h)."""
+    """The opcodes of struct bpf_insn that the generated programs use (also linux/bpf_common.h)."""
 
     JUMP = 0x05
     ADD_VALUE = 0x07
     IF_VALUE_EQUAL = 0x15
     LOAD_64 = 0x18
-    """In two instructions."""
+    """Takes two instructions."""
     IF_MORE = 0x2D
     IF_VALUE_NOT = 0x55
     LOAD_U32 = 0x61

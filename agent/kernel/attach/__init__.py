@@ -1,1 +1,1 @@
-"""What hangs on a hook: gates, the trampolines of network namespaces, others' programs."""
+"""Programs attached to hooks: gates, trampolines of network namespaces, programs of other tools."""

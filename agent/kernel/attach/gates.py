@@ -1,6 +1,6 @@
-"""Attaching what can refuse at connect() and at the listening socket: links to pinned programs.
+"""Attaches the gates at connect() and at the listening socket: links to pinned programs.
 
-Nothing here compiles or imports bcc; a link is pinned, so that it outlives the daemon, until it is unpinned.
+This module neither compiles nor imports bcc. Each link is pinned, so that it outlives the daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BIND = {"refuse_bind4": AttachType.CGROUP_INET4_BIND, "refuse_bind6": AttachType
 LOOKUP = "refuse_lookup"
 EXEC = "watch_exec"
 RMDIR = "watch_rmdir"
-"""These refuse nothing; attached by the daemon while they are of use."""
+"""These two refuse nothing. The daemon attaches them while they are needed."""
 OBSERVE_SEND = {
     "observe_send4": AttachType.CGROUP_UDP4_SENDMSG,
     "observe_send6": AttachType.CGROUP_UDP6_SENDMSG,
@@ -51,8 +51,8 @@ LISTENER = "judge_listener"
 
 
 class CgroupGate:
-    """Programs of one kind on the cgroup of the observers, and behind them: those of a cgroup run in the
-    order of attaching."""
+    """Programs of one kind on the cgroup of the observers. They run after the observers, because programs of
+    a cgroup run in the order in which they were attached."""
 
     def __init__(self, pins: Pins, cgroup: Path, programs: Mapping[str, int]) -> None:
         self._pins = pins
@@ -60,8 +60,8 @@ class CgroupGate:
         self._programs = programs
 
     def attach(self, missing: Container[str] = ()) -> None:
-        """All but those that are `missing`; attached already: with the program that is pinned now. Raises
-        OSError."""
+        """Attach all programs except the `missing` ones. A link that exists gets the program pinned now.
+        Raises OSError."""
         target = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name, kind in self._programs.items():
@@ -79,18 +79,18 @@ class CgroupGate:
 
 
 class SocketGate:
-    """A link for each network namespace; the kernel lets go of it with the namespace. What is attached calls
-    the gate that is loaded, or the observer of datagrams: `calls` has it first."""
+    """One link for each network namespace; the kernel detaches it when the namespace is removed. The attached
+    trampoline calls the loaded gate, or the observer of datagrams: the first entry of map `calls`."""
 
     def __init__(self, pins: Pins, program: str = LOOKUP, calls: str = "lookup_calls") -> None:
         self._pins = pins
         self._program = program
         self._calls = calls
         self._fresh: set[int] = set()
-        """Cookies of namespaces whose link this process has looked after."""
+        """Cookies of namespaces whose link this process has created or updated."""
 
     def sync(self, namespaces: Iterable[Namespace]) -> None:
-        """Attach in these, detach in all others. Raises OSError; one that is gone meanwhile is left out."""
+        """Attach in these, detach in all others. Skip namespaces removed meanwhile. Raises OSError."""
         wanted = {namespace.cookie: namespace.path for namespace in namespaces}
         for cookie in self.attached():
             if cookie not in wanted:
@@ -120,7 +120,7 @@ class SocketGate:
         self.sync(())
 
     def attached(self) -> list[int]:
-        """Cookies of the namespaces."""
+        """Cookies of the namespaces that have a link."""
         prefix = self._name("")
         return [int(name.removeprefix(prefix)) for name in self._pins.links() if name.startswith(prefix)]
 
@@ -129,7 +129,7 @@ class SocketGate:
 
 
 def _attach(pins: Pins, program: str, link: str, target: int, kind: int) -> None:
-    """A pinned link from the pinned program."""
+    """Create and pin a link of the pinned program."""
     fd = libbpf.open_pin(pins.program(program))
     try:
         _link(pins, fd, link, target, kind)
@@ -138,7 +138,7 @@ def _attach(pins: Pins, program: str, link: str, target: int, kind: int) -> None
 
 
 def _link(pins: Pins, program: int, link: str, target: int, kind: int) -> None:
-    """A pinned link; one that is there gets the program in place."""
+    """Create and pin a link. If a link is pinned already, replace its program in place."""
     try:
         held = libbpf.open_pin(pins.link(link))
     except FileNotFoundError:

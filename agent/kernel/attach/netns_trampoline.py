@@ -1,8 +1,9 @@
-"""A small program for each network namespace: notes which one it is, and calls the socket gate.
+"""A trampoline for each network namespace: stores the namespace's cookie, then calls the socket gate.
 
-An sk_lookup program is not told where it runs, and what 127.0.0.1 or fe80::1 means depends on it. So what is
-attached in a namespace is this: 15 instructions with the namespace's cookie in them, made without a compiler.
-The note is a per-CPU cell; nothing else of this hook runs on that CPU before the gate has read it.
+An sk_lookup program cannot find out its namespace, but the meaning of 127.0.0.1 or fe80::1 depends on the
+namespace. A trampoline has 15 instructions, made without a compiler, that contain the namespace's cookie.
+It stores the cookie in a per-CPU cell. No other program of this hook runs on that CPU before the gate has
+read the cell.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _R0, _R1, _R2, _R3, _R6, _R10 = 0, 1, 2, 3, 6, 10
 
 
 def load_trampoline(cookie: int, note: int, calls: int) -> int:
-    """The program's fd; `note` and `calls` are of maps lookup_netns and lookup_calls. Raises OSError."""
+    """The program's fd. `note` and `calls`: fds of maps lookup_netns and lookup_calls. Raises OSError."""
     code = [
         instruction(Op.COPY, _R6, _R1),  # r6 = context
         instruction(Op.STORE_VALUE_U32, _R10, offset=-4),  # key 0, on the stack
@@ -31,13 +32,13 @@ def load_trampoline(cookie: int, note: int, calls: int) -> int:
         *_wide(_R2, calls, PSEUDO_MAP_FD),
         instruction(Op.SET, _R3),
         instruction(Op.CALL, value=Helper.TAIL_CALL),
-        instruction(Op.SET, _R0, value=SK_PASS),  # where the gate is not loaded
+        instruction(Op.SET, _R0, value=SK_PASS),  # reached if the gate is not loaded
         instruction(Op.EXIT),
     ]
     return libbpf.load_program("licet_lookup", ProgramType.SK_LOOKUP, b"".join(code), AttachType.SK_LOOKUP)
 
 
 def _wide(to: int, value: int, source: int = 0) -> tuple[bytes, bytes]:
-    """A constant of 64 bits, or what it stands for."""
+    """Load a 64-bit constant, or with `source` the object that it stands for."""
     low, high = struct.unpack("<ii", struct.pack("<Q", value))
     return instruction(Op.LOAD_64, to, source, value=low), instruction(0, value=high)

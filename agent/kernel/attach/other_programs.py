@@ -1,4 +1,4 @@
-"""Programs of other tools at the hooks that ours share with them. Standard library only."""
+"""Programs of other tools at the hooks that licet uses too. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ HOOKS = {
     "connect": ("observe_connect4", AttachType.CGROUP_INET4_CONNECT),
     "flow": ("track_flows", AttachType.CGROUP_SOCK_OPS),
 }
-"""Our program at a hook, and the attach type."""
+"""By hook: licet's program and its attach type."""
 
 
 def behind(pins: Pins, cgroup: Path, hook: str) -> list[str]:
-    """Names of others' programs that run after ours for the processes of its cgroup. Those of cgroups below
-    run before it, and are not asked for. None where the kernel can't be asked."""
+    """Names of other tools' programs that run after licet's for the processes of `cgroup`. Programs of
+    cgroups below run before it and are left out. The list is empty where the kernel refuses the query."""
     program, attach_type = HOOKS[hook]
     try:
         ours = {_id(pins, name): name for name in pins.programs()}
@@ -42,8 +42,8 @@ def _id(pins: Pins, program: str) -> int:
 
 
 def _name(number: int) -> str:
-    """Cut at 15 characters by the kernel; empty names have only their number."""
-    with contextlib.suppress(OSError):  # it is gone
+    """The name, which the kernel cuts at 15 characters; "program NUMBER" where the program has no name."""
+    with contextlib.suppress(OSError):  # the program was unloaded meanwhile
         fd = libbpf.open_program(number)
         try:
             name = libbpf.program_info(fd).name.decode("utf-8", "replace")
@@ -55,8 +55,8 @@ def _name(number: int) -> str:
 
 
 def tcx_programs(interface: int) -> int:
-    """How many tcx programs (Linux 6.6) are attached at ingress of an interface of the calling thread's
-    network namespace; 0 where the kernel has none."""
+    """The number of tcx programs (Linux 6.6) at ingress of an interface in the calling thread's network
+    namespace; 0 where the kernel does not support tcx."""
     try:
         return len(libbpf.query_programs(interface, AttachType.TCX_INGRESS, 0, _MOST_PROGRAMS))
     except OSError:
@@ -64,8 +64,8 @@ def tcx_programs(interface: int) -> int:
 
 
 def _run_at(cgroup: Path, attach_type: int) -> list[int]:
-    """Ids of the programs that run at a hook for the processes of a cgroup, in their order: its own, then
-    those of the cgroups above. Raises OSError."""
+    """Ids of the programs that run at a hook for the processes of a cgroup. The cgroup's own programs come
+    first, then those of the cgroups above. Raises OSError."""
     fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return libbpf.query_programs(fd, attach_type, QUERY_EFFECTIVE, _MOST_PROGRAMS)

@@ -1,1 +1,1 @@
-"""From C to compiled programs, and the cache that keeps them."""
+"""Compiles C to programs, and caches them."""

@@ -1,8 +1,9 @@
-"""Compiled code, kept in a folder for the next start: compiling takes seconds of a processor, and more memory
-than all the rest. Standard library only.
+"""Caches compiled code in a folder for the next start. Compiling takes seconds of CPU time, and more memory
+than everything else. Standard library only.
 
-What is kept is named after all that it depends on, so none of it is ever out of date: a changed source, other
-offsets, another kernel or bcc is another name. What cannot be read, or is not whole, is compiled again.
+The name of a cache file is a hash of everything that the code depends on, so no file is ever out of date. A
+changed source, other offsets, another kernel or another bcc gives another name. Code whose file is unreadable
+or incomplete is compiled again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from agent.system import files, ownership
 
 FORMAT = 1
 MOST = 16
-"""Files kept, the newest ones."""
+"""The number of files in the cache; the newest stay."""
 _NAME = re.compile("[0-9a-f]{32}")
 _BEGINNING = re.compile(rb"[0-9a-f]{64}\n")
 HERE = Path(__file__).parent
@@ -31,20 +32,20 @@ LIBRARIES = (Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"))
 
 
 def compiled(source: str, flags: Sequence[str], folder: Path, keep: Path | None) -> Code:
-    """`folder`: bpf/; `keep`: where code is kept, None: nowhere. Raises KernelError."""
+    """`folder`: bpf/. `keep`: the folder of the cache, None: no cache. Raises KernelError."""
     if keep is None:
         return compile_code(source, flags, folder)
     path = keep / name_of(source, flags, folder)
     code = read(path)
     if code is None:
         code = compile_code(source, flags, folder)
-        with contextlib.suppress(OSError):  # a full disk, a read-only one: the next start compiles again
+        with contextlib.suppress(OSError):  # disk full or read-only: the next start compiles again
             write(path, code)
     return code
 
 
 def name_of(source: str, flags: Sequence[str], folder: Path) -> str:
-    """Changes with whatever the compilation may depend on."""
+    """The cache name: a hash of everything that the compilation may depend on."""
     about = [str(FORMAT), platform.machine(), platform.release(), platform.version(), *_bcc(), *flags]
     name = hashlib.sha256("\0".join(about).encode())
     name.update(digest(source, folder).encode())
@@ -54,7 +55,7 @@ def name_of(source: str, flags: Sequence[str], folder: Path) -> str:
 
 
 def _bcc() -> Iterator[str]:
-    """Which one it is, without importing it."""
+    """Identify the installed bcc without importing it."""
     found = importlib.util.find_spec("bcc")
     module = [Path(found.origin)] if found and found.origin else []
     libraries = (path for root in LIBRARIES for path in sorted(root.glob("libbcc.so.*")))
@@ -64,7 +65,7 @@ def _bcc() -> Iterator[str]:
 
 
 def read(path: Path) -> Code | None:
-    """None: there is nothing, nothing whole, or somebody else could have written it."""
+    """None: the file is missing or incomplete, or another user could have written it."""
     try:
         if any(doubt.refuses or doubt.path in (path, path.parent) for doubt in ownership.doubts([path])):
             return None
@@ -75,7 +76,7 @@ def read(path: Path) -> Code | None:
 
 
 def write(path: Path, code: Code) -> None:
-    """In one step; the oldest of too many go. Raises OSError."""
+    """Write the file atomically, then delete the oldest files beyond MOST. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = code.to_json()
     files.write_text(path, f"{_digest(text)}\n{text}")
@@ -85,7 +86,7 @@ def write(path: Path, code: Code) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Did we write it? The folder may be in use by others, too."""
+    """True if licet wrote the file. Other programs may use the folder, too."""
     try:
         return (
             bool(_NAME.fullmatch(path.name)) and _BEGINNING.fullmatch(files.read_bytes(path, 65)) is not None

@@ -1,5 +1,5 @@
-"""Compiled programs before they are in the kernel: instructions in which maps have names, and what the maps
-are like. Standard library only."""
+"""Compiled programs before loading: instructions that refer to maps by name, and the shapes of these maps.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from agent.kernel.uapi import Op
 
 ATTACH_TYPE_MARK = 0x6C1CE7A7
-"""A constant that the compiler takes as it is, and that a program is not loaded with (bpf/abi.h)."""
+"""A placeholder constant in compiled code; for_hook() replaces it before a program is loaded (bpf/abi.h)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """What BPF_MAP_CREATE is told."""
+    """The arguments of BPF_MAP_CREATE."""
 
     type: int
     key_size: int
@@ -26,20 +26,20 @@ class MapSpec:
     flags: int
     key_type: int
     value_type: int
-    """Ids in the BTF of the compilation; 0: none."""
+    """key_type and value_type are ids in the BTF of the compilation; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One program: instructions in which maps have names in place of descriptors."""
+    """One program: instructions that refer to maps by name instead of by descriptor."""
 
     instructions: bytes
     """8 bytes each."""
     references: tuple[tuple[int, str], ...]
-    """(byte offset, map's name): where the descriptor of a map belongs, 4 bytes."""
+    """(byte offset, map's name) of each place where a map's descriptor belongs, 4 bytes."""
 
     def naming(self, fd_of: Callable[[str], int]) -> bytes:
-        """The instructions with the descriptor of a map at each reference to it."""
+        """The instructions with each reference replaced by the descriptor of its map."""
         code = bytearray(self.instructions)
         for offset, name in self.references:
             code[offset : offset + 4] = fd_of(name).to_bytes(4, "little")
@@ -55,7 +55,7 @@ class Code:
     maps: dict[str, MapSpec]
     functions: dict[str, Function]
     btf: bytes
-    """Types of keys and values, as BPF_BTF_LOAD takes them; empty: none."""
+    """Types of keys and values, in the form of BPF_BTF_LOAD; empty: none."""
 
     def to_json(self) -> str:
         functions = {
@@ -67,7 +67,7 @@ class Code:
 
     @classmethod
     def from_json(cls, text: str) -> Code:
-        """Raises ValueError, KeyError or TypeError where this is no text of to_json()."""
+        """Raises ValueError, KeyError or TypeError where `text` did not come from to_json()."""
         fields: dict[str, Any] = json.loads(text)
         return cls(
             compiler=fields["compiler"],
@@ -84,8 +84,8 @@ class Code:
 
 
 def for_hook(instructions: bytes, attach_type: int) -> bytes:
-    """With the attach type where the code asks for it: what is for other hooks is dead code then, which the
-    verifier takes out."""
+    """Replace ATTACH_TYPE_MARK by the attach type. Code for other hooks is then dead, and the verifier
+    removes it."""
     code = bytearray(instructions)
     for offset in range(0, len(code) - 8, 8):
         if code[offset] == Op.LOAD_64 and code[offset + 4 : offset + 16] == _MARK:
@@ -94,7 +94,7 @@ def for_hook(instructions: bytes, attach_type: int) -> bytes:
 
 
 def _wide(value: int) -> bytes:
-    """What is behind opcode and registers of an instruction that loads 64 bits."""
+    """The bytes after opcode and registers of an instruction that loads 64 bits."""
     low, high = value.to_bytes(8, "little")[:4], value.to_bytes(8, "little")[4:]
     return low + bytes(4) + high
 

@@ -1,4 +1,4 @@
-"""The one file that imports bcc: compiles programs. Standard library only."""
+"""Compiles programs. Only this file imports bcc. Standard library only."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 _VALUE_AT = 4  # of struct bpf_insn
 
 OPTIONAL_STRUCTS = frozenset({"mptcp_sock", "mptcp_subflow_context"})
-"""Of kernels with CONFIG_MPTCP; the source asks with #ifdef."""
+"""Structs that exist only with CONFIG_MPTCP; the source tests for them with #ifdef."""
 RENAMED = {("kernfs_node", "parent"): "__parent", ("kernfs_node", "__parent"): "parent"}  # Linux 6.15
-"""Fields of which a kernel has one or the other; the source asks with #ifdef."""
+"""Pairs of fields of which a kernel has one; the source tests for it with #ifdef."""
 
 ALTERNATIVES = frozenset({("inet_sock", "inet_flags"), ("inet_sock", "transparent")})
-"""Fields of which a kernel has one or the other (Linux 6.6 put single bits into one word)."""
+"""Fields of which a kernel has one (Linux 6.6 put single bits into one word)."""
 
 STRICT = ("-Werror=int-conversion", "-Werror=incompatible-pointer-types")
-"""What LLVM takes for an error from 16 on, whatever it is asked: then no older one takes it either."""
+"""Errors that LLVM 16 and later always report. These flags make older versions report them, too."""
 
 
 OPTIMIZED_ONCE = ("-Xclang", "-disable-llvm-passes")
-"""By bcc's own run of LLVM's passes, not by clang's before it: twice as fast."""
+"""Skips the passes of clang, because bcc runs LLVM's passes itself. Compiling is then twice as fast."""
 
 
 def open_btf() -> Btf:
-    """Raises KernelError where the kernel has none."""
+    """Raises KernelError where the kernel has no BTF."""
     try:
         return Btf()
     except OSError as error:
@@ -67,22 +67,22 @@ def offset_flags(source: str, btf: Btf) -> list[str]:
 
 
 def stand_in_for_kallsyms(folder: Path) -> None:
-    """For this process alone, /proc/kallsyms is the few lines of include/kallsyms.
+    """Mount include/kallsyms, a few lines, over /proc/kallsyms for this process only.
 
-    bcc reads all of it for each compilation, 0.15 s, only to learn whether the kernel has
-    bpf_probe_read_user (Linux 5.5), which every kernel has that licet runs on. Where a mount is not
-    allowed it reads the kernel's, which shows its addresses to CAP_SYSLOG only."""
+    For each compilation, bcc reads all of /proc/kallsyms, which takes 0.15 s. It only looks for
+    bpf_probe_read_user (Linux 5.5), which every kernel has that licet supports. Where mounting is not
+    allowed, bcc reads the kernel's file, which shows addresses only with CAP_SYSLOG."""
     libc = ct.CDLL(None)
     if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
         libc.mount(os.fsencode(folder / "include/kallsyms"), b"/proc/kallsyms", None, _MS_BIND, None)
 
 
 def compile_code(source: str, flags: Sequence[str], folder: Path) -> Code:
-    """Raises KernelError with what bcc or the compiler says, which is on stderr, too."""
+    """Raises KernelError with the message of bcc or the compiler, which is on stderr, too."""
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     try:
-        import bcc  # the one place
-    except (ImportError, OSError) as error:  # no such module, or a library of it
+        import bcc  # the only import of bcc
+    except (ImportError, OSError) as error:  # the module or one of its libraries is missing
         raise KernelError(
             f"this Python ({sys.executable}) cannot import bcc: {error}; install python3-bpfcc "
             "(PyPI's bcc is another package)"
@@ -94,11 +94,11 @@ def compile_code(source: str, flags: Sequence[str], folder: Path) -> Code:
     try:
         return _taken_from(bcc.lib, bpf.module, getattr(bcc, "__version__", "unknown"))
     finally:
-        bpf.cleanup()  # bcc has made each map, and written its descriptor into the code
+        bpf.cleanup()  # bcc created each map and wrote its descriptor into the code
 
 
 def _taken_from(lib: Any, module: Any, compiler: str) -> Code:
-    # these two bcc's Python does not use itself
+    # bcc's Python does not declare these two functions
     lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ct.c_void_p], ct.c_size_t
     lib.bpf_table_name.argtypes, lib.bpf_table_name.restype = [ct.c_void_p, ct.c_size_t], ct.c_char_p
     fds = {

@@ -1,5 +1,5 @@
-"""The kernel programs as one source: bcc rewrites map methods only in the main file, so bpf/*.h and
-*.c are joined in a fixed order, with #line, and the compiler still names the right file."""
+"""Joins bpf/*.h and *.c into one source in a fixed order, because bcc rewrites map methods only in the main
+file. With #line, compiler messages still name the right file."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ DATAGRAMS = (
     "hooks/datagram_arrival.c",
     "hooks/forward_gate.c",
 )
-"""UDP: loaded while the policy declares a port of it."""
+"""Programs for UDP, loaded while the policy declares a UDP port."""
 
 _OFFSET = re.compile(r"\bOFF_([a-z0-9_]+?)__(\w+)")
 
 
 def bpf_folder() -> Path:
-    """bpf/ stands beside the package, in a checkout and where a package installs it."""
+    """The folder bpf/, beside the Python package in a checkout and in an installation."""
     return Path(__file__).resolve().parents[3] / "bpf"
 
 
@@ -89,12 +89,12 @@ def joined(folder: Path, names: tuple[str, ...] = (*HEADERS, *PROGRAMS)) -> str:
 
 
 def fields_read(source: str) -> list[tuple[str, str]]:
-    """(struct, field) of every kernel struct field the programs read, from the OFF_… names."""
+    """(struct, field) of every kernel struct field that the programs read, from the OFF_… names."""
     return sorted({(found[1], found[2]) for found in _OFFSET.finditer(source)})
 
 
 def digest(source: str, folder: Path) -> str:
-    """Of all that is compiled: the joined source, and the headers in include/ of `folder` (bpf/)."""
+    """A hash of all compiled text: the joined source, and the headers in include/ of `folder` (bpf/)."""
     seen = hashlib.sha256(source.encode())
     for file in sorted((folder / "include").rglob("*.h")):
         seen.update(f"\0{file.relative_to(folder)}\0".encode())
@@ -103,5 +103,5 @@ def digest(source: str, folder: Path) -> str:
 
 
 def source_hash(source: str, flags: list[str], folder: Path) -> str:
-    """Names what was compiled: a daemon whose source or headers differ loads anew."""
+    """Identifies what was compiled. A daemon whose source or headers differ loads the programs again."""
     return hashlib.sha256("\0".join([digest(source, folder), *flags]).encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""Programs into the kernel: a child process loads, attaches and pins them."""
+"""Loads, attaches and pins programs, in a child process."""

@@ -1,4 +1,4 @@
-"""The attach methods ("rungs") by which a kernel tells who accepted a connection, best first. Standard
+"""The attach methods ("rungs") that find the process which accepted a connection, best first. Standard
 library only."""
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from agent.system.kprobe import KPROBES, kretprobe_event
 SOCKET_IO = {"sock_recv_length": "on_receive", "sock_send_length": "on_send"}
 FREE_RUNGS = ("fexit", "kretprobe")
 AT_RETURN = ("-DACCEPTOR", "-DACCEPTOR_AT_RETURN")
-# where struct pt_regs keeps a return value: x86-64's ax, arm64's x0
+# offset of the return value in struct pt_regs: ax on x86-64, x0 on arm64
 RETURN_REGISTER = {"x86_64": 80, "aarch64": 0}
 
 
 class RungRefused(KernelError):
-    """This kernel does not take a rung; the next one is tried."""
+    """This kernel does not support an attach method; the loader tries the next one."""
 
 
 class Acceptor:
-    """Null object: nobody notes who accepted."""
+    """Null object: no program records the accepting process."""
 
     rung = "none"
     flags: tuple[str, ...] = ()
@@ -35,22 +35,23 @@ class Acceptor:
         self.refused: dict[str, str] = {}
 
     def probe(self) -> None:
-        """Raises OSError or RungRefused where it is plain, before compiling, that a rung won't work."""
+        """Raises OSError or RungRefused if a test before compiling shows that the method does not work."""
 
     def prepare(self, programs: Programs) -> None:
-        """Raises OSError or RungRefused where the rung turns out not to work."""
+        """Raises OSError or RungRefused if the method turns out not to work."""
 
     def load(self, programs: Programs) -> list[tuple[str, int]]:
-        """(name, program fd) of each program of the rung."""
+        """(name, program fd) of each program of the attach method."""
         return []
 
     def attach(self, name: str, program: int) -> int:
-        """The fd of the link that holds one of them."""
-        raise RungRefused(f"{name}: rung {self.rung} has no programs")
+        """Attach one of these programs; the fd of its link."""
+        raise RungRefused(f"{name}: attach method {self.rung} has no programs")
 
 
 class SocketIo(Acceptor):
-    """The first send or receive on an accepted socket: exact, at a cost for each send and receive."""
+    """Runs at the first send or receive on an accepted socket. Exact, but each send and receive costs
+    time."""
 
     rung = "socket-io"
     flags = ("-DACCEPTOR", "-DACCEPTOR_SOCKET_IO")
@@ -76,7 +77,7 @@ class SocketIo(Acceptor):
 
 
 class Fexit(Acceptor):
-    """fexit on inet_csk_accept: in the process that accepts, at no cost elsewhere."""
+    """fexit on inet_csk_accept. Runs in the accepting process, at no cost elsewhere."""
 
     rung = "fexit"
 
@@ -103,7 +104,7 @@ class Fexit(Acceptor):
 
 
 class Kretprobe(Acceptor):
-    """kretprobe on inet_csk_accept, held by a BPF link (Linux 5.15) so that it outlives this process."""
+    """kretprobe on inet_csk_accept. A BPF link (Linux 5.15) holds it, so that it outlives this process."""
 
     rung = "kretprobe"
 
@@ -129,7 +130,7 @@ class Kretprobe(Acceptor):
 
 
 def rungs_for_accept(wanted: str, btf: Btf) -> list[Acceptor]:
-    """The ladder, best rung first, down to nobody; `wanted` is the setting `acceptor`."""
+    """The attach methods to try, best first, the null object last. `wanted`: the setting `acceptor`."""
     ladder: list[Acceptor] = []
     function_id = btf.function_id("inet_csk_accept")
     if function_id is not None:

@@ -1,5 +1,5 @@
-"""What the loading children have in common: the job on stdin, the answer on stdout, and what a failure takes
-back. Standard library only."""
+"""Shared by the loading children: read the job from stdin, print the answer to stdout, undo a failed load.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
 def answer(run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
-    """Runs the job that stdin holds, in a process of its own, and prints what came of it; the exit code."""
+    """Run the job from stdin and print its answer as JSON; the exit code. The process serves one job."""
     job = json.load(sys.stdin)
     stand_in_for_kallsyms(Path(job["bpf"]))
     try:
@@ -36,11 +36,11 @@ def answer(run: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
 
 @dataclass(slots=True)
 class Loaded:
-    """What one load has made so far, so that a failure can take it back."""
+    """The pins and links that one load has made so far, so that a failure can undo them."""
 
     new_pins: list[Path] = field(default_factory=list)
     replaced_pins: list[tuple[Path, int]] = field(default_factory=list)
-    """With the fd of what was pinned there before."""
+    """With the fd of the object that was pinned there before."""
     updated_links: list[tuple[Path, int]] = field(default_factory=list)
     """With the fd of the program that ran before."""
 
@@ -57,14 +57,14 @@ class Loaded:
 
 
 def refuse_lockdown(state: Path = LOCKDOWN) -> None:
-    """Raises KernelError where nobody may read kernel memory (kernel_lockdown(7)); without this the verifier
-    says so, of a helper that it does not know."""
+    """Raises KernelError where lockdown forbids reading kernel memory (kernel_lockdown(7)). Without this
+    check, the verifier would only report an unknown helper."""
     try:
         locked = "[confidentiality]" in state.read_text()
     except OSError:
-        return  # no such module, or securityfs is not mounted
+        return  # the kernel has no lockdown module, or securityfs is not mounted
     if locked:
         raise KernelError(
             "this kernel is locked down (lockdown=confidentiality): no program may read kernel memory, "
-            "and licet knows processes by nothing else; boot with lockdown=integrity or none"
+            "and licet cannot identify processes without it; boot with lockdown=integrity or none"
         )

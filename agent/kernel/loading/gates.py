@@ -1,8 +1,11 @@
-"""Has the gates compiled, or what watches datagrams; loads and pins it, then exits. Nothing is attached: that
-is done while something enforces, or a port of UDP is declared, by the daemon, which needs no compiler for it.
+"""Child process: compile (or read from the cache), load and pin the gates or the datagram programs, then
+exit.
 
-Run as `python -m agent.kernel.loading.gates` with a job as JSON on stdin, as the loader. The maps are those
-of the observers, which must be loaded. Standard library only.
+It attaches nothing. The daemon attaches the gates while a target enforces, and the datagram programs while a
+UDP port is declared. The daemon needs no compiler for this.
+
+Run as `python -m agent.kernel.loading.gates` with a job as JSON on stdin, like the observers' loader. The
+programs use the maps of the observers, which must be loaded. Standard library only.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ DATAGRAM_PROGRAMS: tuple[Program, ...] = (
     ("refuse_forwarded", ProgramType.SCHED_CLS, 0, REFUSE_FORWARDED),
 )
 UNITS = {"gates": (GATES, PROGRAMS), "datagrams": (DATAGRAMS, DATAGRAM_PROGRAMS)}
-"""Source and programs of what is compiled at once."""
+"""By unit: the sources compiled together, and their programs."""
 CALLED_BY = {
     LOOKUP: ("lookup_calls", 0),
     REWRITTEN: ("sockops_calls", 0),
@@ -74,11 +77,11 @@ CALLED_BY = {
     REFUSE_ARRIVAL: ("arrival_calls", ARRIVALS.index("refuse_arrival")),
     REFUSE_FORWARDED: ("packet_calls", 0),
 }
-"""Programs that others call, the map through which they do, and their place in it."""
+"""By program called from other programs: the map of the tail call, and the index in it."""
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """{"programs": [those that are pinned], "refused": {program: why this kernel does not take it}}.
+    """{"programs": [pinned programs], "refused": {program: why this kernel refused it}}.
 
     Raises KernelError or PinError."""
     pins, folder = Pins(Path(job["pins"]), job.get("folder", str(ABI_VERSION))), Path(job["bpf"])
@@ -99,7 +102,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             refused[name] = str(error)
             continue
         _replace_pin(pins.program(name), fd)
-        # the socket gate is called by what is attached: of a version that is made ready, when its turn comes
+        # attached trampolines call the socket gate: an upgrade sets this entry later (upgrade/switch.py)
         if name in CALLED_BY and (name != LOOKUP or pins.folder != NEXT):
             table, place = CALLED_BY[name]
             calls = bpf_map.Map.from_fd(programs.map_fd(table), table)

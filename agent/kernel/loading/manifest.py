@@ -1,4 +1,4 @@
-"""What has been loaded, as it is noted in the run directory for the next start."""
+"""The manifest of the loaded programs, stored in the run directory for the next start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.system import files
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the loader did; kept as JSON in the run directory."""
+    """What the loader did; stored as JSON in the run directory."""
 
     source: str
     cgroup: str
@@ -28,14 +28,14 @@ class Manifest:
     load_s: float
     abi: int = ABI_VERSION
     code: str = ""
-    """As source, whatever the settings."""
+    """Like `source`, but independent of the settings."""
     events: dict[str, Any] | None = None
-    """Of abi.event_layouts(), when it was loaded."""
+    """The result of abi.event_layouts() at load time."""
     new_maps: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
-        """None: there is none, or not one of this version's."""
+        """None: the file is missing, or another version wrote it."""
         try:
             return cls(**files.read_json(path))
         except (OSError, ValueError, TypeError):
@@ -65,10 +65,10 @@ def note_unit(noted: Path, source: str, made: Mapping[str, Any]) -> None:
 
 
 def _note(path: Path, text: str) -> None:
-    """In one step, whatever lies there. Raises KernelError."""
+    """Write the file atomically, in place of an existing one. Raises KernelError."""
     try:
         files.write_text(path, text)
     except OSError as error:
         raise KernelError(
-            f"{path}: cannot be written: {error.strerror}; make room, or remove what lies there"
+            f"{path}: cannot be written: {error.strerror}; make room, or remove what is at this path"
         ) from error

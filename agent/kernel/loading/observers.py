@@ -1,11 +1,11 @@
-"""Has the programs compiled, if they are not kept from before, loads, attaches and pins them, then exits: the
-only process that imports bcc.
+"""Child process: compile (or read from the cache), load, attach and pin the observers, then exit. The daemon
+itself never imports bcc.
 
-Run as `python -m agent.kernel.loading.observers` with a job as JSON on stdin; prints a manifest as JSON, or
-{"error": …} and exit code 1. Standard library only: it may run with the distribution's own Python.
+Run as `python -m agent.kernel.loading.observers` with a job as JSON on stdin. It prints a manifest as JSON,
+or {"error": …} with exit code 1. Standard library only: it may run with the distribution's own Python.
 
-Maps that are pinned already are taken over, if their sizes are those of this version: flows and counters
-outlive an upgrade of the programs.
+It adopts maps that are pinned already, if their sizes are those of this version. So flows and counters
+outlive a reload of the programs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agent.kernel.pins import ABI_VERSION, Pins
 from agent.kernel.uapi import NOEXIST, AttachType, ProgramType
 from agent.system import bpf_map, libbpf
 
-# two halves that take about as long, compiled side by side
+# two halves that take about equal time, compiled in parallel
 CONNECT_SIDE = ("hooks/connect_observer.c",)
 FLOW_SIDE = ("lib/accept.h", "hooks/flow_tracker.c", "hooks/accept_observer.c", "hooks/cgroup_watch.c")
 FLOW_PROGRAM: Program = ("track_flows", ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, "track_flows")
@@ -44,13 +44,13 @@ CGROUP_PROGRAMS = (FLOW_PROGRAM, *CONNECT_PROGRAMS)
 
 
 class Loader:
-    """Loads, attaches and pins the observers. Undoes what it made where a step fails."""
+    """Loads, attaches and pins the observers. If a step fails, undoes the earlier steps."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._pins = Pins(Path(job["pins"]), job.get("folder", str(ABI_VERSION)))
         self._cgroup = Path(job["cgroup"])
         self._moved: bool = job.get("moved", False)
-        """The links that are pinned belong to another cgroup; a link can't move."""
+        """True if the pinned links belong to another cgroup; a link cannot change its cgroup."""
         self._acceptor: str = job["acceptor"]
         self._folder = Path(job["bpf"])
         self._keep = Path(job["programs"])
@@ -65,7 +65,7 @@ class Loader:
             return offset_flags(self._source, btf)
 
     def run(self) -> dict[str, Any]:
-        """All steps. Returns the manifest. Raises KernelError."""
+        """Do all steps; return the manifest. Raises KernelError."""
         started = time.monotonic()
         refuse_lockdown()
         self._pins.refuse_other_versions()
@@ -81,7 +81,7 @@ class Loader:
             cgroup_mkdir = programs.load("on_cgroup_mkdir", ProgramType.RAW_TRACEPOINT)
             acceptor_programs = acceptor.load(programs)
             of_cgroup = [flow_program, *aside.result()]
-            if self._moved:  # gates of the old place: behind the new observers is where they belong
+            if self._moved:  # gates of the old cgroup: they must run behind the new observers
                 for name in (*CONNECT, *BIND):
                     self._unpin(self._pins.link(name))
             cgroup_fd = os.open(self._cgroup, os.O_RDONLY | os.O_DIRECTORY)
@@ -99,7 +99,7 @@ class Loader:
         return manifest | {"load_s": round(time.monotonic() - started, 3)}
 
     def manifest(self, compiler: str, acceptor: Acceptor, new_maps: list[str]) -> dict[str, Any]:
-        """What the next start compares with."""
+        """The manifest, with which the next start compares."""
         return {
             "abi": ABI_VERSION,
             "source": source_hash(self._source, [self._acceptor], self._folder),
@@ -126,7 +126,8 @@ class Loader:
         return Programs(compiled(source, [*self._offsets, *flags], self._folder, self._keep))
 
     def climb(self) -> tuple[Programs, Acceptor]:
-        """Compiles with the best rung for accept() that this kernel takes, found by trying."""
+        """Compile with the best attach method for accept() that this kernel supports, found by trying
+        each."""
         refused: dict[str, str] = {}
         for acceptor in self._rungs:
             try:
@@ -139,14 +140,15 @@ class Loader:
                 continue
             acceptor.refused = refused
             return programs, acceptor
-        raise KernelError(f"no rung for accept() works: {refused}")
+        raise KernelError(f"no attach method for accept() works: {refused}")
 
     def _pin(self, fd: int, path: Path) -> None:
         libbpf.pin(fd, path)
         self._made.new_pins.append(path)
 
     def _attach_cgroup(self, name: str, program: int, cgroup_fd: int, attach_type: int) -> None:
-        """In place where this cgroup has our link already: no connection is missed or counted twice."""
+        """Attach a program. A link that exists is updated in place, so no connection is missed or counted
+        twice."""
         path = self._pins.link(name)
         if self._moved:
             self._unpin(path)
@@ -164,7 +166,7 @@ class Loader:
         self._replace_pin(self._pins.program(name), program)
 
     def _attach_tracepoint(self, name: str, program: int) -> None:
-        # these links can't be updated in place: the one before is held, for undo, until this process ends
+        # these links can't be updated in place: this process holds the earlier one until it exits, for undo
         link = libbpf.raw_tracepoint_open(name, program)
         self._replace_pin(self._pins.link(name), link)
         os.close(link)
@@ -202,7 +204,7 @@ def _reason(error: Exception) -> str:
 
 
 def make_spare_flows(flows: int) -> None:
-    """The rows in which attempts are judged once there is no room for more, one for each CPU."""
+    """Create one spare row for each CPU. Programs judge attempts in it once the flow table is full."""
     table = bpf_map.Map.from_fd(flows, "flows")
     for cpu in range(libbpf.possible_cpus()):
         with contextlib.suppress(FileExistsError):

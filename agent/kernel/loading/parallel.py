@@ -1,4 +1,4 @@
-"""A second compilation, beside the first one. Standard library only."""
+"""Compiles a second source in parallel. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from agent.kernel.pins import Pins
 
 
 class Aside:
-    """Programs compiled and loaded by a child of this process meanwhile: clang takes one CPU, and is not safe
-    in two threads. The child waits for `maps_are_pinned` before it loads."""
+    """Programs that a child process compiles and loads in parallel, because clang uses one CPU and is not
+    thread-safe. The child waits for `maps_are_pinned` before it loads."""
 
     def __init__(self, compile_: Callable[[], Programs], pins: Pins, programs: Sequence[Program]) -> None:
         self._programs = programs
@@ -28,11 +28,11 @@ class Aside:
         there.close()
 
     def maps_are_pinned(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the child has failed: result() says how
+        with contextlib.suppress(BrokenPipeError):  # the child has failed: result() raises its error
             self._here.sendall(b"!")
 
     def result(self) -> list[int]:
-        """The fds of the programs, in their order. Raises KernelError with what the child said."""
+        """The fds of the programs, in their order. Raises KernelError with the child's message."""
         said, fds, _, _ = socket.recv_fds(self._here, 65536, len(self._programs))
         self.close()
         if not fds:
@@ -40,7 +40,7 @@ class Aside:
         return list(fds)
 
     def close(self) -> None:
-        """Ends the child, if it has not ended; may be called twice."""
+        """Close the socket and wait for the child to exit; may be called twice."""
         self._here.close()
         if self._pid:
             os.waitpid(self._pid, 0)
@@ -55,7 +55,7 @@ def _load_for(
         if not parent.recv(1):
             return  # the parent has failed
         made.take_over_maps(pins)
-        with ThreadPoolExecutor(len(programs)) as pool:  # most of the time is the verifier's
+        with ThreadPoolExecutor(len(programs)) as pool:  # most of the time is spent in the verifier
             fds = list(pool.map(lambda program: made.load(*program), programs))
         socket.send_fds(parent, [b"!"], fds)
     except (KernelError, OSError) as error:

@@ -1,4 +1,4 @@
-"""One compilation's maps and programs, on their way into the kernel. Standard library only."""
+"""Loads the maps and programs of one compilation into the kernel. Standard library only."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _SHAPE = ("type", "key_size", "value_size", "max_entries")
 
 
 class Programs:
-    """Maps are its own, made when first asked for, but those that it takes over. Safe to use from several
-    threads, once it has."""
+    """Creates each map on first use, except pinned ones adopted by `take_over_maps()`. Thread-safe after that
+    call."""
 
     def __init__(self, code: Code) -> None:
         self._code = code
@@ -32,7 +32,7 @@ class Programs:
         self._btf_fd = 0
 
     def close(self) -> None:
-        """Let go of the maps: those that are pinned, and those that loaded programs use, live on."""
+        """Close the maps' fds. Maps that are pinned, or that loaded programs use, stay in the kernel."""
         for fd in (*self._fds.values(), *filter(None, [self._btf_fd])):
             os.close(fd)
         self._fds, self._btf_fd = {}, 0
@@ -46,11 +46,12 @@ class Programs:
         return self._code
 
     def use(self, name: str, fd: int) -> None:
-        """A map that is there, whatever its shape: who says so has compared."""
+        """Use an existing map as `name`. The shape is not compared: the caller has done so."""
         self._fds[name] = fd
 
     def take_over_maps(self, pins: Pins) -> list[str]:
-        """Names of those that were not pinned yet. Raises PinError where one has another shape."""
+        """Adopt the pinned maps; the names of maps not pinned yet. Raises PinError where a map's shape
+        differs."""
         left = []
         for name in PINNED_MAPS:
             try:
@@ -64,7 +65,7 @@ class Programs:
                     raise PinError(
                         f"{pins.map(name)}: pinned by another version of licet: its {attribute} is "
                         f"{getattr(have, attribute)}, this one's is {getattr(want, attribute)}; "
-                        "run `licet unload` first (counters start anew)"
+                        "run `licet unload` first (counters restart at 0)"
                     )
             self._fds[name] = pinned
         return left
@@ -78,7 +79,7 @@ class Programs:
     def load(
         self, function: str, program_type: int, attach_type: int = 0, name: str = "", attach_btf_id: int = 0
     ) -> int:
-        """The program's fd. Raises KernelError; what the verifier says is on stderr."""
+        """The fd of the loaded program. Raises KernelError; the verifier's log is then on stderr."""
         found = self._code.functions[function]
         code = for_hook(found.naming(self.map_fd), attach_type)
         try:
@@ -100,7 +101,7 @@ class Programs:
             spec.value_size,
             spec.max_entries,
             spec.flags,
-            inner=self.map_fd(f"{name}_inner") if of_maps else 0,  # as maps.h calls it
+            inner=self.map_fd(f"{name}_inner") if of_maps else 0,  # the name in maps.h
             btf=(self._btf(), spec.key_type, spec.value_type) if spec.value_type else (0, 0, 0),
         )
 

@@ -1,4 +1,4 @@
-"""`licet load` and `licet unload`: starts the loading children, keeps what they answer."""
+"""`licet load` and `licet unload`: starts the loading children and stores their answers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ log = logging.getLogger(__name__)
 SYSTEM_PYTHON = "/usr/bin/python3"
 OBSERVERS_LOADER = "agent.kernel.loading.observers"
 GATES_LOADER = "agent.kernel.loading.gates"
-"""Modules that run in a process of their own."""
+"""Each loader module runs in its own process."""
 BPFFS = Path("/sys/fs/bpf")
 _BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
 _LOADER_TIMEOUT_S = 600
 STAGE_TIMEOUT_S = 900
-"""It compiles everything, and the kernel goes on judging meanwhile: on a slow host it may take its time."""
+"""The stage child compiles everything, which takes long on a slow host. The kernel goes on judging
+meanwhile."""
 LOADED_WITHIN_S = STAGE_TIMEOUT_S + _LOADER_TIMEOUT_S
-"""What a start waits for at most."""
+"""The longest time for which a start waits."""
 
 
 def _libc() -> ct.CDLL:
@@ -41,7 +42,7 @@ def _libc() -> ct.CDLL:
 
 
 def is_bpffs(path: Path) -> bool:
-    """Is this path, or the nearest part of it that exists, on a BPF file system?"""
+    """True if this path, or its nearest existing parent, is on a BPF file system."""
     while not path.exists():
         path = path.parent
     buffer = ct.create_string_buffer(256)
@@ -50,7 +51,7 @@ def is_bpffs(path: Path) -> bool:
 
 
 def ensure_bpffs(pins: Path) -> None:
-    """Mounts bpffs at its usual place where nobody has yet, as systemd would."""
+    """Mount bpffs at its usual place if it is not mounted yet, as systemd does."""
     if is_bpffs(pins):
         return
     if pins.is_relative_to(BPFFS) and BPFFS.is_dir():
@@ -62,16 +63,16 @@ def ensure_bpffs(pins: Path) -> None:
 
 def require_root() -> None:
     if os.geteuid() != 0:
-        raise KernelError("only root may load, look at or let go of kernel programs: run it as root")
+        raise KernelError("only root may load, read or unload kernel programs: run it as root")
 
 
 def loader_python() -> str:
-    """This Python where it sees bcc, else the distribution's (a package's own environment has none)."""
+    """This Python if it can import bcc, else the distribution's (a package's own environment has no bcc)."""
     return sys.executable if importlib.util.find_spec("bcc") else SYSTEM_PYTHON
 
 
 def is_current(settings: Settings, cgroup: Path) -> bool:
-    """Are the pins there, whole, made from this source, and attached to this cgroup?"""
+    """True if all pins exist, were made from this source and are attached to this cgroup."""
     manifest = Manifest.read(manifest_path(settings))
     if manifest is None or not cgroup.exists():
         return False
@@ -86,9 +87,9 @@ def is_current(settings: Settings, cgroup: Path) -> bool:
 
 
 def load(settings: Settings, cgroup: Path) -> Manifest:
-    """Loads, attaches and pins the programs on `cgroup` and below; takes over what is pinned already.
+    """Load, attach and pin the programs on `cgroup` and below; adopt maps that are pinned already.
 
-    Raises KernelError or PinError; what was in force before is then still in force."""
+    Raises KernelError or PinError. The programs in force before then stay in force."""
     require_root()
     if not cgroup.is_dir():
         raise KernelError(f"{cgroup}: no such cgroup; see scope.cgroup in the configuration")
@@ -106,14 +107,14 @@ def load(settings: Settings, cgroup: Path) -> Manifest:
 
 
 def load_gates(settings: Settings) -> dict[str, str]:
-    """Loads and pins the gates, if these are not pinned yet; attaches nothing. Why each that is missing is.
+    """Load and pin the gates, unless they are pinned already; attach nothing. By missing gate: the reason.
 
     Raises KernelError or PinError."""
     return _load_unit(settings, "gates", GATES, gates_path(settings))
 
 
 def load_datagrams(settings: Settings) -> dict[str, str]:
-    """The same of what watches datagrams, once gates or observers are loaded."""
+    """Like load_gates(), for the datagram programs. The observers must be loaded."""
     return _load_unit(settings, "datagrams", DATAGRAMS, datagrams_path(settings))
 
 
@@ -132,12 +133,12 @@ def _load_unit(settings: Settings, unit: str, sources: tuple[str, ...], noted: P
 
 
 def hash_of(sources: tuple[str, ...]) -> str:
-    """Of a unit that is compiled beside the observers."""
+    """The source hash of a unit that is compiled separately from the observers."""
     return source_hash(joined(bpf_folder(), (*HEADERS, *sources)), [], bpf_folder())
 
 
 def job_of(settings: Settings) -> dict[str, Any]:
-    """What both loaders are told."""
+    """The part of the job that both loaders need."""
     return {
         "pins": str(settings.paths.pins),
         "bpf": str(bpf_folder()),
@@ -148,13 +149,13 @@ def job_of(settings: Settings) -> dict[str, Any]:
 def run_loader(
     job: dict[str, Any], module: str = OBSERVERS_LOADER, timeout_s: float = _LOADER_TIMEOUT_S
 ) -> dict[str, Any]:
-    """Starts a child with `job` on stdin; its answer. Raises KernelError with the child's own words."""
+    """Start a child with `job` on stdin; its answer. Raises KernelError with the child's message."""
     environment = {**os.environ, "PYTHONPATH": str(bpf_folder().parent)}
     began_s = time.monotonic()
     log.debug("loader: starting %s with %s", module, loader_python())
     try:
         child = subprocess.run(
-            # -P: what lies in the folder that licet is called from is not imported
+            # -P: import nothing from the working directory
             [loader_python(), "-P", "-m", module],
             input=json.dumps(job),
             capture_output=True,
@@ -183,12 +184,12 @@ def _tail(text: str) -> str:
 
 
 def unload(settings: Settings, *, all_versions: bool = False) -> dict[str, int]:
-    """Lets go of every program and map of this agent; says how many links, programs and maps there were.
-    Fine where nothing is loaded."""
+    """Unload every program and map of this agent; return how many links, programs and maps were pinned.
+    Succeeds where nothing is loaded."""
     require_root()
     removed = Pins(settings.paths.pins).remove(all_versions=all_versions)
     ours = (manifest_path(settings), gates_path(settings), datagrams_path(settings))
     for path in (*ours, *(settings.paths.run / name for name in ("next.json", "earlier-events", "ids.json"))):
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a directory is nobody's of ours
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # licet makes no such directory
             path.unlink()
     return removed

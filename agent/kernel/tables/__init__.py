@@ -1,1 +1,1 @@
-"""What stands in the maps and the rings, as Python reads and writes it."""
+"""Reads and writes the rows of maps and the events of rings."""

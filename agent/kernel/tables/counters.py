@@ -1,4 +1,4 @@
-"""What programs have counted, and the rows of flows and uses, out of the maps."""
+"""Reads from the maps: the counts of programs, and the rows of flows and uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.system.bpf_map import Map
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How many attempts met one end."""
+    """The number of attempts with the same target, decision, reason and origin."""
 
     target: int
     decision: Decision
@@ -25,7 +25,10 @@ class Attempts:
 
 
 class Counters:
-    """The counting side: reads only, but for rows that have been idle."""
+    """The maps in which programs count. Mostly reads; writes counts of attempts and flows that no program
+    saw.
+
+    Other modules delete idle rows through the maps."""
 
     def __init__(self, pins: Pins) -> None:
         self._counts = pins.open_map("counts")
@@ -57,7 +60,7 @@ class Counters:
         self._datagram_rows = pins.open_map("datagram_rows")
         self._most_unprotected: dict[str, int] = {}
         self._noted_uses: frozenset[int] | None = None
-        """Places of use_counts that may not be zero; None: any."""
+        """Indexes of use_counts whose count may differ from zero; None: all of them."""
 
     def close(self) -> None:
         for one in vars(self).values():
@@ -76,8 +79,8 @@ class Counters:
             )
 
     def count_found(self, verdict: Verdict, origin: Origin) -> None:
-        """Count one attempt that no program saw: a connection from before the agent. Its row has no
-        protocol, so that no program adds to it while it is written."""
+        """Count one attempt that no program saw: a connection from before the agent. The row has no protocol,
+        so no program writes to it at the same time."""
         key = bytes(
             abi.CountKey(
                 target=verdict.target, decision=verdict.decision, reason=verdict.reason, origin=origin
@@ -100,7 +103,8 @@ class Counters:
         return opened, closed
 
     def opened_closed(self, targets: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """(opened, closed) flows by target id, whoever saw it."""
+        """(opened, closed) flows by target id: those that programs saw, and those that reconciliation
+        found."""
         found = {}
         for target in targets:
             value = self._flow_counts.get(abi.U32.pack(target)) or b""
@@ -113,7 +117,7 @@ class Counters:
         return sum(self._found(target)[1] for target in targets)
 
     def refusals(self, targets: Iterable[int]) -> dict[tuple[int, str], int]:
-        """By target id and gate; all gates of each target, zeros included."""
+        """Refusals by target id and gate; all gates of each target, zeros included."""
         return {
             (target, gate): _sum(self._refused.get(abi.U32.pack(target * len(abi.GATES) + place)) or b"")
             for target in targets
@@ -121,20 +125,21 @@ class Counters:
         }
 
     def misled(self, targets: Iterable[int]) -> dict[int, int]:
-        """By target id: consumers refused because a stranger listens where they go; those of them that are
-        not zero."""
+        """By target id: the number of consumers refused because a stranger listens on the port. Zeros are
+        left out."""
         found = {target: _sum(self._misled.get(abi.U32.pack(target)) or b"") for target in targets}
         return {target: count for target, count in found.items() if count}
 
     def noted_uses(self) -> Counter[int]:
-        """How many rows of uses there are, by place in use_counts: what note_uses() said, and what programs
-        have added since."""
+        """The number of rows in `uses`, by index in use_counts: what note_uses() stored, plus rows that
+        programs have added since."""
         pairs = ((key, abi.U64.unpack(value)[0]) for key, value in self._use_counts.items())
         return Counter({abi.U32.unpack(key)[0]: count for key, count in pairs if count})
 
     def note_uses(self, rows: Mapping[int, int], since: Mapping[int, int] | None = None) -> None:
-        """How many rows of uses there are, by place in use_counts; 0 where all were let go of. `since`: what
-        noted_uses() was when `rows` were counted; rows that programs have made after that come on top."""
+        """Store the number of rows in `uses`, by index in use_counts; 0 where all rows were deleted. `since`:
+        the result of noted_uses() when `rows` were counted. Rows that programs have made after that are
+        added."""
         made = Counter() if since is None else self.noted_uses() - Counter(since)
         now = {place: rows.get(place, 0) + made[place] for place in {*rows, *made}}
         before = range(self._use_counts.max_entries) if self._noted_uses is None else self._noted_uses
@@ -152,8 +157,8 @@ class Counters:
         return found
 
     def unprotected(self) -> dict[str, int]:
-        """By direction; never less than before, though a connect() that turns out to be an attempt is taken
-        out again."""
+        """Connections to undeclared ports, by direction. A connect() that turns out to be an attempt is
+        subtracted again, but the result never decreases."""
         for direction, count in self._array(self._unprotected, abi.DIRECTIONS).items():
             self._most_unprotected[direction] = max(count, self._most_unprotected.get(direction, 0))
         return dict(self._most_unprotected)
@@ -162,7 +167,7 @@ class Counters:
         return self._array(self._losses, abi.LOSSES)
 
     def datagram_rows(self) -> tuple[int, ...]:
-        """How many rows were made in senders, sents and peers."""
+        """The number of rows made in senders, sents and peers."""
         return tuple(self._array(self._datagram_rows, ("senders", "sents", "peers")).values())
 
     @staticmethod
@@ -171,6 +176,6 @@ class Counters:
 
 
 def _sum(per_cpu: bytes) -> int:
-    """What one CPU has counted, another may have taken back."""
+    """The sum over all CPUs, modulo 2^64: one CPU may subtract what another has counted."""
     total = sum(int(value) for (value,) in abi.U64.iter_unpack(per_cpu))
     return total & (1 << 64) - 1

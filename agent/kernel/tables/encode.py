@@ -1,4 +1,4 @@
-"""Policy tables as bytes: keys and values of the maps that programs judge by."""
+"""Encodes policy tables as keys and values of the maps by which programs judge."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agent.policy.tables.shape import (
 
 _ZERO = abi.U32.pack(0)
 _ELSEWHERE = abi.U32.pack(1)
-"""Any value: a row of protocol 0 stands for an address, not for a target."""
+"""An arbitrary value: a row of protocol 0 stands for an address, not for a target."""
 _PORT_WORDS = 1024
 
 _UNCERTAIN_BIT = {
@@ -37,13 +37,14 @@ _DIMENSIONS = (Dimension.EXE, Dimension.UID, Dimension.GID, Dimension.CGROUP, Di
 
 
 def silent_clauses(tables: Tables, dimension: Dimension) -> int:
-    """Clauses that do not speak of a dimension: what a miss means, less what is uncertain about it."""
+    """Clauses without a condition on a dimension: the set of a miss, less the clauses that a miss leaves
+    uncertain."""
     missed = tables.sets[SetId.MISS + dimension]
     return missed & tables.sets[SetId.CERTAIN + _UNCERTAIN_BIT.get(dimension, 0)]
 
 
 def encode_row(tables: Tables, row: TargetRow, silent: Mapping[Dimension, int]) -> bytes:
-    """A target's row. `silent`: by dimension, the clauses that do not speak of it."""
+    """A target's row. `silent`: by dimension, the clauses without a condition on the dimension."""
     principals = [tables.sets[candidate.principal] for candidate in row.candidates]
     excluded = tables.sets[row.excluded]
     relevant = excluded
@@ -75,7 +76,7 @@ def encode_row(tables: Tables, row: TargetRow, silent: Mapping[Dimension, int]) 
 
 
 def _asks(tables: Tables, relevant: int) -> int:
-    """What is asked of a process beside the dimensions, as bits of a row's mask."""
+    """The facts of a process needed beside the dimensions, as bits of a row's mask."""
     of_container = relevant & (~tables.sets[SetId.IN_CONTAINER] | tables.sets[SetId.ANY_CONTAINER])
     return (
         bool(of_container) << ASKS_CONTAINER

@@ -1,4 +1,4 @@
-"""Model values as rows of the kernel's maps: flows that the agent has found, and who owns what."""
+"""Encodes model values as rows of the kernel's maps: processes, and flows that the agent has found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encode_identity(process: Process | None, exe_hash: Callable[[str], int], net
 
 
 def tuple_key(flow: Flow) -> bytes:
-    """Where the kernel would have the passive side look for this flow."""
+    """The key under which the passive side looks up this flow in the kernel."""
     return abi.TUPLE.pack(
         flow.netns if is_per_namespace(flow.address) else 0,
         flow.consumer_address.packed,
@@ -38,7 +38,7 @@ def tuple_key(flow: Flow) -> bytes:
 
 
 def encode_flow(flow: Flow, exe_hash: Callable[[str], int]) -> abi.Flow:
-    """A flow as a row of `flows`."""
+    """Encode a flow as a row of `flows`."""
     here, there = ends_of(flow)
     verdict = flow.verdict
     return abi.Flow(
@@ -66,6 +66,7 @@ def encode_flow(flow: Flow, exe_hash: Callable[[str], int]) -> abi.Flow:
 
 
 def ends_of(flow: Flow) -> tuple[End, End]:
-    """(local, remote) of the socket whose cookie it has: the consumer's, or the server's of a remote one."""
+    """(local, remote) of the socket whose cookie the flow has: the consumer's, or the server's if the
+    consumer is remote."""
     consumer, server = (flow.consumer_address, flow.consumer_port), (flow.address, flow.port)
     return (server, consumer) if flow.origin is Origin.REMOTE else (consumer, server)

@@ -1,4 +1,4 @@
-"""Waiting until no program uses any more what has been taken out of a map. Standard library only."""
+"""Waits until no program uses an entry that was removed from a map. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from agent.system.bpf_map import Map, map_create
 
 
 def wait_for_programs() -> None:
-    """Until every run of a program that has begun before is over. The kernel does so after each change of a
-    map of maps, so that nobody uses the inner map that was there (maybe_wait_bpf_programs in
+    """Wait until every program run that began before this call has ended. The kernel waits so after each
+    change of a map of maps, so that no program uses the earlier inner map (maybe_wait_bpf_programs in
     kernel/bpf/syscall.c)."""
     inner = map_create(MapType.ARRAY, "licet_wait", 4, 8, 1)
     outer = map_create(MapType.ARRAY_OF_MAPS, "licet_wait", 4, 4, 1, inner=inner)

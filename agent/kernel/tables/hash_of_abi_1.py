@@ -1,7 +1,7 @@
-"""How version 0.1.0 hashed paths. Rows that it has left are named by that; those of who uses what go on under
-this version's hash.
+"""The path hash of version 0.1.0. Rows that 0.1.0 has left have this hash in their key. An upgrade moves
+the rows of KEYED_BY_EXE to this version's hash.
 
-Anybody could make two names that had one hash, so it gives no right."""
+Any user could make two names with the same hash, so this hash grants no right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.system.bpf_map import Map
 
 FOLDER = "1"
 KEYED_BY_EXE = frozenset({"uses", "told", "acceptors", "edges"})
-"""Maps whose keys have an executable's hash, in a field called exe."""
+"""Maps whose keys contain an executable's hash, in the field `exe`."""
 
 _MULTIPLIER = 0x9FB21C651E98DF25
 _MASK = (1 << 64) - 1
@@ -40,7 +40,7 @@ def path_hash_of_abi_1(path: str, seed: int) -> int:
 
 
 def new_hashes(before: Pins) -> dict[bytes, bytes]:
-    """This version's hash by 0.1.0's, as bytes of a key, of each executable whose name is stored whole.
+    """Map 0.1.0's hash to this version's, as bytes of a key, for each executable whose full name is stored.
 
     Raises PinError."""
     settings, names = before.open_map("settings"), before.open_map("names")
@@ -55,15 +55,17 @@ def new_hashes(before: Pins) -> dict[bytes, bytes]:
 
 
 def _places(table: Map) -> dict[str, slice]:
-    """Of the fields, as 0.1.0 has them."""
+    """The position of each field in rows of 0.1.0."""
     rows = rows_of(table.fd)
     if rows is None:
-        raise PinError(f"map {table.name} says nothing of its rows; run `licet unload` (counters start anew)")
+        raise PinError(
+            f"map {table.name} has no type information (BTF); run `licet unload` (counters restart at 0)"
+        )
     return {one.name: slice(one.offset, one.offset + one.size) for one in rows.value.fields}
 
 
 def hashes_of(names: Iterable[tuple[bytes, bytes]], seed: int) -> dict[bytes, bytes]:
-    """`names`: hash and path. One that was cut has another hash, and is left out."""
+    """`names`: hash and path. A truncated path has another hash, and is left out."""
     found = {}
     for exe, text in names:
         path, number = text.decode("utf-8", "surrogateescape"), int.from_bytes(exe, "little")

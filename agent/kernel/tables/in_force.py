@@ -1,4 +1,4 @@
-"""What the kernel does by itself, whether or not a daemon runs: read from the pins. Standard library only."""
+"""Reads from the pins what the kernel enforces, with or without a daemon. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from agent.system import bpf_map
 from agent.system.boottime import boot_ns
 
 HOST = 0
-"""Its place in the map of modes."""
+"""The key of the host in map modes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetMode:
-    """By the number of a target. At `until_ns` (CLOCK_BOOTTIME) an override ends; None: none does."""
+    """The mode of a target. `until_ns`: when an override ends (CLOCK_BOOTTIME); None: no override ends."""
 
     target: int
     enforces: bool
@@ -26,15 +26,15 @@ class TargetMode:
 @dataclass(frozen=True, slots=True)
 class InForce:
     version: str
-    """Of the pins."""
+    """The version of the pins."""
     links: int
     gates: tuple[str, ...] = ()
-    """Those that refuse."""
+    """The gates that refuse: those attached."""
     modes: tuple[TargetMode, ...] = ()
 
     @property
     def is_readable(self) -> bool:
-        """False: an earlier version's, whose tables this one does not read."""
+        """False if the pins are an earlier version's, whose tables this version does not read."""
         return self.version == str(ABI_VERSION)
 
     @property
@@ -43,8 +43,8 @@ class InForce:
 
 
 def in_force(pins: Pins) -> InForce | None:
-    """None: nothing is loaded. Raises PinError where a later version has loaded, OSError where it can't be
-    read (who is not root may not)."""
+    """None: nothing is loaded. Raises PinError where a later version has loaded programs. Raises OSError
+    where the pins cannot be read, for example without root rights."""
     found = pins.in_force()
     if found is None:
         return None
@@ -73,7 +73,7 @@ def _modes(pins: Pins) -> Iterator[TargetMode]:
 
 
 def _mode(modes: bpf_map.Map, number: int, row: abi.TargetRow, now_ns: int) -> TargetMode:
-    """As enforces() of bpf/lib/mode.h has it: an override of the target, one of the host, the policy."""
+    """Like enforces() of bpf/lib/mode.h: the target's override first, then the host's, then the policy."""
     for place in (number, HOST):
         raw = modes.get(abi.U32.pack(place))
         override = abi.RawMode.from_buffer_copy(raw) if raw else abi.RawMode()
@@ -84,7 +84,7 @@ def _mode(modes: bpf_map.Map, number: int, row: abi.TargetRow, now_ns: int) -> T
 
 
 def _rows(pins: Pins) -> dict[int, abi.TargetRow]:
-    """Of the generation in force, by target."""
+    """The rows of the generation in force, by target."""
     with pins.opened("generation") as generation, pins.opened("rows") as outer:
         if generation is None or outer is None:
             return {}

@@ -1,8 +1,9 @@
-"""What the rows of a map are like: fields by name, place and size, from the types that the kernel keeps with
-the map (BTF). So what an earlier version has pinned says itself how to read it. Standard library only.
+"""Layouts of map rows: fields by name, offset and size, from the types that the kernel stores with a map
+(BTF). A map pinned by an earlier version therefore describes its own rows. Standard library only.
 
-A row is converted field by field, by name. What the earlier row has not is zero. Numbers are little-endian
-and unsigned, so one that has grown is its old bytes and zeros. Padding (pad, pad2, …) holds nothing."""
+Rows are converted field by field, by name. A field that the earlier row lacks becomes zero. Numbers are
+little-endian and unsigned, so a wider number is its old bytes followed by zeros. Padding (pad, pad2, …) is
+skipped."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ from agent.system import bpf_map
 from agent.system.btf import read_btf
 
 _HEADER = struct.Struct("<HBBIIIII")
-"""magic, version, flags, header bytes, types' offset and bytes, strings' offset and bytes (linux/btf.h)."""
+"""magic, version, flags, header size, offset and size of types, offset and size of strings (linux/btf.h)."""
 _TYPE = struct.Struct("<III")
-"""name's offset, info, size or type."""
+"""Offset of the name, info, size or type."""
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FUNC_PROTO, _VAR, _DATASEC = 1, 2, 3, 4, 5, 6, 13, 14, 15
 _FLOAT, _DECL_TAG, _ENUM64 = 16, 17, 19
 _SAME_AS = frozenset({8, 9, 10, 11, 18})
-"""typedef, volatile, const, restrict, type tag: of another type."""
+"""typedef, volatile, const, restrict, type tag: each refers to another type of the same layout."""
 _WORDS_BEHIND = {_INT: 1, _ARRAY: 3, _VAR: 1, _DECL_TAG: 1}
 _WORDS_EACH = {_STRUCT: 3, _UNION: 3, _ENUM: 2, _FUNC_PROTO: 2, _DATASEC: 3, _ENUM64: 3}
 _PAD = re.compile(r"pad\d*")
@@ -31,7 +32,7 @@ _PAD = re.compile(r"pad\d*")
 @dataclass(frozen=True, slots=True)
 class Field:
     name: str
-    """With those of the structs around it: consumer.exe; "": the row is one number."""
+    """With the names of the enclosing structs: consumer.exe; "": the row is one number."""
     offset: int
     size: int
 
@@ -44,7 +45,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Of one map."""
+    """The layouts of one map."""
 
     key: Layout
     value: Layout
@@ -52,10 +53,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Bytes of one layout as bytes of another: which go where."""
+    """Converts the bytes of one layout into those of another."""
 
     size: int
-    """Of what comes out."""
+    """The size of the result, in bytes."""
     moves: tuple[tuple[int, int, int], ...]
     """(from, to, bytes)."""
 
@@ -67,7 +68,7 @@ class Conversion:
 
 
 class Types:
-    """One piece of BTF. Raises ValueError where it can't be read."""
+    """Parsed BTF. Raises ValueError where `raw` is not valid BTF."""
 
     def __init__(self, raw: bytes) -> None:
         magic, _, _, header, at, size, strings, _ = _HEADER.unpack_from(raw)
@@ -88,7 +89,7 @@ class Types:
         return Layout(self._size(number), tuple(self._fields(number, 0, "")))
 
     def _type(self, number: int) -> tuple[int, int, int, int]:
-        """(where what stands behind it begins, kind, how many members, size or type)."""
+        """(offset of the data after the type record, kind, number of members, size or type)."""
         place = self._at[number]
         _, info, last = _TYPE.unpack_from(self._raw, place)
         return place + _TYPE.size, info >> 24 & 0x1F, info & 0xFFFF, last
@@ -125,7 +126,7 @@ class Types:
             yield Field(name, offset, self._size(number))
 
     def _has_members(self, number: int) -> bool:
-        """Is it an array of structs, however deep?"""
+        """True if the innermost elements of the array are structs."""
         behind, kind, _, last = self._type(number)
         if kind in _SAME_AS:
             return self._has_members(last)
@@ -135,7 +136,7 @@ class Types:
 
 
 def rows_in(types: bytes, key_type: int, value_type: int) -> Rows | None:
-    """None: the map says nothing of its rows (maps of maps and of programs, rings)."""
+    """None: the map has no type information (maps of maps, maps of programs, rings)."""
     if not types or not value_type:
         return None
     read = Types(types)
@@ -143,7 +144,7 @@ def rows_in(types: bytes, key_type: int, value_type: int) -> Rows | None:
 
 
 def rows_of(fd: int) -> Rows | None:
-    """Of a map in the kernel."""
+    """The layouts of a map in the kernel."""
     info = bpf_map.map_info(fd)
     if not info.btf_id or not info.btf_value_type_id:
         return None
@@ -151,13 +152,14 @@ def rows_of(fd: int) -> Rows | None:
 
 
 def is_as_before(before: Layout, after: Layout) -> bool:
-    """Is each field of before where it was? New ones may stand where padding was, which is zero."""
+    """True if each earlier field has the same place and size. New fields may use earlier padding, which is
+    zero."""
     return before.size == after.size and set(before.fields) <= set(after.fields)
 
 
 def conversion(before: Layout, after: Layout, of: str, without: frozenset[str] = frozenset()) -> Conversion:
-    """`of`: whose rows, for the error; `without`: fields that are known to be gone. Raises PinError where
-    another field is gone or has become smaller: then rows come from a version after this one."""
+    """`of`: the name of the rows, for the error. `without`: fields that this version has removed. Raises
+    PinError where another field is missing or smaller: such rows come from a later version."""
     fields = {field.name: field for field in after.fields}
     moves: list[tuple[int, int, int]] = []
     for old in before.fields:
@@ -172,13 +174,13 @@ def conversion(before: Layout, after: Layout, of: str, without: frozenset[str] =
 
 
 A_LATER_VERSION = (
-    "what is pinned seems to be of a later version of licet, which goes on judging: install that version "
-    "again, or give it up with `licet unload --all` (counters start anew)"
+    "the pins seem to be of a later version of licet, whose programs go on judging: install that version "
+    "again, or unload its programs with `licet unload --all` (counters restart at 0)"
 )
 
 
 def _joined(moves: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Neighbours that stay neighbours are one move."""
+    """Merge moves that are adjacent before and after."""
     held: tuple[int, int, int] | None = None
     for start, to, size in sorted(moves):
         if held and held[0] + held[2] == start and held[1] + held[2] == to:

@@ -14,19 +14,19 @@ from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 from agent.system.bpf_map import Map
 
 KNOWN_BYTES = 4 << 20
-"""What names may take here: all that the map has room for (8,192 of 252 bytes), and some longer ones."""
+"""The memory limit for names: a full map (8,192 names of 252 bytes), and some longer names."""
 NO_NAME = 2
-"""identity.exe up to here is no hash of a path (EXE_UNKNOWN of bpf/abi.h)."""
+"""identity.exe up to this value is not a hash of a path (EXE_UNKNOWN of bpf/abi.h)."""
 _OVERHEAD_BYTES = 200
-"""Of a string and its place in a dict."""
+"""The overhead of a string and its dict entry."""
 
 
 class Names:
-    """Paths of executables by the kernel's hash; what is learned is stored in the pinned map, so that the
-    kernel does not tell it again and a restarted daemon still knows it.
+    """Paths of executables by the kernel's hash. Each new path is stored in the pinned map. So the kernel
+    does not send it again, and a restarted daemon still knows it.
 
-    Anybody can run a new path each time: what is known here is bounded, and the longest known goes first.
-    Safe to ask and to tell from several threads."""
+    Any user can run a new path each time, so the cache in memory is bounded. The oldest entry is deleted
+    first. Thread-safe."""
 
     def __init__(self, stored: Map, seed: int, proc_exe: Callable[[int], str]) -> None:
         self._stored = stored
@@ -37,7 +37,7 @@ class Names:
         self._lock = threading.Lock()
 
     def __getitem__(self, exe: int) -> str:
-        """ "": none, or not known yet."""
+        """ "": the executable has no path, or the path is not known yet."""
         known = self._known.get(exe)
         if known is None:
             raw = self._stored.get(abi.U64.pack(exe))
@@ -47,7 +47,7 @@ class Names:
         return known
 
     def of_process(self, exe: int, pid: int) -> str:
-        """The same; where it is not known, the path in /proc, if that is still this executable's."""
+        """The path of an executable. If it is not known, the path in /proc, if its hash is still `exe`."""
         known = self[exe]
         if known or exe <= NO_NAME:
             return known
@@ -71,14 +71,14 @@ class Names:
                 self._bytes -= _size(self._known.pop(oldest))
 
     def forget(self, exe: int) -> None:
-        """The kernel tells it anew when it sees it next."""
+        """Delete the name. The kernel sends it again when the executable runs next."""
         self._stored.remove(abi.U64.pack(exe))
         with self._lock:
             self._bytes -= _size(self._known.pop(exe, None))
 
     def learn(self, event: abi.NameEvent) -> str:
-        """Stores the path of a name event. Where a component was cut, it is the one in /proc, if it still is
-        that process's; "…" stands for what is not known."""
+        """Store the path of a name event; return it. If a component was cut, use the path in /proc, if it has
+        the same hash. "…" stands for an unknown part."""
         path = ring.path_of(event)
         if path == "/":
             path = MEMFD
@@ -92,7 +92,8 @@ class Names:
         return path
 
     def note(self, path: str) -> int:
-        """The kernel's hash of a path that user space has read itself; 0 for none."""
+        """Store a path that user space has read itself; return the kernel's hash of it, 0 for an empty
+        path."""
         if not path:
             return 0
         exe = path_hash(path, self._seed)
@@ -112,7 +113,7 @@ class Names:
         return plain not in (path_hash(path, self._seed), path_hash_of_abi_1(path, self._seed))
 
     def trusted_paths(self) -> frozenset[str]:
-        """Every path that is stored or known, but those seen in an untrusted mount namespace."""
+        """Every stored or cached path, except those seen in an untrusted mount namespace."""
         for key in self._stored:
             self[abi.U64.unpack(key)[0]]
         with self._lock:
@@ -129,7 +130,7 @@ def _size(path: str | None) -> int:
 
 
 def forget_untold(names: Map) -> None:
-    """Of executables whose name the kernel has sent, and nobody has read: it shall send them again."""
+    """Delete names that the kernel has sent but no daemon has read, so that the kernel sends them again."""
     for key, value in list(names.items()):
         if not abi.StoredName.from_buffer_copy(value).bytes:
             names.remove(key)

@@ -1,7 +1,8 @@
-"""Policy tables into BPF maps.
+"""Writes policy tables into BPF maps.
 
-Two inner maps stand behind each table. A new generation is written into inner maps of its own, which take
-the slot not in force; then one word is written. A program therefore sees one generation or the other.
+Each table is a map of maps with two slots. A new generation is written into new inner maps, which are put
+into the slot not in force. Writing one word then switches generations, so a program sees one generation as a
+whole.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from agent.system.bpf_map import Map
 
 _ZERO = abi.U32.pack(0)
 
-# type, key size, value size, entries: as the inner maps in bpf/maps.h
+# type, key size, value size, entries: equal to the inner maps in bpf/maps.h
 _INNER = {
     "targets": (MapType.LPM_TRIE, abi.TARGET_KEY.size, 4, MAX_PLACES),
     "port_numbers": (MapType.ARRAY, 4, ct.sizeof(abi.PortNumbers), 1),
@@ -42,25 +43,25 @@ _INNER = {
 
 
 class Members:
-    """Who is named in the tables of one generation. Names arrive later, too."""
+    """The members in the tables of one generation. Late members are added after compilation."""
 
     def __init__(self, members: Map, sets: Map) -> None:
         self._members = members
         self._sets = sets
 
     def add(self, dimension: Dimension, value: int, clauses: int, free_set_id: int, flags: int = 0) -> None:
-        """One that became known after the tables were compiled. Raises OSError where there is no room.
+        """Add a member that became known after the tables were compiled. Raises OSError if the map is full.
 
-        `free_set_id` is one the compiled tables do not use; the caller keeps count of them."""
+        `free_set_id`: a set id that the compiled tables do not use; the caller tracks which ids are free."""
         self._sets.put(abi.U32.pack(free_set_id), encode_set(clauses))
         self._members.put(abi.MEMBER_KEY.pack(dimension, 0, value), abi.U32.pack(free_set_id | flags))
 
     def remove(self, dimension: Dimension, value: int) -> None:
-        """Fine if it is not there."""
+        """Remove a member. Succeeds if it is missing."""
         self._members.remove(abi.MEMBER_KEY.pack(dimension, 0, value))
 
     def close(self) -> None:
-        """The kernel keeps the tables for as long as it judges by them."""
+        """Close the fds. The kernel holds the tables for as long as it judges by them."""
         self._members.close()
         self._sets.close()
 
@@ -75,7 +76,7 @@ class Prepared:
 
 
 class PolicyMaps:
-    """The policy side of the pinned maps; licet run is the only writer."""
+    """The pinned maps that hold the policy. Only `licet run` writes them."""
 
     def __init__(self, pins: Pins) -> None:
         self._outer = {name: pins.open_map(name) for name in _INNER}
@@ -84,7 +85,8 @@ class PolicyMaps:
         self._settings = pins.open_map("settings")
         self._failsafe = pins.open_map("failsafe")
         self._settings_turn = threading.Lock()
-        """The loop and threads change different fields of the one row: each reads it and writes it back."""
+        """Serialises writers: the loop and threads change different fields of the same row, by read and
+        write."""
 
     def close(self) -> None:
         for one in (*self._outer.values(), self._generation, self._ports, self._settings, self._failsafe):
@@ -97,11 +99,11 @@ class PolicyMaps:
         return int(abi.U64.unpack(raw)[0]) if raw else 0
 
     def prepare(self, tables: Tables) -> Prepared:
-        """Everything that takes time: fill maps, and let the kernel take them (it waits for each until no
-        program has the old one any more). First for programs that began under the generation before: these
-        would meet some of the new maps and some of the old.
+        """Do the slow part: fill the new maps and put them into the slot not in force. For each, the kernel
+        waits until no program uses the old map. Before that, wait for programs that began under the
+        generation before the one in force: they would see some new maps and some old ones.
 
-        Raises OSError, and changes nothing in force, where a map can't be made or filled."""
+        Raises OSError where a map cannot be created or filled. Nothing in force changes then."""
         following = self.generation + 1
         filled: dict[str, Map] = {}
         try:
@@ -121,8 +123,8 @@ class PolicyMaps:
         return Prepared(following, tuple(port_words(tables.ports)), members)
 
     def put_in_force(self, prepared: Prepared) -> int:
-        """Make what was prepared last what is judged by, at once; the new generation."""
-        # ports of both generations while they change places; then those in force
+        """Switch to the tables prepared last, as a whole; return the new generation."""
+        # both generations' ports during the switch; then only those in force
         self._put_ports([old | new for old, new in zip(self._ports_now(), prepared.ports, strict=True)])
         self._generation.put(_ZERO, abi.U64.pack(prepared.generation))
         self._put_ports(prepared.ports)
@@ -139,7 +141,7 @@ class PolicyMaps:
         return abi.Settings.from_buffer_copy(self._settings.get(_ZERO) or bytes(ct.sizeof(abi.Settings)))
 
     def ensure_seed(self) -> int:
-        """The key of the name hashes: drawn once, for as long as the pins live."""
+        """The random key of the name hashes, created once. It lives as long as the pins."""
         with self._changed_settings() as settings:
             settings.seed = settings.seed or int.from_bytes(os.urandom(8), "little") & ~1 or 2
             return int(settings.seed)
@@ -154,28 +156,28 @@ class PolicyMaps:
                 self._settings.put(_ZERO, bytes(settings))
 
     def tune(self, *, host_netns: int, edges: bool, flow_events: bool, host_pidns: int = 0) -> None:
-        """host_pidns: inode of the host's pid namespace; 0: the kernel's first one."""
+        """`host_pidns`: inode of the host's pid namespace; 0: the kernel's initial one."""
         with self._changed_settings() as settings:
             settings.host_netns, settings.edges, settings.flow_events = host_netns, edges, flow_events
             settings.host_pidns = host_pidns
 
     def set_failsafe(self, ports: Iterable[int]) -> None:
-        """Ports that are never refused; these, and no others."""
+        """Replace the set of failsafe ports, which are never refused."""
         self._failsafe.put_all([(abi.U32.pack(i), abi.U64.pack(w)) for i, w in enumerate(port_words(ports))])
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """What set_gates() said last, in this run or an earlier one."""
+        """The gates that set_gates() stored last, in this run or an earlier one."""
         mask = self.settings.gates
         return tuple(gate for number, gate in enumerate(abi.GATES) if mask >> number & 1)
 
     def set_receipts(self, attached: bool) -> None:
-        """Say whether observe_receive is attached: else no peer is noted for it."""
+        """Tell the programs whether observe_receive is attached. If not, they record no peers for it."""
         with self._changed_settings() as settings:
             settings.receipts = attached
 
     def set_gates(self, gates: Iterable[str]) -> None:
-        """Say which gates are attached: nothing is refused, or called refused, by any other."""
+        """Tell the programs which gates are attached. No other gate refuses, or is reported as refusing."""
         with self._changed_settings() as settings:
             settings.gates = sum(1 << abi.GATES.index(gate) for gate in set(gates))
 

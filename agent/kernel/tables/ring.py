@@ -1,4 +1,4 @@
-"""Bytes from the event ring into the structs of abi.py."""
+"""Decodes bytes from the event rings into the structs of abi.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Event = (
 
 
 def decode(records: list[bytes]) -> Iterator[Event]:
-    """Records of an unknown type or size were written by another version and are passed over."""
+    """Decode records. Those of an unknown type or size come from another version and are skipped."""
     header_size = ct.sizeof(abi.EventHeader)
     for record in records:
         if len(record) < header_size:
@@ -34,14 +34,15 @@ def decode(records: list[bytes]) -> Iterator[Event]:
 
 
 def path_of(event: abi.NameEvent) -> str:
-    """The path a name event carries. A component cut at COMPONENT_BYTES makes it end in "…"-less text
-    that does not hash to event.exe: the caller compares."""
+    """The path that a name event carries. If a component was cut at COMPONENT_BYTES, the path contains no
+    "…", but its hash differs from event.exe. The caller compares them."""
     names = [bytes(part.value) for part in event.part[: event.components] if part.value]
     return "/" + b"/".join(reversed(names)).decode("utf-8", "surrogateescape")
 
 
 def may_be_deeper(event: abi.NameEvent) -> bool:
-    """Has the walk come to its end before the path? Then it goes on above what the event carries."""
+    """True if the event has the most components possible: the real path may then start above the first
+    one."""
     return bool(event.components == abi.PATH_COMPONENTS)
 
 

@@ -1,4 +1,4 @@
-"""Rows of the kernel's maps as model values."""
+"""Decodes rows of the kernel's maps into model values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.system.bpf_map import Map
 
 
 def process_of(raw: abi.Identity, names: Names) -> Process | None:
-    """None: there is no process here (a remote end, or not known)."""
+    """None: the process is remote or not known."""
     if not raw.pid:
         return None
     return Process(
@@ -34,7 +34,7 @@ def verdict_of(raw: abi.Verdict) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Who uses what: one row for each consumer of a target that is judged alike."""
+    """One row of `uses`: consumers of a target that are judged alike."""
 
     key: bytes
     attempts: int
@@ -42,10 +42,10 @@ class Use:
     origin: Origin
     protocol: Protocol
     consumer: Process | None
-    """As of the first attempt; None: remote."""
+    """The process of the first attempt; None: remote."""
     comm: str
     netns: int
-    """Of the consumer's socket; of the server's, where it is remote."""
+    """The network namespace of the consumer's socket; of the server's socket if the consumer is remote."""
     source: Address
     source_port: int
     destination: Address
@@ -53,20 +53,21 @@ class Use:
     first_boot_ns: int
     last_boot_ns: int
     told: bool
-    """Its first attempt was sent to the ring."""
+    """True if the event of the first attempt was sent to the ring."""
     use_of: abi.UseOf = abi.UseOf.ONE
-    """Where it is not one, `consumer` and `source` are but the first of many."""
+    """If it is not UseOf.ONE, the row stands for many consumers. `consumer` and `source` are the first of
+    them."""
     share: int = 0
-    """Which of the counts of rows has it, beside that of its side."""
+    """The index in use_counts that counts this row, beside the index of its side."""
 
     @property
     def is_of_one(self) -> bool:
-        """It stands for one consumer, or only one has come yet."""
+        """True if the row stands for one consumer, or if only one has come yet."""
         return self.use_of is abi.UseOf.ONE or self.attempts == 1
 
 
 def use_of(key: bytes, value: bytes, names: Names) -> Use:
-    """A row of `uses` as a value."""
+    """Decode a row of `uses`."""
     raw_key, raw = abi.UseKey.from_buffer_copy(key), abi.Use.from_buffer_copy(value)
     return Use(
         key=key,
@@ -96,7 +97,7 @@ def use_of(key: bytes, value: bytes, names: Names) -> Use:
 
 
 def use_from_event(event: abi.UseEvent, consumer: Process | None) -> Use:
-    """The same, of an attempt that the kernel has told of: its first."""
+    """The same, from the event of a first attempt."""
     return Use(
         key=bytes(event.key),
         attempts=1,
@@ -118,8 +119,8 @@ def use_from_event(event: abi.UseEvent, consumer: Process | None) -> Use:
 
 
 def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
-    """The row's addresses are those of the socket that is the key: the consumer's, or the server's of a
-    remote one."""
+    """Decode a row of `flows`. Its addresses are those of the socket with this cookie: the consumer's socket,
+    or the server's if the consumer is remote."""
     local, remote = raw.local.value(), raw.remote.value()
     here, there = (local, raw.local_port), (remote, raw.remote_port)
     origin = Origin(raw.verdict.origin)
@@ -152,21 +153,21 @@ def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
 
 
 def with_server(event: abi.FlowEvent, flows: Map) -> abi.FlowEvent:
-    """As a flow opens, the kernel may not have met the server's side yet; the row has it a moment later."""
+    """Add the server's process. When a flow opens, its event may lack it; the row has it a moment later."""
     if not event.flow.owner.pid and (row := flows.get(abi.U64.pack(event.cookie))):
         event.flow = abi.Flow.from_buffer_copy(row)
     return event
 
 
 def flow_rows(flows: Map) -> Iterator[tuple[int, bytes]]:
-    """(cookie, abi.Flow) of each; the spare rows, one for each CPU, are none."""
+    """(cookie, abi.Flow) of each flow. The spare rows, one for each CPU, are skipped."""
     for key, value in flows.items():
         if not abi.is_spare_flow(key):
             yield abi.U64.unpack(key)[0], value
 
 
 def by_age(flows: Map) -> list[int]:
-    """Cookies, of the flow that was opened first in front."""
+    """Cookies, of the oldest flow first."""
     opened = abi.Flow.opened_ns.offset
     rows = (abi.U64.unpack_from(raw, opened)[0] << 64 | cookie for cookie, raw in flow_rows(flows))
     return [both & (1 << 64) - 1 for both in sorted(rows)]

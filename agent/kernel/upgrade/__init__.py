@@ -1,1 +1,1 @@
-"""From the programs and maps of an earlier version to those of this one."""
+"""Replaces the programs and maps of an earlier version by those of this one."""

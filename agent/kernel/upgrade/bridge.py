@@ -1,13 +1,14 @@
-"""Small programs, made without a compiler, with which rows and counts move from a map to the one that takes
-its place while programs go on using both.
+"""Small programs, made without a compiler, that move rows and counts from an old map to a new one. Other
+programs go on using both maps meanwhile.
 
-A bridge stands before the new flow tracker while connections are still judged by programs of the version
-before. Those write their row into the map of before; each callback of a socket first brings its row over. At
-the close of a socket the row of before goes: what is still there is a socket's that has not closed.
+A bridge runs before the new flow tracker while programs of the old version still judge connections. Those
+programs write their rows into the old map. At each callback of a socket, the bridge first copies the socket's
+row into the new map. When a socket closes, the bridge deletes the old row. So each row left in the old map
+belongs to an open socket.
 
-A drain takes what one row of before has counted and adds it to the row that takes its place, in one run: a
-count is in the one or in the other, however the process that asks for it ends, and others may go on counting
-in both."""
+A drain adds the counts of an old row to the new row and resets the old ones, in one program run. So each
+count is in exactly one of the rows, even if the agent's process dies. Other programs may go on counting in
+both."""
 
 from __future__ import annotations
 
@@ -35,27 +36,27 @@ from agent.kernel.uapi import (
 from agent.system import bpf_map, libbpf
 
 FULL = 2
-"""What a drain answers where there is no room for another row."""
+"""The result of a drain if the new map has no room for another row."""
 
 _OP, _NEW_STATE = 0, 8  # of struct bpf_sock_ops
 _R0, _R1, _R2, _R3, _R4, _R6, _R7, _R8, _R10 = 0, 1, 2, 3, 4, 6, 7, 8, 10
 _LOAD = {8: Op.LOAD_U64, 4: Op.LOAD_U32, 2: Op.LOAD_U16, 1: Op.LOAD_U8}
 _STORE = {8: Op.STORE_U64, 4: Op.STORE_U32, 2: Op.STORE_U16, 1: Op.STORE_U8}
 _KEY, _ZERO = -8, -16
-"""On the stack: the cookie, and the key of an array's only row."""
+"""Stack offsets of the cookie, and of the key of an array's only row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bridged:
-    """A map by socket cookie and the one that takes its place."""
+    """A map keyed by socket cookie, and the map that replaces it."""
 
     before: int
     after: int
     blank: int
-    """An array of one row of `after`, that says nothing."""
+    """An array that holds one zeroed row of `after`."""
     value: Conversion
     newer: tuple[int, int] | None
-    """Where rows say when they were made, before and after: of two for one cookie the later holds."""
+    """Offsets of the creation time, before and after. Of two rows for one cookie, the later one wins."""
 
 
 class _Assembler:
@@ -95,7 +96,7 @@ class _Assembler:
 
 
 def load_bridge(tables: Sequence[Bridged], calls: int) -> int:
-    """The fd of a sockops program that goes on with the program in `calls`. Raises OSError."""
+    """The fd of a sockops program that tail-calls the program in `calls`. Raises OSError."""
     code = _Assembler()
     code.do(Op.COPY, _R6, _R1)
     code.call(Helper.SOCKET_COOKIE)
@@ -156,7 +157,7 @@ def _look_up(code: _Assembler, table: int, key: int = _KEY) -> None:
 
 
 def _steps(value: Conversion) -> Iterator[tuple[int, int, int]]:
-    """In pieces that are aligned at both ends."""
+    """Split the moves into pieces that are aligned in source and destination."""
     for start, to, size in value.moves:
         done = 0
         while done < size:
@@ -168,8 +169,8 @@ def _steps(value: Conversion) -> Iterator[tuple[int, int, int]]:
 
 
 class Drain:
-    """Of one map. `counts`: places of numbers of 64 bits, before and after; `cpus`: of a per-CPU map of
-    before, 0: it is none."""
+    """The drain of one map. `counts`: offsets of the 64-bit counts, before and after. `per_cpu`: true if
+    `before` is a per-CPU map."""
 
     def __init__(
         self, before: bpf_map.Map, after: bpf_map.Map, counts: Sequence[tuple[int, int]], *, per_cpu: bool
@@ -235,7 +236,7 @@ class Drain:
         code.call(Helper.MAP_LOOKUP)
 
     def take(self, key: bytes, new_key: bytes, cpu: int = 0) -> bool:
-        """False: there is no room for another row. Raises OSError."""
+        """Drain one row. False: the new map has no room for another row. Raises OSError."""
         said = key.ljust(self._key, b"\0") + new_key.ljust(self._new_key, b"\0") + self._blank
         self._said.put(bytes(4), said + struct.pack("<II", cpu, 0))
         return libbpf.run_program(self._program)[0] != FULL

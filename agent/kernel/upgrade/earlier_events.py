@@ -1,4 +1,4 @@
-"""Events that waited in the ring of the version before: read by its layouts, kept until a daemon is there."""
+"""Carries events that waited in the old version's rings over an upgrade, in a file for the next daemon."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _BYTES = abi.EventHeader.bytes.offset
 
 
 def convert(records: Iterable[bytes], before: Mapping[str, Any]) -> Iterator[bytes]:
-    """In this version's layout; what cannot be had in it is left out, and so is what is not known.
+    """Convert records to this version's layout. Records that cannot be converted, or whose type is unknown,
+    are left out.
 
-    The header itself stays as it is in all versions."""
+    The header has the same layout in all versions."""
     now = abi.event_layouts()
     conversions: dict[str, Conversion | None] = {}
     for record in records:
@@ -52,7 +53,7 @@ def _layout(described: list[Any]) -> Layout:
 
 
 def carry(before: Pins, ready: Pins, layouts: Mapping[str, Any], to: Path) -> None:
-    """Where a ring is another one. Raises OSError."""
+    """Append the old rings' events to file `to`, for each ring that the upgrade replaces. Raises OSError."""
     for ring in ("ring", "bulk"):
         _carry(ring, before, ready, layouts, to)
 
@@ -66,7 +67,7 @@ def _carry(ring: str, before: Pins, ready: Pins, layouts: Mapping[str, Any], to:
             records = reader.drain_all()
         finally:
             reader.close()
-    # O_NONBLOCK: a FIFO that lies there is an error, and not waited for
+    # O_NONBLOCK: a FIFO at this path is an error; without the flag, open() would wait
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(to, flags, 0o600), "ab") as kept:
         for record in convert(records, layouts):
@@ -78,7 +79,7 @@ def kept_in(run: Path) -> Path:
 
 
 def taken(kept: Path) -> list[bytes]:
-    """What was carried, once; none where nothing was, or it cannot be read."""
+    """The carried events; the file is then deleted. Empty if the file is missing or unreadable."""
     try:
         lines = files.read_bytes(kept).splitlines()
         kept.unlink()

@@ -1,8 +1,8 @@
-"""How rows move from maps of the version before to those of this one, while programs of both run: of each map
-that is in two shapes. Standard library only.
+"""Moves rows from maps of the old version to those of this one, while programs of both versions run. This
+concerns each map that exists in two shapes. Standard library only.
 
-Rows are copied under their new shape before the new programs run, and once more when the old ones have ended;
-what is counted stays in the old map until then, and is drained (agent.kernel.upgrade.bridge)."""
+Rows are copied in their new shape before the new programs run, and again after the old programs have ended.
+Counts stay in the old map until then, and are then drained (agent.kernel.upgrade.bridge)."""
 
 from __future__ import annotations
 
@@ -52,18 +52,20 @@ class Move:
     counts: tuple[tuple[int, int], ...]
     made_at: tuple[int, int] | None
     spread: tuple[int, int] = (1, 1)
-    """How many places stand for one, before and after."""
+    """The number of array entries for one target, before and after."""
     is_array: bool = False
     undecided: tuple[int, int] | None = None
-    """Place and value of the byte that says so."""
+    """Offset and value of the byte that marks an undecided row."""
     hashes: Mapping[bytes, bytes] = field(default_factory=dict)
-    """This version's by that of before, of executables that keys have at `exe`."""
+    """Map the old hash of an executable to this version's, for keys with a hash at offset `exe`."""
     exe: int = 0
 
     def copy(self) -> None:
-        """Rows that are not there yet, without what they have counted; later ones take the place of earlier
-        ones. One whose socket has closed since it was read, which the bridge has seen to, does not come
-        back. Raises KernelError where there is no room."""
+        """Copy rows that are missing in the new map, without their counts. A later row replaces an earlier
+        one.
+
+        If a socket closes after its row was read, the bridge deletes the old row. The copy is then deleted,
+        too. Raises KernelError if the new map has no room."""
         if self.name in ONLY_COUNTS:
             return
         for key, value in self.before.items():
@@ -74,8 +76,8 @@ class Move:
                 self.after.remove(self.key(key))
 
     def take(self) -> None:
-        """As copy(), and the rows are gone from the map of before: one whose socket has closed meanwhile,
-        which the bridge has seen to, does not come back."""
+        """Like copy(), but delete the rows from the old map. If the bridge has already deleted the row of a
+        closed socket, the copy is deleted, too."""
         for key, value in self.before.items():
             if is_spare(self.name, key):
                 continue
@@ -124,8 +126,8 @@ class Move:
         return _u64(value, old) > _u64(there, new)
 
     def drain(self) -> None:
-        """What the old map has counted, into the new one. May be called again, and while programs count.
-        Raises KernelError where there is no room."""
+        """Move the counts of the old map into the new one. May be called again, and while programs count.
+        Raises KernelError if the new map has no room."""
         if not self.counts:
             return
         drain = Drain(self.before, self.after, self.counts, per_cpu=self.before.cpus > 1)
@@ -145,7 +147,7 @@ class Move:
 
 
 def is_spare(name: str, key: bytes) -> bool:
-    """Of the rows that each loading makes for each CPU?"""
+    """True for the spare rows, which each load makes for each CPU."""
     return name == "flows" and abi.is_spare_flow(key)
 
 
@@ -154,7 +156,8 @@ def _u64(raw: bytes, place: int) -> int:
 
 
 class Moves:
-    """Every map that is there in two shapes, of `before` and of `after`; to be closed."""
+    """The moves of every map that exists in two shapes, in `before` and in `after`. Call close() at the
+    end."""
 
     def __init__(self, before: Pins, after: Pins) -> None:
         self._moves: list[Move] = []
@@ -177,7 +180,9 @@ class Moves:
         self._opened += [old, new]
         rows, wanted = rows_of(old.fd), rows_of(new.fd)
         if rows is None or wanted is None:
-            raise PinError(f"map {name} says nothing of its rows; run `licet unload` (counters start anew)")
+            raise PinError(
+                f"map {name} has no type information (BTF); run `licet unload` (counters restart at 0)"
+            )
         key, value = conversions(name, rows, wanted)
         made_at, undecided = MADE_AT.get(name), UNDECIDED.get(name)
         names_exe = name in hash_of_abi_1.KEYED_BY_EXE
@@ -201,25 +206,25 @@ class Moves:
         return [move.name for move in self._moves]
 
     def copy(self) -> None:
-        """Before programs of the new version run."""
+        """The first copy, before programs of the new version run."""
         for move in self._moves:
             if move.name not in TAKEN:
                 move.copy()
 
     def copy_flows(self) -> None:
-        """Behind a bridge: what no callback has brought over."""
+        """Copy the rows that no callback has copied through the bridge. The bridge must be attached."""
         for move in self._moves:
             if move.name in BY_COOKIE:
                 move.copy()
 
     def copy_again(self) -> None:
-        """What programs have made since."""
+        """Copy rows that programs have made since the first copy."""
         for move in self._moves:
             if move.name in COPIED_AGAIN:
                 move.copy()
 
     def finish(self) -> None:
-        """No program of the version before runs any more."""
+        """The last copy and drain, when no program of the old version runs any more."""
         self.copy_again()
         for move in self._moves:
             if move.name in TAKEN:
@@ -243,7 +248,7 @@ def _place(layout: Layout, name: str) -> int:
 
 
 def _widths(pins: Pins) -> dict[str, int]:
-    """Of arrays that are spread over another."""
+    """For each array of SPREAD_OVER, the number of entries for one entry of the other array."""
     found = {}
     for name, of in SPREAD_OVER.items():
         with pins.opened(name) as wide, pins.opened(of) as narrow, contextlib.suppress(ZeroDivisionError):

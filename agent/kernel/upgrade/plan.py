@@ -1,9 +1,9 @@
-"""Which maps of the version before are kept, which are made anew, and of which the rows move. Standard
-library only.
+"""Decides for each map of the old version: adopt it, create a new one, or move its rows. Standard library
+only.
 
-A map is kept, as it is, where every field of its rows is where it was. What a policy is compiled into is
-always made anew: what its numbers mean belongs to the programs that read them. Scratch is made anew where its
-shape changed. All others move (agent.kernel.upgrade.migration)."""
+A map is adopted if every field of its rows has the same place as before. Maps of the compiled policy are
+always created anew, because the meaning of their numbers belongs to the programs that read them. Scratch maps
+are created anew if their shape changed. The rows of all other maps move (agent.kernel.upgrade.migration)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ POLICY = frozenset(
     {"targets", "port_numbers", "sources", "subordinates", "rows", "members", "sets", "generation", "ports"}
 )
 OWN_CALLS = frozenset({"arrival_calls", "packet_calls", "sockops_calls", "listen_calls"})
-"""Of programs that only the version's own programs may call."""
+"""Maps of tail calls: only programs of the same version may call through them."""
 OWN_NOTES = frozenset({"exe_names", "exe_globs", "refusals"})
-"""Caches, and what an observer asks of its own gate."""
+"""Caches, and requests from an observer to the gate of the same version."""
 ALWAYS_NEW = POLICY | OWN_CALLS | OWN_NOTES
-"""What stands in them is the business of one version's programs, also where the shape is the same."""
+"""Maps whose content belongs to one version's programs, even if the shape is the same."""
 RINGS = frozenset({"ring", "bulk"})
 SCRATCH = RINGS | {
     "bind_clauses",
@@ -44,9 +44,9 @@ SCRATCH = RINGS | {
     "use_counts",
     "connected",
 }
-"""Rows of use for microseconds; kept by sockets (socket_owners, and connected, which senders has, too), or
-counted from others (use_counts), which is noted again at the next look; what waits in a ring of another
-version's events is told in other ways."""
+"""Maps whose rows need not move. Most rows are needed for microseconds only. Sockets hold the rows of
+socket_owners and connected; senders has the latter, too. The next look counts use_counts again. Events that
+wait in an old ring are carried over as a file (earlier_events.py)."""
 COUNTS: dict[str, tuple[str, ...]] = {
     "counts": ("",),
     "flow_counts": ("opened", "closed"),
@@ -59,13 +59,13 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "edges": ("",),
     "datagram_rows": ("",),
 }
-"""Fields that programs add to."""
+"""By map: the fields in which programs count."""
 ONLY_COUNTS = frozenset(COUNTS) - {"uses"}
 BY_COOKIE = ("flows", "rowless")
-"""By socket cookie; written at connect(), read at a later callback of the socket: bridged."""
+"""Maps keyed by socket cookie, which the bridge copies: written at connect(), read at a later callback."""
 UNDECIDED = {"flows": ("state", abi.FlowState.ATTEMPT)}
-"""Rows that the gate right behind may delete. Until the observers have ended, the bridge alone brings them
-over."""
+"""By map: the field and value that mark rows which the next gate may still delete. Until the old observers
+have ended, only the bridge copies such rows."""
 MADE_AT = {
     "flows": "opened_ns",
     "owners": "since_ns",
@@ -73,20 +73,20 @@ MADE_AT = {
     "sents": "time_ns",
     "peers": "seen_ns",
 }
-"""When a row was made, or used: of two the later one holds."""
+"""By map: the field with the time of creation or use. Of two rows, the later one wins."""
 SPREAD_OVER = {"refused": "flow_counts"}
-"""An array with so many places for each place of another: by target and gate."""
+"""Arrays with several entries for each entry of another array: refused counts by target and gate."""
 TAKEN = frozenset({*BY_COOKIE, "unserved"})
-"""Rows that programs delete when they are done with, and that must not come back: taken when the programs of
-before have ended."""
+"""Maps whose rows programs delete after use, and whose deleted rows must not reappear. Their rows move when
+the old programs have ended."""
 COPIED_AGAIN = frozenset(
     {"owners", "names", "uses", "subflows", "tuples", "late_tuples", "senders", "sents", "peers"}
 )
-"""Rows that programs of the version before may still have made after the first copy."""
+"""Maps to which programs of the old version may have added rows after the first copy."""
 DROPPED: dict[str, frozenset[str]] = {}
-"""By map, fields of values that versions before had, and that nothing needs any more."""
+"""By map: value fields of earlier versions that this version no longer needs."""
 GONE: frozenset[str] = frozenset()
-"""Maps that versions before had."""
+"""Maps of earlier versions that this version no longer has."""
 
 _HASHES = (MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH)
 ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
@@ -100,7 +100,7 @@ class Way(Enum):
 
 
 def plan(code: Code, before: Pins, *, same_events: bool) -> dict[str, Way]:
-    """By name of each map to be pinned. Raises PinError where rows can't be read, or are of a later
+    """The decision by name of each pinned map. Raises PinError where rows can't be read, or come from a later
     version."""
     later = set(before.maps()) - set(PINNED_MAPS) - GONE
     if later:
@@ -144,15 +144,15 @@ def _fits(rows: Rows, wanted: Rows) -> bool:
 def _check(name: str, info: bpf_map.MapInfo, spec: MapSpec, rows: Rows | None, wanted: Rows | None) -> None:
     if rows is None or wanted is None:
         raise PinError(
-            f"map {name} has another shape and says nothing of its rows; "
-            "run `licet unload` (counters start anew)"
+            f"map {name} has another shape and no type information (BTF); "
+            "run `licet unload` (counters restart at 0)"
         )
     conversions(name, rows, wanted)
     readable = {*_HASHES, *ARRAYS} >= {info.type, spec.type}
     if not readable or (name not in ONLY_COUNTS and {info.type, spec.type} & {*_PER_CPU}):
         raise PinError(
-            f"map {name} is of kind {info.type}, in this version of kind {spec.type}: "
-            "its rows can't be moved; run `licet unload` (counters start anew)"
+            f"map {name} is of type {info.type}, in this version of type {spec.type}: "
+            "its rows can't be moved; run `licet unload` (counters restart at 0)"
         )
 
 

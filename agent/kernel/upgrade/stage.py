@@ -1,8 +1,8 @@
-"""Has everything of this version compiled, and makes its maps and programs ready in <pins>/next, beside those
-of the version that is in force. Nothing is attached, nothing in force is changed.
+"""Child process: compile all programs of this version, then load and pin them with their maps in <pins>/next,
+beside the version in force. It attaches nothing and changes nothing in force.
 
-Run as `python -m agent.kernel.upgrade.stage` with a job as JSON on stdin, as the loader. Standard library
-only.
+Run as `python -m agent.kernel.upgrade.stage` with a job as JSON on stdin, like the observers' loader.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from agent.system import bpf_map, libbpf
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """{"manifest": …, "moved": [map]} and what agent.kernel.loading.gates.run says of the gates. Raises
-    KernelError, or PinError where what is pinned can't be moved."""
+    """{"manifest": …, "moved": [map]} and the answer of agent.kernel.loading.gates.run. Raises KernelError.
+    Raises PinError where the rows of a pinned map can't be moved."""
     refuse_lockdown()
     before, ready = Pins(Path(job["pins"]), job["before"]), Pins(Path(job["pins"])).ready
     ready.make_folders()

@@ -1,4 +1,4 @@
-"""Starts the child that makes this version ready beside the one in force (agent.kernel.upgrade.stage)."""
+"""Starts the child that stages this version beside the one in force (agent.kernel.upgrade.stage)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from agent.kernel.pins import ABI_VERSION, Pins
 
 STAGE = "agent.kernel.upgrade.stage"
 EVENTS_OF_ABI = Path(__file__).parent
-"""Has the layouts of events of versions whose manifest does not: events_of_abi_1.json."""
+"""The folder of event layouts for versions whose manifest lacks them: events_of_abi_1.json."""
 
 
 def needs_upgrade(settings: Settings) -> bool:
-    """Is another version's in force, or has an upgrade begun? Raises PinError where a later version is
-    loaded."""
+    """True if another version is in force, or if an upgrade has begun. Raises PinError where a later version
+    is loaded."""
     return Pins(settings.paths.pins).ready.base.exists() or is_of_another_version(settings)
 
 
 def is_of_another_version(settings: Settings) -> bool:
-    """Is what is loaded made from another source than this version's? Raises PinError where it is a later
-    version's."""
+    """True if the loaded programs were made from another source than this version's. Raises PinError where a
+    later version is loaded."""
     in_force = Pins(settings.paths.pins).in_force()
     if in_force is None:
         return False
@@ -37,8 +37,9 @@ def is_of_another_version(settings: Settings) -> bool:
 
 
 def stage(settings: Settings, cgroup: Path, before: Pins) -> dict[str, Any]:
-    """Makes this version ready in <pins>/next beside `before`; what was there is cleared. See
-    agent.kernel.upgrade.stage.run for the answer, and what is raised: then nothing is left there."""
+    """Stage this version in <pins>/next beside `before`; earlier pins in <pins>/next are deleted first.
+    agent.kernel.upgrade.stage.run describes the answer and the errors. After an error, <pins>/next is
+    empty."""
     require_root()
     ready = before.ready
     ready.clear()
@@ -71,6 +72,6 @@ def _events_of(before: Pins) -> dict[str, Any]:
 
 
 def write_manifests(settings: Settings, made: Mapping[str, Any]) -> None:
-    """`made`: what stage() answered, once its programs are in force."""
+    """Write the manifests, once the staged programs are in force. `made`: the answer of stage()."""
     note_unit(gates_path(settings), made["gates"], made)
     Manifest(**made["manifest"]).write(manifest_path(settings))

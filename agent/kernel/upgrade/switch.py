@@ -1,18 +1,19 @@
-"""From the programs of the version before to those of this one, while traffic runs and everything enforces.
+"""Switches from the old version's programs to this version's, while traffic runs and gates stay attached.
 
-What is new stands ready in <pins>/next: maps, filled with the policy, and programs. Then, hook by hook:
+The new maps, filled with the policy, and the new programs are staged in <pins>/next. The switch goes hook by
+hook:
 
-1. The new connect gates are attached behind those of before: each refuses what its own observer asks for.
-2. The flow tracker is replaced, with a bridge before it: from here on both ends of each connection are
-   followed in the new maps, also of those that the observers of before have judged.
-3. The socket gate and the tc filters: the flow of each SYN is in the new maps by now, and still in those of
-   before.
-4. The connect observers. Nothing of before runs any more; its rows and counts are fetched, and the bridge
-   goes.
+1. Attach the new connect gates behind the old ones. Each gate refuses only what its own observer requests.
+2. Replace the flow tracker, with a bridge before it. From here on the new maps follow both ends of each
+   connection, including connections that the old observers have judged.
+3. Replace the socket gate and the tc filters. The flow of each SYN is now in the new maps, and still in the
+   old ones.
+4. Replace the connect observers. No old program runs any more. Move the remaining rows and counts, and detach
+   the bridge.
 
-Whatever ends this process, the next start goes on: each step may be done again. Two folders in <pins>/next
-say how far it came: `switching`, something new is attached; `finishing`, only pins are left to be renamed.
-Standard library only."""
+Every step may be repeated, so the next start continues an interrupted switch. Two folders in <pins>/next
+record the progress: `switching` (a new program is attached) and `finishing` (only pins are left to be
+renamed). Standard library only."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ OBSERVERS = {
 TRACKER = "track_flows"
 ACCEPTORS = (*SOCKET_IO, "accept")
 GATES_BESIDE = {**CONNECT, **SEND}
-"""What is refused at the call: each gate by its own observer's word."""
+"""Gates that refuse at the system call. Each refuses only what its own observer requests."""
 WHILE_DECLARED = {**NOTE_DATAGRAM, **OBSERVE_RECEIVE, **OBSERVE_SEND}
 ATTACH_TYPES = {TRACKER: AttachType.CGROUP_SOCK_OPS, **OBSERVERS, **GATES_BESIDE, **BIND, **WHILE_DECLARED}
 
@@ -64,31 +65,31 @@ class Switch:
     after: Pins
     cgroup: Path
     rung: str
-    """The one of accept() that was loaded."""
+    """The attach method that was loaded for accept()."""
     replace_filters: Callable[[], None]
-    """The tc filters, by the program that is ready."""
+    """Replaces the program of the tc filters by the staged one."""
     carry_events: Callable[[], None]
-    """What waits in the ring of before."""
+    """Carries over the events that wait in the old rings."""
     reached: Callable[[str], None] = field(default=lambda step: None)
-    """Told of each step that is done."""
+    """Called after each step."""
 
     def refuse_losses(self) -> None:
-        """Raises PinError where a gate that is attached has no program that takes its place."""
+        """Raises PinError where an attached gate has no staged program that replaces it."""
         attached = {name.rstrip("0123456789_") for name in self.before.links() if name.startswith("refuse_")}
         have = {name.rstrip("0123456789_") for name in self.ready.programs()}
         if attached - have:
             raise PinError(
-                f"this kernel does not take {', '.join(sorted(attached - have))} of this version, "
-                "and the one of before is attached: it goes on; install that version again"
+                f"this kernel refused {', '.join(sorted(attached - have))} of this version; the earlier "
+                "version's gate is attached and stays in force; install that version again"
             )
 
     def copy(self) -> None:
-        """The first copy of all rows; nothing new runs yet."""
+        """The first copy of all rows. No new program runs yet."""
         with contextlib.closing(Moves(self.before, self.ready)) as moves:
             moves.copy()
 
     def watch_cgroups(self) -> None:
-        """Cgroups that are made from here on join the new tables."""
+        """Attach the new cgroup watch: cgroups made from here on are added to the new tables."""
         if not self.ready.link("cgroup_mkdir").exists():
             program = libbpf.open_pin(self.ready.program("cgroup_mkdir"))
             _pin_and_close(
@@ -97,7 +98,7 @@ class Switch:
             os.close(program)
 
     def run(self) -> None:
-        """Raises OSError or KernelError; a later call goes on."""
+        """Do the switch. Raises OSError or KernelError; a later call continues where this one stopped."""
         if not (self.ready.base / "finishing").exists():
             (self.ready.base / "switching").mkdir(exist_ok=True)
             self.reached("switching")
@@ -126,7 +127,7 @@ class Switch:
         self.replace_filters()
         self.reached("filters")
         watched = any(self.before.link(name).exists() for name in OBSERVE_SEND)
-        for name in (*OBSERVERS, *(WHILE_DECLARED if watched else ())):  # also those that are new
+        for name in (*OBSERVERS, *(WHILE_DECLARED if watched else ())):  # new ones, too
             self._update(name)
         self.reached("observers")
         wait_for_programs()
@@ -141,7 +142,7 @@ class Switch:
             os.close(bridge)
 
     def _attach_beside(self, name: str) -> None:
-        """Behind what is attached; only if that gate is."""
+        """Attach a new gate behind the old one, if the old one is attached."""
         link = self.ready.link(name)
         if not self.before.link(name).exists() or link.exists() or not self.ready.program(name).exists():
             return
@@ -159,12 +160,12 @@ class Switch:
             os.close(target)
 
     def _update(self, name: str, instead: int | None = None) -> None:
-        """The program of a link, in place; attached where it is not."""
+        """Replace the program of a link in place; attach it if there is no link."""
         with contextlib.ExitStack() as opened:
             program = instead
             if program is None:
                 if not self.ready.program(name).exists():
-                    return  # a gate that this kernel does not take
+                    return  # this kernel refused the gate
                 program = libbpf.open_pin(self.ready.program(name))
                 opened.callback(os.close, program)
             place = self.ready.link(name) if self.ready.link(name).exists() else self.before.link(name)
@@ -177,7 +178,7 @@ class Switch:
             libbpf.link_update(link, program)
 
     def _replace_acceptor(self) -> None:
-        """One after the other: both would count."""
+        """Detach the old acceptor before attaching the new one: both together would count twice."""
         for name in ACCEPTORS:
             program, link = self.ready.program(name), self.ready.link(name)
             if link.exists():
@@ -196,7 +197,7 @@ class Switch:
         return libbpf.raw_tracepoint_open(None, program)
 
     def _bridge(self, moves: Moves) -> int | None:
-        """Goes on with the new flow tracker. None: no row has to be brought over."""
+        """The fd of a bridge that calls the new flow tracker. None: no map needs a bridge."""
         blanks: list[int] = []
 
         def blank(table: bpf_map.Map) -> int:
@@ -219,7 +220,8 @@ class Switch:
         return program
 
     def _replace_lookup(self, gate: str, table: str) -> None:
-        """The socket gate is called by a small program in each namespace; so is what observes arrivals."""
+        """Replace the gate that the trampolines call. The socket gate and the arrival observer have
+        trampolines."""
         if not self.ready.program(gate).exists():
             return
         program = libbpf.open_pin(self.ready.program(gate))
@@ -238,7 +240,7 @@ class Switch:
         note.close()
 
     def finish(self) -> None:
-        """Pins get the names they are known by, and what is left of before goes."""
+        """Rename the staged pins to their final paths, and delete the remaining old pins."""
         self.after.make_folders()
         self.ready.map("bridge_calls").unlink(missing_ok=True)
         if self.before.base != self.after.base:
