@@ -86,6 +86,8 @@ class Daemon:
 
     async def serve(self) -> None:
         """Until SIGINT or SIGTERM. Raises LicetError where there is no policy to go on with."""
+        # before anything of UDP is loaded: from here on, each row that a full table pushes out is counted
+        await asyncio.to_thread(self.datagram_rows.sweep, boot_ns())
         await self.reload.first(self.generation)
         self.failsafe.tell()
         await self.reload.settle_first()
