@@ -21,7 +21,8 @@ _PROGRAMS = (
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Like gates.run. Where 0.1.0 has pinned programs, report those as loaded and load nothing."""
+    """Like gates.run. Where 0.1.0 has pinned programs, load nothing and report the missing ones as
+    refused."""
     pinned = Pins(Path(job["pins"]), "1").programs()
     if not pinned:
         return gates.run(job)

@@ -1,1 +1,1 @@
-"""The kernel's interfaces that several rooms use. Standard library only."""
+"""Kernel interfaces that several packages use. Standard library only."""

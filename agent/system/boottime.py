@@ -1,4 +1,4 @@
-"""The clock of the kernel side: CLOCK_BOOTTIME, which goes on while the host sleeps and which nobody sets."""
+"""CLOCK_BOOTTIME, the clock of the kernel programs. It runs while the host sleeps, and cannot be set."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import time
 
 
 def boot_ns() -> int:
-    """Nanoseconds since the host was started."""
+    """Nanoseconds since the host booted."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

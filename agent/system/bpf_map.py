@@ -1,5 +1,5 @@
-"""BPF maps: one as Python reads and writes it, and what the kernel says of it. Every function raises OSError
-with the kernel's errno. Standard library only."""
+"""BPF maps: create, read, write, and query their properties. Every function raises OSError with the kernel's
+errno. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BATCH = 4096
 
 
 class MapInfo(ct.Structure):
-    """struct bpf_map_info of linux/bpf.h, as far as licet reads it."""
+    """struct bpf_map_info of linux/bpf.h, up to the last field that licet reads."""
 
     _fields_ = [
         ("type", ct.c_uint32),
@@ -86,7 +86,7 @@ LIB.libbpf_bpf_map_type_str.argtypes = [ct.c_int]
 
 
 def is_same_map(a: int, b: int) -> bool:
-    """Do two descriptors lead to one map?"""
+    """True if two descriptors refer to the same map."""
     return bool(map_info(a).id == map_info(b).id)
 
 
@@ -98,7 +98,7 @@ def map_info(fd: int) -> MapInfo:
 
 
 def open_map(number: int, name: str) -> Map:
-    """The map with this id, by a new fd."""
+    """Open the map with this id, with a new fd."""
     return Map.from_fd(check(LIB.bpf_map_get_fd_by_id(number), f"open map {number}"), name)
 
 
@@ -113,8 +113,8 @@ def map_create(
     inner: int = 0,
     btf: tuple[int, int, int] = (0, 0, 0),
 ) -> int:
-    """The fd of a new map. `inner`: of a map like those that go into it; `btf`: of the types, and the ids of
-    key and value there."""
+    """The fd of a new map. `inner`: fd of a map with the shape of the inner maps. `btf`: fd of the BTF, and
+    its type ids of key and value."""
     opts = _MapCreateOpts(sz=ct.sizeof(_MapCreateOpts), map_flags=flags, inner_map_fd=inner)
     opts.btf_fd, opts.btf_key_type_id, opts.btf_value_type_id = btf
     result = LIB.bpf_map_create(
@@ -138,7 +138,7 @@ class Map:
     @classmethod
     def from_fd(cls, fd: int, name: str) -> Map:
         info = map_info(fd)
-        per_cpu = b"percpu" in (LIB.libbpf_bpf_map_type_str(info.type) or b"")  # None: not known to libbpf
+        per_cpu = b"percpu" in (LIB.libbpf_bpf_map_type_str(info.type) or b"")  # None: unknown to libbpf
         cpus = possible_cpus() if per_cpu else 1
         value_size = (info.value_size + 7) // 8 * 8 if per_cpu else info.value_size
         return cls(fd, name, info.key_size, value_size, info.max_entries, cpus)
@@ -150,7 +150,7 @@ class Map:
         return self._read(LIB.bpf_map_lookup_elem, key, f"look up in {self.name}")
 
     def take(self, key: bytes) -> bytes | None:
-        """Delete it, and return just what was deleted; None where the key was not there. Hashes only."""
+        """Delete an entry and return its value atomically; None if the key is missing. Hash maps only."""
         return self._read(LIB.bpf_map_lookup_and_delete_elem, key, f"take from {self.name}")
 
     def _read(
@@ -167,7 +167,7 @@ class Map:
         check(LIB.bpf_map_update_elem(self.fd, key, value, flags), f"update {self.name}")
 
     def remove(self, key: bytes) -> bool:
-        """False where the key was not there."""
+        """Delete an entry. False if the key is missing."""
         result = LIB.bpf_map_delete_elem(self.fd, key)
         if result < 0 and ct.get_errno() == errno.ENOENT:
             return False
@@ -175,7 +175,7 @@ class Map:
         return True
 
     def put_all(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Update in batches; raises OSError, E2BIG or ENOSPC where the map is full."""
+        """Update in batches. Raises OSError; E2BIG or ENOSPC if the map is full."""
         for start in range(0, len(pairs), _BATCH):
             part = pairs[start : start + _BATCH]
             count = ct.c_uint32(len(part))
@@ -185,7 +185,7 @@ class Map:
             check(result, f"fill {self.name}")
 
     def __iter__(self) -> Iterator[bytes]:
-        """Keys one by one; works for every map type. May repeat or miss what changes meanwhile."""
+        """Keys one by one; works for every map type. May repeat or miss entries that change meanwhile."""
         following = ct.create_string_buffer(self.key_size)
         key: bytes | None = None
         while LIB.bpf_map_get_next_key(self.fd, key, following) == 0:
@@ -195,7 +195,7 @@ class Map:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries, read in batches (hash and array types; Linux 5.6)."""
         size = self.value_size * self.cpus
-        # a hash map's batch must hold the longest bucket: ENOSPC asks for a larger one
+        # a batch must hold the longest bucket of a hash map; the kernel returns ENOSPC if it is too small
         room = min(self.max_entries, _BATCH)
         keys, values = ct.create_string_buffer(self.key_size * room), ct.create_string_buffer(size * room)
         cursor = ct.create_string_buffer(max(self.key_size, 8))

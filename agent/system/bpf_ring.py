@@ -23,8 +23,8 @@ _ENOUGH = -errno.EAGAIN
 
 
 class RingReader:
-    """Reads ring buffers, the first before the others. The kernel's callback only copies; `drain` hands the
-    records over."""
+    """Reads ring buffers, the first before the others. The callback of libbpf only copies records; `drain`
+    returns them."""
 
     def __init__(self, map_fd: int, *others: int) -> None:
         self._pending: list[bytes] = []
@@ -40,12 +40,12 @@ class RingReader:
         return 0 if len(self._pending) < RECORDS_AT_ONCE else _ENOUGH
 
     def fileno(self) -> int:
-        """Readable when there are records."""
+        """An epoll fd, readable while the rings have records."""
         return int(LIB.ring_buffer__epoll_fd(self._ring))
 
     def drain(self) -> list[bytes]:
-        """At most RECORDS_AT_ONCE: who makes events faster than they are read would never let it end. What
-        is left keeps fileno() readable."""
+        """Read at most RECORDS_AT_ONCE records. Without a limit, a process that causes events faster than
+        they are read would never let it end. The remaining records keep fileno() readable."""
         read = LIB.ring_buffer__consume(self._ring)
         if len(self._pending) < RECORDS_AT_ONCE:
             check(read, "read the event ring")
@@ -53,7 +53,7 @@ class RingReader:
         return records
 
     def drain_all(self) -> list[bytes]:
-        """Until nothing is left: of rings that are not filled faster than they are read."""
+        """Read until the rings are empty. Only for rings that are not filled faster than they are read."""
         records: list[bytes] = []
         while part := self.drain():
             records += part

@@ -1,5 +1,5 @@
-"""BTF, the types of the kernel and of maps. Every function raises OSError with the kernel's errno. Standard
-library only."""
+"""BTF: type information of the kernel and of maps. Every function raises OSError with the kernel's errno.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIB.bpf_btf_get_fd_by_id.argtypes = [ct.c_uint32]
 
 
 def load_btf(types: bytes) -> int:
-    """The fd of type information for maps."""
+    """Load type information for maps; its fd."""
     return check(LIB.bpf_btf_load(types, len(types), None), "load BTF")
 
 
@@ -56,7 +56,7 @@ def _btf_info(fd: int, to: int = 0, room: int = 0) -> _BtfInfo:
 
 
 class Btf:
-    """Type information of the running kernel. Raises OSError where there is none."""
+    """Type information of the running kernel. Raises OSError if the kernel has none."""
 
     def __init__(self) -> None:
         self._btf = LIB.btf__load_vmlinux_btf()
@@ -70,12 +70,12 @@ class Btf:
         return address, words[1], words[2]
 
     def offset_of(self, struct_name: str, field: str) -> int | None:
-        """Byte offset of a field, also inside anonymous structs and unions; None: no such field."""
+        """The byte offset of a field, also inside anonymous structs and unions; None: no such field."""
         bits = self._bits_before(struct_name, field)
         return None if bits is None else bits // 8
 
     def bit_of(self, struct_name: str, field: str) -> int:
-        """Where in its first byte a bit field starts, from the lowest bit; 0 for any other field."""
+        """The first bit of a bit field in its first byte, from the lowest bit; 0 for any other field."""
         return (self._bits_before(struct_name, field) or 0) % 8
 
     def _bits_before(self, struct_name: str, field: str) -> int | None:
@@ -98,12 +98,12 @@ class Btf:
         return None
 
     def function_id(self, function: str) -> int | None:
-        """BTF id of a kernel function; None: no such function."""
+        """The BTF id of a kernel function; None: no such function."""
         found = LIB.btf__find_by_name_kind(self._btf, function.encode(), BTF_KIND_FUNC)
         return int(found) if found > 0 else None
 
     def parameters_of(self, function_id: int) -> int:
-        """How many parameters a kernel function takes."""
+        """The number of parameters of a kernel function."""
         _, _, prototype = self._type(function_id)
         return self._type(prototype)[1] & 0xFFFF
 

@@ -1,4 +1,4 @@
-"""What is closed at the end of a `with` block. Standard library only."""
+"""A base class for objects that a `with` block closes. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Closing:
-    """Gives close() to `with`."""
+    """Calls close() at the end of a `with` block."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,5 @@
-"""Files that outlive a process: read so that nothing that lies there can hold the reader up, and written in
-one step. Standard library only."""
+"""Files that outlive a process. No kind of file at a path can block a read, and writes are atomic. Standard
+library only."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _KINDS = (
 
 
 def read_bytes(path: Path, most: int = -1) -> bytes:
-    """At most `most` bytes. Raises OSError for all but a regular file, and says what it is: a FIFO would be
-    waited for, and a device may have no end."""
-    _refuse_others(os.stat(path), path)  # not opened: that alone is noticed by some devices
+    """Read at most `most` bytes. Raises OSError for all but a regular file, with the kind in the message.
+    Reading a FIFO would block, and a device may never end."""
+    _refuse_others(os.stat(path), path)  # checked before opening: opening alone has effects on some devices
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         _refuse_others(os.fstat(descriptor), path)
@@ -32,7 +32,7 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
 
 
 def kind(mode: int) -> str:
-    """Of st_mode, with its article."""
+    """The kind of file that st_mode describes, with its article."""
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
 
 
@@ -46,12 +46,13 @@ def _refuse_others(about: os.stat_result, path: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8. Raises OSError and UnicodeDecodeError."""
+    """Read a UTF-8 file. Raises OSError and UnicodeDecodeError."""
     return read_bytes(path).decode("utf-8")
 
 
 def read_json(path: Path, most: int = -1) -> Any:
-    """Raises OSError, and ValueError for what is no JSON, or nested deeper than Python reads."""
+    """Read a JSON file. Raises OSError. Raises ValueError for text that is not valid JSON or nested too
+    deeply."""
     try:
         return json.loads(read_bytes(path, most))
     except RecursionError as error:
@@ -59,19 +60,19 @@ def read_json(path: Path, most: int = -1) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As a whole: whoever reads finds what was there or what is now, after a power loss, too. Only the owner
-    may read it. Raises OSError; then what was there still is."""
+    """Write a file atomically: a reader finds the old or the new text as a whole, even after a power loss.
+    Only the owner may read the file. Raises OSError; the old file then stays."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with contextlib.suppress(FileNotFoundError):
-            fresh.unlink()  # what another process of this number left when it was killed
+            fresh.unlink()  # left by a killed process that had the same pid
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # before the name: a power loss must not leave an empty file
+            os.fsync(file.fileno())  # before the rename: a power loss must not leave an empty file
         os.replace(fresh, path)
     except OSError:
         with contextlib.suppress(OSError):
-            fresh.unlink()  # half a file would take the room that is missing
+            fresh.unlink()  # a partial file would take up the space that is missing
         raise

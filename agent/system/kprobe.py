@@ -1,4 +1,4 @@
-"""Perf events at functions of the kernel (perf_event_open(2)). Standard library only."""
+"""Perf events at kernel functions (perf_event_open(2)). Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.system.libbpf import check
 
 KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 _PERF_FLAG_FD_CLOEXEC = 8
-# the C library has no function for it; by machine: asm/unistd.h
+# system call number by machine (asm/unistd.h); the C library has no function for it
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _libc = ct.CDLL(None, use_errno=True)
 
@@ -34,20 +34,20 @@ class _PerfEventAttr(ct.Structure):
 
 
 def kretprobe_event(function: str) -> int:
-    """fd of a perf event at each return of a kernel function. No program is attached yet: one that bcc has
-    attached can't be given to a link, which is what outlives this process."""
+    """The fd of a perf event at each return of a kernel function, without a program. bcc's own events cannot
+    be used with a link, and only a link outlives this process."""
     kind = int((KPROBES / "type").read_text())
     bit = int((KPROBES / "format/retprobe").read_text().removeprefix("config:"))  # "config:0"
     return open_kprobe_event(kind, 1 << bit, function)
 
 
 def open_kprobe_event(kind: int, config: int, function: str) -> int:
-    """The fd of a perf event that runs where a kernel function does; perf_event_open(2), with kind and
-    config from /sys/bus/event_source/devices/kprobe."""
+    """The fd of a perf event at a kernel function (perf_event_open(2)). `kind` and `config` come from
+    /sys/bus/event_source/devices/kprobe."""
     attr = _PerfEventAttr(
         type=kind, size=ct.sizeof(_PerfEventAttr), config=config, kprobe_func=function.encode()
     )
     number = _PERF_EVENT_OPEN[platform.machine()]
-    # of no one process: on CPU 0, which for a kprobe means everywhere
+    # for all processes: a kprobe event on CPU 0 fires on every CPU
     result = _libc.syscall(number, ct.byref(attr), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
     return check(result, f"probe {function}")

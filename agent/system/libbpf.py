@@ -1,6 +1,6 @@
-"""A thin ctypes view of libbpf.so.1: programs, links and pins; maps, rings and types are beside it.
+"""A thin ctypes binding of libbpf.so.1 for programs, links and pins. Other modules bind maps, rings and BTF.
 
-Importing bcc costs 74 MB and no kept Python binding of libbpf exists. Standard library only, because
+Importing bcc costs 74 MB, and no maintained Python binding of libbpf exists. Standard library only, because
 the loader runs with the distribution's Python. Every function raises OSError with the kernel's errno.
 """
 
@@ -19,7 +19,7 @@ _MAX_PROGRAM_MAPS = 64  # MAX_USED_MAPS of linux/bpf_verifier.h
 
 
 class _LinkInfo(ct.Structure):
-    """struct bpf_link_info of linux/bpf.h, up to what is of every link."""
+    """struct bpf_link_info of linux/bpf.h, up to the last field common to all links."""
 
     _fields_ = [
         ("type", ct.c_uint32),
@@ -118,7 +118,7 @@ class _TestRunOpts(ct.Structure):
 
 
 LIB.libbpf_version_string.restype = ct.c_char_p
-LIB.libbpf_set_print(None)  # what went wrong is raised, not written to stderr
+LIB.libbpf_set_print(None)  # errors are raised, not written to stderr
 LIB.bpf_prog_load.argtypes = [
     ct.c_int,
     ct.c_char_p,
@@ -148,8 +148,8 @@ LIB.bpf_prog_get_fd_by_id.argtypes = [ct.c_uint32]
 
 
 def check(result: int, what: str) -> int:
-    """What a function of libbpf returned. Raises OSError where it is an error: libbpf 1 returns -errno, or -1
-    with errno set."""
+    """Return the result of a libbpf function. Raises OSError if it is an error: libbpf 1 returns -errno, or
+    -1 with errno set."""
     if result < 0:
         number = ct.get_errno() if result == -1 and ct.get_errno() else -result
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -157,12 +157,12 @@ def check(result: int, what: str) -> int:
 
 
 def version() -> str:
-    """As v1.1."""
+    """The version of libbpf, for example v1.1."""
     return str(LIB.libbpf_version_string().decode())
 
 
 def possible_cpus() -> int:
-    """How many values a per-CPU map has for each key."""
+    """The number of values of a per-CPU map for each key."""
     return check(LIB.libbpf_num_possible_cpus(), "possible CPUs")
 
 
@@ -171,7 +171,7 @@ def pin(fd: int, path: Path) -> None:
 
 
 def open_pin(path: Path) -> int:
-    """A new fd of what is pinned at `path`. FileNotFoundError where nothing is."""
+    """A new fd of the object pinned at `path`. Raises FileNotFoundError if there is no pin."""
     return check(LIB.bpf_obj_get(os.fsencode(path)), f"open {path}")
 
 
@@ -187,14 +187,14 @@ def opened_pin(path: Path) -> Iterator[int]:
 def load_program(
     name: str, program_type: int, code: bytes, attach_type: int = 0, attach_btf_id: int = 0
 ) -> int:
-    """The fd of a program given as instructions, 8 bytes each."""
+    """Load a program from instructions, 8 bytes each; its fd."""
     opts = _load_opts(attach_type, attach_btf_id)
     result = LIB.bpf_prog_load(program_type, name.encode(), b"GPL", code, len(code) // 8, ct.byref(opts))
     return check(result, f"load {name}")
 
 
 def verifier_log(program_type: int, code: bytes, attach_type: int = 0, attach_btf_id: int = 0) -> str:
-    """What the verifier says of a program."""
+    """The verifier's log for a program."""
     buffer = ct.create_string_buffer(_LOG_BYTES)
     opts = _load_opts(attach_type, attach_btf_id)
     opts.log_level, opts.log_size, opts.log_buf = 1, _LOG_BYTES, ct.addressof(buffer)
@@ -211,7 +211,7 @@ def _load_opts(attach_type: int, attach_btf_id: int) -> _ProgramLoadOpts:
 
 
 def run_program(program_fd: int, repeat: int = 1) -> tuple[int, int]:
-    """Runs a tc program on an empty packet; what it returned the last time, and ns for one run on average."""
+    """Run a tc program on an empty packet. Returns its last result, and the average time of a run in ns."""
     opts = _TestRunOpts(sz=ct.sizeof(_TestRunOpts), data_in=bytes(64), data_size_in=64, repeat=repeat)
     check(LIB.bpf_prog_test_run_opts(program_fd, ct.byref(opts)), "run a program")
     return int(opts.retval), int(opts.duration)
@@ -227,13 +227,13 @@ def link_update(link_fd: int, program_fd: int) -> None:
 
 
 def raw_tracepoint_open(name: str | None, program_fd: int) -> int:
-    """Attach to a raw tracepoint; name None attaches an fexit program where it was loaded for."""
+    """Attach to a raw tracepoint. None attaches an fexit program to the function that it was loaded for."""
     result = LIB.bpf_raw_tracepoint_open(name.encode() if name else None, program_fd)
     return check(result, f"attach to {name or 'a function'}")
 
 
 def link_program(fd: int) -> int:
-    """The id of the program that a link attaches."""
+    """The id of a link's program."""
     info = _LinkInfo()
     size = ct.c_uint32(ct.sizeof(info))
     check(LIB.bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "link info")
@@ -262,21 +262,23 @@ def open_program(number: int) -> int:
 
 
 def all_programs() -> Iterator[int]:
-    """An fd of each program in the kernel; who asks closes it."""
+    """An fd of each program in the kernel. The caller closes each fd."""
     number = ct.c_uint32(0)
     while LIB.bpf_prog_get_next_id(number.value, ct.byref(number)) == 0:
         fd = LIB.bpf_prog_get_fd_by_id(number.value)
-        if fd >= 0:  # else it is gone
+        if fd >= 0:  # else the program was unloaded meanwhile
             yield fd
 
 
 def enable_stats(kind: int) -> int:
-    """An fd; statistics of this kind (enum bpf_stats_type) are on for all programs while it is open."""
+    """Enable statistics of this kind (enum bpf_stats_type) for all programs, until the returned fd is
+    closed."""
     return check(LIB.bpf_enable_stats(kind), "enable BPF statistics")
 
 
 def query_programs(target: int, attach_type: int, flags: int, most: int) -> list[int]:
-    """Ids of the programs attached to a cgroup (fd) or an interface (index), in their order."""
+    """Ids of the programs attached to a cgroup (fd) or an interface (index), in the order in which they
+    run."""
     ids, count = (ct.c_uint32 * most)(), ct.c_uint32(most)
     check(LIB.bpf_prog_query(target, attach_type, flags, None, ids, ct.byref(count)), "attached programs")
     return list(ids[: count.value])

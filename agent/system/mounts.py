@@ -1,4 +1,4 @@
-"""/proc/PID/mountinfo (proc(5)), as far as licet looks at it."""
+"""Parses the fields of /proc/PID/mountinfo (proc(5)) that licet uses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 @dataclass(frozen=True, slots=True)
 class Mount:
     root: str
-    """What of the file system is mounted: "/" for all of it, "net:[4026531840]" for a namespace."""
+    """The mounted part of the file system: "/" for all of it, "net:[4026531840]" for a namespace."""
     point: str
     kind: str
 
 
 def read_mounts(mountinfo: Path) -> Iterator[Mount]:
-    """Every mount the reader can see, in mount order. Raises OSError if the file cannot be read."""
+    """Every mount that the reading process can see, in mount order. Raises OSError if the file cannot be
+    read."""
     for line in mountinfo.read_bytes().split(b"\n"):
         place, separator, source = line.partition(b" - ")
         fields = place.split(b" ")
@@ -29,5 +30,5 @@ def read_mounts(mountinfo: Path) -> Iterator[Mount]:
 
 
 def _text(field: bytes) -> str:
-    """Blank, tab, newline and backslash are written in octal."""
+    """Decode a field, in which space, tab, newline and backslash are written in octal."""
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))

@@ -1,7 +1,7 @@
-"""Netlink dumps with the standard library alone: one request, all rows of the answer.
+"""Netlink requests and dumps, with the standard library only.
 
-pyroute2 decodes every attribute of every row into Python objects, 50 µs for each socket where this takes 5
-(measured with 5,400 of them), and the inventory runs every few seconds.
+pyroute2 decodes every attribute of every row into Python objects. It takes 50 µs for each socket, this module
+takes 5 µs (measured with 5,400 sockets). The inventory of sockets runs every few seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NESTED_AND_ORDER = 0xC000
 _ATTEMPTS = 8
 _TIMEOUT_S = 10.0
 _BUFFER = 32 * 1024
-"""The kernel makes no part of an answer larger (netlink_dump in net/netlink/af_netlink.c)."""
+"""The largest datagram of an answer (netlink_dump in net/netlink/af_netlink.c)."""
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -57,12 +57,12 @@ def attributes(body: bytes, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 class Netlink(Closing):
-    """A netlink socket; it belongs to the network namespace of the thread that makes it, for good.
+    """A netlink socket. It stays in the network namespace of the thread that creates it.
 
-    Close it soon: an open one keeps its namespace alive after the last process has left."""
+    Close it soon: an open socket keeps its namespace alive after the last process has left."""
 
     def __init__(self, protocol: int, *, strict: bool = False, timeout_s: float = _TIMEOUT_S) -> None:
-        """`strict`: the kernel heeds what a dump of routes asks for (Linux 4.20)."""
+        """`strict`: the kernel applies the filters of a dump request for routes (Linux 4.20)."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         if strict:
             self._socket.setsockopt(SOL_NETLINK, _GET_STRICT_CHECK, 1)
@@ -73,7 +73,7 @@ class Netlink(Closing):
         self._socket.close()
 
     def ask(self, kind: int, body: bytes) -> bytes:
-        """The body of the one answer. Raises OSError with the kernel's errno."""
+        """Send a request that has one answer; its body. Raises OSError with the kernel's errno."""
         self._send(kind, _REQUEST, body)
         while True:
             for answer, _, sequence, row in messages(self._socket.recv(_BUFFER)):
@@ -83,7 +83,8 @@ class Netlink(Closing):
                     return row
 
     def request(self, kind: int, body: bytes) -> None:
-        """Has something done. Raises OSError with the kernel's errno, TimeoutError without an answer."""
+        """Send a request and wait for its ACK. Raises OSError with the kernel's errno, TimeoutError without
+        an ACK."""
         self._send(kind, _REQUEST | _ACK, body)
         while True:
             for answer, _, sequence, row in messages(self._socket.recv(_BUFFER)):
@@ -91,8 +92,8 @@ class Netlink(Closing):
                     return _check(row)
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """Bodies of all rows. A dump that the kernel says was overtaken by changes is asked for again;
-        after a few times the last is as good as any. Raises OSError with the kernel's errno."""
+        """Bodies of all rows. If the kernel marks a dump as interrupted by changes, the request is repeated.
+        After _ATTEMPTS the last dump is returned as it is. Raises OSError with the kernel's errno."""
         rows: list[bytes] = []
         for _ in range(_ATTEMPTS):
             rows, whole = self._dump_once(kind, body)
@@ -101,7 +102,8 @@ class Netlink(Closing):
         return rows
 
     def rows(self, kind: int, body: bytes) -> Iterator[bytes]:
-        """As `dump`, one at a time: there may be more than there is memory for. It is asked once."""
+        """Like `dump`, but one row at a time, because all rows may not fit into memory. Never repeats the
+        request."""
         for _, row in self._answers(kind, body):
             if row is not None:
                 yield row
@@ -116,7 +118,7 @@ class Netlink(Closing):
         return rows, whole
 
     def _answers(self, kind: int, body: bytes) -> Iterator[tuple[int, bytes | None]]:
-        """(flags, body of a row); None at the end, which has flags, too."""
+        """(flags, body) of each row; then (flags, None) for the end of the dump."""
         self._send(kind, _REQUEST | _DUMP, body)
         while True:
             for answer, flags, sequence, row in messages(self._socket.recv(_BUFFER)):
@@ -134,7 +136,8 @@ class Netlink(Closing):
 
 
 def _check(row: bytes) -> None:
-    """NLMSG_DONE and NLMSG_ERROR both begin with 0 or a negative errno."""
+    """Raises OSError for a negative errno. NLMSG_DONE and NLMSG_ERROR both begin with 0 or a negative
+    errno."""
     code = _ERRNO.unpack_from(row)[0] if len(row) >= _ERRNO.size else 0
     if code < 0:
         raise OSError(-code, os.strerror(-code))

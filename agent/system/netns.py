@@ -1,4 +1,4 @@
-"""Doing something inside a network namespace. Standard library only."""
+"""Runs functions inside network namespaces. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from agent.model import Namespace
 
 _CLONE_NEWNET = 0x40000000
 _SO_NETNS_COOKIE = 71
-"""include/uapi/asm-generic/socket.h; there since Linux 5.14."""
+"""include/uapi/asm-generic/socket.h, since Linux 5.14."""
 _COOKIE = struct.Struct("=Q")
 
 T = TypeVar("T")
 
 
 class NamespaceGone(KernelError):
-    """The namespace was removed, or its path now leads to another one."""
+    """The namespace was removed, or its path now refers to another namespace."""
 
 
 def own_cookie() -> int:
-    """Cookie of the calling thread's network namespace. Raises KernelError before Linux 5.14."""
+    """The cookie of the calling thread's network namespace. Raises KernelError before Linux 5.14."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE.size)
@@ -37,19 +37,19 @@ def own_cookie() -> int:
             if error.errno != errno.ENOPROTOOPT:
                 raise
             raise KernelError(
-                "network namespaces have no cookie here (SO_NETNS_COOKIE): it takes Linux 5.14 or newer"
+                "this kernel has no cookies of network namespaces (SO_NETNS_COOKIE); use Linux 5.14 or newer"
             ) from error
     return int(_COOKIE.unpack(raw)[0])
 
 
 def run_in_namespace(namespace: Namespace, work: Callable[[], T]) -> T:
-    """What `work` returns when it runs inside the namespace, in a thread of its own that then ends.
+    """Run `work` inside the namespace, in a new thread that then ends; its result.
 
-    A socket that `work` opens stays in that namespace wherever it is used later. Raises NamespaceGone;
-    KernelError without CAP_SYS_ADMIN; and what `work` raises."""
+    A socket that `work` opens stays in that namespace, even if another thread uses it later. Raises
+    NamespaceGone, KernelError without CAP_SYS_ADMIN, and any exception of `work`."""
 
     def checked() -> T:
-        # an inode number is reused as soon as it is free, a cookie never is
+        # compare cookies: inode numbers are reused as soon as they are free, cookies never
         if own_cookie() != namespace.cookie:
             raise NamespaceGone(f"{namespace.path} is another network namespace now")
         return work()
@@ -58,8 +58,8 @@ def run_in_namespace(namespace: Namespace, work: Callable[[], T]) -> T:
 
 
 def in_each(namespaces: Iterable[Namespace], work: Callable[[Namespace], T]) -> list[T]:
-    """What `work` returns inside each, one after the other in one thread that then ends. Those that have gone
-    are left out. Raises KernelError without CAP_SYS_ADMIN, and what `work` raises."""
+    """Run `work` inside each namespace in turn, in one thread that then ends; the results. Removed namespaces
+    are skipped. Raises KernelError without CAP_SYS_ADMIN, and any exception of `work`."""
 
     def visited() -> list[T]:
         return [
@@ -74,27 +74,29 @@ def in_each(namespaces: Iterable[Namespace], work: Callable[[Namespace], T]) -> 
 def _run_in(path: str, work: Callable[[], T]) -> T:
     with opened(path) as namespace:
         if _is_current(namespace):
-            return work()  # needs no privilege
+            return work()  # this path needs no privilege
         return in_a_thread(lambda: move_and(work, namespace, path))
 
 
 def in_a_thread(work: Callable[[], T]) -> T:
-    """Never in the calling thread: were it not to come back, all that follows would be elsewhere."""
+    """Run `work` in a new thread. If the calling thread entered a namespace and failed to return, all later
+    calls would run in the wrong namespace."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="licet-netns") as thread:
         return thread.submit(work).result()
 
 
 def move_and(work: Callable[[], T], namespace: int, path: str) -> T:
-    """The calling thread stays there."""
+    """Move the calling thread into the namespace, then run `work`. The thread stays in the namespace."""
     _enter(namespace, path)
     return work()
 
 
 def entered(path: str) -> bool:
-    """The calling thread is there from here on. False: it is gone; containers come and go."""
+    """Move the calling thread into the namespace, for good. False: the namespace is gone (containers come and
+    go)."""
     try:
         with opened(path) as namespace:
-            if not _is_current(namespace):  # which needs no privilege
+            if not _is_current(namespace):  # the check avoids a call that needs privileges
                 _enter(namespace, path)
     except NamespaceGone:
         return False

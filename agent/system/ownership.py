@@ -1,4 +1,4 @@
-"""Who else could write what an agent with root's rights reads. Standard library only."""
+"""Finds files that the agent reads as root but other users could write. Standard library only."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _KUBELET_VOLUME = re.compile(r"/pods/[^/]+/volumes/kubernetes\.io~")
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Somebody else can change a file that is read, or put another one in its place."""
+    """Another user can change a file that the agent reads, or replace it."""
 
     path: Path
     reason: str
     remedy: str
     refuses: bool
-    """False: a warning is enough."""
+    """False: a warning is enough, and the file is used."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason} ({self.remedy})"
 
 
 def doubts(paths: Iterable[Path]) -> list[Doubt]:
-    """About these files, what links lead to, and each folder above either.
+    """Doubts about these files, the targets of links, and all folders above both.
 
-    What is not there is left out, as what cannot be looked at is: whoever reads it says so."""
+    Missing and inaccessible files are skipped: the code that reads them reports the error."""
     steps = {step: about for path in paths for step, about in _steps(path)}
     return [doubt for step, about in steps.items() if (doubt := _doubt(step, about))]
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Everything on the way to `path`, from / on, links themselves among it."""
+    """Every step of the path from / to `path`, including links themselves."""
     here = Path("/")
     yield here, here.lstat()
     ahead = list(reversed(path.absolute().parts[1:]))
@@ -79,7 +79,7 @@ def _doubt(path: Path, about: os.stat_result) -> Doubt | None:
         )
     is_folder = stat.S_ISDIR(about.st_mode)
     if _is_link(about) or (is_folder and about.st_mode & stat.S_ISVTX):
-        return None  # of a sticky folder only owners remove their files
+        return None  # in a sticky folder, users can remove only their own files
     if about.st_mode & stat.S_IWOTH and not (is_folder and _is_kubelet_volume(path)):
         return Doubt(path, "everybody may write to it", "chmod o-w", True)
     if about.st_mode & stat.S_IWGRP and not about.st_mode & stat.S_IWOTH:
@@ -99,8 +99,8 @@ def _user(uid: int) -> str:
 
 
 def _is_kubelet_volume(path: Path) -> bool:
-    """The mount of a volume in a pod, whose folder kubelet makes for everybody (pkg/volume/emptydir): the
-    folder above it, on the node, is closed to all but root."""
+    """True for the mount of a volume in a pod. kubelet makes the volume's folder world-writable
+    (pkg/volume/emptydir), but on the node only root can enter the folder above it."""
     try:
         mounted = [mount.root for mount in read_mounts(MOUNTS) if mount.point == str(path)]
     except OSError:

@@ -11,9 +11,9 @@ _PIDFD_GETFD = 438
 
 
 def duplicate(process: int, fd: int) -> int:
-    """A descriptor of our own for what is open as `fd` in the process of a pidfd.
+    """Duplicate descriptor `fd` of the process behind pidfd `process` into this process.
 
-    Raises OSError: EBADF, it is not open; ESRCH, the process is gone; EPERM, it takes CAP_SYS_PTRACE."""
+    Raises OSError. EBADF: `fd` is not open; ESRCH: the process is gone; EPERM: CAP_SYS_PTRACE is missing."""
     copy = _libc().syscall(_PIDFD_GETFD, process, fd, 0)
     if copy < 0:
         number = ctypes.get_errno()

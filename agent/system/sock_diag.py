@@ -1,4 +1,4 @@
-"""What sock_diag(7) is asked about one TCP socket. Standard library only."""
+"""Builds sock_diag(7) requests for one TCP socket. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ local port, remote port, local and remote address, interface, cookie."""
 
 
 def one_socket(cookie: int, local: tuple[Address, int], remote: tuple[Address, int]) -> bytes:
-    """The request for the socket with this cookie and, as its own side has them, these ends. An IPv4 address
-    takes the first four bytes, also of a socket that is an IPv6 one."""
+    """The request for the socket with this cookie and these ends, `local` and `remote` as the socket sees
+    them. An IPv4 address takes the first four bytes, even if the socket is an IPv6 socket."""
     family = socket.AF_INET if local[0].ipv4_mapped else socket.AF_INET6
     ports = (port.to_bytes(2, "big") for _, port in (local, remote))
     ends = ((address.ipv4_mapped or address).packed for address, _ in (local, remote))
