@@ -1,4 +1,5 @@
-"""licet run: the wiring and the loop, and what holds the parts together. Nothing else wires."""
+"""`licet run`: the daemon's parts, the wiring that builds them and the loop that runs them. No other package
+wires."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from agent.config import DEFAULT_PATH, Settings
 
 
 def main(settings: Settings, quiet: bool, config: Path = DEFAULT_PATH, log_level: str = "warning") -> int:
-    """Runs the agent until SIGINT or SIGTERM; returns the exit code. Raises LicetError where it can't start.
+    """Run the agent until SIGINT or SIGTERM and return the exit code. Raises LicetError if the agent cannot
+    start.
 
-    `quiet`: no lines for people on stderr. `config`: where the settings are from. `log_level`: as
-    logging names it. What is attached and pinned
-    stays when it ends."""
-    from agent.daemon.startup.process import run  # here, so that other commands do not pay for it
+    `quiet`: print no lines for people on stderr. `config`: the file of the settings. `log_level`: a level
+    name of the logging module. Attached and pinned programs stay after the agent's end."""
+    from agent.daemon.startup.process import run  # imported here, so that other commands do not pay for it
 
     return run(settings, quiet, config, log_level)

@@ -1,4 +1,4 @@
-"""What outlives the daemon outside the kernel: names of ids, the last good policy, uses, the time."""
+"""Files in paths.state that outlive the daemon: ids of names, the last good policy, uses, the clock."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from agent.system import files
 log = logging.getLogger(__name__)
 IDS, CLOCK, POLICY, USES = "ids.json", "clock.json", "policy.json", "uses.json"
 MOST_USES_BYTES = 16 << 20
-"""Several times what is ever written."""
+"""Limit for reading uses.json: several times the size that is ever written."""
 
 
 def last_good_policy(folder: Path) -> tuple[Source, ...]:
-    """The sources of the policy last in force; empty: none is kept. Raises KernelError where the file cannot
-    be read."""
+    """Sources of the policy last in force, or () if none is stored. Raises KernelError if the file cannot be
+    read."""
     path = folder / POLICY
     try:
         stored = files.read_json(path)
@@ -38,14 +38,15 @@ def last_good_policy(folder: Path) -> tuple[Source, ...]:
 
 
 class State:
-    """Files in paths.state. Each is written whole and renamed into place.
+    """Files in paths.state. Each file is written whole and renamed into place.
 
-    A file that cannot be written (a full disk, a read-only one) stops nothing. `problem` says why, and
-    `retry` writes it later. Numbers of targets are then kept in `run`, which lives as long as what counts by
-    them."""
+    If a file cannot be written (disk full or read-only), the agent goes on. `problem` has the reason, and
+    `retry` writes the file later. Target ids are then stored in `run`, which lives as long as the counters
+    that use them."""
 
     def __init__(self, folder: Path, run: Path | None = None) -> None:
-        """Raises KernelError where there can never be such a directory."""
+        """Raises KernelError if the directory cannot be made, unless the disk is full, read-only or
+        failing."""
         self._folder = folder
         self._run = run
         self._unwritten: dict[str, object] = {}
@@ -59,8 +60,8 @@ class State:
                 raise KernelError(self.problem) from error
 
     def ids(self) -> Ids:
-        """Ids stored before. Raises KernelError where the file is damaged: numbers given out again
-        would make old counters speak of other names."""
+        """Ids stored by an earlier run. Raises KernelError if the file is damaged: an id assigned a second
+        time would give old counters another name."""
         found = [self._read_ids(folder / IDS) for folder in (self._folder, self._run) if folder]
         ids = max(found, key=lambda each: each.given)
         self._stored_ids = found[0].to_json()
@@ -77,7 +78,7 @@ class State:
             raise KernelError(f"{path}: damaged ({error}); {_let_go(path)}") from error
 
     def store_ids(self, ids: Ids) -> None:
-        """Where one is new."""
+        """Store `ids` if they differ from the stored ones."""
         content = ids.to_json()
         if content == self._stored_ids:
             return
@@ -91,11 +92,11 @@ class State:
                 _write(self._run / IDS, content)
 
     def keep_policy(self, sources: Iterable[Source]) -> None:
-        """The last good policy: what is in force at a start where the files are refused."""
+        """Store the last good policy. A start at which the files are refused puts it in force."""
         self._store(POLICY, {"files": [{"file": one.file, "text": one.content.decode()} for one in sources]})
 
     def kept_policy(self) -> tuple[Source, ...]:
-        """As last kept; empty: none, or it cannot be read."""
+        """The last good policy, or () if none is stored or the file cannot be read."""
         try:
             return last_good_policy(self._folder)
         except KernelError as error:
@@ -106,7 +107,7 @@ class State:
         self._store(USES, {"boot": _boot(), **uses})
 
     def kept_uses(self) -> Mapping[str, Any]:
-        """As last kept in this boot; empty: none, or they cannot be read."""
+        """Uses stored in this boot, or {} if none are stored or the file cannot be read."""
         path = self._folder / USES
         try:
             stored = files.read_json(path, MOST_USES_BYTES)
@@ -118,14 +119,15 @@ class State:
             return {}
 
     def newest_time(self) -> float:
-        """The newest wall-clock time an earlier run saw, in seconds since the epoch; 0: none."""
+        """The newest wall-clock time that an earlier run saw, in seconds since the epoch; 0 if none is
+        stored."""
         try:
             return float(files.read_json(self._folder / CLOCK)["seen_unix_s"])
         except (OSError, ValueError, KeyError, TypeError):
             return 0.0
 
     def newest_offset_ns(self) -> int | None:
-        """As stored in this boot (DeadlineClock.newest_ns)."""
+        """DeadlineClock.newest_ns as stored in this boot, or None."""
         try:
             stored = files.read_json(self._folder / CLOCK)
             return int(stored["offset_ns"]) if stored["boot"] == _boot() else None
@@ -133,12 +135,12 @@ class State:
             return None
 
     def store_time(self, offset_ns: int | None = None) -> None:
-        """`offset_ns`: of a clock that was synchronised in this boot."""
+        """Store the newest time. `offset_ns` is the offset of a clock that was synchronised in this boot."""
         seen = {"seen_unix_s": max(time.time(), self.newest_time())}
         self._store(CLOCK, seen if offset_ns is None else {**seen, "boot": _boot(), "offset_ns": offset_ns})
 
     def retry(self) -> None:
-        """Write what could not be written, where it can be now."""
+        """Write the files that could not be written before."""
         for name, content in list(self._unwritten.items()):
             if not self._store(name, content):
                 return
@@ -160,13 +162,14 @@ class State:
 
 
 def _let_go(path: Path) -> str:
-    """What is counted goes by the numbers in it."""
+    """Remedy for an unreadable file of ids. Counters in the kernel are keyed by these ids, so both are
+    removed."""
     aside = f"mv {path} {path}.bad"
-    return f"put the file back, or begin anew (what was counted is gone): licet unload && {aside}"
+    return f"restore the file, or start anew without the counts so far: licet unload && {aside}"
 
 
 def _move_away(path: Path) -> str:
-    return f"move it away (mv {path} {path}.bad): it is written anew"
+    return f"move it away (mv {path} {path}.bad); the agent writes a new one"
 
 
 def _boot() -> str:

@@ -1,1 +1,1 @@
-"""The policy in force, and what it needs to know of the host, kept up with both."""
+"""The policy in force and the host facts it needs, kept up to date with the files and the host."""

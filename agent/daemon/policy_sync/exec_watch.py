@@ -1,4 +1,4 @@
-"""Hearing of programs as they start, while the policy speaks of what only user space can tell of them."""
+"""Reports of program starts, needed while the policy has names that only user space can match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from agent.policy.tables.compile import Compiled
 
 
 def is_of_use(compiled: Compiled | None) -> bool:
-    """Does a clause depend on a name, or on the addresses of a network namespace?"""
+    """True if a clause depends on a name that user space matches, or on the addresses of a network
+    namespace."""
     return depends_on_addresses(compiled) or (compiled is not None and bool(compiled.index.globs))
 
 
@@ -28,17 +29,19 @@ def exec_tracepoint(pins: Pins) -> Tracepoint:
 
 @dataclass(frozen=True, slots=True)
 class ExecWatch:
-    """Attached while the policy has names that only user space can match, or addresses of namespaces."""
+    """Attached while the policy has names that only user space can match, or addresses of network
+    namespaces."""
 
     tracepoint: Tracepoint
     keeper: PolicyKeeper
     reader: ProcReader
 
     def follow(self) -> bool:
-        """Attach or let go. True: it has just been attached, and what has started before is to be named."""
+        """Attach or detach. True if the tracepoint was just attached: name the programs that started
+        before."""
         return self.tracepoint.follow(is_of_use(self.keeper.compiled))
 
     def look_back(self) -> None:
-        """Names what runs already. It reads all of /proc."""
+        """Name the executables that run already. Reads all of /proc."""
         for path in running_executables(self.reader):
             self.keeper.executable_known(path)

@@ -1,4 +1,4 @@
-"""One generation of what is judged by: a compiled policy, and the names that became known after it."""
+"""One generation of tables: a compiled policy, and the names that became known after it was compiled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Ground(Ground):
-    """As it changes with the cgroups that come and go."""
+    """The ground of cgroups, which changes as cgroups appear and disappear."""
 
     delegated: set[str]
     tops: set[str]
@@ -32,7 +32,7 @@ class _Ground(Ground):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a generation looks up what it is given a path or a hash of."""
+    """Where a generation looks up a container by its path and an executable by its hash."""
 
     containers: Containers | None = None
     names: Names | None = None
@@ -41,15 +41,16 @@ class Sources:
         return self.containers.at(path) if self.containers else None
 
     def forget_name(self, exe: int) -> None:
-        """Of an executable, by its hash: the kernel tells it anew when it sees it next."""
+        """Forget the name of an executable, given by its hash. The kernel reports the name again when it next
+        sees it."""
         if self.names:
             self.names.forget(exe)
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """What is added goes into the kernel's tables of this generation, whether these are in force yet or not.
-    Not thread-safe."""
+    """Additions go into the kernel's tables of this generation, whether or not these are in force yet. Not
+    thread-safe."""
 
     policy: Policy | None
     compiled: Compiled
@@ -57,15 +58,16 @@ class Generation:
     members: Members
     sources: Sources
     awaited: dict[str, float] = field(default_factory=dict)
-    """Containers that a service is at and that have no process yet: when they appeared."""
+    """Containers that a service runs in and that have no process yet, with the time at which each
+    appeared."""
     unnamed: dict[int, tuple[str, float]] = field(init=False)
-    """Containers whose name is not known, though the policy speaks of names: by cgroup id, the path and
+    """Containers without a known name, while the policy has selectors by name. By cgroup id: the path, and
     when it appeared."""
     _late: LateMembers = field(default_factory=LateMembers)
     _ground: _Ground = field(init=False)
     _joined: Tables | None = None
     _of_host: tuple[HostFacts, tuple[Finding, ...]] = field(init=False)
-    """Warnings about what the host does not have, and the facts that they are of."""
+    """Warnings about what this host lacks, and the host facts that they were made from."""
 
     def __post_init__(self) -> None:
         ground = self.compiled.tables.ground
@@ -74,7 +76,8 @@ class Generation:
         self._of_host = self.facts, self.compiled.of_host
 
     def warnings(self) -> tuple[Finding, ...]:
-        """As the host was at the last look: a unit that has started since is no warning any more."""
+        """Warnings, by the host facts of the last look: a unit that has started since then is no longer in
+        them."""
         facts, of_host = self._of_host
         if self.policy is not None and facts is not self.facts:
             facts = self.facts
@@ -98,7 +101,7 @@ class Generation:
 
     @property
     def tables(self) -> Tables:
-        """The compiled tables, and the names that came after them."""
+        """The compiled tables, with the names that became known after them."""
         compiled = self.compiled.tables
         if self._joined is None or len(self._joined.sets) != len(compiled.sets) + len(self._late.sets):
             sets = (*compiled.sets, *self._late.sets)
@@ -107,7 +110,7 @@ class Generation:
         return self._joined
 
     def add_executable(self, path: str) -> None:
-        # all but open globs the kernel matches by itself
+        # the kernel itself matches every selector except open globs
         if self._is_empty or not self.compiled.index.globs:
             return
         clauses = member_for_executable(self.compiled, path)
@@ -120,7 +123,7 @@ class Generation:
                 self.sources.forget_name(old)
 
     def add_cgroup(self, number: int, path: str, by_root: bool) -> None:
-        """A cgroup that has appeared: the clauses it satisfies. `by_root`: only root could have made it."""
+        """Add a new cgroup with the clauses it satisfies. `by_root`: only root could have made it."""
         if self._is_empty:
             return
         container = self.sources.container_at(path) if by_root else None
@@ -134,7 +137,7 @@ class Generation:
         if flags or clauses != self.compiled.index.silent[Dimension.CGROUP]:
             self._add(Dimension.CGROUP, number, clauses, flags)
         else:
-            # the kernel took it for what may be a container; a miss says the same as an entry would
+            # the kernel judged it as a possible container; a missing entry has the same meaning as an entry
             self._drop(Dimension.CGROUP, number)
         if flags & MEMBER_UNSURE:
             self.unnamed.setdefault(number, (path, time.monotonic()))
@@ -146,7 +149,7 @@ class Generation:
             self.awaited.setdefault(path, time.monotonic())
 
     def _look_above(self, path: str) -> None:
-        """A pod of podman looks like a container until a container is made in it."""
+        """Correct the cgroup above: a podman pod looks like a container until a container is made in it."""
         above = path.rpartition("/")[0]
         for number, (one, _) in list(self.unnamed.items()):
             if one == above:
@@ -161,8 +164,8 @@ class Generation:
             self._ground.tops.discard(path)
 
     def _add_place(self, path: str, clauses: int, flags: int, container: Container | None) -> None:
-        """What the kernel takes the next cgroup for that is made there: a container, or something else
-        where a container was."""
+        """Store how the kernel judges the next cgroup made at this path: as a container, or as something else
+        that replaces a container."""
         place = (Dimension.CGROUP_PATH, string_hash(path, self.compiled.tables.seed))
         if container or place in self.compiled.tables.members:
             self._add(*place, clauses, flags)
@@ -170,7 +173,7 @@ class Generation:
             self._drop(*place)
 
     def _is_home(self, container: Container | None) -> bool:
-        """Is a service at this container?"""
+        """True if a service runs in this container."""
         if container is None or not container.known or self.policy is None:
             return False
         homes = (each for service in self.policy.services.values() for each in service.at_containers)
@@ -191,7 +194,7 @@ class Generation:
             self._ground.delegated.discard(path)
             self._ground.tops.discard(path)
             place = (Dimension.CGROUP_PATH, string_hash(path, self.compiled.tables.seed))
-            # what the policy itself names may come back while no daemon runs
+            # a cgroup that the policy names may be made again while no daemon runs
             if place in self._late.members and place not in self.compiled.tables.members:
                 self._drop(*place)
 
@@ -201,15 +204,15 @@ class Generation:
             self._add(Dimension.NETNS, namespace.cookie, clauses)
 
     def follow_namespaces(self, facts: HostFacts) -> None:
-        """Those that are new, or have other addresses. One that is gone may stay for a while: cookies do not
-        repeat."""
+        """Add namespaces that are new or have other addresses. One that is gone may stay for a while, because
+        cookies are never reused."""
         known = {one.cookie: one.addresses for one in self.facts.namespaces}
         for namespace in facts.namespaces:
             if known.get(namespace.cookie) != namespace.addresses:
                 self.add_namespace(namespace)
         for cookie in self._late.namespaces(frozenset(one.cookie for one in facts.namespaces)):
             self._drop(Dimension.NETNS, cookie)
-        # the offset stays the compiled one: a clock that is slewed drifts by less than any threshold a look
+        # keep the compiled offset: a slewed clock drifts by less than any threshold between two looks
         self.facts = replace(facts, boot_offset_ns=self.facts.boot_offset_ns)
 
     def _drop(self, dimension: Dimension, value: int) -> None:

@@ -1,4 +1,4 @@
-"""What the garbage collector need not look at again and again."""
+"""Compiled policies, exempted from the garbage collector's passes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ LOOKED_AT_EACH = 64
 
 
 class Heap:
-    """A collection stops every thread, over a policy of 10,000 grants for a tenth of a second. A program may
-    need less from its start to its first connect(), and who it is has to be looked at before.
+    """Shortens the pauses of the garbage collector, which stops every thread.
 
-    What is compiled has no cycles: it goes when the next takes its place. Cycles that others made meanwhile
-    are found when all is looked at, each 64th time."""
+    A collection over a policy of 10,000 grants takes a tenth of a second. A program may need less from its
+    start to its first connect(), and must be looked at before that.
+
+    A compiled policy has no cycles, so it is freed when the next one replaces it. Cycles that other code made
+    meanwhile are found by each 64th pass, a full one."""
 
     def __init__(self) -> None:
         self._times = 0
 
     @contextlib.contextmanager
     def filled(self) -> Iterator[None]:
-        """What is made inside stays long, unless this is left by an exception."""
+        """Exempt the objects made inside from later passes, unless an exception leaves the block."""
         if self._times % LOOKED_AT_EACH == 0:
             gc.unfreeze()
         self._times += 1

@@ -1,4 +1,4 @@
-"""What a policy needs to know of this host, gathered with as little looking as possible."""
+"""Facts about this host that a policy needs, gathered with as few reads as possible."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def selectors_of(policy: Policy) -> Iterable[Selector]:
 
 
 def mentions_of(policy: Policy | None) -> Mentions:
-    """Users, groups and executables that a policy speaks of by name."""
+    """Users, groups and executables that a policy names."""
     if policy is None:
         return Mentions()
     selectors = list(selectors_of(policy))
@@ -67,7 +67,7 @@ def containers_of(settings: Settings, cgroup_mount: Path) -> Containers:
 
 
 class Host:
-    """Gathers HostFacts. Each kind is looked at again only where something of it may have changed."""
+    """Gathers HostFacts. Each kind of fact is read again only if it may have changed."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Host:
         clock: DeadlineClock | None = None,
         accounts: Accounts | None = None,
     ) -> None:
-        """`names`: of executables that the kernel has seen."""
+        """`names`: paths of the executables that the kernel has seen."""
         self._reader = reader
         self._namespaces = namespaces
         self._cgroup_mount = cgroup_mount
@@ -95,7 +95,7 @@ class Host:
         self._disk = DiskLook(reader.patience)
 
     def facts(self, policy: Policy | None) -> HostFacts:
-        """At this moment, but for what lies on disk: that is looked at once a minute, and after a link was
+        """Host facts as of now. Facts about files on disk are read once a minute, and after a link was
         switched."""
         mentions = mentions_of(policy)
         return gather(
@@ -113,7 +113,7 @@ class Host:
         )
 
     def links_switched(self) -> bool:
-        """Does an executable that the policy speaks of lie elsewhere than it did?"""
+        """True if a path that the policy names now leads to another executable."""
         known = self._on_disk
         if known is None or not self._disk.switched(known[2].trails):
             return False

@@ -1,4 +1,4 @@
-"""What is judged by now, and the names that arrive for it."""
+"""The generation in force, and the names that arrive for it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ Addition = Callable[[Generation], None]
 
 
 class InForce:
-    """Names arrive from the kernel in the loop while another thread compiles and fills tables. The lock is
-    held while a name is added and while generations change places, never while tables are filled."""
+    """Adds names from the kernel in the loop, while another thread compiles and fills tables.
+
+    The lock is held while a name is added and while generations are switched, never while tables are
+    filled."""
 
     def __init__(self, ids: Ids) -> None:
         self.ids = ids
         self.generation = 0
         self.judged_since_ns = 0
-        """CLOCK_BOOTTIME: attempts since then were judged by the policy in force, as the host was then."""
+        """CLOCK_BOOTTIME from which on attempts were judged by the policy in force and the host facts of that
+        time."""
         self._in_force: Generation | None = None
         self._lock = threading.RLock()
         self._since_gathering: list[Addition] | None = None
-        """Names that came after the facts were gathered, to be added to what is compiled from those. None: no
-        facts are being gathered or compiled."""
+        """Names that arrived after the facts were gathered, to be added to the tables compiled from those
+        facts. None while no facts are being gathered or compiled."""
 
     @property
     def policy(self) -> Policy | None:
@@ -39,13 +42,14 @@ class InForce:
         return now.policy if now else None
 
     def targets_in_force(self) -> Sequence[Target]:
-        """After a bad policy at start the kernel goes on judging by the earlier one."""
+        """Targets the kernel judges by. If the policy at start is invalid, these are the targets of the
+        earlier policy."""
         policy = self.policy
         return policy.targets if policy else tuple(self.ids.targets.values())
 
     @property
     def sha256(self) -> str:
-        """Of its files; empty without a policy."""
+        """SHA-256 of the policy's files; empty without a policy."""
         policy = self.policy
         return policy.sha256 if policy else ""
 
@@ -61,65 +65,70 @@ class InForce:
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """Of the policy in force, as the host was at the last look."""
+        """Warnings of the policy in force, by the host facts of the last look."""
         now = self._in_force
         return now.warnings() if now else ()
 
     @property
     def unnamed(self) -> int:
-        """Containers whose name is not known, though the policy speaks of names."""
+        """Number of containers without a known name, while the policy has selectors by name."""
         now = self._in_force
         return len(now.unnamed) if now else 0
 
     @property
     def unnamed_since_s(self) -> dict[str, float]:
-        """By the path of such a container's cgroup: when it appeared."""
+        """When each unnamed container appeared, by the path of its cgroup."""
         now = self._in_force
         return dict(now.unnamed.copy().values()) if now else {}
 
     @property
     def tables(self) -> Tables | None:
-        """What the kernel judges by now: the compiled tables, and the names that came after them."""
+        """The tables the kernel judges by now: the compiled ones, with the names that became known after
+        them."""
         with self._lock:
             return self._in_force.tables if self._in_force else None
 
     def judged_by(self) -> tuple[Compiled, Tables] | None:
-        """The compiled policy, and `tables`, of one generation; None: nothing is judged."""
+        """The compiled policy and `tables` of one generation, or None if no policy is in force."""
         with self._lock:
             now = self._in_force
             return None if now is None or now.policy is None else (now.compiled, now.tables)
 
     def executable_known(self, path: str) -> None:
-        """A path the kernel saw for the first time: does a glob of the policy take it?"""
+        """Add an executable path that the kernel saw for the first time, if a glob of the policy matches
+        it."""
         self._add(lambda generation: generation.add_executable(path))
 
     def cgroup_made(self, number: int, path: str, *, by_root: bool = True) -> None:
-        """A cgroup the policy speaks of is a member, and so is a container's made again at its path, also
-        while no daemon runs: the kernel looks the path up. by_root: nobody else could have made it there."""
+        """Add a cgroup that the policy names, or a container's. If it is made again at its path, the kernel
+        finds it by the path, also while no daemon runs.
+
+        `by_root`: only root could have made it there."""
         self._add(lambda generation: generation.add_cgroup(number, path, by_root))
 
     def name_containers(self, newer_than_s: float = math.inf) -> None:
-        """Look again for names that were not there, of containers that appeared so many seconds ago."""
+        """Look up the missing names of containers that appeared within the last `newer_than_s` seconds."""
         now, now_s = self._in_force, time.monotonic()
         for number, (path, since_s) in list(now.unnamed.items()) if now else ():
             if now_s - since_s < newer_than_s:
-                self.cgroup_made(number, path)  # else it would not be awaited
+                self.cgroup_made(number, path)  # else its network namespace would not be awaited
 
     def awaits_home(self, newer_than_s: float) -> bool:
-        """Has a container appeared that a service is at, whose network namespace is not known yet?"""
+        """True if a container that a service runs in appeared within that time, and its network namespace is
+        not known yet."""
         with self._lock:
             return self._in_force is not None and self._in_force.awaits_home(newer_than_s)
 
     def cgroups_gone(self, numbers: Iterable[int], paths: Iterable[str]) -> None:
-        """Cgroups that are there no more. Without this, a host that starts a container each second would fill
-        the table in three days."""
+        """Remove cgroups that no longer exist. Otherwise a host that starts a container each second would
+        fill the table in three days."""
         with self._lock:
             if self._in_force is not None:
                 self._in_force.drop_cgroups(numbers, paths)
 
     def namespace_seen(self, namespace: Namespace) -> None:
-        """One that nobody has looked at. One without an address yet stays unknown: it may get one before the
-        first connect()."""
+        """Add a namespace that was not looked at before. One without an address stays unknown: an address may
+        come before the first connect()."""
         if namespace.addresses:
             self._add(lambda generation: generation.add_namespace(namespace))
 
@@ -132,7 +141,7 @@ class InForce:
 
     @contextlib.contextmanager
     def _names_kept(self) -> Iterator[None]:
-        """Those that come meanwhile are not in the facts, perhaps."""
+        """Collect the names that arrive meanwhile, because the facts may lack them."""
         with self._lock:
             self._since_gathering = []
         try:

@@ -1,4 +1,4 @@
-"""The policy in force: files → Policy → Tables → kernel, all of it or nothing."""
+"""The policy in force: files → Policy → Tables → kernel, as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class PolicyKeeper(InForce):
-    """Owns what is judged by: puts the files in force, and compiles again when the host has changed."""
+    """Puts the policy's files in force, and compiles the policy again when the host has changed."""
 
     def __init__(
         self,
@@ -44,15 +44,16 @@ class PolicyKeeper(InForce):
         self.failures = 0
         self.last_error = ""
         self.failed_at_host = False
-        """The last error was the host's: the files may be as they should, or a mount is missing."""
+        """True if the last error came from the host, such as a missing mount. The files may then be valid."""
         self.is_last_good = False
-        """The files were refused at the start: what is in force is what was last."""
+        """True if the files were refused at the start and the last good policy is in force."""
         self._heap = Heap()
 
     def start(self) -> None:
-        """As reload. Where the files are refused, the last good policy is in force; `last_error` says why.
+        """Like reload. If the files are refused, the last good policy is put in force, and `last_error` has
+        the reason.
 
-        Raises LicetError where there is none, or where it is refused, too."""
+        Raises LicetError if there is no last good policy, or if it is refused, too."""
         kept = self._files.kept()
         try:
             self.reload()
@@ -69,20 +70,20 @@ class PolicyKeeper(InForce):
     def reload(self) -> None:
         """Read the files and put them in force.
 
-        Raises PolicyErrors or KernelError; what was in force then stays in force."""
+        Raises PolicyErrors or KernelError; the policy in force then stays."""
         try:
             with self._heap.filled(), self._names_kept():
                 loaded = self._files.read()
                 files = [source.file for source in loaded.sources] if loaded else []
                 log.debug("policy: read %s", ", ".join(files) or "no file")
                 self._install_here(loaded.policy if loaded else None)
-        except (LicetError, OSError) as error:  # the host is looked at for it: what is there may refuse
+        except (LicetError, OSError) as error:  # OSError: reading host facts may fail
             self.failures += 1
             self.last_error = str(error)
-            log.debug("policy: refused, what was in force stays: %s", error)
+            log.debug("policy: refused, the policy in force stays: %s", error)
             self.failed_at_host = not isinstance(error, PolicyErrors) or error.is_unread
             if isinstance(error, OSError):
-                raise KernelError(f"the host cannot be looked at: {error}") from error
+                raise KernelError(f"the host facts cannot be read: {error}") from error
             raise
         self.last_error, self.is_last_good = "", False
         self._files.in_force(loaded.sources if loaded else ())
@@ -92,27 +93,28 @@ class PolicyKeeper(InForce):
 
     @property
     def problem(self) -> str:
-        """What is in force is not what the files say, and not what was there when they were refused."""
+        """Reason why the policy in force differs from the files and from the policy before they were refused;
+        "" if it does not."""
         if not self.is_last_good:
             return ""
         return f"the policy's files are refused; the last good policy is in force instead: {self.last_error}"
 
     def note_in_force(self) -> None:
-        """All that follows from a policy, gates included, has been done."""
+        """Record that every consequence of the policy, gates included, has been carried out."""
         self.loaded_unix_s = time.time()
 
     def follow_host(self) -> bool:
-        """Compile again where the host has changed in a way the policy speaks of; True if it had."""
+        """Compile again if the host has changed in a way that matters to the policy. True if it had."""
         with self._names_kept():
             facts = self._host.facts(self.policy)
             with self._lock:
                 now = self._in_force
                 if now is None:
-                    return False  # what an earlier run has put in force stays
+                    return False  # the policy that an earlier run put in force stays
                 if _same(facts, now.facts):
                     now.follow_namespaces(facts)
                     return False
-            log.debug("policy: the host has changed, and it is compiled again")
+            log.debug("policy: compiled again, because the host has changed")
             with self._heap.filled():
                 self._install(now.policy, facts)
             return True
@@ -120,7 +122,7 @@ class PolicyKeeper(InForce):
     def _install(self, policy: Policy | None, facts: HostFacts) -> None:
         began_s = time.monotonic()
         compiled = compile_policy(policy, facts, self.ids)
-        self._state.store_ids(self.ids)  # before the kernel counts by them
+        self._state.store_ids(self.ids)  # store them before the kernel's counters use them
         try:
             prepared = self._maps.prepare(compiled.tables)
         except OSError as error:
@@ -130,7 +132,7 @@ class PolicyKeeper(InForce):
             fresh = Generation(policy, compiled, facts, prepared.members, self._sources)
             if before is not None:
                 fresh.awaited = before.awaited
-            # before these tables are in force: without them, somebody known would be unresolved for a moment
+            # before the switch: a known consumer must not be unresolved for a moment
             for add in self._since_gathering or ():
                 add(fresh)
             self.generation = self._maps.put_in_force(prepared)
@@ -151,7 +153,8 @@ class PolicyKeeper(InForce):
 
 
 def _same(a: HostFacts, b: HostFacts) -> bool:
-    """What is added one by one as it appears (executables, cgroups, namespaces) is no reason to compile."""
+    """True if no recompile is needed. Executables, cgroups and namespaces are added one by one, so a change
+    of them needs none."""
     drift_ns = abs(a.boot_offset_ns - b.boot_offset_ns)
     return drift_ns < 500_000_000 and _compiled_from(a) == _compiled_from(b)
 
@@ -173,6 +176,6 @@ def _compiled_from(facts: HostFacts) -> tuple[object, ...]:
 
 
 def _homes(facts: HostFacts) -> object:
-    """Where services that are at a container are."""
+    """Network namespaces of the services that run in containers."""
     addresses = {one.cookie: one.addresses for one in facts.namespaces}
     return {path: (netns, addresses.get(netns, ())) for path, netns in facts.container_netns.items()}

@@ -1,7 +1,7 @@
 """Names that became known after the policy was compiled: executables, cgroups, network namespaces.
 
-Anybody can make new ones without end. Those that the policy speaks of stay until they are gone; of those that
-say nothing but "no selector means this one", the newest stay, so that nobody fills the kernel's table."""
+Any user can make new names without end. Names that a selector matches stay until they are gone. Of the names
+that no selector matches, only the newest stay, so that no user can fill the kernel's table."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from itertools import chain
 from agent.policy.tables.shape import MEMBER_FLAGS, Dimension
 
 MOST_STRANGERS = 8192
-"""Executables that no selector takes: as many as the kernel's table of names has room for."""
+"""Limit for executables that no selector matches: as many as the kernel's table of names can store."""
 MOST_GONE = 4096
-"""Network namespaces that are not seen any more: one may be held by a descriptor alone."""
+"""Limit for network namespaces that are not seen any more. A descriptor alone may hold such a namespace."""
 
 Member = tuple[Dimension, int]
 
 
 @dataclass(slots=True)
 class LateMembers:
-    """Beside the members of the compiled tables. Not thread-safe."""
+    """The members that are added to those of the compiled tables. Not thread-safe."""
 
     sets: dict[int, int] = field(default_factory=dict)
-    """Number by set of clauses."""
+    """Number of each set, by its clauses."""
     members: dict[Member, int] = field(default_factory=dict)
-    """Number of the set, with flags."""
+    """Number of each member's set, with flags."""
     _strangers: dict[int, None] = field(default_factory=dict)
-    """Executables, the newest last."""
+    """Executables that no selector matches, the newest last."""
     _gone: dict[int, None] = field(default_factory=dict)
-    """Namespaces, the longest gone first."""
+    """Namespaces that are not seen any more, the longest gone first."""
 
     def add(self, dimension: Dimension, value: int, clauses: int, first_free: int, flags: int = 0) -> int:
-        """The number of the set: that of the same clauses, or the next free one."""
+        """Add a member and return the number of its set: an existing set with the same clauses, or the next
+        free number."""
         number = self.sets.setdefault(clauses, first_free + len(self.sets))
         self.members[(dimension, value)] = number | flags
         return number
 
     def drop(self, dimension: Dimension, value: int) -> bool:
-        """False: it was not there."""
+        """Remove a member. False if it was not in the table."""
         return self.members.pop((dimension, value), None) is not None
 
     def stranger(self, exe: int) -> list[int]:
-        """Notes an executable that no selector takes; those to be let go of, to make room."""
+        """Record an executable that no selector matches. Returns the executables to remove to make room."""
         self._strangers.pop(exe, None)
         self._strangers[exe] = None
         return _first(self._strangers, len(self._strangers) - MOST_STRANGERS)
 
     def namespaces(self, there: frozenset[int]) -> list[int]:
-        """Notes which namespaces are seen now; those to be let go of, gone the longest."""
+        """Record which namespaces are seen now. Returns the namespaces to remove, those gone the longest."""
         for cookie in there & self._gone.keys():
             del self._gone[cookie]
         for dimension, cookie in self.members:
@@ -59,7 +60,7 @@ class LateMembers:
 
 
 def _first(ordered: dict[int, None], count: int) -> list[int]:
-    """Takes so many out."""
+    """Remove the first `count` keys and return them."""
     taken = list(ordered)[: max(count, 0)]
     for one in taken:
         del ordered[one]
@@ -67,8 +68,10 @@ def _first(ordered: dict[int, None], count: int) -> list[int]:
 
 
 class Layered(Mapping[Member, int]):
-    """Two tables as one, without a copy: what is in `above` counts. A reader may be in another thread than
-    who adds to `above`: he does not see what names a set that came after his own `sets`."""
+    """Two tables as one, without a copy; `above` takes precedence.
+
+    Another thread may add to `above` while this one reads. A member whose set is newer than `sets` is not
+    visible here."""
 
     __slots__ = ("_above", "_below", "_sets")
 

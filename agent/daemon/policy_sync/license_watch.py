@@ -1,4 +1,5 @@
-"""Licenses that begin, expire or end while the agent runs. The kernel judges by the same times without it."""
+"""Reports licenses that begin, expire or end while the agent runs. The kernel judges by the same times on its
+own."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from agent.system.boottime import boot_ns
 
 
 def license_time(facts: HostFacts) -> datetime:
-    """Now, by the clock that the tables in force were compiled for."""
+    """The time now, by the clock for which the tables in force were compiled."""
     unix_ns = boot_ns() + facts.boot_offset_ns
     return datetime.fromtimestamp(unix_ns / 1e9, UTC)
 
@@ -29,10 +30,11 @@ class LicenseWatch:
     _policy: Policy | None = None
     _now: datetime | None = None
     _next: datetime | None = None
-    """Before that, nothing changes by itself."""
+    """Next time at which a validity changes."""
 
     def changes(self) -> list[tuple[Term, Validity]]:
-        """Since they were last asked for; of what has ended, or is in grace, when it is first seen."""
+        """Changes since the last call. A term seen for the first time is included if it has ended or is in
+        grace."""
         policy, facts = self.keeper.policy, self.keeper.facts
         if policy is None or facts is None:
             return []
@@ -52,5 +54,5 @@ class LicenseWatch:
 
 
 def _unsaid(validity: Validity) -> Validity | None:
-    """What is not worth an event of what is new."""
+    """The validity that a new term is assumed to have had, so that a valid or future term emits no event."""
     return validity if validity in (Validity.VALID, Validity.NOT_YET_VALID) else None

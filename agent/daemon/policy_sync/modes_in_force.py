@@ -17,12 +17,12 @@ class ModesInForce:
     overrides: Overrides
 
     def targets(self) -> Sequence[Target]:
-        """Those of the policy in force."""
+        """Targets of the policy in force."""
         policy = self.keeper.policy
         return policy.targets if policy else ()
 
     def of_policy(self, target: Target) -> Mode:
-        """What holds without an override."""
+        """The mode that applies without an override."""
         policy = self.keeper.policy
         return policy.mode_of(target) if policy else Mode.OBSERVE
 
@@ -33,16 +33,16 @@ class ModesInForce:
         return self.effective(target).mode is Mode.ENFORCE
 
     def enforcing(self) -> dict[Target, bool]:
-        """By target of the policy."""
+        """Whether each target of the policy enforces."""
         return {target: self.enforces(target) for target in self.targets()}
 
     def needs_gates(self) -> bool:
-        """Does a target enforce, or will one by itself when an override ends?"""
+        """True if a target enforces now, or will once an override ends."""
         return any(
             self.overrides.enforces_without_help(target, self.of_policy(target)) for target in self.targets()
         )
 
     def overridden(self) -> list[Override]:
-        """Overrides in force, but those that wait for their target to return."""
+        """Overrides in force, except those of targets that the policy does not have now."""
         targets = set(self.targets())
         return [one for one in self.overrides.listed() if one.target is None or one.target in targets]

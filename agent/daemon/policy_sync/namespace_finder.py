@@ -1,5 +1,5 @@
-"""Looking at a network namespace before the first connect() from there: when an address comes to one, or a
-program starts in it."""
+"""Looks at a network namespace before its first connect(): when an address is added, or a program starts in
+it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ from agent.observe.netns import Namespaces
 
 log = logging.getLogger(__name__)
 LOOKS_A_SECOND = 20
-"""At one namespace: of one that is out of scope, or has no address yet, each program that starts is heard."""
+"""Limit for looks at one namespace. A namespace that is out of scope or has no address yet emits an event for
+each program start."""
 REMEMBERED = 4096
 RESTS = 4
-"""So many times as long as a search for namespaces took, none follows: addresses that come and go without end
-cost a fifth of a processor at most."""
+"""Pause after a search for namespaces, as a multiple of its duration. Addresses that come and go without end
+then cost at most a fifth of a processor."""
 
 
 @dataclass(slots=True, eq=False)
 class NamespaceFinder:
-    """In threads of its own, which enter them: neither a reload nor a look at the host is in its way."""
+    """Runs in its own threads, which enter the namespaces, so neither a reload nor a look at the host blocks
+    it."""
 
     namespaces: Namespaces
     keeper: PolicyKeeper
     _started: queue.SimpleQueue[tuple[int, int]] = field(default_factory=queue.SimpleQueue)
-    """Process and cookie of its namespace."""
+    """(pid, cookie of its namespace) of each program start."""
     _looks: dict[int, int] = field(default_factory=dict)
-    """How many by cookie, in this second."""
+    """Looks at each namespace in this second, by cookie."""
     _second: float = 0.0
 
     def start(self) -> None:
-        """Of what is announced in the calling thread's namespace."""
+        """Start the threads. Addresses are announced by the calling thread's namespace."""
         _forever(self._look_at_next, "licet-starts")
         try:
             addresses = AddressesElsewhere()

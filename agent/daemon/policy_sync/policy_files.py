@@ -1,4 +1,4 @@
-"""The policy's files, and what of them was there when they were last in force."""
+"""The policy's files, compared with the files of the policy that was last in force."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ class PolicyFiles:
         self._paths = paths
         self._state = state
         self._last: Sequence[str] = ()
-        """Of the policy in force, or of the last good one."""
+        """Files of the policy in force, or of the last good one."""
         self._device: int | None = None
-        """What policy.d was on."""
+        """Device number of policy.d when it was last read."""
 
     def kept(self) -> tuple[Source, ...]:
-        """Of the last good policy, which counts as in force from here on; empty: there is none."""
+        """Sources of the last good policy, which counts as in force from now on; () if none is stored."""
         kept = self._state.kept_policy()
         self._last = tuple(source.file for source in kept)
         self._device = _device(self._paths.policy_dir)
         return kept
 
     def read(self) -> Loaded | None:
-        """None: there are none. Raises PolicyErrors, also where files of before are gone as with a mount."""
+        """Read the files; None if there are none. Raises PolicyErrors, also if earlier files vanished as with
+        a missing mount."""
         loaded = load_in_place(self._paths.policy, self._paths.policy_dir)
         self._refuse_vanished(loaded.policy.files if loaded else ())
         return loaded
 
     def in_force(self, sources: tuple[Source, ...]) -> None:
-        """Kept as the last good policy."""
+        """Store `sources` as the last good policy."""
         if sources:
             self._last = tuple(source.file for source in sources)
             self._device = _device(self._paths.policy_dir)
             self._state.keep_policy(sources)
 
     def _refuse_vanished(self, files: Sequence[str]) -> None:
-        """A mount that is not there must not take services out of force. A file of policy.d may go, as long
-        as policy.d stays."""
+        """Raise PolicyErrors if files vanished: a missing mount must not take services out of force. A file
+        of policy.d may be deleted as long as policy.d stays."""
         main, folder = self._paths.policy, self._paths.policy_dir
         if self._last and not files:
             gone, reason = main, f"the policy is gone, and nothing is in {folder}"
@@ -54,13 +55,13 @@ class PolicyFiles:
             gone, reason = folder, f"the folder is another one or gone, and {missing[0]} with it"
         else:
             return
-        remedy = "the one loaded before stays in force; to do without, write `version: 1` there"
+        remedy = "the policy loaded before stays in force; to run without one, write `version: 1` there"
         error = PolicyError(path=str(gone), line=None, reason=reason, remedy=remedy)
         raise PolicyErrors([error], is_unread=True)
 
 
 def _device(folder: Path) -> int | None:
-    """None: it is not there."""
+    """Device number of `folder`, or None if it does not exist."""
     try:
         return folder.stat().st_dev
     except OSError:

@@ -1,4 +1,4 @@
-"""What else of the settings and of the host the programs need to know."""
+"""Settings and host values that the BPF programs need beside the policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ProgramSettings:
     reader: ProcReader
 
     def tell(self) -> None:
-        """To be called whenever another policy is in force."""
+        """Write the values to the map. Call this whenever another policy is put in force."""
         no_policy = self.keeper.policy is None
         self.maps.tune(
             host_netns=own_cookie(),

@@ -1,4 +1,4 @@
-"""A reload that failed because of the host, which no file will tell of when it is over, is tried again."""
+"""Repeats a reload that failed because of the host. No file event reports when such a cause has ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 FIRST_S = 5.0
 MOST_S = 300.0
-"""Between two tries: twice as long after each that fails."""
+"""Longest wait between two tries. Each failure doubles the wait."""
 
 
 class Reloaded(Protocol):
@@ -20,7 +20,8 @@ class Reloaded(Protocol):
 
 
 class ReloadRetry:
-    """`keeper`: what is reloaded. Not thread-safe."""
+    """Decides when a failed reload is tried again. `keeper` has the result of the last reload. Not
+    thread-safe."""
 
     def __init__(self, keeper: Reloaded, clock: Callable[[], float] = time.monotonic) -> None:
         self._keeper = keeper
@@ -29,7 +30,7 @@ class ReloadRetry:
         self._at_s: float | None = None
 
     def reloaded(self) -> None:
-        """To be said after each reload, whoever asked for it and however it ended."""
+        """Call this after each reload, whatever its cause and result."""
         if not self._is_wanted:
             self._wait_s, self._at_s = 0.0, None
             return
@@ -37,7 +38,7 @@ class ReloadRetry:
         self._at_s = self._clock() + self._wait_s
 
     def is_due(self) -> bool:
-        """True once, for each try."""
+        """True once for each try."""
         if self._at_s is None or self._clock() < self._at_s:
             return False
         self._at_s = None
@@ -48,7 +49,7 @@ class ReloadRetry:
         if not self._is_wanted:
             return ""
         why = self._keeper.last_error
-        return f"the policy's files are not in force, and are tried again by themselves: {why}"
+        return f"the policy's files are not in force; the agent tries again on its own: {why}"
 
     @property
     def _is_wanted(self) -> bool:

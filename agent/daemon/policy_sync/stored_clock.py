@@ -1,4 +1,5 @@
-"""The newest time that was seen, kept for the next daemon: no license ends late by a clock set back."""
+"""The newest time that was seen, stored for the next daemon: a clock that is set back must not prolong a
+license."""
 
 from __future__ import annotations
 

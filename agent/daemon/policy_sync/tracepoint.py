@@ -1,4 +1,4 @@
-"""A tracepoint's program that is attached while it is of use, by this process alone."""
+"""A tracepoint's program, attached only by this process and only while it is needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tracepoint:
     name: str
     program: str
     without: str
-    """What follows where this kernel has no such tracepoint."""
+    """The consequence if this kernel has no such tracepoint."""
     _link: int | None = None
     _failed: str = ""
 
@@ -29,8 +29,9 @@ class Tracepoint:
         return self._link is not None
 
     def follow(self, wanted: bool) -> bool:
-        """Attach or let go; True: it has just been attached. The program comes with the gates, a moment after
-        the start."""
+        """Attach or detach. True if the program was just attached.
+
+        The program is loaded with the gates, shortly after the start."""
         if wanted == self.attached:
             return False
         if self._link is not None:

@@ -1,4 +1,4 @@
-"""Connections from before the agent, or from before the policy declared their port: judged now."""
+"""Judges connections older than the agent, or older than the policy's declaration of their port."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _EEXIST = 17
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A connection from before the agent, judged now."""
+    """A connection older than the agent or than its port's declaration, with the verdict of now."""
 
     target: Target
     flow: Flow
@@ -46,7 +46,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """Flows from before, judged by the policy in force and put into the kernel's table."""
+    """Judges older flows by the policy in force and puts them into the kernel's table."""
 
     flows: FlowTable
     counters: Counters
@@ -56,13 +56,15 @@ class Adoption:
     modes: ModesInForce
 
     def unseen(self, connections: Iterable[Connection], facts: HostFacts) -> list[Connection]:
-        """Those that no hook seems to have seen: they have no row, and their consumer is not gone already
-        (a row goes with the consumer's socket, the server's may linger)."""
+        """Connections that no hook seems to have seen. Such a connection has no row.
+
+        A connection whose consumer is gone is left out: its row went with the consumer's socket, while the
+        server's socket may linger."""
         followed = {cookie for cookie, _ in flow_rows(self.counters.flows)}
         unknown = [one for one in connections if followed_socket(one).cookie not in followed]
         ends = {_ends_of(one) for one in unknown}
         for flow in self.flows.rows() if ends else ():
-            # it is followed by the cookie of its other end
+            # this flow has a row under the cookie of its other end
             ends.discard((flow.consumer_address, flow.consumer_port, flow.address, flow.port))
         return [
             one
@@ -72,9 +74,11 @@ class Adoption:
         ]
 
     def adopt(self, connections: Iterable[Connection], tables: Tables, now_boot_ns: int) -> list[Adopted]:
-        """Judge and follow connections that no hook saw being made: `unseen`, and alive after that, since a
-        row that is missing because its connection has just closed looks the same. Each is counted once,
-        also when the daemon starts again, because its row is there then."""
+        """Judge the connections that no hook saw, and add a row for each.
+
+        Pass connections that were `unseen` and still alive after that: the row of a connection that just
+        closed is missing, too. Each is counted once, also across restarts of the daemon, because its row is
+        found then."""
         found = (self._judge(one, tables, now_boot_ns) for one in connections)
         return [one for one in found if one is not None]
 
@@ -125,7 +129,7 @@ class Adoption:
         return local_consumer(process, netns, name_is_trusted=trusted)
 
     def _insert(self, flow: Flow) -> bool:
-        """False: the kernel has made the row meanwhile."""
+        """False if the kernel has made the row meanwhile."""
         raw = encode_flow(flow, self.names.note)
         try:
             self.counters.flows.put(abi.U64.pack(flow.cookie), bytes(raw), NOEXIST)
@@ -141,7 +145,7 @@ def _ends_of(connection: Connection) -> tuple[Address, int, Address, int]:
 
 
 def followed_socket(connection: Connection) -> Socket:
-    """The one by whose cookie the connection is followed."""
+    """The socket whose cookie is the key of the flow's row."""
     socket = connection.consumer or connection.server
     assert socket is not None
     return socket
@@ -157,7 +161,8 @@ def _is_here(address: Address, facts: HostFacts) -> bool:
 
 
 def _origin_of(consumer: Consumer, home_netns: int) -> Origin:
-    """As bpf/hooks/connect_observer.c says it: against the namespace the service lives in."""
+    """The origin, by the rule of bpf/hooks/connect_observer.c: relative to the namespace the service runs
+    in."""
     if isinstance(consumer, RemoteConsumer):
         return Origin.REMOTE
     return Origin.LOOPBACK if consumer.netns == home_netns else Origin.CONTAINER

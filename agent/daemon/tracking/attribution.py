@@ -1,4 +1,4 @@
-"""What the kernel saw of a process, completed from /proc and the cgroup tree, while it is there."""
+"""Completes what the kernel saw of a process from /proc and the cgroup tree, while the process exists."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ MOST_ARGS = 1024
 RECENT_S = 1.0
 RECENT = 64
 REMEMBERED = 2048
-"""Processes whose arguments are known though they may be gone: a flow closes after its program has ended."""
+"""Limit for processes whose arguments are remembered after they end: a flow may close after its program has
+ended."""
 
 
 class Attributor:
-    """Completes processes from /proc, and remembers what it found by process and cgroup."""
+    """Completes processes from /proc, and remembers the results by process and cgroup."""
 
     def __init__(self, reader: ProcReader, cgroup_mount: Path, user_name: Callable[[int], str]) -> None:
         self._reader = reader
@@ -30,7 +31,8 @@ class Attributor:
         self._user_name = user_name
         self._cgroups: dict[int, str] = {}
         self._before: frozenset[int] = frozenset()
-        """Known when the cgroups were last read: what came after is not gone because it was not listed."""
+        """Cgroups known when all were last read. A cgroup that came later is missing from that list without
+        being gone."""
         self._gone: frozenset[int] = frozenset()
         self._met: dict[tuple[int, int, str], Process] = {}
         """Names, executables and arguments by pid, start and executable; the newest last."""
@@ -38,19 +40,19 @@ class Attributor:
         self._recent_until_s = 0.0
 
     def read_cgroups(self) -> dict[str, int]:
-        """cgroup2 id by path, of all that exist now."""
+        """cgroup2 id by path, for all cgroups that exist now."""
         self._before = frozenset(self._cgroups)
         found = dict(list_cgroups(self._mount))
         self._cgroups.update((number, path) for path, number in found.items())
         return found
 
     def learn_cgroup(self, number: int, path: str) -> None:
-        """From the kernel, when a cgroup is made: it may be gone before anybody looks."""
+        """Store a cgroup that the kernel reported when it was made. It may be gone before the next read."""
         self._cgroups[number] = path
 
     def forget_cgroups(self, there: Iterable[int]) -> frozenset[int]:
-        """Let go of those that were gone at the last look already; says which are gone now. Those between
-        are kept: what happened in them may still be on its way here."""
+        """Forget cgroups missing in two scans in a row, and return those missing now. One scan of grace lets
+        queued events still be attributed."""
         gone = self._before - frozenset(there)
         for number in gone & self._gone:
             self._cgroups.pop(number, None)
@@ -63,7 +65,8 @@ class Attributor:
         return self._cgroups.get(number, "")
 
     def recent(self, seen: Process, comm: str) -> Process:
-        """As `complete`, or as it was a moment ago: one process may call listen() 20,000 times."""
+        """Like `complete`, but may return the result of a moment ago: one process may call listen() 20,000
+        times."""
         if time.monotonic() >= self._recent_until_s or len(self._recent) >= RECENT:
             self._recent.clear()
             self._recent_until_s = time.monotonic() + RECENT_S
@@ -75,16 +78,18 @@ class Attributor:
     def complete(
         self, seen: Process, *, comm: str = "", args: tuple[str, ...] = (), gids: Iterable[int] = ()
     ) -> Process:
-        """`seen` is the kernel's word and wins; what was learned of the process before comes next. /proc adds
-        what the kernel did not copy, if the process there is still the same one; of what goes with a program,
-        only while it still runs that."""
+        """Complete `seen`, whose fields from the kernel take precedence.
+
+        Facts learned of the process before come next. /proc adds what the kernel did not copy, if the pid
+        still is the same process. Facts that belong to a program are added only while the process still runs
+        that program."""
         cgroup = self.cgroup_path(seen.cgroup_id)
         live = self._reader.process(seen.pid)
         if live is None or not self._reader.same_process(live.start_boot_ns, seen.start_boot_ns):
             live = Process()
         now, key = live, (seen.pid, seen.start_boot_ns, seen.exe)
         if not is_same_program(seen.exe, live.exe):
-            now = Process()  # what it has become says nothing of what it was
+            now = Process()  # the program it runs now does not describe the one before
         before = self._met.get(key, Process())
         comm, args = comm or seen.comm or before.comm or now.comm, args or before.args or now.args
         exe = now.exe or before.exe or seen.exe
@@ -112,8 +117,8 @@ class Attributor:
 
 
 def is_same_program(seen: str, live: str) -> bool:
-    """Is a path that the kernel told, perhaps not as a whole, that of the executable in /proc? Of one that it
-    has not told, nobody can say."""
+    """True if a path from the kernel, perhaps cut, is that of the executable in /proc. False if the kernel
+    sent no path and /proc has one: that cannot be decided."""
     if not seen or seen == live:
         return seen == live
     deep, parts, found = seen.startswith("…"), seen.strip("…").split("/"), live.split("/")

@@ -1,4 +1,5 @@
-"""Who a use is of: the process, completed once and remembered by row, and what people and labels call it."""
+"""The consumer of a use: a process, completed once and remembered by row, with the names that people and
+labels use."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ REMOTE = "remote"
 
 
 class Consumers:
-    """Of the rows that are there. Safe to ask while another thread adds to it."""
+    """Consumers of the rows that exist. May be read while another thread adds to it."""
 
     def __init__(self, attributor: Attributor) -> None:
         self._attributor = attributor
@@ -31,12 +32,12 @@ class Consumers:
         if known is None and use.consumer is not None:
             known = self._known[use.key] = self._attributor.complete(use.consumer, comm=use.comm)
         elif known is not None and not known.exe and use.consumer is not None and use.consumer.exe:
-            # the name of the executable came after the event
+            # the executable's name arrived after the event
             known = self._known[use.key] = replace(known, exe=use.consumer.exe)
         return known
 
     def _many(self, use: Use) -> Process:
-        """Stands for many consumers: of them there is a user at most."""
+        """A process that stands for many consumers. At most their user is known."""
         uid = abi.UseKey.from_buffer_copy(use.key).uid
         return self._attributor.complete(Process(uid=uid)) if use.use_of is abi.UseOf.MANY else Process()
 
@@ -44,7 +45,7 @@ class Consumers:
         self._known[key] = consumer
 
     def restore(self, key: bytes, consumer: Process | None) -> None:
-        """What an earlier daemon knew: what is known here goes before it."""
+        """Add a consumer that an earlier daemon stored. One that is known here takes precedence."""
         self._known.setdefault(key, consumer)
 
     def forget(self, key: bytes) -> None:
@@ -59,22 +60,24 @@ def consumer_name(consumer: Process | None) -> str:
     if consumer is None:
         return REMOTE
     container = consumer.container
-    if container and container.known:  # its unit, where it has one, is docker-ID.scope
+    if container and container.known:  # if such a container has a unit, that is docker-ID.scope
         return container.label
     executable = consumer.exe.rpartition("/")[2]
     return consumer.unit or (container and container.label) or executable or consumer.comm or "unknown"
 
 
 class ConsumerLabels:
-    """At most NAMED_CONSUMERS of them, the first that were seen. Whoever runs an executable chooses its name:
-    all of those together get one half, so that nobody takes the places of units and containers."""
+    """At most NAMED_CONSUMERS labels, the first ones seen.
+
+    Any user can run an executable of any name. All labels from executables together get one half, so that
+    they cannot use up the labels of units and containers."""
 
     def __init__(self) -> None:
         self._named: set[str] = {REMOTE}
         self._of_executables: set[str] = set()
 
     def of(self, consumer: Process | None) -> str:
-        """The label of a consumer: its name while there is room, else OTHER. None: from elsewhere."""
+        """The consumer's name while there is room, else OTHER. None stands for a remote consumer."""
         name = consumer_name(consumer)
         if name in self._named or name in self._of_executables:
             return name
@@ -91,7 +94,7 @@ class ConsumerLabels:
 
 
 def name_of(use: Use, consumer: Process | None) -> str:
-    """As people know it: container, unit, executable, or the network of a remote one."""
+    """The name for people: container, unit, executable, or the network of a remote consumer."""
     if consumer is None:
         return network_name(use)
     if use.is_of_one:
@@ -113,7 +116,7 @@ def network_name(use: Use) -> str:
 
 
 def local_consumer(process: Process, netns: int, *, name_is_trusted: bool = True) -> LocalConsumer:
-    """A process in the terms the policy judges by. A path that is not trusted matches no selector."""
+    """A process as the policy judges it. A path that is not trusted matches no selector."""
     return LocalConsumer(
         exe=(process.exe or None) if name_is_trusted else "",
         uid=process.uid or 0,

@@ -1,4 +1,4 @@
-"""The tables of who sends datagrams: what has been idle is taken away, and what was pushed out is counted."""
+"""The tables of datagram senders: deletes idle rows and counts evicted ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from agent.kernel.tables.counters import Counters
 from agent.system.bpf_map import Map
 
 IDLE_NS = 60 * 10**9
-"""Twice as long as programs go by a row: none that they refresh meanwhile is taken away."""
+"""Idle time after which a row is deleted. Programs use a row for half of it, so none that they refresh
+meanwhile is deleted."""
 
 
 class DatagramRows:
@@ -19,16 +20,18 @@ class DatagramRows:
             (counters.peers, abi.Peer.seen_ns.offset),
         )
         self._gone: list[int] = []
-        """By table: rows that are not there any more, from before this daemon or as it took them away."""
+        """By table: rows that are gone since before this daemon, or because this daemon deleted them."""
         self._evicted = [0] * len(self._tables)
 
     def losses(self) -> dict[str, int]:
-        """Rows of use that a full table has pushed out, since this daemon began."""
+        """Rows that were still needed when a full table evicted them, since this daemon started."""
         return {"datagrams": sum(self._evicted)}
 
     def sweep(self, now_ns: int) -> None:
-        """now_ns: CLOCK_BOOTTIME. A row that is made while others are listed is no loss, whether or not it is
-        among them; those of the first listing hide as many losses."""
+        """Delete idle rows and count evicted ones. `now_ns` is CLOCK_BOOTTIME.
+
+        A row made during the listing counts as no loss, whether or not the listing has it. The rows made
+        during the first listing hide as many losses."""
         before = self._counters.datagram_rows()
         found = [_idle(table, at, now_ns) for table, at in self._tables]
         if not self._gone:
@@ -41,7 +44,7 @@ class DatagramRows:
 
 
 def _idle(table: Map, at: int, now_ns: int) -> tuple[int, list[bytes]]:
-    """How many rows there are, and the keys of those that have been idle. `at`: of their time, in a row."""
+    """(number of rows, keys of the idle ones). `at` is the offset of the time in a row."""
     rows = list(table.items())
     long_ago = now_ns - IDLE_NS
     return len(rows), [key for key, row in rows if abi.U64.unpack_from(row, at)[0] < long_ago]

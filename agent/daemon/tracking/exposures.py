@@ -1,4 +1,4 @@
-"""Ports that were reached from outside their listening scope: the peer is the evidence."""
+"""Ports that were reached from outside their listening scope; the peer is the evidence."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from agent.model import ListenerState, Origin, Target
 from agent.policy.decision.listeners import in_scope
 
 REMEMBERED = 4096
-"""Networks that reached what they should not: each is new once, while it is among the last."""
+"""Limit for remembered (target, network) pairs. A pair counts as new once, as long as it is among the last
+ones."""
 
 
 class Exposures:
     def __init__(self, keeper: PolicyKeeper) -> None:
         self._keeper = keeper
         self._met: Recent[tuple[Target, bytes]] = Recent(REMEMBERED)
-        """By target and the network of the peer, as the kernel's rows have it."""
+        """Target and network of the peer, as in the kernel's rows."""
         self.violations: Tally[tuple[str, str, str]] = Tally()
-        """By (service, port class, reason)."""
+        """Counts by (service, port class, reason)."""
 
     def is_new(self, attempt: Attempt) -> bool:
-        """Is it from outside, of a network that is not among those met last? Then it is counted. Who was
-        refused has not reached the port: a remote host can feign any number of peers."""
+        """True, and counted, if the attempt came from outside the scope and from a network not among the last
+        ones.
+
+        A refused peer has not reached the port, and a remote host can feign any number of peers."""
         use, policy = attempt.use, self._keeper.policy
         if use.origin is not Origin.REMOTE or policy is None or use.verdict.enforced:
             return False

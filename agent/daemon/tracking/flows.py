@@ -1,4 +1,4 @@
-"""Flows as user space sees them: a list on demand, and the rows that nothing in the kernel will close."""
+"""Lists flows on demand, and deletes rows that no hook in the kernel will close."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from agent.model import Flow, Process, Target
 from agent.policy.tables.ids import Ids
 
 KNOWN_PROCESSES = 1024
-"""Remembered while flows are listed."""
+"""Limit for processes remembered while flows are listed."""
 SETTLE_NS = 5 * 1_000_000_000
-"""Younger rows are left alone: their sockets may not have been in sock_diag when it was read."""
+"""Age below which a row is not deleted: its socket may have been made after sock_diag was read."""
 
 
 class FlowTable:
@@ -39,8 +39,8 @@ class FlowTable:
         self._listeners = listeners
 
     def rows(self, *, outside: Container[int] = ()) -> Iterator[Flow]:
-        """Without those of the namespaces `outside`. One at a time: all of them at once, as objects, are more
-        than the rest of the agent."""
+        """Flows, except those of the namespaces `outside`. Yields one at a time: all at once, as objects,
+        would take more memory than the rest of the agent."""
         for cookie, raw in flow_rows(self._counters.flows):
             if _netns_of(raw) not in outside:
                 yield flow_of(cookie, abi.Flow.from_buffer_copy(raw), self._names)
@@ -50,7 +50,7 @@ class FlowTable:
         return flow_of(cookie, abi.Flow.from_buffer_copy(raw), self._names) if raw else None
 
     def listed(self) -> Iterator[tuple[Target, Flow]]:
-        """Every flow with its processes completed, oldest first; one at a time."""
+        """Every flow with its processes completed, oldest first, one at a time."""
         known: dict[tuple[int, int], Process] = {}
 
         def named(process: Process | None) -> Process | None:
@@ -76,7 +76,8 @@ class FlowTable:
                 yield target, whole
 
     def uses(self) -> Iterator[PastUse]:
-        """Open connections as uses; those of one consumer of a target, or from one address, are one."""
+        """Open connections as uses. The connections of one consumer, or one address, to one target are one
+        use."""
         alike: dict[tuple[int, bytes], list[int]] = {}
         for cookie, value in flow_rows(self._counters.flows):
             raw = abi.Flow.from_buffer_copy(value)
@@ -115,17 +116,19 @@ class FlowTable:
         )
 
     def per_namespace(self) -> Counter[int]:
-        """How many rows each has."""
+        """Number of rows by network namespace."""
         return Counter(_netns_of(raw) for _, raw in flow_rows(self._counters.flows))
 
     def sweep(self, live_cookies: frozenset[int], looked_at: frozenset[int], now_boot_ns: int) -> int:
-        """Remove the rows whose socket is gone: attempts that never got as far as a SYN, flows from before
-        the agent, and those whose close was hidden by another program. Returns how many were established.
+        """Delete the rows whose socket is gone. Returns how many of these flows were established.
 
-        `looked_at`: cookies of the namespaces in which the live sockets were listed."""
+        Such rows belong to attempts that never sent a SYN, to flows older than the agent, and to flows whose
+        close another program hid.
+
+        `looked_at` has the cookies of the namespaces in which the live sockets were listed."""
         closed = 0
         for flow in self.rows():
-            # one from before the agent was in sock_diag when it got its row
+            # a flow older than the agent was in sock_diag when it got its row
             settling = not flow.pre_existing and now_boot_ns - flow.opened_boot_ns < SETTLE_NS
             if settling or flow.cookie in live_cookies or flow.netns not in looked_at:
                 continue
@@ -136,7 +139,8 @@ class FlowTable:
         return closed
 
     def _forget_tuple(self, flow: Flow) -> None:
-        """Unless another socket has it now: in another namespace there may be the same addresses."""
+        """Delete the flow's tuple, unless it belongs to another socket: another namespace may have the same
+        addresses."""
         key = tuple_key(flow)
         if self._counters.tuples.get(key) == abi.U64.pack(flow.cookie):
             self._counters.tuples.remove(key)

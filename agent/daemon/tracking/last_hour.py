@@ -1,4 +1,4 @@
-"""What of the last hour outlives the daemon, in paths.state: who used what, who served what others own."""
+"""Facts of the last hour that paths.state keeps for the next daemon: uses, and strangers on owned ports."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from agent.system.boottime import boot_ns
 
 
 class UsesStore(Protocol):
-    """State, as far as it keeps uses."""
+    """The part of State that stores uses."""
 
     def kept_uses(self) -> Mapping[str, Any]:
-        """As last kept in this boot; empty: none."""
+        """Uses stored in this boot, or {} if none are stored."""
 
     def keep_uses(self, uses: Mapping[str, object]) -> None: ...
 
@@ -33,11 +33,12 @@ class LastHour:
     keeper: PolicyKeeper
     strangers: Strangers
     since_ns: int = field(default_factory=boot_ns)
-    """From when on uses are known."""
+    """CLOCK_BOOTTIME from which on uses are known."""
     _storing: threading.Lock = field(default_factory=threading.Lock)
 
     def restore(self) -> None:
-        """To be called once the first policy is in force. What cannot be read is done without."""
+        """Read the stored facts. Call this once the first policy is in force. Facts that cannot be read are
+        left out."""
         kept = self.store_in.kept_uses()
         self.usage.restore(use_records.readable(kept.get("gone")), use_records.readable(kept.get("rows")))
         self.strangers.restore(use_records.readable_strangers(kept.get("strangers")))
@@ -48,7 +49,7 @@ class LastHour:
             self.keeper.judged_since_ns = min(self.keeper.judged_since_ns, judged_ns)
 
     def store(self) -> None:
-        """Writes what is known now. A failure is a trouble, and tried again."""
+        """Write the facts known now. A failure is reported as a trouble, and the write is tried again."""
         with self._storing:
             hour_ago_ns = boot_ns() - HOUR_NS
             gone, rows = self.usage.to_keep(hour_ago_ns)

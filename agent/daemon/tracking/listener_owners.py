@@ -1,4 +1,4 @@
-"""The owner of each listener, put where the kernel finds it at a connection."""
+"""Stores the owner of each listener where the kernel looks it up for a connection."""
 
 from __future__ import annotations
 
@@ -33,33 +33,38 @@ class Served:
 
     listener: Listener
     owner: Process | None
-    """None: not known."""
+    """None if not known."""
     stranger_to: int = 0
-    """The number of the target that nobody who holds it is an owner of; 0: of none."""
+    """Id of the target that none of the socket's holders owns; 0 if there is none."""
     target: int = 0
-    """The number of the target that is served there, if it names its owners."""
+    """Id of the target served there, if it names its owners."""
 
 
 @dataclass(slots=True)
 class ListenerOwners:
-    """Notes listeners the kernel did not see, or that changed hands: one from before the agent, a server that
-    forked after listen(), a socket passed on by a supervisor. Connections accepted from then on have it."""
+    """Stores owners of listeners that the kernel did not see or that changed hands. Connections accepted from
+    then on have this owner.
+
+    Examples: a listener older than the agent, a server that forked after listen(), a socket passed on by a
+    supervisor."""
 
     rows: ListenerRows
     by_socket: Map
     reader: ProcReader
     names: Names
     _noted: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By listener's cookie: its owner's pid and start."""
+    """Pid and start of each listener's owner, by the listener's cookie."""
 
     def known(self) -> Known:
-        """To be read before listeners are: who comes after that is newer, and shall not be forgotten."""
+        """The time and the places with a row. Read this before the listeners, so that a newer listener is not
+        deleted."""
         return Known(boot_ns(), self.rows.places())
 
     def activated(self, listener: Listener) -> bool:
-        """Did pid 1, or a system .socket unit, call listen() on it, for somebody else? Of a socket from
-        before the programs nobody knows; what root made is taken for theirs while pid 1 alone holds it, or a
-        process of such a unit does."""
+        """True if pid 1 or a system .socket unit called listen() for another process.
+
+        For a socket older than the programs, the caller is not known. A socket that root made counts as
+        theirs while only pid 1, or a process of such a unit, holds it."""
         row = self._row(listener)
         if row is not None and row.cookie == listener.cookie and row.socket:
             by_kernel = bool(row.flags & abi.Listener.ACTIVATED)
@@ -68,13 +73,14 @@ class ListenerOwners:
         return listener.uid == 0 and all(map(opens_for_others, listener.owners))
 
     def strange(self, listener: Listener) -> bool:
-        """Is its place noted as a stranger's, by the kernel at listen() or by the look before?"""
+        """True if the kernel at listen(), or the look before, recorded a stranger at this place."""
         row = self._row(listener)
         return row is not None and row.stranger_to != 0
 
     def note(self, served: list[Served], before: Known) -> None:
-        """`served`: every TCP listener of a declared port. Of the places known `before`, those where nobody
-        listens any more are forgotten."""
+        """Store the owners. `served` has every TCP listener of a declared port.
+
+        Places that were known `before` and have no listener any more are deleted."""
         here: dict[bytes, list[Served]] = {}
         for one in served:
             here.setdefault(_place(one.listener), []).append(one)
@@ -96,12 +102,14 @@ class ListenerOwners:
             self.rows.all_noted(before.at_ns)
 
     def _note_place(self, place: bytes, sharing: list[Served], before_ns: int) -> bool:
-        """A stranger who shares a place with an owner is none: they can't be told apart there. False: there
-        may be one without a row."""
+        """Store the owner of one place. False if a stranger there may have no row.
+
+        A stranger who shares a place with an owner is not recorded as one, because their connections cannot
+        be told apart."""
         seen = self.rows.seen(place)
         row = seen.row if seen else None
         if row is not None and row.since_ns > before_ns:
-            return True  # of who came meanwhile; the next look knows it
+            return True  # a listener that came meanwhile; the next look stores it
         stranger_to = min(one.stranger_to for one in sharing)
         of_row = [one for one in sharing if row is not None and one.listener.cookie == row.cookie]
         known = [one for one in sharing if one.owner is not None]
@@ -128,7 +136,7 @@ class ListenerOwners:
         return self.rows.put(place, seen, fresh) or not stranger_to
 
     def _is(self, owner: Process, noted: abi.Identity) -> bool:
-        """The start in /proc is rounded to a tick."""
+        """True if `noted` is this process. The start in /proc is rounded to a tick."""
         return owner.pid == noted.pid and self.reader.same_process(owner.start_boot_ns, noted.start_ns)
 
     def _row(self, listener: Listener) -> abi.ListenerOwner | None:

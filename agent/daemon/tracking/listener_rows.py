@@ -1,4 +1,4 @@
-"""Rows of listeners in the kernel's tables, changed beside programs that change them, too."""
+"""Changes rows of listeners in the kernel's tables while programs change them, too."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from agent.system.boottime import boot_ns
 from agent.system.bpf_map import Map
 
 _OF_USER_SPACE = abi.U32.pack(0)
-"""In `crowded`: no target has this number."""
+"""Key in `crowded` for user space. No target has this id."""
 _RIGHTFUL = abi.Listener.OWNER | abi.Listener.ACTIVATED | abi.Listener.TRANSPARENT
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A row as it was read, and where."""
+    """A row as it was read, and its table."""
 
     table: Map
     raw: bytes
@@ -29,12 +29,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class ListenerRows:
-    """By place. `owners` is for every listener; what a verdict rests on has room beside it."""
+    """Rows by place. `owners` is for every listener. Rows that a verdict depends on have room in a second
+    table."""
 
     owners: Map
     strangers: Map
     rightful: Map
-    """Of owners, and transparent listeners."""
+    """Rows of owners and of transparent listeners."""
     crowded: Map
 
     def places(self) -> set[bytes]:
@@ -48,8 +49,9 @@ class ListenerRows:
         return None
 
     def put(self, place: bytes, seen: Seen | None, fresh: abi.ListenerOwner) -> bool:
-        """False: there is no room. A row that a program has made since `seen` stays, one that it has deleted
-        does not come back."""
+        """Write a row; False if there is no room.
+
+        A row that a program made since `seen` stays. A row that a program deleted is not written again."""
         if seen is None:
             return self._put_new(place, fresh) is not None
         if seen.raw == bytes(fresh):
@@ -71,19 +73,20 @@ class ListenerRows:
         return taken is None or where is not None
 
     def _stand_in(self, place: bytes, seen: Seen) -> Map | None:
-        """What a verdict rests on, does so while its row in `owners` is changed: where that is, meanwhile."""
+        """A table with a copy of the row while its entry in `owners` changes. A verdict that depends on it
+        finds it there."""
         if seen.table is not self.owners:
             return None
         return next((table for table in self._tables_for(seen.row)[1:] if _add(table, place, seen.raw)), None)
 
     def forget(self, place: bytes, seen: Seen) -> None:
-        """Unless a program has made another one since."""
+        """Delete the row, unless a program has written another one since."""
         taken = seen.table.take(place)
         if taken is not None and taken != seen.raw:
             self._put_new(place, abi.ListenerOwner.from_buffer_copy(taken))
 
     def all_noted(self, at_ns: int) -> None:
-        """Each stranger who listened at this boot time has a row."""
+        """Record that each stranger who listened at this boot time has a row."""
         self.crowded.put(_OF_USER_SPACE, abi.U64.pack(at_ns))
 
     def _tables_for(self, row: abi.ListenerOwner) -> tuple[Map, ...]:
@@ -94,7 +97,7 @@ class ListenerRows:
         return (self.owners,)
 
     def _put_new(self, place: bytes, row: abi.ListenerOwner) -> Map | None:
-        """Where it is noted, or somebody else's is."""
+        """The table that has this row or another program's row for the place; None if there is no room."""
         raw = bytes(row)
         where = next((table for table in self._tables_for(row) if _add(table, place, raw)), None)
         if where is None and row.stranger_to:
@@ -104,7 +107,7 @@ class ListenerRows:
 
 
 def _add(table: Map, place: bytes, raw: bytes) -> bool:
-    """False: it is full. Also true where somebody else has put one there."""
+    """False if the table is full. True also if another writer has put a row there."""
     try:
         table.put(place, raw, NOEXIST)
     except OSError as error:

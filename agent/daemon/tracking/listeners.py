@@ -1,4 +1,4 @@
-"""Who listens, judged against the policy."""
+"""Listeners of this host, judged by the policy."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from agent.policy.values import Policy, UndeclaredListeners
 log = logging.getLogger(__name__)
 
 REMEMBERED = 4096
-"""Sockets of which the kernel has told who called listen()."""
+"""Limit for sockets whose listen() caller the kernel reported."""
 
 FINDINGS = (ListenerState.UNDECLARED, ListenerState.OWNER_MISMATCH, ListenerState.EXPOSED)
-"""States that make an event; owner_unknown is only listed."""
+"""States that emit an event; owner_unknown is only listed."""
 
 _Finding = tuple[int, ListenerState]
 
 
 @dataclass(slots=True)
 class Listening:
-    """Looks again and again; `new` violations are told once for each socket."""
+    """Looks at the listeners repeatedly. A `new` violation is reported once for each socket."""
 
     inventory: Inventory
     reader: ProcReader
@@ -54,19 +54,19 @@ class Listening:
     ids: Ids
     judged: list[JudgedListener] = field(default_factory=list)
     violations: Tally[tuple[str, str, str]] = field(default_factory=Tally)
-    """By (service, port class, reason)."""
+    """Counts by (service, port class, reason)."""
     unserved: list[Unserved] = field(default_factory=list)
-    """Declared ports that nobody served at the last look."""
+    """Declared ports without a listener at the last look."""
     _told: set[_Finding] = field(default_factory=set)
     _places: ServedPlaces = field(default_factory=ServedPlaces)
     _judged_by: tuple[Policy | None, HostFacts] | None = None
     _exact: dict[tuple[int, int], Process] = field(default_factory=dict)
-    """Of one look: by pid and start, as the kernel told it."""
+    """Processes as the kernel reported them, by pid and start. Valid for one look."""
     _heard: dict[int, Process] = field(default_factory=dict)
-    """By the listening socket's cookie: who called listen()."""
+    """The process that called listen(), by the listening socket's cookie."""
 
     def look(self, policy: Policy | None, facts: HostFacts) -> list[tuple[JudgedListener, ListenerState]]:
-        """Reads and judges every listener; returns what is wrong and was not so the last time."""
+        """Read and judge every listener. Returns the findings that the last look did not have."""
         known, declared = self.owners.known(), policy.ports if policy else Ports()
         self._exact.clear()
         listeners = [
@@ -91,7 +91,7 @@ class Listening:
         new: list[tuple[JudgedListener, ListenerState]] = [
             (one, key[1]) for key, one in findings.items() if key not in self._told
         ]
-        self._told = set(findings)  # cookies never repeat; what is gone may be forgotten
+        self._told = set(findings)  # cookies are never reused, so findings that are gone may be forgotten
         for one, state in new:
             if _is_violation(state, policy):
                 self.violations.add((one.service, one.port_class, state.value))
@@ -100,7 +100,8 @@ class Listening:
     def _judge(
         self, listeners: list[Listener], policy: Policy | None, facts: HostFacts
     ) -> list[JudgedListener]:
-        """Anybody can have 20,000 of them: what is as it was is judged as it was."""
+        """Judge the listeners. One user can have 20,000 listeners, so an unchanged one keeps its earlier
+        result."""
         by, before = (policy, facts), dict[int, JudgedListener]()
         if self._judged_by is not None and self._judged_by[0] is policy and self._judged_by[1] == facts:
             before = {one.listener.cookie: one for one in self.judged}
@@ -135,7 +136,8 @@ class Listening:
         self._places.looked(serving, shared)
 
     def _activated(self, listener: Listener) -> Listener:
-        """What pid 1 holds, or a process that it made for that has opened, may be a socket for a service."""
+        """Set `activated`: a socket that pid 1 or a socket unit's process opened may be meant for another
+        service."""
         known = listener.owners or ((listener.opener,) if listener.opener else ())
         if not any(opens_for_others(process) for process in known):
             return listener
@@ -144,10 +146,12 @@ class Listening:
         return replace(listener, activated=self.owners.activated(listener))
 
     def _strange(self, listener: Listener, declared: Container[int]) -> Listener:
-        """Whoever hides his descriptor (a thread with a table of its own, io_uring, a socket under way to
-        himself) does not change what was found when he was seen."""
+        """Keep an earlier finding of a stranger if the holder is hidden now.
+
+        A process can hide its descriptor in a thread with its own table, in io_uring, or in a message to
+        itself."""
         if listener.protocol is not Protocol.TCP or listener.port not in declared:
-            return listener  # a stranger is one on a service's port
+            return listener  # only a service's port can have a stranger
         return replace(listener, strange=True) if self.owners.strange(listener) else listener
 
     def _as_served(self, one: JudgedListener, policy: Policy | None) -> Served:
@@ -159,13 +163,14 @@ class Listening:
         return Served(one.listener, self._serving(one.listener), owned if stranger else 0, owned)
 
     def heard(self, cookie: int, netns: int, port: int, address: Address, owner: Process) -> None:
-        """From the kernel, at listen(): known before anybody can connect, and before the next look."""
+        """Store the owner that the kernel reports at listen(), before any process can connect and before the
+        next look."""
         self._places.heard((netns, port, address), owner)
         keep_newest(self._heard, cookie, owner, REMEMBERED)
 
     def _serving(self, listener: Listener) -> Process | None:
-        """With the start that the kernel told, if it did: /proc rounds it to a tick, and events are joined
-        by it."""
+        """The serving process, with the start that the kernel reported, if any: /proc rounds it to a tick,
+        and events are joined by it."""
         owner = serving_process(listener)
         heard = self._places.at((listener.netns, listener.port, listener.address))
         if owner is None or heard is None or heard.pid != owner.pid:
@@ -178,11 +183,11 @@ class Listening:
         return self._exact[key]
 
     def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
-        """As ServedPlaces.owner_of."""
+        """See ServedPlaces.owner_of."""
         return self._places.owner_of(netns, port, address)
 
     def counts(self) -> Mapping[tuple[str, str, ListenerState], int]:
-        """By (service or "", bind, state)."""
+        """Number of listeners by (service or "", bind, state)."""
         return Counter((one.service, one.bind, state) for one in self.judged for state in one.states or ())
 
     def exposures(self) -> Mapping[Target, int]:
@@ -194,7 +199,7 @@ class Listening:
 
 
 def _owner_first(listener: Listener, policy: Policy | None, facts: HostFacts) -> Listener:
-    """Of several that hold a socket, the one the policy says serves it: the oldest may be a supervisor."""
+    """Put the holder that the policy names as owner first: the oldest holder may be a supervisor."""
     declared = declaration_of(policy, listener, facts) if policy and len(listener.owners) > 1 else None
     if declared is None or not declared[0].owner:
         return listener
@@ -204,7 +209,7 @@ def _owner_first(listener: Listener, policy: Policy | None, facts: HostFacts) ->
 
 
 def serving_process(listener: Listener) -> Process | None:
-    """Of several that hold a socket: not the init process that only passed it on."""
+    """The holder that serves: an init process that only passed the socket on does not count."""
     serving = [owner for owner in listener.owners if owner.pid != INIT]
     return next(iter(serving or listener.owners), listener.opener)
 

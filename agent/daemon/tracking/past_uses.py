@@ -1,5 +1,7 @@
-"""Uses of the last hour whose rows were let go of: who made them, and how often. Bounded as the kernel's rows
-are: local and remote ones apart, a share for each user and each network, and above that one for many."""
+"""Uses of the last hour whose rows were deleted: the consumer, and the number of attempts.
+
+Bounded like the kernel's rows: local and remote uses apart, a share for each user and each network. Above its
+share, one use stands for many."""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ from agent.policy.terms.networks import FAR, around
 HOUR_NS = 3600 * 1_000_000_000
 SIDE_BYTES = 1 << 20
 SHARE_BYTES = 1 << 18
-"""What may be remembered of consumers one by one: of either side, and of whoever has a share."""
+"""Bytes for consumers remembered one by one, for each side and for each share."""
 MANY_OF_SIDE = 500
-"""Of those that stand for many, by user and network. Above it, there is one for each decision."""
+"""Limit for uses that stand for many consumers of one user or network. Above it, there is one for each
+decision."""
 _OVERHEAD_BYTES = 600
 
 
@@ -28,26 +31,27 @@ class PastUse:
     use: Use
     target: Target
     consumer: Process | None
-    """Where it is not of one, the first of them; None: remote."""
+    """None for a remote consumer; the first consumer if the use stands for many."""
     open: int = 0
-    """Connections."""
+    """Number of open connections."""
 
 
 class PastUses:
-    """One thread adds; others may read."""
+    """One thread adds; other threads may read."""
 
     def __init__(self) -> None:
         self._kept: dict[bytes, PastUse] = {}
         self._bytes: Counter[tuple[int, ...]] = Counter()
-        """By side, and by side and share."""
+        """Bytes by side, and by side and share."""
         self._many: Counter[int] = Counter()
-        """How many stand for many, by side."""
+        """Number of uses that stand for many, by side."""
 
     def __iter__(self) -> Iterator[PastUse]:
         return iter(list(self._kept.copy().values()))
 
     def add(self, one: PastUse) -> None:
-        """Where it has no room of its own, to those of its user or network, else to all others."""
+        """Add a use. Without room of its own, it is added to the use of its user or network, else to that of
+        all others."""
         for use_of in range(one.use.use_of, abi.UseOf.OTHERS + 1):
             wide = one if use_of == one.use.use_of else _widened(one, abi.UseOf(use_of))
             if self.has_room(wide):
@@ -104,7 +108,7 @@ def _size(one: PastUse) -> int:
 
 
 def _joined(before: PastUse, one: PastUse) -> PastUse:
-    """Of the newer, or of the first where they stand for many."""
+    """Both added up, with the consumer of the newer one, or of the first if they stand for many."""
     use = replace(
         one.use,
         attempts=before.use.attempts + one.use.attempts,
@@ -116,7 +120,7 @@ def _joined(before: PastUse, one: PastUse) -> PastUse:
 
 
 def _widened(one: PastUse, use_of: abi.UseOf) -> PastUse:
-    """As bpf/lib/uses.h does it."""
+    """The use that stands for many, keyed as in bpf/lib/uses.h."""
     key = abi.UseKey.from_buffer_copy(one.use.key)
     key.use_of, key.exe, key.cgroup = use_of, 0, 0
     if use_of is abi.UseOf.OTHERS:

@@ -1,4 +1,5 @@
-"""Following the host: names that arrive from the kernel, and a look at everything every few seconds."""
+"""Reconciles the daemon's state with the host: names from the kernel, and a look at everything every few
+seconds."""
 
 from __future__ import annotations
 
@@ -28,20 +29,20 @@ from agent.system.netns import in_each
 log = logging.getLogger(__name__)
 
 _Places = tuple[tuple[Numbered, ...], frozenset[TargetKey]]
-"""Ports, and where they are by their numbers."""
+"""Ports, and the places of each port's number."""
 
 SWEPT_EACH = 6
-"""Looks, and rows whose socket is gone are looked for."""
+"""Number of looks between two sweeps of rows whose socket is gone."""
 ONE_BY_ONE = 500
-"""Sockets of a namespace that are asked for one by one: of more, a list costs less."""
+"""Limit for querying a namespace's sockets one by one. For more sockets, a list costs less."""
 OVERWRITTEN_SWEPT_EACH = 1
-"""While closes stay unseen, because another program overwrites what we ask for: rows of flows that have ended
-would fill the table."""
+"""Looks between sweeps while another program overwrites our callbacks and closes stay unseen. Rows of ended
+flows would otherwise fill the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What one look brought up."""
+    """The results of one look."""
 
     listeners: list[tuple[JudgedListener, ListenerState]] = field(default_factory=list)
     adopted: list[Adopted] = field(default_factory=list)
@@ -49,7 +50,7 @@ class Findings:
 
 @dataclass(slots=True)
 class HostFollower:
-    """One look at everything: listeners, flows from before, cgroups, namespaces."""
+    """Looks at everything: listeners, older flows, cgroups, namespaces."""
 
     keeper: PolicyKeeper
     listening: Listening
@@ -59,9 +60,9 @@ class HostFollower:
     namespaces: Namespaces
     containers: Containers
     look_s: float
-    """How often it looks, when nothing asks it to."""
+    """Seconds between two looks that nothing else requests."""
     _adopted_for: _Places = ((), frozenset())
-    """Those whose connections from before have been looked for."""
+    """Places whose older connections have been searched for."""
     _swept_s: float = 0.0
     _swept_each: int = SWEPT_EACH
     _cgroups: dict[int, str] = field(default_factory=dict)
@@ -72,13 +73,13 @@ class HostFollower:
         self._unnamed = Unnamed(self.containers.roots)
 
     def follow(self) -> None:
-        """What is judged by, after the host. Never beside a reload."""
+        """Update the policy's tables to the host. Never call this during a reload."""
         self.keeper.follow_host()
         self._follow_cgroups()
 
     def look(self) -> Findings:
-        """At sockets. It may take tenths of a second: a reload need not wait, and what it changes is met at
-        the next look."""
+        """Look at sockets. This may take tenths of a second, so a reload need not wait; the next look sees
+        its changes."""
         policy, facts = self.keeper.policy, self.keeper.facts
         if facts is None:
             return Findings()
@@ -87,7 +88,8 @@ class HostFollower:
         return found
 
     def _follow_cgroups(self) -> None:
-        """Those whose making the kernel could not tell (a full ring, no raw tracepoints)."""
+        """Find cgroups that the kernel could not report when they were made (full ring, no raw
+        tracepoints)."""
         now = self.attributor.read_cgroups()
         for path, number in now.items():
             if number not in self._cgroups:
@@ -101,7 +103,7 @@ class HostFollower:
         self._unnamed.follow(self.keeper.unnamed_since_s)
 
     def _adopt(self) -> list[Adopted]:
-        """Connections from before the agent, or from before the policy declared their port."""
+        """Adopt connections older than the agent, or older than the policy's declaration of their port."""
         tables, facts = self.keeper.tables, self.keeper.facts
         if tables is None or facts is None:
             return []
@@ -137,8 +139,10 @@ class HostFollower:
     def _live(
         self, ends: Iterable[_End], crowded: frozenset[int], facts: HostFacts
     ) -> tuple[frozenset[int], frozenset[int]]:
-        """(cookies of the sockets that are there, cookies of the namespaces looked at). Only in those that
-        some end is in, and in the crowded ones, whose ends need not be told."""
+        """(cookies of the live sockets, cookies of the namespaces looked at).
+
+        Looks only into namespaces that an end of a flow is in, and into crowded ones, whose ends need not be
+        listed."""
         by_netns: dict[int, list[_End]] = {}
         for end in ends:
             if end.netns not in crowded:
@@ -152,8 +156,8 @@ class HostFollower:
 
 
 def _new_ports(now: _Places, before: _Places) -> Ports:
-    """Those that are at places where they were not. Numbers mean other ports in each policy: where one has
-    changed, its ports count as new, which costs a look."""
+    """Ports that are at new places. Numbers stand for other ports in each policy. If a number has changed,
+    its ports count as new, which costs one look."""
     moved = set(now[0]) - set(before[0])
     numbers = {key.ports for key in now[1] - before[1]}
     return Ports.of(one for one in now[0] if one in moved or one.number in numbers)
@@ -161,7 +165,7 @@ def _new_ports(now: _Places, before: _Places) -> Ports:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """A socket with a peer, as somebody remembers it."""
+    """A socket with a peer, as a row has it."""
 
     netns: int
     cookie: int
@@ -178,13 +182,14 @@ def _of_socket(one: Socket) -> _End:
 
 
 def _crowded(sockets: Mapping[int, int]) -> frozenset[int]:
-    """Namespaces of more sockets than are asked for one by one."""
+    """Namespaces with too many sockets to query one by one."""
     return frozenset(netns for netns, count in sockets.items() if count > ONE_BY_ONE)
 
 
 def _live_in(namespace: Namespace, ends: Sequence[_End] | None) -> set[int]:
-    """Cookies of those that are there. One that is not found by its addresses may have others by now: only a
-    list of all tells; None: they are too many to be asked for."""
+    """Cookies of the live sockets. `ends` is None if there are too many to query.
+
+    A socket not found by its addresses may have other addresses by now; only a list of all sockets has it."""
     with SocketDiag(namespace.cookie) as diag:
         if ends is not None:
             live = {one.cookie for one in ends if diag.has(one.cookie, one.local, one.remote)}

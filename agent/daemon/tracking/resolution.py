@@ -1,4 +1,4 @@
-"""Attempts that the kernel could not resolve, judged again by what is known of their consumers now."""
+"""Judges attempts that the kernel could not resolve again, by the facts now known of their consumers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Resolution:
     modes: ModesInForce
 
     def of(self, use: Use, consumer: Process | None) -> Verdict | None:
-        """None: it was resolved, or still nobody knows."""
+        """The verdict, or None if the kernel resolved the attempt or the facts still do not suffice."""
         if use.verdict.reason is not Reason.UNRESOLVED or consumer is None:
             return None
         tables = self.keeper.tables

@@ -1,4 +1,5 @@
-"""Who serves what a consumer calls address:port. Of all that listens now, and of a bounded number before."""
+"""Finds the process that serves an address:port as a consumer sees it. Covers all listeners of now, and a
+bounded number of former ones."""
 
 from __future__ import annotations
 
@@ -11,31 +12,31 @@ from agent.policy.terms.networks import is_per_namespace
 
 _WILDCARDS = (Address(MAPPED_PREFIX), Address(0))
 _AT_LOOPBACK = dict(zip(_WILDCARDS, (to_address("127.0.0.1"), to_address("::1")), strict=True))
-"""Where a connect() to an unspecified address ends (tcp_v4_connect, tcp_v6_connect in net/)."""
+"""Address that a connect() to the unspecified address reaches (tcp_v4_connect, tcp_v6_connect in net/)."""
 _LOOPBACK = int(to_address("127.0.0.0")) >> 24
 REMEMBERED = 4096
-"""Places where nobody listens any more, or that the kernel has just told of."""
+"""Limit for places without a listener any more, or whose listener the kernel has just reported."""
 
 Place = tuple[int, int, Address]
 """(namespace, port, address)"""
 Spot = tuple[int, Address]
-"""(port, address), wherever that is."""
+"""(port, address) in any namespace."""
 
 
 @dataclass(slots=True)
 class ServedPlaces:
-    """One thread looks, another hears."""
+    """One thread looks; another thread adds listeners that the kernel reports."""
 
     _now: dict[Place, Process] = field(default_factory=dict)
-    """As of the last look."""
+    """Listeners of the last look."""
     _before: dict[Place, Process] = field(default_factory=dict)
-    """Who listened there last, or has just called listen()."""
+    """The last process that listened there, or one that has just called listen()."""
     _before_by_spot: dict[Spot, Place] = field(default_factory=dict)
-    """Of `_before`, as `_by_spot`; the newest of several namespaces."""
+    """`_before` by port and address; the newest of several namespaces."""
     _shared: dict[Place, list[Process]] = field(default_factory=dict)
     """Places where several processes listen (SO_REUSEPORT)."""
     _by_spot: dict[Spot, Place] = field(default_factory=dict)
-    """By port and address: the first of several namespaces."""
+    """`_now` by port and address; the first of several namespaces."""
 
     def heard(self, place: Place, owner: Process) -> None:
         self._remember(place, owner)
@@ -44,12 +45,13 @@ class ServedPlaces:
     def looked(
         self, serving: Iterable[tuple[Place, Process | None]], shared: dict[Place, list[Process]]
     ) -> None:
-        """`serving`: all that listens. None: nobody is known to hold it; who listened there last, stays."""
+        """Store the listeners of a look. `serving` has all listeners. None: no holder is known, and the
+        process that listened there last stays."""
         now = {place: known for place, owner in serving if (known := owner or self.at(place))}
         for place, owner in self._now.copy().items():
             if place not in now:
                 self._remember(place, owner)
-        # loopback has 16 million addresses, which are called in their own namespace alone
+        # loopback has 16 million addresses, which are reachable only from their own namespace
         self._by_spot = {place[1:]: place for place in reversed(now) if not _is_loopback(place[2])}
         self._now, self._shared = now, shared
 
@@ -62,9 +64,10 @@ class ServedPlaces:
         return self._now.get(place) or self._before.get(place)
 
     def owner_of(self, netns: int, port: int, address: Address) -> Process | None:
-        """Who serves, or last served, what a consumer in `netns` calls address:port. A routable address may
-        be served in another namespace; loopback never is. Of several that share the place: what they have
-        in common."""
+        """The process that serves, or last served, address:port as seen by a consumer in `netns`.
+
+        Another namespace may serve a routable address, but never loopback. If several processes share the
+        place, the result has what they have in common."""
         near = [_AT_LOOPBACK.get(address, address), *_WILDCARDS]
         owner = next((one for each in near if (one := self._whole_at((netns, port, each)))), None)
         if owner or is_per_namespace(address):
@@ -72,7 +75,8 @@ class ServedPlaces:
         return next((one for each in near if (one := self._elsewhere_at(port, each))), None)
 
     def _elsewhere_at(self, port: int, address: Address) -> Process | None:
-        """Asked for each event: it must not cost more where somebody has listened at 4,096 places."""
+        """Look in the other namespaces. This runs for each event, so its cost must not grow with 4,096 former
+        places."""
         spot = (port, address)
         place = self._by_spot.get(spot) or self._before_by_spot.get(spot)
         return self._whole_at(place) if place else None
@@ -83,7 +87,7 @@ class ServedPlaces:
 
 
 def _is_loopback(address: Address) -> bool:
-    """Of IPv4; as a number: asked of each listener."""
+    """True for IPv4 loopback. Compares numbers, because this runs for each listener."""
     return int(address) >> 24 == _LOOPBACK
 
 

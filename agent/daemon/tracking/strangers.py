@@ -1,4 +1,4 @@
-"""Who served, or tried to serve, a port that others own: what a preview of `enforce` shows."""
+"""Processes that served, or tried to serve, a port of other owners. A preview of `enforce` shows them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REMEMBERED = 1024
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """`how`: "listens" now, "listened" and stopped, or "refused" at bind()."""
+    """`how` is "listens" (now), "listened" (stopped) or "refused" (at bind())."""
 
     target: Target
     process: Process
@@ -34,16 +34,16 @@ _Key = tuple[Target, str, int | None, str, Address, int, str]
 
 @dataclass(slots=True)
 class Strangers:
-    """Remembers those that did not stay: a check of a configuration (`nginx -t`) listens for milliseconds."""
+    """Remembers strangers that did not stay: a configuration check (`nginx -t`) listens for milliseconds."""
 
     listening: Listening
     keeper: PolicyKeeper
     clock: Callable[[], int] = boot_ns
     _seen: dict[_Key, Stranger] = field(default_factory=dict)
-    """The newest last."""
+    """Strangers, the newest last."""
 
     def heard(self, cookie: int, netns: int, address: Address, port: int, process: Process) -> None:
-        """Of a listen() on a port, by the kernel's word."""
+        """Record a listen() on a port, as reported by the kernel."""
         policy, facts = self.keeper.policy, self.keeper.facts
         if policy is None or facts is None or not _declares(policy, port):
             return
@@ -68,16 +68,17 @@ class Strangers:
         self._note(target, process, address, port, "refused")
 
     def seen(self, since_boot_ns: int) -> list[Stranger]:
-        """Those that did not stay, or were refused."""
+        """Strangers that did not stay or were refused."""
         return [one for one in self._seen.copy().values() if one.last_boot_ns >= since_boot_ns]
 
     def restore(self, seen: Iterable[Stranger]) -> None:
-        """What an earlier daemon saw."""
+        """Add strangers that an earlier daemon saw."""
         for one in seen:
             keep_newest(self._seen, _key(one), one, REMEMBERED)
 
     def since(self, boot_ns: int) -> list[Stranger]:
-        """Those that listen now in front; each program of a user and a unit once for a place."""
+        """Strangers, those that listen now first. Each program of a user and unit is listed once per
+        place."""
         now = [
             Stranger(
                 Target(one.service, PortClass(one.port_class)),

@@ -1,4 +1,4 @@
-"""What several threads count together, and what is told once to each of many."""
+"""Counters that several threads share, and bounded memories of keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class Tally(Generic[Key]):
-    """A counter that the loop and a thread add to: `+= 1` on a dict loses one where both do it at once."""
+    """A counter for the loop and a thread: with `+= 1` on a dict, concurrent additions lose counts."""
 
     def __init__(self) -> None:
         self._counts: Counter[Key] = Counter()
@@ -23,23 +23,26 @@ class Tally(Generic[Key]):
             self._counts[key] += count
 
     def counts(self) -> dict[Key, int]:
-        """As of now, all at one moment."""
+        """All counts, from one moment."""
         with self._lock:
             return dict(self._counts)
 
 
 def keep_newest(known: dict[Key, Value], key: Key, value: Value, most: int) -> None:
-    """Another thread may be adding."""
+    """Store `value` as the newest and drop the oldest above `most`. Another thread may add at the same
+    time."""
     known.pop(key, None)  # the newest stand last
     known[key] = value
     while len(known) > most:
-        with contextlib.suppress(RuntimeError):  # it was added to meanwhile
+        with contextlib.suppress(RuntimeError):  # another thread added a key meanwhile
             known.pop(next(iter(known)), None)
 
 
 class Recent(Generic[Key]):
-    """The `most` keys that were met last. Others choose the keys: whoever makes up new ones for ever is met
-    as new for ever, and makes room by what he made up before; he takes no memory. Not thread-safe."""
+    """The `most` keys that were met last. Not thread-safe.
+
+    Others choose the keys. A sender of ever new keys is met as new each time, but only evicts keys and takes
+    no more memory."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -49,7 +52,7 @@ class Recent(Generic[Key]):
         return len(self._keys)
 
     def is_new(self, key: Key) -> bool:
-        """Meets a key: False where it is among the last."""
+        """Record a key. False if it is among the last ones."""
         new = key not in self._keys
         self._keys.pop(key, None)
         self._keys[key] = None  # the newest stand last

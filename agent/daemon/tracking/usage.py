@@ -1,5 +1,6 @@
-"""Who used what: the kernel's rows turned into events, sent once and then summarised, and into counts by
-consumer. The kernel counts; here it is only read, so a lost event costs a line, never a number."""
+"""Uses: turns the kernel's rows into events, one first and summaries later, and into counts by consumer.
+
+Only the kernel counts; this module reads. A lost event therefore costs a line, never a count."""
 
 from __future__ import annotations
 
@@ -22,30 +23,32 @@ from agent.model import Decision, Origin, Process, Target, Verdict
 from agent.policy.tables.ids import Ids
 
 IDLE_NS = 600 * 1_000_000_000
-"""A row nobody has added to for so long may make room for another."""
+"""Idle limit: a row without a new attempt for this long may be deleted."""
 CROWDED_IDLE_NS = 10 * 1_000_000_000
-"""The same where more than half of the rows of one side, or of one share, are taken: who comes when all are
-is not told one by one, so a flood of short-lived consumers must not hold them for long."""
+"""Idle limit once more than half the rows of one side or share are in use.
+
+When all are in use, new consumers are not named one by one, so rows must be freed quickly in a flood of
+short-lived consumers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One consumer's use of one target, as events tell it."""
+    """One consumer's use of one target, as events report it."""
 
     use: Use
     target: Target
     consumer: Process | None
     new: int
-    """Attempts since it was last told."""
+    """Attempts since the last report."""
     since_boot_ns: int
     is_first: bool = True
-    """None of this row was told before."""
+    """True if no attempt of this row was reported before."""
     resolved: Verdict | None = None
-    """Of a first one that was not resolved: what it would have met, had its consumer been known."""
+    """For a first attempt that was unresolved: the verdict with the consumer known."""
 
 
 class Usage:
-    """Rows of uses: the first attempt of each is a record of its own, later ones are added up."""
+    """Rows of uses. The first attempt of each row is a record of its own; later attempts are summarised."""
 
     def __init__(
         self,
@@ -64,23 +67,24 @@ class Usage:
         self._told: dict[bytes, tuple[int, int]] = {
             key: abi.TOLD.unpack(value) for key, value in counters.told.items()
         }
-        """By row: (attempts told, time of the last telling)."""
+        """By row: (attempts reported, time of the last report)."""
         self._rowless: set[bytes] = set()
-        """Remembered here, and without a row when rows were last read."""
+        """Keys remembered here that had no row when the rows were last read."""
         self._awaited: set[bytes] = set()
-        """Rows whose first attempt had been sent, and not read, when rows were last read."""
+        """Rows whose first attempt had been sent but not read when the rows were last read."""
         self._rows: Counter[int] = Counter()
-        """How many rows there were, by place in the kernel's counts of them."""
+        """Number of rows at the last read, by place in the kernel's counts of rows."""
         self._labels = ConsumerLabels()
         self._retired: Counter[tuple[str, str]] = Counter()
         self._past = PastUses()
-        """Of rows that were let go of."""
+        """Uses whose rows were deleted."""
         self._moving = threading.Lock()
-        """Held while a row moves to what was retired, and while a thread adds the two up."""
+        """Held while a row moves to the retired counts, and while a thread adds rows and retired counts
+        up."""
 
     def first_attempt(self, event: abi.UseEvent) -> Attempt | None:
-        """What the kernel sent when a consumer first met a decision; None: told already (two CPUs may
-        both have sent it)."""
+        """The attempt that the kernel sent when a consumer first met a decision. None if it was reported
+        already, since two CPUs may both send it."""
         key = bytes(event.key)
         target = self._ids.target_named(event.key.target)
         if key in self._told or target is None:
@@ -102,14 +106,16 @@ class Usage:
         return Attempt(use, target, consumer, 1, event.header.time_ns, resolved=resolved)
 
     def look(self, now_boot_ns: int) -> Iterator[Attempt | None]:
-        """Row by row, what was added since it was last told, and what the ring lost; None where nothing was.
-        Idle rows are let go of. In between, first attempts may be taken, and programs go on."""
+        """Row by row, attempts since the last report, including those that the ring lost; None for a row
+        without any.
+
+        Idle rows are deleted. Between two rows, first attempts may be read, and programs go on."""
         idle, awaited, rows = [], set(), Counter[int]()
         since = self._counters.noted_uses()
         rowless = set(self._told) | self._consumers.keys()
         for use in self.rows():
             rowless.discard(use.key)
-            if use.first_boot_ns <= now_boot_ns:  # later ones are what has been made since
+            if use.first_boot_ns <= now_boot_ns:  # a later row is in the count of rows made since
                 rows.update(_places(use))
             attempt = None
             told, last_told = self._told.get(use.key, (0, use.first_boot_ns))
@@ -137,9 +143,9 @@ class Usage:
         self._counters.note_uses(rows, since)
 
     def _let_go(self, use: Use) -> bool:
-        """Of an idle row, unless somebody has come back to it since it was read."""
+        """Delete an idle row. False if attempts were added since it was read, or a thread is adding up."""
         if not self._moving.acquire(blocking=False):
-            return False  # somebody adds up: the next time will do
+            return False  # a thread is adding up; try again at the next look
         try:
             now = self._counters.uses.get(use.key)
             if now is None or abi.Use.from_buffer_copy(now).attempts != use.attempts:
@@ -158,7 +164,7 @@ class Usage:
 
     def _note_told(self, key: bytes, attempts: int, time_ns: int) -> None:
         self._told[key] = (attempts, time_ns)
-        with contextlib.suppress(OSError):  # no room: a restarted daemon tells it once more
+        with contextlib.suppress(OSError):  # no room: a restarted daemon reports it once more
             self._counters.told.put(key, abi.TOLD.pack(attempts, time_ns))
 
     def rows(self) -> Iterator[Use]:
@@ -173,31 +179,32 @@ class Usage:
         self._forget(use.key)
 
     def _forget(self, key: bytes) -> None:
-        """What goes with a row. It may also be without one: an event that was read after the row was gone, a
-        daemon that ended in between."""
+        """Delete what is stored for a row. The row may be missing: its event was read after it was deleted,
+        or a daemon ended in between."""
         self._consumers.forget(key)
         self._told.pop(key, None)
         self._counters.told.remove(key)
 
     def found(self, target: Target, decision: Decision, consumer: Process | None) -> None:
-        """An attempt from before the agent, which has no row."""
+        """Count an attempt older than the agent, which has no row."""
         if decision is Decision.DENIED:
             with self._moving:
                 self._retired[target.service, self._labels.of(consumer)] += 1
 
     def consumers(self) -> list[Process]:
-        """Those on this host, of the rows that are there."""
+        """Consumers on this host of the rows that exist."""
         found = (self._consumers.of(use) for use in self.rows() if use.use_of is abi.UseOf.ONE)
         return [consumer for consumer in found if consumer]
 
     def since(self, boot_ns: int) -> list[PastUse]:
-        """Uses whose last attempt came after that, not longer ago than an hour."""
+        """Uses with an attempt since that time, at most an hour ago."""
         found = [*self._past, *self._of_rows()]
         return [one for one in found if one.use.last_boot_ns >= boot_ns]
 
     def to_keep(self, since_boot_ns: int) -> tuple[list[PastUse], list[PastUse]]:
-        """(those whose rows were let go of, those that have rows): what a later daemon has to be told. The
-        rows outlive this one, but not what is known of their consumers."""
+        """(uses whose rows were deleted, uses that have rows), to be stored for a later daemon.
+
+        Rows outlive this daemon, but the known facts of their consumers do not."""
         self._past.forget_before(since_boot_ns)
         rows = PastUses()
         for one in self._of_rows():
@@ -206,7 +213,7 @@ class Usage:
         return list(self._past), list(rows)
 
     def restore(self, gone: Iterable[PastUse], rows: Iterable[PastUse]) -> None:
-        """What an earlier daemon kept. A row may be gone by now."""
+        """Add the uses that an earlier daemon stored. A row may be gone by now."""
         for one in gone:
             self._past.add(one)
         for one in rows:
@@ -224,8 +231,8 @@ class Usage:
         return None if target is None else PastUse(use, target, self._consumers.of(use))
 
     def violations_by_consumer(self) -> Mapping[tuple[str, str], int]:
-        """By (service, consumer name). The first consumers seen keep their names, so that no series
-        shrinks; the rest are `other`."""
+        """Denied attempts by (service, consumer name). The first consumers seen keep their names, so that no
+        series shrinks; the rest are `other`."""
         with self._moving:
             found = Counter(self._retired)
             for key, value in self._counters.uses.items():
@@ -244,5 +251,5 @@ class Usage:
 
 
 def _places(use: Use) -> tuple[int, ...]:
-    """Where the kernel counts its row; no share: of a version before shares."""
+    """Where the kernel counts the use's row. A row of a version before shares has no share."""
     return (side_of(use), use.share) if use.share else (side_of(use),)

@@ -1,4 +1,4 @@
-"""Uses and strangers as JSON, for the daemon that comes after. Arguments may hold secrets: left out."""
+"""Uses and strangers as JSON, for the next daemon. Arguments are left out, because they may hold secrets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def to_json(one: PastUse) -> dict[str, Any]:
 
 
 def readable(stored: object) -> Iterator[PastUse]:
-    """Those that can be read, of a list that may be anything."""
+    """The readable uses of `stored`, which may be anything."""
     for one in stored if isinstance(stored, list) else ():
         try:
             yield _from_json(one)
@@ -88,7 +88,7 @@ def _from_json(stored: Mapping[str, Any]) -> PastUse:
     raw = bytes.fromhex(stored["key"])
     key = abi.UseKey.from_buffer_copy(raw)
     if bytes(key) != raw:
-        raise ValueError("of another version")
+        raise ValueError("key of another version")
     consumer = stored["consumer"]
     process = None if consumer is None else _record(Process, consumer)
     numbers = {
@@ -120,7 +120,7 @@ def _from_json(stored: Mapping[str, Any]) -> PastUse:
 
 
 def _fields_of(record: Process | Container) -> dict[str, Any]:
-    """What is known: the rest is as by default."""
+    """The known fields. The others have their defaults."""
     known = {}
     for each in fields(record):
         value = getattr(record, each.name)
@@ -131,7 +131,7 @@ def _fields_of(record: Process | Container) -> dict[str, Any]:
 
 _LEFT_OUT = ("args",)
 _IDS = ("uid", "gid")
-"""0 is root's, and not the same as not known."""
+"""Fields whose 0 is stored: 0 is root's id and differs from unknown."""
 
 
 _KINDS = {each: get_type_hints(each) for each in (Process, Container)}
@@ -143,7 +143,7 @@ def _record(kind: type[_Record], stored: Mapping[str, Any]) -> _Record:
 
 
 def _typed(value: Any, kind: Any) -> Any:
-    """Raises TypeError."""
+    """`value`, checked and converted to `kind`. Raises TypeError."""
     if isinstance(kind, UnionType):
         return None if value is None else _typed(value, get_args(kind)[0])
     if kind is Container:
@@ -151,5 +151,5 @@ def _typed(value: Any, kind: Any) -> Any:
     if get_origin(kind) is tuple:
         return tuple(_typed(one, get_args(kind)[0]) for one in _typed(value, list))
     if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not a valid {kind.__name__}")
     return value
