@@ -282,7 +282,7 @@ def test_by_a_policy_that_is_refused_the_version_before_goes_on(lab: Lab, agent:
     agent.files.write_policy(good.replace("principals: [licensed]", "principals: [nobody]"))
     done = agent.licet("run", check=False)
     assert done.returncode == 1
-    assert "what judged goes on: its policy is refused" in done.stderr
+    assert "the version before stays in force, because this version refuses the policy" in done.stderr
     assert refuses_still(lab)
     agent.files.write_policy(good)
     start(agent)

@@ -96,7 +96,7 @@ def test_hung(agent: RunningAgent) -> None:
         said = told(agent, "unload")
     finally:
         os.kill(agent.pid, signal.SIGCONT)
-    assert f"the daemon (pid {agent.pid}) has not ended within 15 s, and nothing was let go" in said
+    assert f"the daemon (pid {agent.pid}) has not ended within 15 s, and nothing was unloaded" in said
     assert f"kill -9 {agent.pid}" in said
 
 

@@ -1,1 +1,1 @@
-"""What refuses and what ends: modes, gates, the cutter of flows, previews of them."""
+"""Enforcement: modes, gates, the cutter of flows, and previews of a switch to enforce."""

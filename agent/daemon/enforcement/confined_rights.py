@@ -1,4 +1,5 @@
-"""Rights that end at a container: what runs and what has connected, for `confined`."""
+"""Rights that processes lose by running in a container: running and connected processes, judged for
+`confined`."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from agent.policy.values import Finding
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Who lost a right because he runs in a container."""
+    """Finds processes that lost a right because they run in a container."""
 
     keeper: PolicyKeeper
     reader: ProcReader
@@ -25,8 +26,8 @@ class Rights:
     usage: Usage
 
     def lost(self, targets: Collection[Target] | None = None) -> list[Finding]:
-        """Principals and owners, of these targets or of all, that mean somebody here no more because of where
-        he runs."""
+        """Principals and owners that no longer match a process here because of where it runs. `targets`
+        limits them; None is all."""
         policy, compiled, facts = self.keeper.policy, self.keeper.compiled, self.keeper.facts
         if policy is None or compiled is None or facts is None or not compiled.index.confined:
             return []
@@ -36,7 +37,8 @@ class Rights:
 
 
 def running_inside(reader: ProcReader, cookies: dict[int, int]) -> Iterator[Seen]:
-    """Processes in containers, or below another root directory. cookies: of network namespaces, by inode."""
+    """Processes in containers, or below another root directory. `cookies`: cookies of network namespaces, by
+    inode."""
     for pid in reader.pids():
         process = reader.process(pid, cookies)
         if process is not None:

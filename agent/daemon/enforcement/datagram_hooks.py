@@ -1,4 +1,4 @@
-"""What watches UDP: loaded and attached while the policy in force declares a port of it."""
+"""The hooks for UDP, loaded and attached while the policy in force declares a UDP port."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ ARRIVALS = (OBSERVE_ARRIVAL, REFUSE_ARRIVAL, REFUSE_FORWARDED)
 
 @dataclass(slots=True)
 class Datagrams:
-    """Observers before gates, and let go of after them: a gate carries out what an observer has decided.
+    """Attaches observers before gates and detaches them after gates, because a gate enforces what an observer
+    decided.
 
-    Where the socket gate is attached, it judges arrivals itself, and the observer of them is not needed."""
+    Where the socket gate is attached, it judges arrivals itself, and the observer of arrivals is not
+    needed."""
 
     settings: Settings
     maps: PolicyMaps
@@ -49,10 +51,10 @@ class Datagrams:
     gate: CgroupGate
     arrivals: SocketGate
     missing: dict[str, str] = field(default_factory=dict)
-    """By program, why this kernel does not take it."""
+    """Reason why this kernel does not load a program, by program."""
     attached: bool = False
     left_to_gate: int = 0
-    """Network namespaces in which the socket gate judges arrivals."""
+    """Number of network namespaces in which the socket gate judges arrivals."""
 
     @classmethod
     def on(
@@ -63,7 +65,7 @@ class Datagrams:
         cgroup: Path,
         keeper: PolicyKeeper,
     ) -> Self:
-        """Of parts that were built before it. Nothing is loaded or attached yet."""
+        """Made from parts that were built before. Nothing is loaded or attached yet."""
         return cls(
             settings,
             maps,
@@ -76,8 +78,8 @@ class Datagrams:
         )
 
     def observe(self, namespaces: Sequence[Namespace], gated: Collection[int] = ()) -> None:
-        """Attach in these but those of `gated` (cookies) if a port is declared; else let go. Raises OSError
-        or LicetError."""
+        """Attach in `namespaces` except those of `gated` (cookies) if a UDP port is declared; else detach.
+        Raises OSError or LicetError."""
         policy = self.keeper.policy
         if policy is None or not policy.declares(Protocol.UDP):
             self._let_go()
@@ -94,14 +96,14 @@ class Datagrams:
             self.arrivals.sync(ungated)
 
     def enforce(self) -> None:
-        """Attach the gate of senders, where there is something to refuse. Raises OSError."""
+        """Attach the gate for senders if a UDP port is declared, else detach it. Raises OSError."""
         if self.attached:
             self.gate.attach()
         else:
             self.gate.detach()
 
     def status(self) -> list[Hook]:
-        """As the other hooks: hook, rung, attached_to ("" where it is not), note."""
+        """Fields as for the other hooks: hook, rung, attached_to ("" if not attached), note."""
         cgroup = self.settings.scope.cgroup if self.attached else ""
         namespaces = counted(len(self.arrivals.attached()), "network namespace") if self.attached else ""
         received = cgroup if self.receipts.attached() else ""
@@ -126,7 +128,8 @@ class Datagrams:
         self.gate.detach()
 
     def _follow_receipts(self, policy: Policy) -> None:
-        """Only where a port is declared elsewhere than at this host can an answer seem to be an attempt."""
+        """Attach the receive hook only if a port is declared at another host: only then can an answer look
+        like an attempt."""
         if policy.declares(Protocol.UDP, elsewhere=True):
             self.receipts.attach(self.missing)
             self.maps.set_receipts(True)

@@ -17,5 +17,5 @@ class Failsafe:
         self.tell()
 
     def tell(self) -> None:
-        """To the programs."""
+        """Write the ports to the map that the BPF programs read."""
         self.maps.set_failsafe(self.ports)

@@ -1,4 +1,4 @@
-"""Ending flows that lost their right, of services whose policy says so (`on_end: cut`)."""
+"""Ends flows that lost their right, for services whose policy has `on_end: cut`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cut:
 
 @dataclass(slots=True)
 class FlowCutter:
-    """Judges flows of targets that enforce and say `on_end: cut` again when what decides has changed."""
+    """Judges flows again when a deciding fact has changed, for enforced targets with `on_end: cut`."""
 
     keeper: PolicyKeeper
     flows: FlowTable
@@ -52,17 +52,19 @@ class FlowCutter:
     failsafe: Failsafe
     _due_ns: int = 0
     _under_way: frozenset[int] = frozenset()
-    """Cookies of flows without a right that are not established: there is nothing to cut yet."""
+    """Cookies of flows without a right that are not established yet, so they cannot be cut."""
     _again_ns: int = 0
-    """When those are looked at. Others choose how many they are."""
+    """Time of the next look at those flows. It is bounded, because remote hosts choose their number."""
 
     def look_again(self) -> None:
-        """What is licensed has changed: the next cut_due() looks at every flow."""
+        """Make the next cut_due() look at every flow, because licensed rights have changed."""
         self._due_ns = 0
 
     def cut_due(self) -> list[Cut]:
-        """Nothing to do between two deadlines of licenses, unless look_again() was called, or a connection
-        was under way at the last one."""
+        """End the flows that are due.
+
+        It returns at once between two deadlines of licenses, unless look_again() was called or a connection
+        was under way at the last look."""
         now_ns = boot_ns()
         policy, tables = self.keeper.policy, self.keeper.tables
         if policy is None or tables is None:
@@ -92,7 +94,7 @@ class FlowCutter:
             row = tables.rows.get(flow.target)
             if row is None or row.target not in targets or flow.port in self.failsafe.ports:
                 continue
-            # what only this agent does not know of a process that was let in ends no connection
+            # a process fact that only this agent lacks must not end an admitted connection
             verdict = decide(tables, row, who_is(tables, self._consumer(flow)), now_ns, lambda _: False)
             if verdict.decision is Decision.DENIED:
                 yield Cut(row.target, replace(flow, verdict=replace(verdict, enforced=True)))
@@ -104,7 +106,7 @@ class FlowCutter:
         return local_consumer(process, flow.netns, name_is_trusted=not process.exe_untrusted)
 
     def _cut(self, ended: list[Cut]) -> Iterable[Cut]:
-        """In the namespace of the socket that each flow is followed by."""
+        """End each flow from within the namespace of the socket that is its row's key."""
         for namespace in self.namespaces.all() if ended else ():
             here = [one for one in ended if one.flow.netns == namespace.cookie]
             if not here:
@@ -123,7 +125,7 @@ def _next_end(tables: Tables, now_ns: int) -> int:
 
 
 def end(cutter: Cutter, flow: Flow) -> bool:
-    """False: it was gone already."""
+    """End a flow. False if it was gone already."""
     try:
         return cutter.cut(Established(flow.cookie, *ends_of(flow)))
     except CannotDestroy:

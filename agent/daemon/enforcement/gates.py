@@ -1,4 +1,4 @@
-"""The gates: loaded beforehand, attached while something enforces, let go of when nothing does."""
+"""The gates, loaded at start, attached while a target enforces and detached when none does."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ GATE_PROGRAMS = {
 
 @dataclass(slots=True)
 class Gates:
-    """What is attached is said to the programs (settings.gates) after it is attached, and taken back before
-    it is let go of: nothing is called refused that was not."""
+    """`settings.gates` lists the attached gates for the BPF programs.
+
+    A gate's bit is set after attaching and cleared before detaching. No attempt is therefore reported as
+    refused unless a gate refused it."""
 
     settings: Settings
     maps: PolicyMaps
@@ -46,30 +48,31 @@ class Gates:
     datagrams: Datagrams
     packet: PacketGate
     missing: dict[str, str] = field(default_factory=dict)
-    """By program, why this kernel does not take it."""
+    """Reason why this kernel does not load a program, by program."""
     attached: tuple[str, ...] = ()
     _is_clean: bool = False
-    """Nothing is attached, by an earlier run neither."""
+    """True if nothing is attached, not even from an earlier run."""
     _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def stand_by(self) -> None:
-        """Compile and load now, so that turning to enforce takes milliseconds. Attaches nothing."""
+        """Compile and load the gates, so that a switch to enforce takes milliseconds. Attaches nothing."""
         async with self._busy:
             await asyncio.to_thread(self._load)
 
     async def attach(self) -> None:
-        """Raises KernelError where the connect gate can't be attached; then nothing is."""
+        """Attach the gates. Raises KernelError if the connect gate cannot be attached; then none is
+        attached."""
         async with self._busy:
             await asyncio.to_thread(self._attach)
 
     async def settle(self) -> None:
-        """Attach if something enforces, let go if nothing does. Raises KernelError as attach() does."""
+        """Attach if a target enforces, detach if none does. Raises KernelError as attach() does."""
         async with self._busy:
             await asyncio.to_thread(self._observe_datagrams)
             await asyncio.to_thread(self._attach if self.modes.needs_gates() else self._detach)
 
     async def follow(self) -> None:
-        """Namespaces and interfaces that are new, while anything is attached."""
+        """Attach to new namespaces and interfaces, while any gate is attached."""
         if not self.attached and not self.datagrams.attached:
             return
         async with self._busy:
@@ -79,7 +82,7 @@ class Gates:
                 await asyncio.to_thread(self._observe_datagrams)
 
     def status(self) -> list[Gate]:
-        """Each gate: gate, attached_to ("" where it is not), note."""
+        """Fields of each gate: gate, attached_to ("" if not attached), note."""
         cgroup = self.settings.scope.cgroup
         places = {
             "connect": cgroup,
@@ -101,12 +104,12 @@ class Gates:
         return "; ".join(why for name, why in self.missing.items() if name in programs)
 
     def _observe_datagrams(self, gated: Sequence[int] | None = None) -> None:
-        """Where the socket gate is attached, it judges them as they arrive. `gated`: its namespaces, if not
-        those where it is now."""
+        """Attach the UDP observers, except where the socket gate judges datagrams. `gated` overrides its
+        current namespaces."""
         try:
             self.datagrams.observe(self._in_scope(), self.socket.attached() if gated is None else gated)
         except (OSError, LicetError) as error:
-            log.error("UDP is not watched everywhere: %s", error)
+            log.error("UDP is not observed everywhere: %s", error)
 
     def _load(self) -> None:
         self.missing = supervisor.load_gates(self.settings)
@@ -124,14 +127,15 @@ class Gates:
         self._sync()
 
     def _sync(self) -> None:
-        """The packet gate first: it sees which socket a packet is of, and the socket gate goes by that."""
+        """Attach everywhere in scope. The tc gate comes first: it records which socket a packet is from, and
+        the socket gate uses that."""
         attached = ["connect", "bind"]
         namespaces = self._in_scope()
         if self.settings.scope.interfaces and PACKET_PROGRAM not in self.missing:
             try:
                 self.packet.sync(namespaces)
             except KernelError as error:
-                log.error("the packet gate is not attached everywhere: %s", error)
+                log.error("the tc gate is not attached everywhere: %s", error)
             if self.packet.attached():
                 attached.append("tc")
         if LOOKUP not in self.missing:
@@ -145,12 +149,13 @@ class Gates:
         self._observe_datagrams()
 
     def _in_scope(self) -> Sequence[Namespace]:
-        """Where the cgroup is narrowed and namespaces are not, nothing is refused outside of that cgroup."""
+        """Namespaces in scope. If only scope.cgroup is narrowed, there are none, because nothing outside that
+        cgroup may be refused."""
         scope = self.settings.scope
         return () if scope.namespaces is None and scope.cgroup != "/" else self.namespaces.all()
 
     def _detach(self) -> None:
-        left = self.maps.gates  # an earlier run's, too
+        left = self.maps.gates  # includes gates of an earlier run
         self._say(())
         if self._is_clean:
             return

@@ -1,4 +1,4 @@
-"""Turning targets to observe and enforce at run time: who would be refused, the switch, and the audit."""
+"""Switches targets to observe or enforce at run time: the preview of refusals, the switch, and the audit."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ HOST = "the host"
 
 
 class Audit(Protocol):
-    """Keeps what was changed, for whoever asks later."""
+    """Stores mode changes for later requests."""
 
     def mode(self, event: Event) -> None: ...
 
 
 @dataclass(slots=True)
 class ModeSwitch:
-    """One switch at a time. Gates are attached before a target enforces, and detached after."""
+    """Runs one switch at a time. Gates are attached before a target enforces, and detached after."""
 
     modes: ModesInForce
     gates: Gates
@@ -55,7 +55,7 @@ class ModeSwitch:
         return self.modes.overrides
 
     def listed(self) -> dict[str, Any]:
-        """JSON-ready: targets with their modes, overrides, gates."""
+        """Targets with their modes, overrides and gates, JSON-ready."""
         return {
             "targets": [self._target_fields(target) for target in self.modes.targets()],
             "overrides": self._listed(),
@@ -77,7 +77,7 @@ class ModeSwitch:
         ]
 
     def preview(self, request: ModeRequest) -> dict[str, Any]:
-        """Whose uses of the last hour the targets that turn would refuse from then on. Raises ModeError."""
+        """Uses of the last hour that the switched targets would refuse from then on. Raises ModeError."""
         self._check(request)
         turning = self._turning(request)
         now_ns = boot_ns()
@@ -100,7 +100,7 @@ class ModeSwitch:
         }
 
     def _turning(self, request: ModeRequest) -> list[Target]:
-        """Targets that do not enforce, and would."""
+        """Targets that do not enforce now, and would after the switch."""
         after = self._overrides.foresee(request.scope, request.mode)
         return [
             target
@@ -111,7 +111,8 @@ class ModeSwitch:
         ]
 
     async def switch(self, request: ModeRequest, caller: Caller) -> dict[str, Any]:
-        """Raises LicetError: nothing has changed, unless it says that the gates could not be settled."""
+        """Switch modes and return the result. Raises LicetError: then nothing has changed, unless the message
+        says that attaching or detaching gates failed."""
         async with self._turn:
             self._check(request)
             log.debug("mode: %s to %s, by uid %d", request.scope or "the host", request.mode, caller.uid)
@@ -135,8 +136,8 @@ class ModeSwitch:
         }
 
     async def follow(self) -> None:
-        """To be called every now and then: tells of overrides that have ended, which the kernel has seen to,
-        and lets go of gates that nothing needs any more."""
+        """Report ended overrides, which the kernel has already ended, and detach gates that no target needs.
+        Call this periodically."""
         async with self._turn:
             ended = await asyncio.to_thread(self._overrides.take_ended)
             for one in ended:
@@ -186,7 +187,7 @@ def _fields(one: Override) -> dict[str, Any]:
 
 
 def _stranger_fields(one: Stranger) -> dict[str, Any]:
-    """What `owner` of the service would have to say, were it to be one."""
+    """The fields that `owner` of the service would need to include this stranger."""
     process = one.process
     return {
         **target_fields(one.target),
@@ -206,7 +207,7 @@ def _event(request: ModeRequest, change: Change, caller: Caller) -> Event:
     what = (
         f"set to {request.mode}"
         if request.mode
-        else "override taken away"
+        else "override removed"
         if change.previous
         else "reset, where no override was set"
     )
@@ -224,7 +225,8 @@ def _event(request: ModeRequest, change: Change, caller: Caller) -> Event:
 
 
 def _ended_event(one: Override) -> Event:
-    """`mode` null, as after a reset; without a caller: it ended by itself."""
+    """The event of an ended override. `mode` is null, as after a reset. It has no caller, because the
+    override ended at its time."""
     return {
         "type": "mode",
         "time": now_text(),

@@ -1,4 +1,4 @@
-"""The tc gate of this agent: its filters are named after its pins."""
+"""The tc gate of this agent. Its filters are named after the agent's pins."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NO_PROGRAM = -1
 
 
 def packet_gate(settings: Settings, pins: Pins | None = None) -> TcGate:
-    """`pins`: where its program and its map are, if not where they usually are. Without the program, where it
-    is not pinned, it can only let go. Raises PinError without the maps."""
+    """The gate with the program and map of `pins`, by default those in force. If the program is not pinned,
+    the gate can only detach. Raises PinError if the maps are missing."""
     from agent.enforce.tc import TcGate  # see PacketGate
 
     pins = pins or Pins(settings.paths.pins)
@@ -43,43 +43,46 @@ def packet_gate(settings: Settings, pins: Pins | None = None) -> TcGate:
 
 @dataclass(slots=True)
 class PacketGate:
-    """Made at its first use: it loads pyroute2, 8 MB, which an agent that only observes need not."""
+    """The tc gate, made at its first use: it imports pyroute2 (8 MB), which an observing agent does not
+    need."""
 
     settings: Settings
     _made: TcGate | None = None
 
     def sync(self, namespaces: Sequence[Namespace]) -> None:
-        """To be called once its program is loaded. Raises KernelError, and PinError without its maps."""
+        """Attach to the namespaces. Call this once the program is loaded. Raises KernelError, and PinError if
+        the maps are missing."""
         self._made = self._made or packet_gate(self.settings)
         self._made.sync(namespaces)
 
     def detach(self, namespaces: Sequence[Namespace]) -> None:
-        """Also what an earlier run has left."""
-        # one that is made here may be without its program, and is not kept
+        """Detach all filters, including those of an earlier run."""
+        # a gate made here may lack its program, so it is not stored
         (self._made or packet_gate(self.settings)).detach(namespaces)
 
     def attached(self) -> int:
-        """To so many interfaces."""
+        """Number of interfaces that the gate is attached to."""
         return len(self._made.attached()) if self._made else 0
 
     def note(self) -> str:
-        """What keeps it from refusing at some interface; "": nothing."""
+        """Reason why the gate cannot refuse at some interface; "" if there is none."""
         if not self.settings.scope.interfaces:
-            return "scope.interfaces names none; the socket gate refuses"
+            return "scope.interfaces lists none; the socket gate refuses"
         if self._made is None:
             return ""
         notes = [f"{place.interface}: {why}" for place, why in self._made.failed().items()]
         hidden = ", ".join(sorted({place.interface for place in self._made.hidden()}))
         if hidden:
             notes.append(
-                f"another filter runs before ours on {hidden}; the socket gate refuses what it lets by"
+                f"another filter runs before ours on {hidden}; the socket gate refuses what that lets pass"
             )
         return "; ".join(notes)
 
 
 def let_go(settings: Settings) -> None:
-    """Remove our filters from every network namespace in scope, behind the socket gate, which goes by what
-    they have seen. Fine where there are none."""
+    """Remove our filters from every network namespace in scope; having none is fine.
+
+    The socket gate is detached first, because it relies on what the filters have recorded."""
     of_version = Pins(settings.paths.pins).versions()
     pins = next((one for one in of_version if one.map("tc_netns").exists()), None)
     if pins is not None:

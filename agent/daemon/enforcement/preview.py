@@ -26,16 +26,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """JSON-ready, most attempts first."""
+    """The preview, JSON-ready, most attempts first."""
 
     refused: list[Row] = field(default_factory=list)
     unknown: list[Row] = field(default_factory=list)
-    """Uses of which too little is known to tell."""
+    """Uses that cannot be judged, because too few facts are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """Judges the uses of the last hour, and open connections, as if targets enforced already."""
+    """Judges the uses of the last hour, and open connections, as if their targets enforced already."""
 
     keeper: PolicyKeeper
     usage: Usage
@@ -44,7 +44,7 @@ class Foresight:
     def of(
         self, targets: Collection[Target], since_ns: int, now_ns: int, failsafe: Collection[int]
     ) -> Foreseen:
-        """Of these targets, once they enforce; of connections that are open, too."""
+        """The preview for these targets, including their open connections."""
         judging = self.keeper.judged_by()
         if judging is None or not targets:
             return Foreseen()
@@ -82,7 +82,7 @@ def _rows(found: Mapping[tuple[str, Target, str], list[PastUse]]) -> list[Row]:
 
 
 class _Judge:
-    """By the tables in force, of targets that enforce."""
+    """Judges by the tables in force, as if all targets enforced."""
 
     def __init__(self, compiled: Compiled, tables: Tables, in_force_since_ns: int, now_ns: int) -> None:
         self._compiled = compiled
@@ -96,25 +96,25 @@ class _Judge:
         self._spots = {(key.protocol, key.ports, number) for key, number in tables.targets.items()}
 
     def row_of(self, one: PastUse) -> TargetRow | None:
-        """What it would be a use of now; None: of nothing that is declared."""
+        """The target that the use would belong to now, or None if no service declares it."""
         use = one.use
         destination = Destination(use.protocol, use.destination, use.port, use.netns)
         if destination not in self._at:
             self._at[destination] = row_of_destination(self._tables, destination)
         found = self._at[destination]
-        # not every place has an entry: what is delivered here, a container that is gone
+        # some places have no entry: traffic delivered here, a container that is gone
         row, ports = self._rows.get(one.target), self._tables.number_of(use.port)
         still = row is not None and (int(use.protocol), ports, row.id) in self._spots
         return found or (row if still else None)
 
     def verdict(self, one: PastUse, row: TargetRow) -> Verdict | None:
-        """None: not known."""
+        """The verdict, or None if it cannot be known."""
         found, word = self._evaluated(one, row), one.use.verdict
         if found is not None and found.reason is not Reason.UNRESOLVED:
             return found
         if found is not None and word.reason is Reason.UNRESOLVED:
             return found
-        # what is not known here, the kernel knew, and said by the same policy
+        # the kernel knew the facts missing here, and judged by the same policy
         if one.use.last_boot_ns < self._in_force_since_ns or word.target != row.id:
             return None
         if word.reason is Reason.UNRESOLVED:
@@ -123,7 +123,7 @@ class _Judge:
         return word if word.decision is Decision.DENIED or self._still_runs(row, word.grant) else None
 
     def _evaluated(self, one: PastUse, row: TargetRow) -> Verdict | None:
-        """None: it may be of several that are not judged alike."""
+        """The verdict, or None if the use may stand for consumers that are judged differently."""
         use, process = one.use, one.consumer
         if not use.is_of_one:
             return None
@@ -148,13 +148,14 @@ class _Judge:
 
 
 def _place_is_known(process: Process, tables: Tables) -> bool:
-    """Whose ground a cgroup lay on is forgotten with it: below a user's, nothing is a unit."""
+    """True if the cgroup's ground is known. It is forgotten with the cgroup, and a cgroup below a user's is
+    never a unit."""
     if not process.cgroup:
         return not process.cgroup_id
     return bool(process.container) or tables.ground.unit_of(process.cgroup) == process.unit
 
 
 def _whole_path(process: Process) -> str:
-    """ "": not known."""
+    """The executable's path if known as a whole, else ""."""
     exe = process.exe
     return "" if exe == MEMFD or "…" in (exe[:1], exe[-1:]) else exe

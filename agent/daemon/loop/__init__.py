@@ -1,1 +1,1 @@
-"""The daemon while it runs: what the kernel tells, a look at the host every few seconds, reloads."""
+"""The running daemon: events from the kernel, a look at the host every few seconds, reloads."""

@@ -1,4 +1,4 @@
-"""The loop: what it waits for, what it does again and again, and its start and end."""
+"""The loop: its events, its periodic work, its start and its end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ LINKS_S = 1.0
 
 @dataclass(slots=True, eq=False)
 class Daemon:
-    """Of finished parts (wiring.py); each knows how to do its work, and the loop when."""
+    """Runs finished parts (wiring/). Each part has its work; the loop has the times."""
 
     settings: Settings
     manager: NoManager
@@ -79,14 +79,14 @@ class Daemon:
     view: View
     background: Background
     generation: int
-    """Of the policy that an earlier run left in the kernel; 0: none."""
+    """Generation of the policy that an earlier run left in the kernel; 0 if there is none."""
     statistics: int | None
-    """A descriptor: while it is open, the kernel measures what programs cost."""
+    """A descriptor that keeps the kernel measuring the programs' run time while it is open."""
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self) -> None:
-        """Until SIGINT or SIGTERM. Raises LicetError where there is no policy to go on with."""
-        # before anything of UDP is loaded: from here on, each row that a full table pushes out is counted
+        """Run until SIGINT or SIGTERM. Raises LicetError if there is no policy to go on with."""
+        # before any UDP program is loaded: from here on, each row that a full table evicts is counted
         await asyncio.to_thread(self.datagram_rows.sweep, boot_ns())
         await self.reload.first(self.generation)
         self.failsafe.tell()
@@ -101,7 +101,7 @@ class Daemon:
             self.view.status_page.public_address = servers.public_address
             self.failsafe.add(servers.ports)
             await self.host.look()
-            # what waits in the ring from before is told with its owners, which are known from here on
+            # report events that wait in the ring only now, when their owners are known
             self.ring.take(earlier_events.taken(earlier_events.kept_in(self.settings.paths.run)))
             loop.add_reader(self.ring.fileno(), self.ring.drain)
             await self._store_time()
@@ -204,7 +204,7 @@ class Daemon:
         self.troubles.log_changes()
 
     async def _say_troubles(self) -> None:
-        """Also while a look at them does not end."""
+        """Report troubles, also while a look for them hangs."""
         self.troubles.log_changes()
 
     async def _sweep_datagrams(self) -> None:
@@ -216,7 +216,7 @@ class Daemon:
         await in_turns(self.ring.summaries())
 
     async def _say_edges(self) -> None:
-        """Once there has been time for some traffic."""
+        """Print edges once there has been time for some traffic."""
         await asyncio.sleep(EDGES_AFTER_S)
         self.reports.outlet.console.edges(self.view.undeclared_edges(EDGES_SHOWN))
 

@@ -1,4 +1,4 @@
-"""A look at the host every few seconds, and at once where something asks for it."""
+"""Looks at the host every few seconds, and at once on request."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from agent.daemon.tracking.usage import Usage
 from agent.failures import failures_told
 
 CONTAINER_STARTS_S = 10.0
-"""So long after its cgroup appeared, a container's name and network are looked for at once; later, with all
-the rest."""
+"""For this many seconds after a container's cgroup appears, look up its name and network at once; afterwards
+only during reconcile."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +29,9 @@ class HostWatch:
     reporter: Reporter
     listener_reports: ListenerReports
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set: look now."""
+    """Set to request a look now."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while what is judged by follows the host, or the policy's files."""
+    """Held while the tables are updated to the host or to the policy's files."""
 
     async def look(self) -> None:
         async with self.busy:
@@ -40,12 +40,13 @@ class HostWatch:
         for one in findings.adopted:
             self.usage.found(one.target, one.flow.verdict.decision, one.flow.consumer)
         if findings.adopted:
-            self.cutter.look_again()  # they may have been judged by the policy of before
+            self.cutter.look_again()  # the earlier policy may have judged them
         self.listener_reports.found(findings.listeners)
         self.reporter.adopted(findings.adopted)
 
     async def leave_home(self) -> None:
-        """A container that a service is at has ended: the next one may have its addresses already."""
+        """React to the end of a container that a service ran in: the next container may have its addresses
+        already."""
         async with self.busy:
             with failures_told():
                 await asyncio.to_thread(self.keeper.follow_host)

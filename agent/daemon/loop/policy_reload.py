@@ -1,4 +1,4 @@
-"""The policy's files put in force: at the start, when they change, and when somebody asks for it."""
+"""Puts the policy's files in force at the start, after changes, and on request."""
 
 from __future__ import annotations
 
@@ -44,12 +44,15 @@ class PolicyReload:
     host: HostWatch
     background: Background
     quiet: bool
-    """Nobody reads lines for people: a policy that is refused is logged."""
+    """True if no lines for people are printed, so a refused policy is logged."""
     _is_watching: bool = False
 
     async def first(self, generation: int) -> None:
-        """`generation`: of what an earlier run left in the kernel; 0: nothing. A bad policy at start is an
-        error, unless there is a last good one, or the kernel still judges by an earlier one."""
+        """Put the first policy in force. `generation` is that of an earlier run in the kernel; 0 if there is
+        none.
+
+        A bad policy at start is an error, unless there is a last good one, or the kernel still judges by an
+        earlier one."""
         try:
             await asyncio.to_thread(self.keeper.start)
         except LicetError as error:
@@ -62,7 +65,7 @@ class PolicyReload:
             self.reports.policy_refused(self.keeper.last_error)
 
     async def settle_first(self) -> None:
-        """All that follows from the first policy."""
+        """Carry out the consequences of the first policy."""
         await asyncio.to_thread(self.last_hour.restore)
         self.program_settings.tell()
         await asyncio.to_thread(self.overrides.restore)
@@ -71,7 +74,7 @@ class PolicyReload:
             self.keeper.note_in_force()
 
     async def reload(self) -> None:
-        """Raises LicetError: the policy in force stays."""
+        """Reload the policy. Raises LicetError; the policy in force then stays."""
         if not self.troubles.policy_is_in_force:
             await self._reload()
             return
@@ -85,7 +88,7 @@ class PolicyReload:
         try:
             await self.reload()
         except LicetError as error:
-            if self.quiet:  # people have been told
+            if self.quiet:  # otherwise the reason was printed for people
                 log.error("the policy in force stays: %s", error)
 
     async def _reload(self) -> None:
@@ -105,12 +108,13 @@ class PolicyReload:
         self.cutter.look_again()
         self.reports.policy_loaded()
         self.keeper.note_in_force()
-        self.background.start(self.store_uses())  # by which policy they were judged
+        self.background.start(self.store_uses())  # stores by which policy uses were judged
         self.host.wake.set()
 
     async def _settle_gates(self) -> None:
-        """Where they can't be attached, observing goes on: that is worth more than nothing. While the policy
-        of an earlier run is in force, its gates stay as they are."""
+        """Attach or detach gates. If they cannot be attached, observing goes on, because it still has value.
+
+        While the policy of an earlier run is in force, its gates stay as they are."""
         if self.keeper.policy is None and self.keeper.generation and self.keeper.last_error:
             return
         try:
@@ -126,14 +130,14 @@ class PolicyReload:
         await asyncio.to_thread(self.last_hour.store)
 
     def follow_files(self) -> None:
-        """Where the kernel tells of changes (it may have had no room for that at first)."""
+        """Watch the files if the kernel can report changes; at first it may have had no room for a watch."""
         descriptor = self.files.fileno()
         if descriptor is not None and not self._is_watching:
             asyncio.get_running_loop().add_reader(descriptor, self.look_at_files)
             self._is_watching = True
 
     def follow_up(self) -> None:
-        """Of changes that the kernel does not tell of, and of a reload that is to be tried again."""
+        """Reload after changes that the kernel does not report, and when a failed reload is due again."""
         if self.files.problem:
             self.look_at_files()
             self.follow_files()
@@ -145,7 +149,7 @@ class PolicyReload:
             self.background.start(self.reload_quietly())
 
     def in_force(self) -> str:
-        """In a line, for `systemctl status`."""
+        """The policy in force as one line, for `systemctl status`."""
         if self.keeper.is_last_good:
             return "the policy's files are refused; the last good policy is in force"
         if self.keeper.last_error:

@@ -1,4 +1,4 @@
-"""What the kernel tells through its rings: one handler for each kind of event."""
+"""Handles events from the kernel's rings, with one handler for each kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from agent.system.boottime import boot_ns
 from agent.system.bpf_ring import RingReader
 
 WAITING = 4096
-"""Records that the two rings hold, about."""
+"""Approximate number of records that the two rings hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,26 +57,27 @@ class RingEvents:
         return self.reader.fileno()
 
     def drain(self) -> int:
-        """How many records there were, of a turn."""
+        """Handle one turn of records and return their number."""
         records = self.reader.drain()
         self.take(records)
         return len(records)
 
     def until_empty(self) -> Iterator[None]:
-        """Or until what can wait there at once was read: more comes meanwhile."""
+        """Handle records until the rings are empty. Stops after as many as the rings hold, because more
+        arrive meanwhile."""
         read = 0
         while read < WAITING and (many := self.drain()):
             read += many
             yield
 
     def take(self, records: list[bytes]) -> None:
-        """One that fails takes no others with it."""
+        """Handle records one by one, so that a failing one does not affect others."""
         for event in ring.decode(records):
             with failures_told():
                 self.handle(event)
 
     def summaries(self) -> Iterator[None]:
-        """Row by row: there may be 12,000, and others want their turn between them."""
+        """Report summaries row by row: there may be 12,000 rows, and other work needs its turn in between."""
         now_ns = boot_ns()
         for attempt in self.usage.look(now_ns):
             if attempt is not None:
@@ -85,7 +86,7 @@ class RingEvents:
             yield
 
     def handle(self, event: ring.Event) -> None:
-        """One event, of whatever kind. An unknown kind is left out: a later version may send it."""
+        """Handle one event of any kind. An unknown kind is ignored, because a later version may send it."""
         match event:
             case abi.NameEvent():
                 self._on_name(event)
@@ -112,7 +113,7 @@ class RingEvents:
 
     def _on_cgroup(self, event: abi.CgroupEvent) -> None:
         path = event.path.decode("utf-8", "surrogateescape")
-        if not path:  # longer than an event has room for
+        if not path:  # the path is longer than an event has room for
             self.host.wake.set()
             return
         self.attributor.learn_cgroup(event.id, path)
@@ -126,7 +127,7 @@ class RingEvents:
             self.reporter.first_attempt(attempt)
             self._expose(attempt)
         if event.verdict.reason == Reason.UNRESOLVED:
-            self.host.wake.set()  # it may be a namespace nobody has looked at yet
+            self.host.wake.set()  # the namespace may not have been looked at yet
 
     def _expose(self, attempt: Attempt) -> None:
         if self.exposures.is_new(attempt):
@@ -137,7 +138,7 @@ class RingEvents:
         if seen is None:
             return
         process = self.attributor.complete(seen, comm=event.comm.decode("utf-8", "surrogateescape"))
-        protocol = Protocol(event.protocol or Protocol.TCP)  # 0.1.0 did not say; what waited in its ring
+        protocol = Protocol(event.protocol or Protocol.TCP)  # 0.1.0 sent no protocol
         address, port = event.address.value(), event.port
         if attempts := self.refused_binds.met(process, protocol, port):
             self.listener_reports.refused_bind(process, address, protocol, port, event.target, attempts)

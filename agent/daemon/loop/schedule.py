@@ -1,4 +1,4 @@
-"""Work of the loop: again and again, in turns with all the rest, or in the background."""
+"""Work of the loop: periodic, in turns with other work, or in the background."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from agent.daemon.reporting.passes import Passes
 from agent.failures import failures_told
 
 TURN_S = 0.02
-"""So long the loop does one thing of many before all others have their turn."""
+"""Time that the loop spends on one work item before all others have their turn."""
 LONG_S = 0.25
 RESTS = 4
-"""So many times as long as a look took, if that was long."""
+"""Rest after a long look, as a multiple of its duration."""
 
 
 async def every(
@@ -23,7 +23,8 @@ async def every(
     passes: Passes,
     wake: asyncio.Event | None = None,
 ) -> None:
-    """A failure is told and tried again the next time: the kernel goes on judging meanwhile."""
+    """Run `work` periodically. A failure is logged, and the next round tries again; the kernel goes on
+    judging meanwhile."""
     while True:
         if wake is None:
             await asyncio.sleep(seconds)
@@ -39,7 +40,7 @@ async def every(
 
 
 async def in_turns(work: Iterator[None]) -> None:
-    """Each step is short. Whoever makes very many events, or rows, keeps nobody from being answered."""
+    """Run short steps and let other work in between: very many events or rows must not delay answers."""
     until_s = time.monotonic() + TURN_S
     for _ in work:
         if time.monotonic() >= until_s:
@@ -48,19 +49,19 @@ async def in_turns(work: Iterator[None]) -> None:
 
 
 async def rest(took_s: float, most_s: float) -> None:
-    """Whoever wakes it again and again, on a host with very many sockets, must not make looks all that is
-    done."""
+    """Rest after a long look. A process that wakes the loop repeatedly, on a host with very many sockets,
+    must not fill it with looks."""
     if took_s > LONG_S:
         await asyncio.sleep(min(took_s * RESTS, most_s))
 
 
 class Background:
-    """Work that nobody waits for."""
+    """Work that no caller awaits."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Future[None]] = set()
 
     def start(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
-        self._running.add(task)  # the loop itself holds tasks only weakly
+        self._running.add(task)  # the loop itself holds only weak references to tasks
         task.add_done_callback(self._running.discard)

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Tracepoint:
-    """The link is not pinned: without a daemon, nobody would read the events."""
+    """The link is not pinned: without a daemon, no process would read the events."""
 
     pins: Pins
     name: str

@@ -1,1 +1,1 @@
-"""What leaves the daemon: events, lines for people, metrics and status."""
+"""Output of the daemon: events, lines for people, metrics and status."""

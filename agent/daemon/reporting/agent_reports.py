@@ -1,4 +1,4 @@
-"""Events about the agent itself: its start and end, the policy, licenses and modes."""
+"""Emits events about the agent itself: its start and end, the policy, licenses and modes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AgentReports:
         stays = "the last good policy is in force" if is_last_good else "the policy in force stays"
         event = {"type": "policy_error", "time": now_text(), "message": f"{stays}: {why}"}
         if is_last_good:
-            self.outlet.log.write(event)  # a trouble, which the log has told already
+            self.outlet.log.write(event)  # to the event log only: the trouble is in the agent's log already
         else:
             self.outlet.write(event)
 
@@ -51,5 +51,5 @@ class AgentReports:
         )
 
     def mode(self, event: Event) -> None:
-        """Somebody changed a mode, or an override has ended."""
+        """Report a mode that a user changed, or an override that ended."""
         self.outlet.write(event)

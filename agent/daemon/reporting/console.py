@@ -19,11 +19,11 @@ from agent.wording import counted
 
 class Console:
     def __init__(self, quiet: bool) -> None:
-        """`quiet`: nobody reads it."""
+        """`quiet`: print nothing."""
         self._people = None if quiet else DescriptorSink(sys.stderr.fileno())
 
     def event(self, event: Event) -> None:
-        if self._people is not None:  # a line takes as long as all the rest of an event
+        if self._people is not None:  # making a line takes as long as all other work for an event
             self._say(human_line(event))
 
     def started(self, status: Status, listeners: Sequence[JudgedListener]) -> None:
@@ -44,7 +44,7 @@ class Console:
             owner = serving_process(one.listener)
             name = process_name(process_fields(owner)) if owner else "?"
             where = place(show_address(one.listener.address), one.listener.port)
-            # what a policy declares, it judges itself
+            # a declared port is judged by the policy
             looks_internal = one.catalog and not one.service and one.bind in ("any", "public")
             mark = "  looks internal and listens wide" if looks_internal else ""
             guess = f"looks like {one.catalog.partition(':')[0]}" if one.catalog else ""
@@ -53,7 +53,7 @@ class Console:
             self._say(line.rstrip())
 
     def edges(self, edges: Sequence[dict[str, Any]]) -> None:
-        """The busiest connections that no service declares."""
+        """Print the busiest connections to ports that no service declares."""
         if edges:
             self._say("busiest unprotected connections so far:")
         for edge in edges:
@@ -64,10 +64,10 @@ class Console:
             self._say(f"  {edge['connections']:8,} {edge['direction']:8} {line}")
 
     def stopped(self) -> None:
-        self._say("stopped; programs and counters stay in the kernel (licet unload lets go of them)")
+        self._say("stopped; programs and counters stay in the kernel (licet unload removes them)")
 
     def _say(self, text: str) -> None:
-        """A terminal that is gone, or does not take more, must not stop the agent."""
+        """Print a line. A terminal that is gone, or does not take more, must not stop the agent."""
         if self._people is not None:
             with contextlib.suppress(OSError):
                 self._people.write(text)

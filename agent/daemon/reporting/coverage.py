@@ -1,4 +1,4 @@
-"""What licet does not see or judge, for good or on this kernel."""
+"""Traffic that licet does not see or judge, on any kernel or on this one."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ LISTENS_UNBIDDEN = (
     "sockops programs know cgroups from Linux 6.10 on: here it is judged at the agent's next look",
 )
 _NEEDS = ((REWRITTEN, CHANGED_ON_ITS_WAY), (LISTENER, LISTENS_UNBIDDEN))
-"""Programs, and what is not covered without them."""
+"""Programs, and the traffic that is not covered without them."""
 
 
 def not_covered(missing: Container[str]) -> list[NotCovered]:
-    """`missing`: programs that this kernel does not take."""
+    """The traffic that is not covered. `missing` has the programs that this kernel does not load."""
     lacking = (what for name, what in _NEEDS if name in missing)
     return [{"what": what, "follows": follows} for what, follows in (*NOT_COVERED, *lacking)]

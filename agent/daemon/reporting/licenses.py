@@ -1,4 +1,4 @@
-"""What licenses are worth now, and what the policy in force warns of."""
+"""Validity of the licenses, and warnings of the policy in force."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.policy.validity import Term, Validity, ended, terms_of
 
 
 def terms_now(keeper: PolicyKeeper) -> list[tuple[Term, Validity]]:
-    """Of each license as a whole."""
+    """The validity of each license as a whole."""
     policy, facts = keeper.policy, keeper.facts
     if policy is None or facts is None:
         return []

@@ -1,4 +1,4 @@
-"""Events about listeners: who serves what he should not, who was kept from it, and who reached too far."""
+"""Emits events about listeners: wrong owners, refused binds, and peers from outside a listening scope."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.model import Address, ListenerState, Process, Protocol, show_address
 from agent.wording import counted
 
 LISTENERS_OF_ONE = 100
-"""That one user has newly made are reported one by one after a look."""
+"""Limit for the new listeners of one user that are reported one by one after a look."""
 
 Found = list[tuple[JudgedListener, ListenerState]]
 
@@ -26,7 +26,7 @@ class ListenerReports:
     keeper: PolicyKeeper
 
     def found(self, found: Found) -> None:
-        """One by one, but of one user only so many: he may have 20,000."""
+        """Report new listeners one by one, up to a limit for each user: one user may have 20,000."""
         alike: dict[tuple[ListenerState, str, str, int], list[JudgedListener]] = {}
         for one, state in found:
             alike.setdefault((state, one.service, one.port_class, one.listener.uid), []).append(one)
@@ -39,7 +39,8 @@ class ListenerReports:
     def refused_bind(
         self, process: Process, address: Address, protocol: Protocol, port: int, target: int, attempts: int
     ) -> None:
-        """Somebody who is not the owner tried to take a declared port, so many times."""
+        """Report that a process tried to bind a declared port of another owner, with the number of
+        attempts."""
         served = self._served_by(target)
         self.outlet.report(
             "listener",
@@ -57,7 +58,7 @@ class ListenerReports:
         )
 
     def exposure(self, attempt: Attempt) -> None:
-        """A port was reached from outside its listening scope."""
+        """Report a port that was reached from outside its listening scope."""
         use, target = attempt.use, attempt.target
         peer = show_address(use.source)
         self.outlet.report(
@@ -110,7 +111,7 @@ class ListenerReports:
         )
 
     def _served_by(self, number: int) -> Event:
-        """A target, and where the policy says who serves it."""
+        """A target, and the place in the policy that names its owners."""
         target = self.keeper.ids.target_named(number)
         return {**events.target_fields(target), **self._owners_rule(target.service)} if target else {}
 
@@ -121,12 +122,12 @@ class ListenerReports:
 
 
 def _why_refused(process: Process, port: int, served: Event) -> str:
-    """`served`: the target that the port is, with the place of the rule; without it, the policy has changed
-    meanwhile."""
+    """Explanation of a refused bind. `served` has the port's target and the place of the rule. It is empty if
+    the policy has changed meanwhile."""
     if "rule" not in served:
         return f"bind() to port {port} was refused: the policy names another owner of it"
     who, user = process.exe or process.comm, process.user or process.uid
     return (
-        f"bind() to port {port} of {served['service']} was refused: {who} of user {user} is none of its "
-        f"owners ({served['rule']}): stop it, or let `owner` say who it is: {{exe: {who}, user: {user}}}"
+        f"bind() to port {port} of {served['service']} was refused: {who} of user {user} is not one of its "
+        f"owners ({served['rule']}): stop it, or add it to `owner`: {{exe: {who}, user: {user}}}"
     )

@@ -1,4 +1,4 @@
-"""Where events leave: the log of this run, and lines for people."""
+"""Outlet of events: the log of this run, and lines for people."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Outlet:
     console: Console
 
     def report(self, kind: str, event: Event) -> None:
-        """An event of this kind, which happens now."""
+        """Emit an event of this kind, with the time of now."""
         self.write({"type": kind, "time": now_text(), **event})
 
     def write(self, event: Event) -> None:
-        """One that has its type and time."""
+        """Emit an event that has its type and time."""
         self.log.write(event)
         if event["type"] != "use":
             self.console.event(event)

@@ -1,4 +1,4 @@
-"""What is done again and again, and whether one of it has gone on for far too long."""
+"""Watches periodic work for passes that run far too long."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LATE_S = 60.0
-"""A pass takes some seconds on a host with very many sockets."""
+"""Duration from which a pass is late. A pass takes some seconds on a host with very many sockets."""
 
 
 class Passes:
-    """Of one thread."""
+    """The passes of one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -19,7 +19,7 @@ class Passes:
 
     @contextmanager
     def passing(self, name: str) -> Iterator[None]:
-        """Several of one name may be under way at once."""
+        """Record a pass while the block runs. Several passes of one name may run at once."""
         key = object()
         self._under_way[key] = name, self._clock()
         try:
@@ -29,13 +29,13 @@ class Passes:
 
     @property
     def problem(self) -> str:
-        """In a sentence; "": nothing is late."""
+        """The late passes in a sentence; "" if none is late."""
         now_s = self._clock()
         late = {name for name, began_s in self._under_way.values() if now_s - began_s > LATE_S}
         if not late:
             return ""
         return (
-            f"{', '.join(sorted(late))}: under way for more than {LATE_S:.0f} s, and what is new is not seen "
+            f"{', '.join(sorted(late))}: under way for more than {LATE_S:.0f} s, and new events are not seen "
             "meanwhile; the kernel goes on judging. A file system or a process that it waits for may hang: "
             "look for state D in `ps -eo pid,state,wchan:30,args`, then restart licet"
         )

@@ -1,4 +1,4 @@
-"""Whether what is attached to the kernel is still this daemon's."""
+"""Checks that the links and maps in the kernel are still this daemon's."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from agent.kernel.pins import Pins
 from agent.system import bpf_map, libbpf
 
 OBSERVERS = ("track_flows", "observe_connect4", "observe_connect6", "cgroup_mkdir")
-"""Links that are there as long as anything is observed."""
+"""Links that exist as long as anything is observed."""
 SEEN_MAPS = ("ring", "uses", "counts", "flows", "generation")
 
 
 class PinsWatch:
-    """Is what is attached still what this daemon has found or attached? A lock holds only between daemons
-    that take it: one of version 0.1.0, and whoever removes pins by hand, do not."""
+    """Checks that links and maps are still those this daemon found or attached.
+
+    The lock works only between daemons that take it. A daemon of version 0.1.0, or a user who deletes pins,
+    does not take it."""
 
     def __init__(self, pins: Pins) -> None:
-        """To be made while the lock is held, once the programs are attached."""
+        """Make this while the lock is held, once the programs are attached."""
         self._pins = pins
         self._maps = frozenset(self._pinned_maps().values())
         self._own = self._attached()
         self.problem = ""
 
     def look(self) -> None:
-        """Compares what is pinned with what was pinned at the start, and sets `problem`."""
+        """Compare the pins with those of the start, and set `problem`."""
         now = self._attached()
         changed = [name for name, number in self._own.items() if now.get(name) != number]
         gone = [name for name in changed if name not in now]
         if gone:
             self.problem = (
-                f"{self._pins.base}: {gone[0]} is not there any more: this daemon sees nothing, and refuses "
+                f"{self._pins.base}: {gone[0]} is gone: this daemon sees nothing, and refuses "
                 "nothing; restart it"
             )
         elif changed:
@@ -43,8 +45,8 @@ class PinsWatch:
             self.problem = ""
 
     def _attached(self) -> dict[str, object]:
-        """Which maps are pinned, and whether what the links attach uses those of this daemon: `licet load`
-        may have put the same programs there again."""
+        """Which maps are pinned, and whether the linked programs use this daemon's maps: `licet load` may
+        have pinned the same programs again."""
         found: dict[str, object] = dict(self._pinned_maps())
         for name in OBSERVERS:
             with contextlib.suppress(OSError), libbpf.opened_pin(self._pins.link(name)) as link:

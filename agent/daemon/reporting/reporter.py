@@ -1,4 +1,4 @@
-"""Events about what was judged: attempts, flows, connections found and cut. Nothing is decided here."""
+"""Emits events about judged attempts, flows, and connections found and cut. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Reporter:
         self.outlet.write({**self._attempt_event(kind, attempt), **self._resolved(attempt)})
 
     def summary(self, attempt: Attempt, now_ns: int) -> None:
-        """Of what a row has counted since it was last reported."""
+        """Emit a summary of the attempts that a row has counted since the last report."""
         if attempt.is_first:
             kind, more = events.kind_of(attempt.use.verdict.decision), self._resolved(attempt)
         else:
@@ -53,7 +53,7 @@ class Reporter:
             self.outlet.console.event(event)
 
     def adopted(self, found: Iterable[Adopted]) -> None:
-        """One event for all the connections of one consumer to one target: a pool has thousands."""
+        """Emit one event for all connections of one consumer to one target: a pool has thousands."""
         alike: dict[Hashable, list[Adopted]] = {}
         for one in found:
             key = one.target, one.flow.verdict, one.flow.origin, consumer_key(one.flow)
@@ -65,7 +65,7 @@ class Reporter:
             self.outlet.write({**event, "pre_existing": True, "counts": counts})
 
     def cut(self, ended: Iterable[Cut]) -> None:
-        """One event for all the flows of one consumer to one target that ended together."""
+        """Emit one event for all flows of one consumer to one target that ended together."""
         alike: dict[Hashable, list[Cut]] = {}
         for one in ended:
             alike.setdefault((one.target, consumer_key(one.flow)), []).append(one)
@@ -76,12 +76,12 @@ class Reporter:
             self.outlet.write({**event, "counts": {"flows": len(group)}})
 
     def flow(self, event: abi.FlowEvent) -> None:
-        """One that opens or closes: to the log alone."""
+        """Write a flow that opens or closes to the event log only."""
         seen = flow_of(event.cookie, event.flow, self.names)
         target = self.keeper.ids.target_named(seen.target)
         if target is None:
             return
-        # when a flow opens, the kernel may not have met its owner yet
+        # when a flow opens, the kernel may not know its owner yet
         owner = self._complete(seen.owner) or self.listening.owner_of(seen.netns, seen.port, seen.address)
         flow = replace(
             seen,
@@ -150,13 +150,13 @@ class Reporter:
 
 
 def consumer_key(flow: Flow) -> Hashable:
-    """What makes flows those of one consumer: his process, or his address."""
+    """Key shared by the flows of one consumer: its process, or its address."""
     process = flow.consumer
     return (process.pid, process.start_boot_ns) if process else flow.consumer_address
 
 
 def _consumer_of(attempt: Attempt) -> Event:
-    """The first consumer of a row is named, also where the row stands for many."""
+    """The consumer's fields. A row that stands for many is reported with its first consumer."""
     use, consumer = attempt.use, attempt.consumer
     if use.is_of_one:
         return events.consumer_fields(consumer, use.source)

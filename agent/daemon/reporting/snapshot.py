@@ -1,4 +1,4 @@
-"""All that /metrics shows, taken from the parts at one instant."""
+"""All values of /metrics, taken from the parts at one instant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
-    """Gathers what a scrape shows."""
+    """Gathers the values of a scrape."""
 
     settings: Settings
     manifest: Manifest
@@ -52,7 +52,7 @@ class Snapshots:
     troubles: Troubles
 
     def take(self) -> Snapshot:
-        """All values at one instant. It reads maps of the kernel, beside the loop."""
+        """All values at one instant. Reads maps of the kernel outside the loop's thread."""
         keeper, named = self.keeper, self.keeper.ids.targets
         connections, violations, unresolved = self._attempts(named)
         flows = self.counters.opened_closed(named)
@@ -92,7 +92,7 @@ class Snapshots:
         return {**self.counters.losses(), **self.event_log.losses(), **self.datagram_rows.losses()}
 
     def enforcing(self) -> dict[Target, bool]:
-        """Nothing is refused where no gate is attached, whatever the mode."""
+        """Whether each target enforces. None does while no gate is attached, whatever its mode."""
         attached = bool(self.gates.attached) and not self.troubles.now()["pins"]
         return {target: attached and wanted for target, wanted in self.modes.enforcing().items()}
 
@@ -111,7 +111,7 @@ class Snapshots:
     def _attempts(
         self, named: Mapping[int, Target]
     ) -> tuple[dict[Any, int], dict[tuple[Target, str], int], dict[tuple[Target, Decision], int]]:
-        """(connections, violations by reason, those that were not resolved)."""
+        """(connections, violations by reason, unresolved connections)."""
         connections: Counter[Any] = Counter()
         violations: Counter[tuple[Target, str]] = Counter()
         unresolved: Counter[tuple[Target, Decision]] = Counter()
@@ -127,8 +127,8 @@ class Snapshots:
         return dict(connections), dict(violations), dict(unresolved)
 
     def _listener_violations(self) -> dict[tuple[str, str, str], int]:
-        """Listeners, once when found, who reached one from outside its scope, and whoever was kept from one
-        that a stranger has."""
+        """Violations of listeners: wrong listeners, once when found; peers from outside a scope; consumers
+        refused because a stranger listens."""
         found = Counter(self.listening.violations.counts())
         found.update(self.exposures.violations.counts())
         named = self.keeper.ids.targets
@@ -172,7 +172,7 @@ class Snapshots:
 def with_the_rest(
     by_consumer: Mapping[tuple[str, str], int], violations: Mapping[tuple[Target, str], int]
 ) -> dict[tuple[str, str], int]:
-    """Denied attempts that no row names (a full map, connections from before the agent) are `other`, so
+    """Violations by consumer. Denied attempts without a row (full map, older connections) are `other`, so
     that the consumers of a service add up to its violations."""
     found = dict(by_consumer)
     denied: dict[str, int] = {}

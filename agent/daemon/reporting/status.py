@@ -1,4 +1,4 @@
-"""What /v1/status answers, gathered from the parts."""
+"""The answer of /v1/status, gathered from the parts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BEHIND = {
     "connect": "a destination that is changed there is judged by where it leads",
     "flow": "where it overwrites the callbacks licet asks for, a close may be found by reconciliation only",
 }
-"""By hook: what follows from another tool's program behind ours."""
+"""The consequence of another tool's program behind ours, by hook."""
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class StatusPage:
     _started_s: float = field(default_factory=time.monotonic)
 
     def now(self) -> Status:
-        """The answer, as docs/status.md has it."""
+        """The answer, as docs/status.md describes it."""
         snapshots = self.snapshots
         return {
             "version": agent.__version__,

@@ -1,4 +1,4 @@
-"""Rows of what user space alone can name: edges that no service declares, and who accepted how many flows."""
+"""Lists that only user space can name: edges that no service declares, and flows by accepting process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.policy.tables.ids import Ids
 
 
 def busiest_edges(counters: Counters, names: Names, limit: int) -> Sequence[dict[str, Any]]:
-    """Most connections first."""
+    """Edges, those with the most connections first."""
     found = []
     for key, value in counters.edges.items():
         raw = abi.EdgeKey.from_buffer_copy(key)
@@ -33,7 +33,7 @@ def busiest_edges(counters: Counters, names: Names, limit: int) -> Sequence[dict
 
 
 def busiest_acceptors(counters: Counters, names: Names, ids: Ids) -> Sequence[dict[str, Any]]:
-    """Which processes served how many flows of a target, most first."""
+    """Number of flows of a target that each process accepted, most first."""
     found = []
     for key, value in counters.acceptors.items():
         raw = abi.AcceptorKey.from_buffer_copy(key)
@@ -52,7 +52,7 @@ def busiest_acceptors(counters: Counters, names: Names, ids: Ids) -> Sequence[di
 
 
 def _peer(edge: abi.EdgeKey) -> str:
-    """An address; of inbound edges, which are aggregated by network, its /24 or /64."""
+    """The peer's address. Inbound edges are added up by network, so theirs is a /24 or /64."""
     address = edge.peer.value()
     if abi.DIRECTIONS[edge.direction] == "outbound":
         return show_address(address)

@@ -1,4 +1,4 @@
-"""What the agent cannot do, though it runs: for readiness, status, the metric and the log."""
+"""Work that the running agent cannot do, for readiness, status, the metric and the log."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Troubled(Protocol):
 
     @property
     def problem(self) -> str:
-        """What is wrong now; "" if nothing is."""
+        """The problem now; "" if there is none."""
 
 
 class Stored(Troubled, Protocol):
     """A part that writes to paths.state."""
 
     def retry(self) -> None:
-        """Write what could not be written, where it can be now."""
+        """Write the files that could not be written before."""
 
 
 @dataclass(slots=True)
 class Troubles:
-    """Parts for each cause of TROUBLES: the first that has a problem is told."""
+    """Parts for each cause of TROUBLES. The first part with a problem is reported."""
 
     policy: Sequence[Troubled]
     policy_watch: Troubled
@@ -41,13 +41,13 @@ class Troubles:
     late: Troubled
     unanswered: Troubled
     policy_is_in_force: bool = False
-    """Once it is at the start: until then, nothing is ready."""
+    """Set once the first policy is in force. Until then, the agent is not ready."""
     _logged: dict[str, str] = field(default_factory=dict)
     _since_unix_s: dict[str, float] = field(default_factory=dict)
-    """By cause of what is wrong: when it was met first."""
+    """Time at which each present trouble was first seen, by cause."""
 
     def now(self) -> dict[str, str]:
-        """By cause, all of them."""
+        """The problem of each cause, "" if there is none."""
         found = {
             "policy": _first_problem(self.policy),
             "policy_watch": self.policy_watch.problem,
@@ -65,27 +65,27 @@ class Troubles:
         return found
 
     def not_ready_since(self) -> float | None:
-        """Of the oldest of what keeps it from being ready, in seconds since the epoch; None: nothing does, or
-        it has not been ready yet."""
+        """Time since which the agent is not ready, in seconds since the epoch: that of the oldest trouble.
+        None if it is ready, or has never been."""
         if not self.policy_is_in_force:
             return None
         wrong = [cause for cause, why in self.now().items() if why and cause in NOT_READY]
         return min((self._since_unix_s[cause] for cause in wrong), default=None)
 
     def why_not_ready(self) -> str:
-        """Empty: it is."""
+        """Reason why the agent is not ready; "" if it is."""
         if not self.policy_is_in_force:
             return "programs are attached, the policy is not in force yet"
         return "; ".join(why for cause, why in self.now().items() if why and cause in NOT_READY)
 
     def look(self) -> None:
-        """Mends what can be mended by itself, and looks at what tells nobody by itself. It may block."""
+        """Repair what the agent can repair, and check parts that do not report on their own. It may block."""
         for one in self.state:
             one.retry()
         self.pins.look()
 
     def log_changes(self) -> None:
-        """Each once when it begins, and once when it is over."""
+        """Log each trouble once when it begins, and once when it is over."""
         for cause, why in self.now().items():
             before = self._logged.get(cause, "")
             if why and why != before:

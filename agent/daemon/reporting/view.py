@@ -1,4 +1,5 @@
-"""The daemon as the exporters see it (agent.export.view.Agent): each question goes to the part that knows."""
+"""The daemon as the exporters see it (agent.export.view.Agent). Each call is forwarded to the part that has
+the answer."""
 
 from __future__ import annotations
 
@@ -26,19 +27,19 @@ from agent.policy.terms.ports import Ports
 from agent.policy.validity import IN_FORCE
 
 EDGES_KEPT = 4096
-"""All that the kernel has."""
+"""As many edges as the kernel's map holds."""
 
 
 class Reloads(Protocol):
-    """What puts the policy's files in force, as the exporters need it."""
+    """The part that puts the policy's files in force, as the exporters need it."""
 
     async def reload(self) -> None:
-        """The policy, now. Raises PolicyErrors; what was in force then stays."""
+        """Reload the policy now. Raises PolicyErrors; the policy in force then stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The daemon as the exporters see it. It forwards each question to the part that knows."""
+    """The daemon as the exporters see it. It forwards each call to the part that has the answer."""
 
     keeper: PolicyKeeper
     counters: Counters
@@ -70,7 +71,7 @@ class View:
         return busiest_edges(self.counters, self.names, limit)
 
     def undeclared_edges(self, limit: int) -> Sequence[dict[str, Any]]:
-        """Those kept from before a policy declared them are left out."""
+        """Busiest edges, without those that the policy has declared since."""
         policy = self.keeper.policy
         declared = policy.ports if policy else Ports()
         return [edge for edge in self.edges(EDGES_KEPT) if edge["port"] not in declared][:limit]
@@ -88,7 +89,7 @@ class View:
         return self.event_log.since(cursor)
 
     def policy(self) -> dict[str, Any]:
-        """The answer of /v1/policy, as docs/status.md has it."""
+        """The answer of /v1/policy, as docs/status.md describes it."""
         keeper, policy = self.keeper, self.keeper.policy
         return {
             "generation": keeper.generation,

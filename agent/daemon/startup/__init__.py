@@ -1,1 +1,1 @@
-"""From `licet run` to a loop that runs: locks, trusted places, the loader, an upgrade."""
+"""From `licet run` to a running loop: locks, trusted places, the loader, an upgrade."""

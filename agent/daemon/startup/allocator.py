@@ -1,4 +1,4 @@
-"""What the C library need not keep of memory that is free again."""
+"""Limits the free memory that the C library keeps."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import contextlib
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-"""mallopt(3)."""
+"""Parameters of mallopt(3)."""
 _GIVEN_BACK_BYTES = 128 * 1024
 
 
 def give_memory_back() -> None:
-    """One heap for all threads; what is large goes back to the kernel once it is free. glibc's own way, an
-    arena for each thread and thresholds that grow, keeps what was ever in use, several times over."""
-    with contextlib.suppress(AttributeError):  # another C library
+    """Use one heap for all threads, and return large freed blocks to the kernel.
+
+    By default, glibc uses an arena for each thread and growing thresholds. It then keeps several times the
+    memory that was ever in use."""
+    with contextlib.suppress(AttributeError):  # another C library has no mallopt
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _GIVEN_BACK_BYTES)

@@ -1,5 +1,7 @@
-"""One daemon for each run directory, and for each pins directory whatever its run directory: a second one
-would replace the first one's programs, and the first would go on with maps that nothing writes to."""
+"""Locks that allow one daemon for each run directory, and one for each pins directory.
+
+A second daemon would replace the first one's programs. The first would go on with maps that no program writes
+to."""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ from agent.system import files
 
 
 class RunLock:
-    """Held while a daemon runs. The kernel lets go of it when the process dies, however it dies."""
+    """Held while a daemon runs. The kernel releases the lock when the process ends, whatever the cause."""
 
     def __init__(self, run: Path) -> None:
-        """Raises AlreadyRunning where another daemon holds it, KernelError where there can't be one."""
+        """Raises AlreadyRunning if another daemon holds the lock, KernelError if the lock cannot be made."""
         try:
             run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -42,13 +44,13 @@ class RunLock:
         self._file.flush()
 
     def release(self) -> None:
-        # the file stays: were it removed, one who has opened it could lock it beside one who made it anew
+        # never delete the file: one process could lock the deleted file and another a new one
         self._file.truncate(0)
         self._file.close()
 
 
 def _lock_file(path: Path) -> TextIOWrapper:
-    # in a folder that is somebody else's it could be a link to any file, or a FIFO
+    # in another user's folder it could be a link to any file, or a FIFO
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         if os.path.lexists(path) and not stat.S_ISREG(mode := path.lstat().st_mode):
@@ -59,10 +61,11 @@ def _lock_file(path: Path) -> TextIOWrapper:
 
 
 class PinsLock:
-    """A flock(2) on the directory itself, because bpffs has no files. It ends with the process."""
+    """A flock(2) on the directory itself, because bpffs has no regular files. It ends with the process."""
 
     def __init__(self, pins: Path) -> None:
-        """Raises AlreadyRunning where another daemon holds it, KernelError where it can't be made."""
+        """Raises AlreadyRunning if another daemon holds the lock, KernelError if the directory cannot be
+        made."""
         self._pins = pins
         while True:
             try:
@@ -88,20 +91,20 @@ class PinsLock:
             ) from None
 
     def _is_still_there(self) -> bool:
-        """An unload removes the directory: then the lock is one on nothing."""
+        """False if an unload removed the directory: the lock then protects nothing."""
         try:
             return os.path.samestat(self._pins.stat(), os.fstat(self._fd))
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        with contextlib.suppress(OSError):  # what is pinned stays, and is what keeps the directory
+        with contextlib.suppress(OSError):  # the directory stays if it has pins
             self._pins.rmdir()
         os.close(self._fd)
 
 
 def flock_holder(inode: int, proc: Path = Path("/proc")) -> int:
-    """The process that has the flock(2) on an inode (proc_locks(5)); 0: not known."""
+    """Pid of the process that holds the flock(2) on an inode (proc_locks(5)); 0 if not known."""
     with contextlib.suppress(OSError, ValueError):
         for line in (proc / "locks").read_text().splitlines():
             fields = line.split()

@@ -1,4 +1,4 @@
-"""Start and end of the daemon. The loader child compiles while this process imports the rest."""
+"""Start and end of the daemon. The loader child compiles while this process imports the other modules."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ from agent.observe.cgroup import find_mount
 log = logging.getLogger(__name__)
 STOPPED_WITHIN_S = 15.0
 DESCRIPTORS = 65536
-"""A namespace, an interface and a connection take one each; 1,024 are what a shell gives."""
+"""Limit of open descriptors. Each namespace, interface and connection takes one; a shell's default is
+1,024."""
 SWITCH_S = 0.0005
-"""A thread that compiles a policy gives way so often: to the loop, and to who looks at a namespace that was
-just made. Each of their system calls may wait for it once."""
+"""Interval at which a thread that compiles a policy yields to the loop and to looks at new namespaces. Each
+of their system calls may wait for one interval."""
 
 
 def run(settings: Settings, quiet: bool, config: Path, log_level: str) -> int:
-    """From locks to the end of the loop. Returns the exit code. Raises LicetError."""
+    """Run the daemon, from its locks to the end of the loop. Returns the exit code. Raises LicetError."""
     log_to_stderr(log_level)
     supervisor.require_root()
     _raise_descriptors()
@@ -45,7 +46,7 @@ def run(settings: Settings, quiet: bool, config: Path, log_level: str) -> int:
         locks.callback(RunLock(settings.paths.run).release)
         supervisor.ensure_bpffs(settings.paths.pins)
         locks.callback(PinsLock(settings.paths.pins).release)
-        # once more: what was not there has been made since, maybe by somebody who was faster
+        # check again: another process may have made a path that was missing before
         for doubt in refuse_others(settings, config):
             log.warning("%s", doubt)
         cgroup_mount = find_mount()
@@ -55,7 +56,7 @@ def run(settings: Settings, quiet: bool, config: Path, log_level: str) -> int:
         with ThreadPoolExecutor(1) as pool:
             scope = scope_cgroup(settings, cgroup_mount)
             loading = pool.submit(ensure_loaded, settings, scope, cgroup_mount)
-            from agent.daemon.wiring.daemon import daemon  # takes its time, as compiling does
+            from agent.daemon.wiring.daemon import daemon  # slow, as compiling is
 
             manifest = loading.result()
             rungs = ", ".join(f"{hook} by {rung}" for hook, rung in manifest.hooks.items())
@@ -66,14 +67,14 @@ def run(settings: Settings, quiet: bool, config: Path, log_level: str) -> int:
 
 
 def log_to_stderr(level: str) -> None:
-    """The libraries' own debug lines are left out. With `debug`, a line has its time and module."""
+    """Log to stderr without the libraries' debug lines. With `debug`, each line has its time and module."""
     where = "%(asctime)s %(levelname)s: %(name)s" if level == "debug" else "%(levelname)s"
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=f"licet: {where}: %(message)s")
     logging.getLogger("agent").setLevel(level.upper())
 
 
 def _raise_descriptors() -> None:
-    """As far as it is allowed."""
+    """Raise the limit of descriptors as far as allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -82,8 +83,8 @@ def _raise_descriptors() -> None:
 
 @contextlib.contextmanager
 def stopped(settings: Settings) -> Iterator[int]:
-    """No daemon runs meanwhile: one that does is asked to end, and its pid is handed over (0: none ran).
-    Raises AlreadyRunning where it does not end."""
+    """Stop a running daemon and keep others from starting. Yields its pid, or 0 if none ran. Raises
+    AlreadyRunning if it does not end."""
     deadline = time.monotonic() + STOPPED_WITHIN_S
     asked = 0
     while True:
@@ -94,12 +95,12 @@ def stopped(settings: Settings) -> Iterator[int]:
             if time.monotonic() > deadline:
                 raise AlreadyRunning(
                     f"the daemon (pid {running.pid or 'unknown'}) has not ended within "
-                    f"{STOPPED_WITHIN_S:g} s, and nothing was let go: end it (`systemctl kill -s KILL "
+                    f"{STOPPED_WITHIN_S:g} s, and nothing was unloaded: end it (`systemctl kill -s KILL "
                     f"licet`, then `systemctl stop licet`; or `kill -9 {running.pid or 'PID'}`), and try "
                     "again",
                     running.pid,
                 ) from running
-            if running.pid and not asked:  # none: it is about to start, or to end
+            if running.pid and not asked:  # without a pid, it is about to start or to end
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(running.pid, signal.SIGTERM)
                 asked = running.pid
@@ -113,7 +114,7 @@ def stopped(settings: Settings) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _pins_locked(settings: Settings) -> Iterator[None]:
-    """Raises AlreadyRunning. Where nothing is pinned there is nothing to lock."""
+    """Hold the pins lock, unless nothing is pinned. Raises AlreadyRunning."""
     if not settings.paths.pins.is_dir():
         yield
         return
@@ -125,8 +126,8 @@ def _pins_locked(settings: Settings) -> Iterator[None]:
 
 
 def load_alone(settings: Settings, config: Path) -> Manifest:
-    """`licet load`. Raises KernelError where programs of another version would be replaced under a daemon of
-    that version, which would go on with maps that nothing uses any more."""
+    """`licet load`. Raises KernelError if a daemon runs with its own, other version of the programs. After a
+    replacement, that daemon would use maps that no program writes to."""
     cgroup_mount = find_mount()
     cgroup = scope_cgroup(settings, cgroup_mount)
     supervisor.require_root()
@@ -148,7 +149,7 @@ def load_alone(settings: Settings, config: Path) -> Manifest:
 
 
 def scope_cgroup(settings: Settings, cgroup_mount: Path) -> Path:
-    """The directory the programs attach to. Raises KernelError where it is not there."""
+    """The directory of the cgroup that the programs attach to. Raises KernelError if it does not exist."""
     cgroup = cgroup_mount / settings.scope.cgroup.lstrip("/")
     if not cgroup.is_dir():
         raise KernelError(
@@ -159,9 +160,9 @@ def scope_cgroup(settings: Settings, cgroup_mount: Path) -> Path:
 
 
 def ensure_loaded(settings: Settings, cgroup: Path, cgroup_mount: Path) -> Manifest:
-    """Who calls this holds the run lock."""
+    """Load or upgrade the programs if needed. The caller must hold the run lock."""
     if staging.needs_upgrade(settings):
-        from agent.daemon.startup.upgrade import upgrade  # reads policies: takes its time
+        from agent.daemon.startup.upgrade import upgrade  # its import takes time, because it reads policies
 
         log.debug("start: an earlier version's programs are in the kernel: upgrading")
         upgrade(settings, cgroup, cgroup_mount)

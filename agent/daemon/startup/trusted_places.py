@@ -1,4 +1,4 @@
-"""Places that root's agent reads from: nobody else may be able to write there."""
+"""Paths that the agent reads as root, so no other user may be able to write to them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from agent.system.ownership import Doubt
 
 
 def refuse_others(settings: Settings, config: Path) -> list[Doubt]:
-    """What a group could write. The policy's files are looked at whenever they are read.
+    """Return the paths that a group could write to. The policy's files are checked at each read.
 
-    Raises LicetError with every place that somebody else could write to."""
+    Raises LicetError with every path that another user could write to."""
     paths = settings.paths
     doubts = ownership.doubts([config, paths.run, paths.state, paths.pins, paths.programs])
     refused = [str(doubt) for doubt in doubts if doubt.refuses]

@@ -1,8 +1,10 @@
-"""An upgrade of what is in the kernel, while it goes on judging: this version's programs and maps are made
-ready beside those in force, filled with the policy and with the rows of before, and then take their place.
+"""An upgrade of the programs in the kernel, while they go on judging.
 
-No daemon may run meanwhile: who calls this holds the run lock. What an earlier process has begun is gone on
-with."""
+This version's programs and maps are staged beside those in force. They are filled with the policy and with
+the earlier version's rows, and then replace the old ones.
+
+No daemon may run meanwhile, so the caller must hold the run lock. An upgrade that an earlier process began is
+continued."""
 
 from __future__ import annotations
 
@@ -35,9 +37,10 @@ log = logging.getLogger(__name__)
 def upgrade(
     settings: Settings, cgroup: Path, cgroup_mount: Path, reached: Callable[[str], None] = lambda step: None
 ) -> None:
-    """`cgroup`: of the scope, where it is not known which one the programs are attached to. Raises
-    LicetError: what was in force is, unless programs had begun to change places; then the next call goes
-    on."""
+    """Upgrade the programs. `cgroup` is the scope's, used if the programs' own cgroup is not known.
+
+    Raises LicetError: the earlier version then is in force, unless the switch of programs had begun. The next
+    call then continues it."""
     supervisor.require_root()
     pins = Pins(settings.paths.pins)
     begun = _begun(pins)
@@ -56,7 +59,9 @@ def upgrade(
     except BaseException as error:
         pins.ready.clear()
         if isinstance(error, OSError):
-            raise KernelError(f"the upgrade was not begun: {error}; what was in force is") from error
+            raise KernelError(
+                f"the upgrade was not begun: {error}; the version before stays in force"
+            ) from error
         raise
     _complete(settings, cgroup, {**made, "before": before.folder}, reached)
 
@@ -66,7 +71,8 @@ def _begun(pins: Pins) -> bool:
 
 
 def _attached_to(settings: Settings, cgroup: Path) -> Path:
-    """A link can't move: another scope is taken after the upgrade."""
+    """The cgroup the programs are attached to. A link cannot move, so another scope is applied after the
+    upgrade."""
     manifest = Manifest.read(manifest_path(settings))
     known = Path(manifest.cgroup) if manifest else cgroup
     if manifest and known.is_dir() and known.stat().st_ino == manifest.cgroup_id:
@@ -115,13 +121,14 @@ def _complete(
 
 
 def _oldest(pins: Pins) -> Pins:
-    """Which pins are those of before, where nobody knows any more: both are there while they are renamed."""
+    """The earlier version's pins if no record of them is left: both versions' pins exist during the
+    rename."""
     *_, oldest = pins.versions() or [pins]
     return oldest
 
 
 def _forget_untold(pins: Pins) -> None:
-    """What waited in the ring of before is lost with it; names are told again."""
+    """Make programs report names again, because the reports in the earlier ring are lost with it."""
     names = pins.open_map("names")
     forget_untold(names)
     names.close()
@@ -152,9 +159,9 @@ def _switch(
 def _install_policy(
     settings: Settings, ready: Pins, cgroup_mount: Path, watch_cgroups: Callable[[], None]
 ) -> None:
-    """The policy, compiled by this version for its own programs. None where there never was one.
+    """Install the policy, compiled by this version for its own programs; without a policy, nothing.
 
-    Raises LicetError: by a policy that is refused, the programs of before go on."""
+    Raises LicetError if the policy is refused: then the earlier version's programs go on."""
     with contextlib.closing(PolicyMaps(ready)) as maps:
         generation = maps.generation
     if not generation:
@@ -166,7 +173,7 @@ def _install_policy(
         keeper.start()
     except LicetError as error:
         raise KernelError(
-            f"this version was not put in force, what judged goes on: its policy is refused: {error}"
+            f"the version before stays in force, because this version refuses the policy: {error}"
         ) from error
     by.program_settings.tell()
     watch_cgroups()
@@ -179,9 +186,10 @@ def _install_policy(
 
 
 def _filters(settings: Settings, ready: Pins) -> Callable[[], None]:
-    """What replaces the tc filters, if there are any; all that takes time is done before."""
+    """A function that replaces the tc filters, if there are any. Everything that takes time is done before it
+    is called."""
     if not ready.program(PROGRAM).exists():
-        return lambda: None  # or, where that is done, only pins are left to be renamed
+        return lambda: None  # or the filters are replaced already, and only pins are left to be renamed
     with contextlib.closing(PolicyMaps(ready)) as maps:
         gates = maps.gates
     if "tc" not in gates:
@@ -207,7 +215,7 @@ def _say(settings: Settings, made: Mapping[str, Any]) -> None:
 
 
 def _said(settings: Settings) -> dict[str, Any] | None:
-    """What is ready; None: not known any more."""
+    """The record of the staged version, or None if it is missing."""
     try:
         said: dict[str, Any] = files.read_json(_said_path(settings))
     except (OSError, ValueError):

@@ -1,1 +1,1 @@
-"""Every part of the daemon, built once and from the bottom up. Nothing else builds them."""
+"""Builds every part of the daemon once, from the bottom up. No other package builds parts."""

@@ -1,4 +1,4 @@
-"""The loop, and what it and the exporters ask."""
+"""Builds the loop, with the parts that it and the exporters call."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from agent.system.bpf_ring import RingReader
 def daemon(
     settings: Settings, manifest: Manifest, cgroup_mount: Path, manager: NoManager, quiet: bool
 ) -> Daemon:
-    """Of programs that are loaded. Raises LicetError where a part cannot be made."""
+    """The daemon for programs that are loaded. Raises LicetError if a part cannot be made."""
     pins = Pins(settings.paths.pins)
     files = PolicyWatch(settings.paths.policy, settings.paths.policy_dir)
     pins_watch, addresses = PinsWatch(pins), AddressWatch()

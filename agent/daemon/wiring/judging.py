@@ -1,4 +1,4 @@
-"""What judges, and what it needs to know: for the daemon, and for an upgrade before it."""
+"""Builds the parts that judge, with their facts, for the daemon and for an upgrade before it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agent.observe.proc import ProcReader, UserNames
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """What judges, and what it needs to know."""
+    """The parts that judge, with their facts."""
 
     state: State
     maps: PolicyMaps
@@ -47,7 +47,7 @@ class Judging:
 
 
 def judging(settings: Settings, pins: Pins, cgroup_mount: Path) -> Judging:
-    """By the maps of `pins`."""
+    """The parts that judge by the maps of `pins`."""
     state = State(settings.paths.state, settings.paths.run)
     maps, counters = PolicyMaps(pins), Counters(pins)
     seed, user_name = maps.ensure_seed(), UserNames()

@@ -1,4 +1,4 @@
-"""What happens on the host, what refuses, and what is reported of both."""
+"""Builds the parts that track the host, that enforce, and that report both."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """What happens on the host, beside what is judged of it."""
+    """The parts that track the host, beside those that judge."""
 
     modes: ModesInForce
     usage: Usage
@@ -57,7 +57,7 @@ class Tracking:
 
 
 def tracking_parts(settings: Settings, by: Judging) -> Tracking:
-    """What follows the host, of what judges."""
+    """The parts that track the host for the judging parts `by`."""
     keeper, counters, names, attributor = by.keeper, by.counters, by.names, by.attributor
     kept_in = settings.paths.state / "modes.json"
     overrides = Overrides(counters.modes, keeper.ids.target, keeper.targets_in_force, kept_in)
@@ -92,7 +92,7 @@ class Enforcement:
 def enforcement_parts(
     settings: Settings, pins: Pins, cgroup: Path, by: Judging, tracking: Tracking, reports: AgentReports
 ) -> Enforcement:
-    """What refuses and ends. Nothing is attached yet."""
+    """The parts that refuse attempts and end flows. Nothing is attached yet."""
     failsafe = Failsafe(by.maps, frozenset(settings.guard.failsafe_ports))
     gates = Gates(
         settings=settings,
@@ -143,7 +143,7 @@ def reporting_parts(settings: Settings, by: Judging, quiet: bool) -> Reporting:
 
 
 def _sink(settings: Settings, quiet: bool) -> str:
-    """Where events go. Raises ConfigError where a file could never be made there."""
+    """The sink of events. Raises ConfigError if its file can never be made."""
     sink = settings.events.sink
     if sink == "auto":
         return "stdout" if quiet else "none"

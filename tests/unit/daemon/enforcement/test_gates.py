@@ -173,7 +173,7 @@ def test_another_gate_that_cannot_be_attached_leaves_the_others(
     lab.kernel.refuses = "tc"
     lab.settle()
     assert lab.gates.attached == ("connect", "bind", "socket")
-    assert "the packet gate is not attached everywhere" in caplog.text
+    assert "the tc gate is not attached everywhere" in caplog.text
 
 
 def test_a_program_that_this_kernel_does_not_take_is_noted(lab: Lab) -> None:

@@ -176,7 +176,7 @@ def test_every_switch_is_audited(world: World) -> None:
     assert (second["until"], third["mode"], third["previous"][0]["mode"]) == (None, None, "observe")
     assert "db/internal: set to enforce until" in first["message"]
     assert first["message"].endswith("by uid 0 (pid 900)")
-    assert third["message"].startswith("db/internal: override taken away, by uid 0")
+    assert third["message"].startswith("db/internal: override removed, by uid 0")
 
 
 def test_an_override_that_ends_is_told_and_gates_are_settled(world: World) -> None:
