@@ -40,7 +40,7 @@ def page(**changes: Any) -> StatusPage:
     no_troubles = dict.fromkeys(("policy", "policy_watch", "state", "pins", "clock"), "")
     keeper = Part(
         policy=None, compiled=None, facts=None, generation=0, sha256="", loaded_unix_s=0.0, last_error="",
-        is_last_good=False, failures=0, unnamed=0, ids=numbered(DB),
+        is_last_good=False, failures=0, unnamed=0, ids=numbered(DB), warnings=(),
     )  # fmt: skip
     known = {
         "settings": Settings(),
