@@ -21,7 +21,7 @@ from agent.daemon.startup.locks import flock_holder
 from agent.errors import EXIT_FAILED, DaemonUnreachable, LicetError, MayNotAsk
 from agent.export.client import ControlClient
 from agent.export.events import now_text, target_fields, unix_time
-from agent.export.text import printable
+from agent.export.sanitize import printable
 from agent.kernel.pins import Pins
 from agent.kernel.tables.in_force import InForce, TargetMode, in_force
 from agent.model import Target

@@ -15,7 +15,7 @@ from agent.cli.running import Config
 from agent.cli.values import one_of, whole
 from agent.export.events import TYPES
 from agent.export.human import human_line
-from agent.export.text import to_json
+from agent.export.sanitize import to_json
 
 MAX_EVENTS = 100_000
 

@@ -20,7 +20,7 @@ from agent.cli.output import (
 )
 from agent.cli.running import Config
 from agent.export.human import place
-from agent.export.text import printable
+from agent.export.sanitize import printable
 
 COLUMNS = ("STATE", "PORT", "ADDRESS", "PID", "OWNER", "OF", "SERVICE", "LOOKS LIKE")
 WHOLE = ("STATE", "PORT", "ADDRESS", "PID")

@@ -17,7 +17,7 @@ from agent.cli.values import one_of, seconds
 from agent.errors import EXIT_FAILED, EXIT_USAGE
 from agent.export.client import ControlClient
 from agent.export.human import place
-from agent.export.text import printable
+from agent.export.sanitize import printable
 from agent.model import Mode
 from agent.wording import counted, listed
 

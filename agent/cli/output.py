@@ -15,7 +15,7 @@ import typer
 from agent.cli.running import settings_of
 from agent.export.client import ControlClient
 from agent.export.human import process_name
-from agent.export.text import printable, to_json
+from agent.export.sanitize import printable, to_json
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 

@@ -27,7 +27,7 @@ from agent.cli.secrets import without_secrets
 from agent.config import DEFAULT_PATH, Settings
 from agent.errors import LicetError
 from agent.export.client import ControlClient
-from agent.export.text import to_json
+from agent.export.sanitize import to_json
 from agent.policy.document.load import find_policy_files
 from agent.system import bpf_map, files
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from agent.export.text import printable
+from agent.export.sanitize import printable
 from agent.policy.findings import did_you_mean
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import typer
 
-from agent.export.view import LONGEST_S
+from agent.export.agent_port import LONGEST_S
 from agent.policy.findings import did_you_mean
 from agent.wording import whole_number
 

@@ -16,14 +16,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agent.export.agent_port import Agent, JudgedListener
 from agent.export.events import TYPES, Event, flow_fields, now_text, process_fields
 from agent.export.hosts import Hosts
 from agent.export.http import JsonAnswer, Reader, SharedReader, application
 from agent.export.metrics import registry
 from agent.export.mode_api import mode_routes
 from agent.export.pieces import Bodies, InPieces
-from agent.export.text import printable, to_json
-from agent.export.view import Agent, JudgedListener
+from agent.export.sanitize import printable, to_json
 from agent.model import show_address
 from agent.policy.findings import did_you_mean
 from agent.wording import whole_number

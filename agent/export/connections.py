@@ -13,8 +13,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agent.export.agent_port import Caller
 from agent.export.pieces import PIECE_BYTES
-from agent.export.view import Caller
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from itertools import takewhile
 from typing import Any
 
 from agent.export.events import Event
+from agent.export.sanitize import to_json
 from agent.export.sink import Sink, open_sink
-from agent.export.text import to_json
 
 
 def _maker(event: Event) -> Hashable:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import ConfigError, LicetError, ModeError, PolicyError, PolicyErrors
-from agent.export.text import printable, to_json
+from agent.export.sanitize import printable, to_json
 from agent.policy.findings import did_you_mean
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
-from agent.export.text import printable
+from agent.export.sanitize import printable
 from agent.wording import counted
 
 Fields = Mapping[str, Any]

@@ -11,10 +11,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from agent.abi import GATES
+from agent.export.agent_port import TROUBLES, Agent, Snapshot
 from agent.export.families import counter, gauge, of
 from agent.export.policy_metrics import licenses, policy
-from agent.export.text import printable
-from agent.export.view import TROUBLES, Agent, Snapshot
+from agent.export.sanitize import printable
 from agent.model import Decision, ListenerState, Origin, Reason, Target
 
 DENYING = (

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agent.export.agent_port import LONGEST_S, Agent, Caller, ModeRequest
 from agent.export.http import JsonAnswer, Reader
-from agent.export.view import LONGEST_S, Agent, Caller, ModeRequest
 from agent.model import Mode
 from agent.wording import what_is_wrong
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from agent.export.agent_port import Snapshot
 from agent.export.families import counter, gauge, of
-from agent.export.view import Snapshot
 
 
 def licenses(snapshot: Snapshot) -> Iterator[Metric]:

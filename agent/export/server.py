@@ -13,12 +13,12 @@ from types import TracebackType
 import uvicorn
 from starlette.applications import Starlette
 
+from agent.export.agent_port import Agent
 from agent.export.api import control_app, health_app, public_app
 from agent.export.connections import ANSWER_WITHIN_S, Accepting, Connection
 from agent.export.health import Heartbeat, ThreadedServer
 from agent.export.hosts import Hosts
-from agent.export.listening import listen_tcp, listen_unix
-from agent.export.view import Agent
+from agent.export.sockets import listen_tcp, listen_unix
 
 STOP_WITHIN_S = 2
 CONNECTIONS = 128

@@ -9,10 +9,10 @@ from itertools import chain
 
 from agent.model import Listener, Namespace, Process, Protocol, Socket
 from agent.observe.connections import Connection, ListenersByPort, pair
+from agent.observe.holder_cache import OwnerCache
 from agent.observe.netns import Namespaces
-from agent.observe.owner_cache import OwnerCache
-from agent.observe.owners import find_holders
 from agent.observe.proc import ProcReader
+from agent.observe.socket_holders import find_holders
 from agent.observe.sockets import SocketDiag, tcp_in_use
 from agent.system.netns import in_each
 

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 import pytest
 
 from agent.daemon.enforcement.flow_cutter import end
-from agent.enforce.cut import CannotDestroy, Cutter, Established
-from agent.enforce.disconnect import disconnect, processes
+from agent.enforce.sock_destroy import CannotDestroy, Cutter, Established
+from agent.enforce.sock_disconnect import disconnect, processes
 from agent.model import Decision, Flow, Origin, Process, Protocol, Reason, Verdict, to_address
 from tests.fixtures.processes import PYTHON
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import abi
-from agent.enforce.modes import Overrides
+from agent.enforce.mode_overrides import Overrides
 from agent.kernel.uapi import MapType
 from agent.model import Mode, PortClass, Target
 from agent.system import bpf_map

@@ -11,8 +11,8 @@ from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.daemon.tracking.attribution import Attributor
 from agent.daemon.tracking.consumers import local_consumer
 from agent.daemon.tracking.flows import FlowTable
-from agent.enforce.cut import CannotDestroy, Cutter, Established
-from agent.enforce.disconnect import disconnect, processes
+from agent.enforce.sock_destroy import CannotDestroy, Cutter, Established
+from agent.enforce.sock_disconnect import disconnect, processes
 from agent.kernel.tables.encode_rows import ends_of
 from agent.model import (
     Consumer,

@@ -15,11 +15,11 @@ from agent.daemon.enforcement.preview import Foresight
 from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.daemon.tracking.last_hour import LastHour
 from agent.daemon.tracking.strangers import Stranger, Strangers
-from agent.enforce.modes import Change, Overrides
+from agent.enforce.mode_overrides import Change, Overrides
 from agent.enforce.override_file import Override
 from agent.errors import LicetError, ModeError
+from agent.export.agent_port import Caller, ModeRequest
 from agent.export.events import Event, now_text, target_fields, unix_time
-from agent.export.view import Caller, ModeRequest
 from agent.model import Mode, Target, show_address
 from agent.system.boottime import boot_ns
 

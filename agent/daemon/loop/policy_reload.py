@@ -18,7 +18,7 @@ from agent.daemon.reporting.agent_reports import AgentReports
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.tracking.last_hour import LastHour
-from agent.enforce.modes import Overrides
+from agent.enforce.mode_overrides import Overrides
 from agent.errors import LicetError
 from agent.export.service_manager import NoManager
 from agent.observe.policy_watch import PolicyWatch

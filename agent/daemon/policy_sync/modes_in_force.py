@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.enforce.modes import Effective, Overrides
+from agent.enforce.mode_overrides import Effective, Overrides
 from agent.enforce.override_file import Override
 from agent.model import Mode, Target
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.daemon.tracking.listeners import serving_process
+from agent.export.agent_port import JudgedListener
 from agent.export.events import Event, process_fields
 from agent.export.human import human_line, place, process_name
 from agent.export.sink import DescriptorSink
 from agent.export.status import Status
-from agent.export.view import JudgedListener
 from agent.model import show_address
 from agent.wording import counted
 

@@ -9,8 +9,8 @@ from agent.daemon.reporting.outlet import Outlet
 from agent.daemon.tracking.listeners import serving_process
 from agent.daemon.tracking.usage import Attempt
 from agent.export import events
+from agent.export.agent_port import JudgedListener
 from agent.export.events import Event
-from agent.export.view import JudgedListener
 from agent.model import Address, ListenerState, Process, Protocol, show_address
 from agent.wording import counted
 

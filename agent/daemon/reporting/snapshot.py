@@ -21,8 +21,8 @@ from agent.daemon.tracking.datagram_rows import DatagramRows
 from agent.daemon.tracking.exposures import Exposures
 from agent.daemon.tracking.listeners import Listening
 from agent.daemon.tracking.usage import Usage
+from agent.export.agent_port import LicenseState, MapUse, ModeOverride, ProgramCost, Snapshot
 from agent.export.event_log import EventLog
-from agent.export.view import LicenseState, MapUse, ModeOverride, ProgramCost, Snapshot
 from agent.kernel.loading.manifest import Manifest
 from agent.kernel.pins import Pins
 from agent.kernel.tables.counters import Counters

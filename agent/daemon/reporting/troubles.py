@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.daemon.reporting.pins_watch import PinsWatch
-from agent.export.view import NOT_READY
+from agent.export.agent_port import NOT_READY
 
 log = logging.getLogger(__name__)
 

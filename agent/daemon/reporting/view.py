@@ -1,5 +1,5 @@
-"""The daemon as the exporters see it (agent.export.view.Agent). Each call is forwarded to the part that has
-the answer."""
+"""The daemon as the exporters see it (agent.export.agent_port.Agent). Each call is forwarded to the part that
+has the answer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from agent.daemon.reporting.traffic_lists import busiest_acceptors, busiest_edge
 from agent.daemon.tracking.flows import FlowTable
 from agent.daemon.tracking.listeners import Listening
 from agent.errors import shown
+from agent.export.agent_port import Caller, JudgedListener, ModeRequest, Snapshot
 from agent.export.event_log import EventLog
 from agent.export.events import target_fields
 from agent.export.status import Status
-from agent.export.view import Caller, JudgedListener, ModeRequest, Snapshot
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.names import Names
 from agent.model import Flow, Target

@@ -12,8 +12,8 @@ from agent.errors import KernelError
 from agent.kernel.tables.encode_rows import encode_identity
 from agent.kernel.tables.names import Names
 from agent.model import INIT, Listener, Process
-from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
+from agent.observe.socket_holders import SocketGone, socket_fd
 from agent.policy.decision.listeners import opens_for_others
 from agent.system.boottime import boot_ns
 from agent.system.bpf_map import Map

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from agent.daemon.tracking.listener_owners import ListenerOwners, Served
 from agent.daemon.tracking.served_places import Place, ServedPlaces
 from agent.daemon.tracking.tally import Tally, keep_newest
-from agent.export.view import JudgedListener
+from agent.export.agent_port import JudgedListener
 from agent.model import (
     INIT,
     Address,

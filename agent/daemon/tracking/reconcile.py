@@ -15,7 +15,7 @@ from agent.daemon.tracking.attribution import Attributor
 from agent.daemon.tracking.flows import FlowTable
 from agent.daemon.tracking.listeners import Listening
 from agent.daemon.tracking.unnamed_containers import Unnamed
-from agent.export.view import JudgedListener
+from agent.export.agent_port import JudgedListener
 from agent.kernel.tables.encode_rows import End, ends_of
 from agent.model import Flow, HostFacts, ListenerState, Namespace, Socket
 from agent.observe.containers import Containers

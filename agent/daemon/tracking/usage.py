@@ -79,8 +79,7 @@ class Usage:
         self._past = PastUses()
         """Uses whose rows were deleted."""
         self._moving = threading.Lock()
-        """Held while a row moves to the retired counts, and while a thread adds rows and retired counts
-        up."""
+        """Held while a row moves to the retired counts, and while a thread adds up both."""
 
     def first_attempt(self, event: abi.UseEvent) -> Attempt | None:
         """The attempt that the kernel sent when a consumer first met a decision. None if it was reported

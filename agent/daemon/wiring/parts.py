@@ -32,7 +32,7 @@ from agent.daemon.tracking.resolution import Resolution
 from agent.daemon.tracking.strangers import Strangers
 from agent.daemon.tracking.usage import Usage
 from agent.daemon.wiring.judging import Judging
-from agent.enforce.modes import Overrides
+from agent.enforce.mode_overrides import Overrides
 from agent.errors import ConfigError
 from agent.export.envelope import Envelope
 from agent.export.event_log import EventLog

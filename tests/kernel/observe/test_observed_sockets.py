@@ -19,8 +19,8 @@ from agent.observe.cgroup import find_mount
 from agent.observe.connections import Connection
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces
-from agent.observe.owners import SocketGone, socket_fd
 from agent.observe.proc import ProcReader
+from agent.observe.socket_holders import SocketGone, socket_fd
 from agent.observe.sockets import CLOSE_WAIT, ESTABLISHED, FIN_WAIT2, SYN_SENT, SocketDiag, tcp_in_use
 from agent.system.netns import in_each, run_in_namespace
 from tests.fixtures import namespaces

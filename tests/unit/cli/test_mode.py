@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from agent.cli.app import app
 from agent.cli.values import seconds
 from agent.errors import KernelError, ModeError
-from agent.export.view import Caller, ModeRequest
+from agent.export.agent_port import Caller, ModeRequest
 from agent.model import Mode
 from tests.unit.export.fake_agent import MODES, FakeAgent
 from tests.unit.export.serving import serving

@@ -1,4 +1,4 @@
-"""An agent (agent.export.view.Agent) made of values, for what is built on that seam."""
+"""An agent (agent.export.agent_port.Agent) made of values, for what is built on that seam."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import LicetError
-from agent.export.event_log import EventLog
-from agent.export.events import target_fields
-from agent.export.view import (
+from agent.export.agent_port import (
     Caller,
     JudgedListener,
     LicenseState,
@@ -19,6 +17,8 @@ from agent.export.view import (
     ModeRequest,
     Snapshot,
 )
+from agent.export.event_log import EventLog
+from agent.export.events import target_fields
 from agent.model import (
     Decision,
     Flow,

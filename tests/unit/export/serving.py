@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.export.agent_port import Agent
 from agent.export.server import Servers
-from agent.export.view import Agent
 
 
 @contextmanager

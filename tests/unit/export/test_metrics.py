@@ -13,9 +13,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from agent import abi
 from agent.abi import GATES
+from agent.export.agent_port import ProgramCost, Snapshot
 from agent.export.event_log import EventLog
 from agent.export.metrics import registry
-from agent.export.view import ProgramCost, Snapshot
 from agent.model import Decision, Origin, PortClass, Target
 from tests.fixtures.metrics_text import Samples, parse_metrics, total
 from tests.unit.export.fake_agent import ADMIN, INTERNAL, SNAPSHOT, FakeAgent

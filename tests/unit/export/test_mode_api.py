@@ -19,8 +19,8 @@ import pytest
 
 from agent.errors import ControlError, KernelError, ModeError
 from agent.export import mode_api
+from agent.export.agent_port import Caller, ModeRequest
 from agent.export.client import ControlClient
-from agent.export.view import Caller, ModeRequest
 from agent.model import Mode
 from tests.unit.export.fake_agent import MODES, FakeAgent
 from tests.unit.export.serving import serving

@@ -15,9 +15,9 @@ from agent.daemon.enforcement.mode_switch import ModeSwitch
 from agent.daemon.enforcement.preview import Foreseen
 from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.daemon.tracking.strangers import Stranger
-from agent.enforce.modes import Overrides
+from agent.enforce.mode_overrides import Overrides
 from agent.errors import KernelError, ModeError
-from agent.export.view import Caller, ModeRequest
+from agent.export.agent_port import Caller, ModeRequest
 from agent.model import Mode, PortClass, Process, Target, to_address
 from agent.policy.document.load import load_policy_files
 from agent.policy.values import Finding, Place, Policy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.policy_sync.modes_in_force import ModesInForce
-from agent.enforce.modes import Overrides
+from agent.enforce.mode_overrides import Overrides
 from agent.model import Mode, PortClass, Target
 from agent.policy.document.load import parse_policy
 from agent.policy.values import Policy

@@ -11,8 +11,8 @@ from agent.daemon.reporting.console import Console
 from agent.daemon.reporting.listener_reports import LISTENERS_OF_ONE, ListenerReports
 from agent.daemon.reporting.outlet import Outlet
 from agent.daemon.tracking.usage import Attempt
+from agent.export.agent_port import JudgedListener
 from agent.export.event_log import EventLog
-from agent.export.view import JudgedListener
 from agent.kernel.tables.rows import Use
 from agent.model import (
     Decision,

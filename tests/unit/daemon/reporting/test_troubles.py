@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from agent.daemon.reporting.troubles import Troubles
-from agent.export.view import TROUBLES
+from agent.export.agent_port import TROUBLES
 
 
 @dataclass

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.model import INIT, Process, Socket
-from agent.observe.owners import find_holders
 from agent.observe.proc import ProcReader
 from agent.observe.proc_files import Stat
+from agent.observe.socket_holders import find_holders
 
 _REFRESH_S = 60.0
 """All entries are read again after this time: ids and cgroups of a process can change unnoticed."""

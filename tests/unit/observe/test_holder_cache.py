@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.model import Protocol, Socket, to_address
-from agent.observe.owner_cache import OwnerCache
+from agent.observe.holder_cache import OwnerCache
 from agent.observe.proc import ProcReader
 from tests.unit.observe.proc_tree import add_process, hold, let_go, remove_process
 

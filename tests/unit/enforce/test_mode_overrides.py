@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import abi
-from agent.enforce.modes import Overrides
+from agent.enforce.mode_overrides import Overrides
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, PortClass, Target
 from tests.unit.kernel.memory_map import MemoryMap

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.export.text import encodable, printable, to_json
+from agent.export.sanitize import encodable, printable, to_json
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 

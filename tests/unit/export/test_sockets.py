@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, KernelError
-from agent.export import listening
-from agent.export.listening import listen_tcp, listen_unix
+from agent.export import sockets
+from agent.export.sockets import listen_tcp, listen_unix
 
 
 def test_port_0_takes_a_free_one() -> None:
@@ -63,7 +63,7 @@ def test_the_control_socket_belongs_to_the_group_where_it_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = next(each for each in grp.getgrall() if each.gr_gid)
-    monkeypatch.setattr(listening, "CONTROL_GROUP", group.gr_name)
+    monkeypatch.setattr(sockets, "CONTROL_GROUP", group.gr_name)
     with listen_unix(tmp_path / "control.sock"):
         assert (tmp_path / "control.sock").stat().st_gid == group.gr_gid
 
