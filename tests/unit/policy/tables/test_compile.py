@@ -261,7 +261,7 @@ def test_a_user_the_host_does_not_know_is_nobody_and_a_warning() -> None:
         made.tables.sets[n] & OPS for (d, _), n in made.tables.members.items() if d is Dimension.UID
     )
     assert not made.tables.sets[SetId.MISS + Dimension.UID] & OPS
-    (warning,) = made.warnings
+    (warning,) = made.of_host
     assert (warning.place.line, warning.reason) == (
         9,
         "principal 'ops': user 'ghost' does not exist on this host",
@@ -462,7 +462,7 @@ def test_more_sets_than_the_kernel_has_room_for_are_an_error() -> None:
 )
 def test_a_selector_that_can_match_nothing_here_is_a_warning(selector: str, reason: str) -> None:
     facts = replace(FACTS, cgroups={"/system.slice/billing.service": 1}, executables=frozenset({"/bin/sh"}))
-    assert [each.reason for each in compiled(f"[{selector}]", facts).warnings] == [
+    assert [each.reason for each in compiled(f"[{selector}]", facts).of_host] == [
         f"principal 'ops': {reason}"
     ]
 
@@ -472,6 +472,7 @@ def test_a_selector_that_matches_is_no_warning() -> None:
     made = compiled("[{exe: /bin/*, user: billing}, {exe: /bin/sh}, {exe: '/opt/**/x'}]", facts)
     assert "the kernel cannot match '/opt/**/x'" in made.warnings[0].reason
     assert len(made.warnings) == 1
+    assert made.of_host == ()
 
 
 def test_pods_of_a_node_in_a_container_are_out_of_reach() -> None:
@@ -482,12 +483,12 @@ def test_pods_of_a_node_in_a_container_are_out_of_reach() -> None:
         cgroups={"/system.slice/billing.service": 1, node: 2, pod: 3},
         containers={node: Container("a" * 64, "docker", "kind-worker", known=True)},
     )
-    (warning,) = compiled("[{container: {pod: 'web-*'}}]", facts).warnings
+    (warning,) = compiled("[{container: {pod: 'web-*'}}]", facts).of_host
     assert "pods of the node in container kind-worker (kind) count as that container" in warning.reason
-    assert compiled("[{container: 'web-*'}]", facts).warnings == ()
+    assert compiled("[{container: 'web-*'}]", facts).of_host == ()
     inside = {"/system.slice/billing.service": 1, pod.removeprefix(node): 3}
     there = replace(facts, cgroups=inside, containers={})
-    assert compiled("[{container: {pod: 'web-*'}}]", there).warnings == (), "in the node, they are pods"
+    assert compiled("[{container: {pod: 'web-*'}}]", there).of_host == (), "in the node, they are pods"
 
 
 @pytest.mark.parametrize(
@@ -506,8 +507,6 @@ def test_a_port_that_the_kernel_gives_to_anybody_is_a_warning_where_it_has_owner
 ) -> None:
     policy = parse_policy(f"version: 1\nservices:\n  db: {{product: acme, {service}}}\n")
     facts = replace(FACTS, ephemeral=EphemeralPorts(32768, 60999, ((40001, 40001),)))
-    found = [
-        one for one in compile_policy(policy, facts, Ids()).warnings if "ip_local_port_range" in str(one)
-    ]
+    found = [one for one in compile_policy(policy, facts, Ids()).of_host if "ip_local_port_range" in str(one)]
     assert [one.remedy.split()[1] for one in found] == ([ports] if ports else [])
     assert all(one.place.line == 3 for one in found)
