@@ -130,13 +130,13 @@ def test_without_descriptors_it_answers_and_is_quiet(shared_lab: Lab, agent: Run
     try:
         remote = shared_lab.remote
         with crowd(remote, "10.77.2.1", 50), crowd(remote, "fd77:2::1", 50):
-            wait_for(lambda: "cannot take connections" in agent.log()[said:], "descriptors ran out")
+            wait_for(lambda: "cannot accept connections" in agent.log()[said:], "descriptors ran out")
             assert answer(shared_lab, shared_lab.host, "127.0.0.1", "/healthz", HEALTH_PORT) == 200
             time.sleep(2)  # ten times that it tries again
     finally:
         resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, before)
     assert answer(shared_lab, shared_lab.host, "127.0.0.1", "/healthz") == 200
-    lines = [line for line in agent.log()[said:].splitlines() if "cannot take connections" in line]
+    lines = [line for line in agent.log()[said:].splitlines() if "cannot accept connections" in line]
     assert len(lines) <= 2  # one for each of its sockets
     assert "Traceback" not in agent.log()
 

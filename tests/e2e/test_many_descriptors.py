@@ -43,7 +43,8 @@ signal.pause()
 """
 LATE_SERVER = """
 import socket, sys
-first = socket.create_server(("127.0.0.1", 7649))
+if sys.argv[3:] == []:
+    first = socket.create_server(("127.0.0.1", 7649))
 print("up", flush=True)
 sys.stdin.readline()
 kind = socket.SOCK_DGRAM if sys.argv[1] == "udp" else socket.SOCK_STREAM
@@ -59,7 +60,19 @@ DESCRIPTORS = 60_000
 
 
 @pytest.fixture(scope="module")
-def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
+def early(shared_lab: Lab) -> subprocess.Popen[str]:
+    """A process from before the agent, whose descriptors the first look has read."""
+    argv = [processes.PYTHON, "-ISc", LATE_SERVER, "udp", "7642", "early"]
+    process = shared_lab.run(
+        shared_lab.host, argv, cgroup=shared_lab.cgroup("impostor.service"), stdin=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+@pytest.fixture(scope="module")
+def agent(shared_lab: Lab, early: subprocess.Popen[str]) -> Iterator[RunningAgent]:
     each = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     argv = [processes.PYTHON, "-ISc", CROWD, str(each), str(DESCRIPTORS // each)]
     crowd = shared_lab.run(shared_lab.host, argv)
@@ -115,8 +128,23 @@ def test_a_stranger_that_listens_is_told_by_name(shared_lab: Lab, agent: Running
         assert event["owner"]["pid"] == process.pid
 
 
-def test_one_that_nothing_is_known_of_is_never_called_declared(shared_lab: Lab, agent: RunningAgent) -> None:
-    with server(shared_lab, agent, "udp", 7642, "impostor.service"):
+def test_a_stranger_that_came_since_the_look_is_found_without_listen(
+    shared_lab: Lab, agent: RunningAgent
+) -> None:
+    with server(shared_lab, agent, "udp", 7642, "impostor.service") as process:
         found = listed(agent, 7642)
-        assert (found["states"], pids(found)) == (["owner_unknown"], [])
-        assert agent.total("licet_listeners", service="names", state="declared") == 0
+        assert (found["states"], pids(found)) == (["owner_mismatch"], [process.pid])
+
+
+def test_one_that_nothing_is_known_of_is_never_called_declared(
+    agent: RunningAgent, early: subprocess.Popen[str]
+) -> None:
+    assert early.stdin is not None
+    assert early.stdout is not None
+    early.stdin.write("\n")
+    early.stdin.flush()
+    assert early.stdout.readline() == "bound\n"
+    found = listed(agent, 7642)
+    assert (found["states"], pids(found)) == (["owner_unknown"], [])
+    assert agent.total("licet_listeners", service="names", state="declared") == 0
+    processes.end(early)

@@ -39,7 +39,7 @@ def test_a_check_on_this_host_warns_of_what_the_daemon_warns_of(shared_lab: Lab)
         "/no/such/program",
         "'noone' does not exist",
         "'none-such' does not exist",
-        "principal 'spare' is used by no license",
+        "principal 'spare' is not used by any license or restriction",
     ):
         assert any(part in warning for warning in daemon), part
     assert [_text(one) for one in here["warnings"]] == daemon
