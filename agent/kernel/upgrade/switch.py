@@ -186,15 +186,8 @@ class Switch:
             self.before.link(name).unlink(missing_ok=True)
             if program.exists():
                 held = libbpf.open_pin(program)
-                _pin_and_close(self._attach_acceptor(name, held), link)
+                _pin_and_close(_attach_acceptor(name, held, self.rung), link)
                 os.close(held)
-
-    def _attach_acceptor(self, name: str, program: int) -> int:
-        if name in SOCKET_IO:
-            return libbpf.raw_tracepoint_open(name, program)
-        if self.rung == "kretprobe":
-            return libbpf.link_create(program, kretprobe_event("inet_csk_accept"), AttachType.PERF_EVENT)
-        return libbpf.raw_tracepoint_open(None, program)
 
     def _bridge(self, moves: Moves) -> int | None:
         """The fd of a bridge that calls the new flow tracker. None: no map needs a bridge."""
@@ -262,6 +255,15 @@ class Switch:
         for name in ACCEPTORS:
             if not self.after.link(name).exists():
                 self.after.program(name).unlink(missing_ok=True)
+
+
+def _attach_acceptor(name: str, program: int, rung: str) -> int:
+    """The fd of the link."""
+    if name in SOCKET_IO:
+        return libbpf.raw_tracepoint_open(name, program)
+    if rung == "kretprobe":
+        return libbpf.link_create(program, kretprobe_event("inet_csk_accept"), AttachType.PERF_EVENT)
+    return libbpf.raw_tracepoint_open(None, program)
 
 
 def _is_another(before: Pins, after: Pins, name: str) -> bool:
