@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-EXIT_FINE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NO = 3

@@ -6,19 +6,13 @@ bpf_get_current_cgroup_id() returns the same number. The kernel never reuses an 
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import stat
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.errors import KernelError
 from agent.system.mounts import read_mounts
-
-_KERNFS_HANDLE = 0xFE
-_HANDLE = struct.Struct("=IiQ")
 
 
 def find_mount(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
@@ -111,29 +105,3 @@ def processes_in(mount: Path, path: str) -> list[int]:
         except OSError:
             continue  # removed meanwhile; EOPNOTSUPP: a threaded cgroup
     return found
-
-
-def path_of(mount: Path, number: int) -> str | None:
-    """Path of the cgroup with this id; None if it no longer exists. Needs CAP_DAC_READ_SEARCH.
-
-    One system call replaces a walk: a kernfs file handle is the id itself (open_by_handle_at(2))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    handle = ctypes.create_string_buffer(_HANDLE.pack(8, _KERNFS_HANDLE, number))
-    at = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        found = libc.open_by_handle_at(at, handle, os.O_PATH | os.O_CLOEXEC)
-        if found < 0:
-            code = ctypes.get_errno()
-            if code in (errno.ESTALE, errno.ENOENT):
-                return None
-            raise KernelError(f"cgroup {number} cannot be looked up: {os.strerror(code)}; run as root")
-    finally:
-        os.close(at)
-    try:
-        path = os.readlink(f"/proc/self/fd/{found}")
-    finally:
-        os.close(found)
-    below = path.removeprefix(str(mount))
-    if below.endswith(" (deleted)") and cgroup_id(mount, below) != number:
-        return None
-    return below or "/"

@@ -38,8 +38,6 @@ class Index:
 
     silent: Mapping[Dimension, int]
     everything: int
-    address_only: int
-    """Clauses that need at most an address."""
     literals: Mapping[str, int]
     """By path, the ends of symbolic links included."""
     directories: Mapping[str, int]
@@ -205,7 +203,6 @@ def index_clauses(clauses: Sequence[Clause], facts: HostFacts) -> Index:
     return Index(
         silent=dict(zip(SPOKEN, (no_exe, no_uid, no_gid, no_cgroup, no_network), strict=True)),
         everything=(1 << len(clauses)) - 1,
-        address_only=address_only,
         literals=_literals(patterns, facts.realpaths),
         directories={
             directory_of(pattern): bits for pattern, bits in _of_kind(patterns, ExeKind.DIRECTORY).items()

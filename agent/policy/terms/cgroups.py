@@ -182,12 +182,6 @@ def _with_id(component: str, parent: str, match: re.Match[str]) -> Top | None:
     return Top("", match[2], _RUNTIMES.get(said, ""))
 
 
-def container_of(path: str) -> str:
-    """The id of the container that a cgroup path lies in; "" if in none."""
-    found = container_in(path)
-    return found.id if found else ""
-
-
 def unescape_unit(text: str) -> str:
     """\\x2d and the like (systemd.unit(5)), and a dash for the slash that no such name has."""
     return re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)

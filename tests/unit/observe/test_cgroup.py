@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import KernelError
 from agent.observe.cgroup import cgroup_id, find_mount, list_cgroups
-from agent.policy.terms.cgroups import container_in, container_of, unit_of
+from agent.policy.terms.cgroups import container_in, unit_of
 
 ID = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -130,7 +130,9 @@ def test_what_is_below_a_unit_or_a_container_forges_no_other_unit(path: str, uni
     ],
 )
 def test_a_container_is_named_by_its_cgroup_whatever_made_it(path: str) -> None:
-    assert container_of(path) == ID
+    found = container_in(path)
+    assert found is not None
+    assert found.id == ID
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_a_container_is_named_by_its_cgroup_whatever_made_it(path: str) -> None:
     ],
 )
 def test_what_is_no_container_has_no_container_name(path: str) -> None:
-    assert container_of(path) == ""
+    assert container_in(path) is None
 
 
 @pytest.mark.parametrize(
