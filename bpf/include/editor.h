@@ -20,6 +20,9 @@
 #define HELPER(name, ...) (*bpf_##name)()
 extern u64 __BPF_FUNC_MAPPER(HELPER) (*bpf_no_helper)();
 
+#define bpf_map_lookup_elem(...) ((void *)(bpf_map_lookup_elem)(__VA_ARGS__))
+#define bpf_sk_fullsock(...)	 ((void *)(bpf_sk_fullsock)(__VA_ARGS__))
+
 #define BPF_F_TABLE(TYPE, KEY, LEAF, NAME, ENTRIES, FLAGS)                                         \
 	struct NAME##_table_t {                                                                    \
 		KEY key;                                                                           \
