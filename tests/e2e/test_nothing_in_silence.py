@@ -228,7 +228,7 @@ def test_a_daemon_whose_programs_were_replaced_is_not_ready(world: Lab) -> None:
     with world.agent(POLICY) as first:
         shutil.rmtree(first.files.pins)
         wait_for(lambda: readyz(first)[0] == 503, "the first says that its programs are gone")
-        assert "not there any more" in readyz(first)[1]["reason"]
+        assert "is gone: this daemon sees nothing" in readyz(first)[1]["reason"]
         pins = {"paths": {"pins": str(first.files.pins)}}
         with world.agent("version: 1\n", pins) as second:
             wait_for(lambda: "another daemon's" in readyz(first)[1]["reason"], "the first says so")
@@ -368,7 +368,7 @@ def test_a_reload_that_the_host_kept_from_succeeding_is_tried_again_by_itself(wo
     with world.agent("version: 1\n") as agent:
         with without_descriptors(agent.pid):
             agent.files.write_policy(POLICY)
-            wait_for(lambda: "tried again by themselves" in agent.log(), "it is told")
+            wait_for(lambda: "tries again on its own" in agent.log(), "it is told")
         wait_for(lambda: agent.status()["mode"] == "enforce", "it is in force", timeout_s=30)
         assert_it_protects(world)
         assert agent.total("licet_policy_reload_failures_total") >= 1

@@ -331,7 +331,7 @@ def test_who_is_meant_no_more_is_named_by_the_check_and_before_enforcing(
         lines = " ".join(output.split())
         assert said in lines
         assert 'add container: "*"' in lines
-        assert "principal 'exe-anywhere' means" not in lines
+        assert "principal 'exe-anywhere' matches only" not in lines
     processes.end(server)
 
 
