@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 
 from agent.model import MEMFD
+from agent.observe.proc_files import GONE
 from agent.observe.unasked import File, file_at, file_of
 
 DELETED = " (deleted)"
 _IN_MEMORY = "/memfd:"
-_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 def exe_at(place: int) -> str:
@@ -24,7 +24,7 @@ def link_at(place: int, name: str) -> str:
     """The target of a link; "" if there is none (a kernel thread has no exe) or without permission."""
     try:
         return os.readlink(name, dir_fd=place)
-    except _GONE:
+    except GONE:
         return ""
 
 
@@ -34,7 +34,7 @@ def _without_mark(place: int) -> str:
     try:
         # one fd for both checks: the process may exec another program between two reads
         fd = os.open("exe", os.O_PATH | os.O_CLOEXEC, dir_fd=place)
-    except _GONE:
+    except GONE:
         return link_at(place, "exe").removesuffix(DELETED)
     try:
         shown = os.readlink(f"/proc/self/fd/{fd}")

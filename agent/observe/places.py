@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.observe.proc_files import GONE
+
 INITIAL_USER_NS = 0xEFFFFFFD
 # linux/nsfs.h
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB704
-_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 _MOST_NAMESPACES = 33
 """The deepest nesting of namespaces, including the first (MAX_PID_NS_LEVEL, the same for user namespaces)."""
 
@@ -66,7 +67,7 @@ def _shows_namespaces(process: Path) -> bool:
 def _differs(process: int, host: int, kind: str) -> bool:
     """True if process and host have different namespaces of this kind. False without permission to read
     them: that alone must not make a process part of a container."""
-    with contextlib.suppress(*_GONE):
+    with contextlib.suppress(*GONE):
         return os.readlink(f"ns/{kind}", dir_fd=process) != os.readlink(f"ns/{kind}", dir_fd=host)
     return False
 

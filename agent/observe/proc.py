@@ -16,6 +16,8 @@ from agent.observe.exe_link import DELETED, exe_at, link_at
 from agent.observe.patience import Patience, Unanswered
 from agent.observe.places import Places, belongs_to_root
 from agent.observe.proc_files import (
+    GONE,
+    READ_BYTES,
     Stat,
     image_in,
     namespace_inode,
@@ -33,10 +35,7 @@ NS_PER_S = 1_000_000_000
 MAX_ARGS_BYTES = 4096
 """Longer command lines are truncated: they may have megabytes."""
 
-_READ_BYTES = 64 * 1024
 _EXCHANGES = 3
-_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
-"""The errors for a process that has ended, or that may not be read (hidepid, EPERM)."""
 _INITIAL_PIDS = 0xEFFFFFFC
 """PROC_PID_INIT_INO, linux/proc_ns.h"""
 _NAME_TTL_S = 300.0
@@ -100,8 +99,8 @@ class ProcReader:
     def stat(self, pid: int) -> Stat | None:
         try:
             with open(self.root / str(pid) / "stat", "rb", buffering=0) as file:
-                return parse_stat(file.read(_READ_BYTES))
-        except _GONE:
+                return parse_stat(file.read(READ_BYTES))
+        except GONE:
             return None
 
     def process(self, pid: int, netns_cookies: Mapping[int, int] | None = None) -> Process | None:
@@ -113,11 +112,11 @@ class ProcReader:
             # an open directory stays that of this process, so no read returns data of a successor with its
             # pid
             place = os.open(self.root / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except _GONE:
+        except GONE:
             return None
         try:
             return self._read_process(pid, place, netns_cookies or {})
-        except _GONE:
+        except GONE:
             return None
         finally:
             os.close(place)
@@ -195,7 +194,7 @@ class ProcReader:
             if not shown.endswith(DELETED):
                 return shown
             place = os.open(self.root / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except _GONE:
+        except GONE:
             return ""
         try:
             return exe_at(place)
@@ -213,7 +212,7 @@ class ProcReader:
         """Inode of the process's network namespace; 0 if the process has ended."""
         try:
             return namespace_inode(os.readlink(f"{self.root}/{pid}/ns/net"))
-        except _GONE:
+        except GONE:
             return 0
 
     @property
@@ -226,7 +225,7 @@ class ProcReader:
         any name there, so `exe` proves nothing (bpf/lib/identity.h judges the same way)."""
         try:
             mounts = os.open(self.root / str(pid) / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
-        except _GONE:
+        except GONE:
             return False
         try:
             return belongs_to_root(mounts)
@@ -237,7 +236,7 @@ class ProcReader:
         """Socket inode by file descriptor; empty for a kernel thread and for a process that has ended."""
         try:
             place = os.open(f"{self.root}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except _GONE:
+        except GONE:
             return {}
         found = {}
         try:
@@ -245,7 +244,7 @@ class ProcReader:
                 # relative to the directory: this takes half the time of a full path, and there can be 100,000
                 if inode := socket_inode(link_at(place, name)):
                     found[int(name)] = inode
-        except _GONE:
+        except GONE:
             return {}
         finally:
             os.close(place)
@@ -256,7 +255,7 @@ class ProcReader:
         can be 20,000."""
         try:
             place = os.open(f"{self.root}/{pid}/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except _GONE:
+        except GONE:
             return False
         try:
             return all(link_at(place, str(fd)) == f"socket:[{inode}]" for inode, fd in fds.items())

@@ -5,19 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-NS_PER_S = 1_000_000_000
-MAX_ARGS_BYTES = 4096
-"""Longer command lines are truncated: they may have megabytes."""
-
-_READ_BYTES = 64 * 1024
-_EXCHANGES = 3
-_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """The errors for a process that has ended, or that may not be read (hidepid, EPERM)."""
-_INITIAL_PIDS = 0xEFFFFFFC
-"""PROC_PID_INIT_INO, linux/proc_ns.h"""
-_NAME_TTL_S = 300.0
-_NAMES = 4096
-"""The most cached user names: one user with subordinate ids (subuid(5)) has 65,536 uids."""
+READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +31,7 @@ def bracketed(link: str, prefix: str) -> int:
     return int(link[len(prefix) : -1]) if link.startswith(prefix) else 0
 
 
-def read(place: int, name: str, limit: int = _READ_BYTES) -> bytes:
+def read(place: int, name: str, limit: int = READ_BYTES) -> bytes:
     return read_and_close(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place), limit)
 
 
