@@ -11,7 +11,7 @@ READY := $(VENV)/.ready-$(SETUP_HASH)
 READY_DEV := $(VENV)/.ready-dev-$(SETUP_HASH)
 READY_VM := $(VENV)/.ready-vm-$(SETUP_HASH)
 
-C_SOURCES = $(wildcard bpf/*.h bpf/hooks/*.c bpf/lib/*.h bpf/include/*/*.h bpf/include/*/*/*.h tests/fixtures/*.c tests/bench/*.c)
+C_SOURCES = $(wildcard bpf/*.h bpf/hooks/*.c bpf/lib/*.h bpf/include/*.h bpf/include/*/*.h bpf/include/*/*/*.h tests/fixtures/*.c tests/bench/*.c)
 VM = packaging/vm
 SHELL_SCRIPTS = .ci/run $(wildcard packaging/*.sh packaging/*/*.sh vagrant/*.sh) \
 	$(VM)/initrd-init $(filter-out %.txt %.service,$(wildcard $(VM)/guest-*)) $(wildcard packaging/host/scripts/*)
