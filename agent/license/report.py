@@ -1,0 +1,62 @@
+"""What is known about each license document and revocation list, for status, metrics, events and commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from agent.license.values import LicenseDocument
+
+
+class State(StrEnum):
+    """The state of a license. From `malformed` on, the first that applies denies."""
+
+    VALID = "valid"
+    GRACE = "grace"
+    MALFORMED = "malformed"
+    UNKNOWN_KEY = "unknown_key"
+    BAD_SIGNATURE = "bad_signature"
+    REVOKED = "revoked"
+    SUPERSEDED = "superseded"
+    NODE_MISMATCH = "node_mismatch"
+    CLOCK_ROLLBACK = "clock_rollback"
+    NOT_YET_VALID = "not_yet_valid"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The state of a document, with one clause that says why."""
+
+    state: State
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentReport:
+    """One license document: a file of paths.licenses, or the copy that is in force instead of it."""
+
+    file: str
+    """Name of the file, without its folder."""
+    document: LicenseDocument | None
+    """None: malformed."""
+    standing: Standing
+    verified: bool
+    """True if a pinned key that may sign it has signed it. Only then are its names used as labels."""
+    is_copy: bool = False
+    """True for the last verified document of this file, while the file itself does not hold."""
+    kid: str = ""
+    """The key that verified it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationsReport:
+    """The newest revocation list of one issuer and key."""
+
+    issuer: str
+    serial: int
+    kid: str
+    next_update: datetime
+    file: str
+    """Name of the file it came from."""
