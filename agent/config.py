@@ -48,6 +48,12 @@ class Paths(_Section):
     """The policy. Only root may be able to write it, or a folder above it."""
     policy_dir: Path = Path("/etc/licet/policy.d")
     """More of the policy: *.yaml and *.yml here, merged in name order."""
+    licenses: Path = Path("/etc/licet/licenses")
+    """License documents and revocation lists of vendors: *.json here. A file that is removed is a license
+    withdrawn."""
+    keys: Path = Path("/etc/licet/keys")
+    """The public keys of vendors that may sign them: *.yaml here. Only root may be able to write it, or a
+    folder above it."""
     run: Path = Path("/run/licet")
     """The control socket and the lock of the daemon."""
     state: Path = Path("/var/lib/licet")
@@ -169,6 +175,9 @@ class Settings(_Section):
     edges: Literal["auto", "always", "never"] = "auto"
     """Whether unprotected connections are counted by consumer and server. auto: only while no policy is
     loaded."""
+    require_signed: bool = False
+    """Whether only signed license documents grant. true: licenses in the policy grant nothing, with the
+    reason bad_signature."""
     costs: bool = False
     """Measure how long programs run, so that the licet_bpf_program_* metrics appear."""
 
