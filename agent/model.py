@@ -8,6 +8,7 @@ name tells otherwise. Ports are in host byte order.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from enum import IntEnum, StrEnum
 Address = ipaddress.IPv6Address
 Network = ipaddress.IPv6Network
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+"""Names of services, principals, products, licenses and entitlements."""
 MAPPED_PREFIX = 0xFFFF << 32
 MEMFD = "memfd:"
 """Stands for the path of a program that has none (memfd_create(2)). Only the program's own process sees

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 _EXPECTED = {
@@ -46,6 +47,18 @@ def listed(names: Collection[str]) -> str:
     first = list(itertools.islice(names, MOST_LISTED))
     more = len(names) - len(first)
     return ", ".join(first) + (f" and {more:,} more" if more else "")
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """A question with the most similar known name; `otherwise` if none is similar."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else otherwise
+
+
+def quoted(text: str) -> str:
+    """'text', cut after SHOWN characters. What cannot be shown, or steers a terminal, is escaped."""
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:SHOWN])
+    return f"'{shown}{'…' if len(text) > SHOWN else ''}'"
 
 
 def whole_number(text: str, least: int, most: int) -> int:

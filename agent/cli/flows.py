@@ -22,8 +22,7 @@ from agent.cli.output import (
 )
 from agent.cli.running import Config
 from agent.cli.status import span
-from agent.policy.findings import did_you_mean
-from agent.wording import listed
+from agent.wording import did_you_mean, listed
 
 COLUMNS = ("VERDICT", "REASON", "PID", "CONSUMER", "SOURCE", "TARGET", "PORT", "SERVED BY", "AGE")
 WHOLE = ("VERDICT", "PID", "SOURCE", "PORT", "AGE")

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from agent.export.sanitize import printable
-from agent.policy.findings import did_you_mean
+from agent.wording import did_you_mean
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """The UsageError of the click that typer uses: its own copy, or the installed one."""

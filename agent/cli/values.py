@@ -9,8 +9,7 @@ from typing import TypeVar
 import typer
 
 from agent.export.agent_port import LONGEST_S
-from agent.policy.findings import did_you_mean
-from agent.wording import whole_number
+from agent.wording import did_you_mean, whole_number
 
 Parsed = TypeVar("Parsed")
 MOST_PID = 1 << 22

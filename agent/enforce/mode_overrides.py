@@ -17,9 +17,8 @@ from agent.enforce.mode_table import Entries, ModeMap, ModeTable
 from agent.enforce.override_file import Override, OverrideFile
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
-from agent.policy.findings import did_you_mean
 from agent.system.boottime import boot_ns
-from agent.wording import listed
+from agent.wording import did_you_mean, listed
 
 
 @dataclass(frozen=True, slots=True)

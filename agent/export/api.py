@@ -25,8 +25,7 @@ from agent.export.mode_api import mode_routes
 from agent.export.pieces import Bodies, InPieces
 from agent.export.sanitize import printable, to_json
 from agent.model import show_address
-from agent.policy.findings import did_you_mean
-from agent.wording import whole_number
+from agent.wording import did_you_mean, whole_number
 
 MAX_LIMIT = 100_000
 FOLLOW_POLL_S = 0.2

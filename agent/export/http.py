@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import ConfigError, LicetError, ModeError, PolicyError, PolicyErrors
 from agent.export.sanitize import printable, to_json
-from agent.policy.findings import did_you_mean
+from agent.wording import did_you_mean
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,16 @@ MOST_DOCUMENTS = 256
 MOST_DOCUMENT_BYTES = 64 << 10
 MOST_SIGNATURES = 8
 MOST_SERIAL = (1 << 53) - 1
+MOST_CHARACTERS = 256
+"""Of issuer and licensee."""
+MOST_ENTITLEMENTS = 256
+MOST_NAMES = 256
+"""Of principals and services in an entitlement, of products of a key, and of licenses that one supersedes."""
+MOST_NODE_IDS = 1024
+MOST_NOTICES = 32
+MOST_NOTICE_DAYS = 3650
+MOST_REVOKED = 1024
+"""Of licenses and of keys in a revocation list, and of serials of one license."""
 NOTICE_DAYS = (60, 30, 14, 7, 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -42,9 +41,3 @@ def policy_errors(findings: Iterable[Finding]) -> PolicyErrors:
             for each in findings
         ]
     )
-
-
-def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """A question with the most similar known name; `otherwise` if none is similar."""
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else otherwise

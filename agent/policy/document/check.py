@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from agent.model import Target
 from agent.policy.document.collisions import check_collisions
 from agent.policy.document.draft import Draft
-from agent.policy.findings import Findings, did_you_mean
+from agent.policy.findings import Findings
 from agent.policy.tables.clauses import number_clauses
 from agent.policy.tables.grants import PlannedGrant, licensed_principals, planned_grants
 from agent.policy.tables.shape import (
@@ -22,6 +22,7 @@ from agent.policy.tables.shape import (
 from agent.policy.terms.paths import ExeKind, Shape, exe_kind, starred
 from agent.policy.terms.ports import borders, pieces_of
 from agent.policy.values import ANYONE, Entitlement, License, Place, Service, named_selectors
+from agent.wording import did_you_mean
 
 Grants = Mapping[Target, Sequence[PlannedGrant]]
 

@@ -11,7 +11,7 @@ from agent.policy.document.fields import kind
 from agent.policy.document.parts import PartReader
 from agent.policy.document.schema import NOT_YET_SECTIONS
 from agent.policy.document.yamltext import Location, Text
-from agent.policy.findings import Findings, did_you_mean
+from agent.policy.findings import Findings
 from agent.policy.values import (
     Exclusion,
     License,
@@ -20,6 +20,7 @@ from agent.policy.values import (
     Service,
     UndeclaredListeners,
 )
+from agent.wording import did_you_mean
 
 VERSION = 1
 SECTIONS = (

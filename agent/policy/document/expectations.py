@@ -24,9 +24,9 @@ from agent.policy.document.fields import account, cgroup, choice, exe, mistake, 
 from agent.policy.document.read_item import read_item
 from agent.policy.document.schema import Accounts, Instant, Item, Items
 from agent.policy.document.yamltext import Location, Text, Unreadable, read_yaml
-from agent.policy.findings import Findings, did_you_mean, policy_errors
+from agent.policy.findings import Findings, policy_errors
 from agent.policy.values import Place, Policy
-from agent.wording import listed
+from agent.wording import did_you_mean, listed
 
 
 def _address(value: object) -> Address:

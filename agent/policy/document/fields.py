@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 
 from pydantic_core import PydanticCustomError
 
-from agent.model import Container, Network, to_network
+from agent.model import NAME, Container, Network, to_network
 from agent.policy.tables.shape import MAX_CGROUPS, MAX_PATH_COMPONENTS
 from agent.policy.terms import cgroups, paths
 from agent.policy.terms.container_selector import ContainerSelector
@@ -19,7 +19,6 @@ from agent.policy.terms.container_selector import ContainerSelector
 MISTAKE = "licet"
 """Type of the pydantic errors raised here; `ctx` has reason and remedy."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _MAX_CGROUP_BYTES = 256
 """CGROUP_BYTES of bpf/abi.h: a path and its NUL."""
 _MAX_NAME_BYTES = 255

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.model import PortClass, Protocol
-from agent.policy.document.fields import NAME, kind
+from agent.model import NAME, PortClass, Protocol
+from agent.policy.document.fields import kind
 from agent.policy.document.read_item import read_item
 from agent.policy.document.schema import (
     EntitlementItem,

@@ -10,9 +10,9 @@ from pydantic_core import ErrorDetails
 from agent.policy.document.fields import MISTAKE, kind
 from agent.policy.document.schema import NOT_YET, Item
 from agent.policy.document.yamltext import Location, Text
-from agent.policy.findings import Findings, did_you_mean
+from agent.policy.findings import Findings
 from agent.policy.values import Place
-from agent.wording import what_is_wrong
+from agent.wording import did_you_mean, what_is_wrong
 
 ItemType = TypeVar("ItemType", bound=Item)
 

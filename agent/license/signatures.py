@@ -1,0 +1,132 @@
+"""Ed25519 and keys in files: the one importer of cryptography.
+
+The daemon runs it as a child (see `child`). Each line of stdin is a job in JSON, and is answered by a line of
+JSON on stdout. A job that cannot be done ends the child with exit code 1, and the reason on stderr.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from agent.license.curve import is_usable
+
+MOST_LINE_BYTES = 256 << 10
+"""Of one job: a message of 64 KiB in base64, and what stands beside it."""
+MOST_CPU_S = 60
+PrivateKey = Ed25519PrivateKey
+
+
+def verify_one(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """True if the signature is of this message, by this key (RFC 8032). False also for a key of small order,
+    with which anybody could sign."""
+    if not is_usable(public_key):
+        return False
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def sign(key: PrivateKey, message: bytes) -> bytes:
+    """64 bytes."""
+    return key.sign(message)
+
+
+def new_private_key() -> PrivateKey:
+    return Ed25519PrivateKey.generate()
+
+
+def load_private_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
+    """The key of a PKCS#8 file. Raises ValueError with the reason: a passphrase may be wrong, missing or not
+    needed."""
+    try:
+        key = load_pem_private_key(pem, passphrase)
+    except TypeError as error:
+        needs = (
+            "it needs a passphrase" if passphrase is None else "it is not encrypted: no passphrase is needed"
+        )
+        raise ValueError(needs) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        why = "it is not a private key in PEM" if passphrase is None else "wrong passphrase, or no PEM key"
+        raise ValueError(why) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("it is a key of another kind: Ed25519 is expected")
+    return key
+
+
+def private_pem(key: PrivateKey, passphrase: bytes | None) -> bytes:
+    """PKCS#8 in PEM, encrypted if there is a passphrase."""
+    encryption: KeySerializationEncryption = NoEncryption()
+    if passphrase is not None:
+        encryption = BestAvailableEncryption(passphrase)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+def public_bytes(key: PrivateKey) -> bytes:
+    """32 bytes."""
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def _answers(jobs: BinaryIO) -> Iterator[Any]:
+    message = b""
+    while line := jobs.readline(MOST_LINE_BYTES + 1):
+        if len(line) > MOST_LINE_BYTES:
+            raise ValueError(f"a job of more than {MOST_LINE_BYTES} bytes")
+        job = json.loads(line)
+        if "verify" in job:
+            check = job["verify"]
+            # the message is left out where it is that of the job before
+            message = base64.b64decode(check["message"]) if "message" in check else message
+            yield verify_one(bytes.fromhex(check["key"]), message, base64.b64decode(check["signature"]))
+        elif "new_host_key" in job:
+            yield _host_key(new_private_key())
+        elif "public_of" in job:
+            yield _host_key(load_private_key(job["public_of"].encode()))
+        elif "sign" in job:
+            key = load_private_key(job["sign"]["private"].encode())
+            signature = sign(key, base64.b64decode(job["sign"]["message"]))
+            yield base64.b64encode(signature).decode()
+        else:
+            raise ValueError("no such job")
+
+
+def _host_key(key: PrivateKey) -> dict[str, str]:
+    return {"private": private_pem(key, None).decode(), "public": public_bytes(key).hex()}
+
+
+def main() -> int:
+    """Do the jobs of stdin. Returns the exit code."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the daemon blocks
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a private key is in memory
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
+    try:
+        for answer in _answers(sys.stdin.buffer):
+            sys.stdout.write(f"{json.dumps(answer)}\n")
+        sys.stdout.flush()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
