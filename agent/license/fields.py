@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -184,6 +184,15 @@ def listed(
         return tuple(values)
 
     return read_list
+
+
+def check_ids(ids: Iterable[str], what: str) -> None:
+    """Raises Mistake if two entries of the list that is read have the same id."""
+    seen: set[str] = set()
+    for at, one in enumerate(ids):
+        if one in seen:
+            raise Mistake(f"{what} '{one}' is listed twice", "rename or remove one", (at, "id"), f"[{at}]")
+        seen.add(one)
 
 
 def instant(value: object) -> datetime:
