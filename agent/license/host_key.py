@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agent.license import child
 from agent.license.child import NoVerdict
 from agent.license.curve import is_usable
+from agent.system import files
 
+KEY, PUBLIC = "host.key", "host.pub"
+"""Files in paths.state: the private key in PEM, and the public key in hex."""
 _TIMEOUT_S = 30.0
+_MOST_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,40 @@ class HostKey:
     """PKCS#8 without a passphrase. Secret."""
     public_key: bytes
     """32 bytes."""
+
+
+def ensure_host_key(folder: Path) -> bytes:
+    """The public key of this host, 32 bytes. It is made if neither file is there.
+
+    Raises OSError, ValueError for a damaged file, and NoVerdict."""
+    try:
+        public = bytes.fromhex(files.read_bytes(folder / PUBLIC, _MOST_BYTES).decode("ascii", "replace"))
+    except FileNotFoundError:
+        return _restored(folder)
+    if not is_usable(public):
+        raise ValueError(f"{folder / PUBLIC}: damaged: not a public key; remove it, and it is made again")
+    return public
+
+
+def replace_host_key(folder: Path) -> bytes:
+    """Make a new key, whatever there is. Raises OSError and NoVerdict."""
+    key = new_host_key()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        (folder / PUBLIC).unlink()  # first: a public key without its private one would name another host
+    files.write_text(folder / KEY, key.private_pem.decode())
+    files.write_text(folder / PUBLIC, key.public_key.hex() + "\n")
+    return key.public_key
+
+
+def _restored(folder: Path) -> bytes:
+    try:
+        private = files.read_bytes(folder / KEY, _MOST_BYTES)
+    except FileNotFoundError:
+        return replace_host_key(folder)
+    public = host_key_of(private).public_key
+    files.write_text(folder / PUBLIC, public.hex() + "\n")
+    return public
 
 
 def new_host_key(timeout_s: float = _TIMEOUT_S) -> HostKey:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from agent.license.values import LicenseDocument
+from agent.license.values import LicenseDocument, RevocationList
 
 
 class State(StrEnum):
@@ -23,6 +23,8 @@ class State(StrEnum):
     CLOCK_ROLLBACK = "clock_rollback"
     NOT_YET_VALID = "not_yet_valid"
     EXPIRED = "expired"
+    UNVERIFIED = "unverified"
+    """Nothing could verify it: neither in force nor refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class DocumentReport:
-    """One license document: a file of paths.licenses, or the copy that is in force instead of it."""
+    """One document: a file of paths.licenses, or the copy that is in force instead of it."""
 
     file: str
     """Name of the file, without its folder."""
-    document: LicenseDocument | None
-    """None: malformed."""
+    document: LicenseDocument | RevocationList | None
+    """None: malformed, or unreadable."""
     standing: Standing
     verified: bool
     """True if a pinned key that may sign it has signed it. Only then are its names used as labels."""

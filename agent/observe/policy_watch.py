@@ -1,4 +1,4 @@
-"""Detects changes of the policy's files, however they are made.
+"""Detects changes of the policy's files, license documents and keys, however they are made.
 
 inotify only wakes the daemon. A change is judged by content, and by which users could write the files. So
 touching a file is no change, and the method by which an editor or a ConfigMap swaps files does not matter.
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from inotify_simple import INotify, flags
 
-from agent.policy.document.load import is_policy_file
 from agent.system import files, ownership
 from agent.system.closing import Closing
 
@@ -32,16 +31,18 @@ _EVENTS = (
     | flags.ONLYDIR
 )
 _MAX_ROUNDS = 8
+SUFFIXES = (".yaml", ".yml", ".json")
+"""Of policy files and keys, and of license documents."""
 
 
 class PolicyWatch(Closing):
-    """Watches `file` and the policy files of `directory`; both may be missing. Wait until `fileno()` is
-    readable, then call `changed()`. While `problem` is not empty, call it every few seconds. Create the
-    watch before the policy is first read, so that no change is missed."""
+    """Watches `file` and the files of `directories` with one of SUFFIXES; all may be missing. Wait until
+    `fileno()` is readable, then call `changed()`. While `problem` is not empty, call it every few seconds.
+    Create the watch before the policy is first read, so that no change is missed."""
 
-    def __init__(self, file: Path, directory: Path) -> None:
+    def __init__(self, file: Path, *directories: Path) -> None:
         self._file = file.absolute()
-        self._directory = directory.absolute()
+        self._directories = [directory.absolute() for directory in directories]
         self.problem = ""
         """Why inotify does not report changes; `changed()` still detects them."""
         self._inotify = self._instance()
@@ -97,16 +98,12 @@ class PolicyWatch(Closing):
                 return
 
     def _wanted(self) -> set[Path]:
-        """The directories to watch: those that hold file and directory, by name and by real path, and the
-        directory itself. A missing one is replaced by its nearest existing parent."""
-        places = {
-            self._file.parent,
-            Path(os.path.realpath(self._file)).parent,
-            self._directory,
-            self._directory.parent,
-            Path(os.path.realpath(self._directory)).parent,
-        }
-        for path in self._files_of_directory():
+        """The directories to watch: those that hold the file and the directories, by name and by real path,
+        and the directories themselves. A missing one is replaced by its nearest existing parent."""
+        places = {self._file.parent, Path(os.path.realpath(self._file)).parent}
+        for directory in self._directories:
+            places |= {directory, directory.parent, Path(os.path.realpath(directory)).parent}
+        for path in self._files_of_directories():
             places.add(Path(os.path.realpath(path)).parent)
         return {_nearest_directory(place) for place in places}
 
@@ -125,19 +122,23 @@ class PolicyWatch(Closing):
             if error.errno != errno.EINVAL:  # the kernel removed the watch together with its directory
                 raise
 
-    def _files_of_directory(self) -> list[Path]:
-        try:
-            entries = sorted(self._directory.iterdir())
-        except OSError:
-            return []
-        return [entry for entry in entries if is_policy_file(entry)]
+    def _files_of_directories(self) -> list[Path]:
+        return [path for directory in self._directories for path in _files_of(directory)]
 
     def _fingerprint(self) -> tuple[dict[Path, str], list[ownership.Doubt]]:
         """Digest of each file, or the error if it cannot be read; and the users that could write the
         files."""
-        places = [self._file, *self._files_of_directory()]
+        places = [self._file, *self._files_of_directories()]
         digests = {path: _digest(path) for path in places}
-        return digests, ownership.doubts([self._directory, *places])
+        return digests, ownership.doubts([*self._directories, *places])
+
+
+def _files_of(directory: Path) -> list[Path]:
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError:
+        return []
+    return [entry for entry in entries if entry.suffix in SUFFIXES and not entry.name.startswith(".")]
 
 
 def _nearest_directory(path: Path) -> Path:

@@ -5,12 +5,13 @@ This module knows neither YAML nor the kernel. `document` makes these values, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from agent.model import Mode, Network, PortClass, Protocol, Target
+from agent.license.values import LicenseDocument
+from agent.model import Mode, Network, PortClass, Protocol, Reason, Target
 from agent.policy.terms.container_selector import ContainerSelector
 from agent.policy.terms.ports import Ports
 
@@ -173,18 +174,6 @@ class Service:
         return Unresolved.ALLOW if self.on_unresolved else Unresolved.DENY
 
 
-def named_selectors(
-    principals: Iterable[Principal], services: Iterable[Service]
-) -> Iterator[tuple[str, Selector]]:
-    """Every selector, with the words by which a finding names its place."""
-    for principal in principals:
-        for selector in principal.selectors:
-            yield f"principal '{principal.name}'", selector
-    for service in services:
-        for selector in service.owner:
-            yield f"service '{service.name}', owner", selector
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
     """When a grant holds: from `starts_at`; in grace from `expires_at`; no longer from `ends_at`. None means
@@ -223,6 +212,13 @@ class License:
     licensee: str
     window: Window
     entitlements: tuple[Entitlement, ...]
+    state: Reason | None = None
+    """Why it grants nothing, whatever its window; None: its window decides."""
+    document: LicenseDocument | None = None
+    """The signed document; None for a license written in the policy."""
+    is_verified: bool = True
+    """False for a document without a valid signature. It only tells why it grants nothing: it has no grant
+    ids, and no metric has its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
 from agent.config import Settings
+from agent.daemon.licensing.keeper import LicenseKeeper
 from agent.daemon.policy_sync.generation import Generation, Sources
 from agent.daemon.policy_sync.heap import Heap
 from agent.daemon.policy_sync.host_facts import Host
 from agent.daemon.policy_sync.in_force import InForce
+from agent.daemon.policy_sync.joiner import Joiner
 from agent.daemon.policy_sync.policy_files import PolicyFiles
 from agent.daemon.state_files import State
 from agent.errors import KernelError, LicetError, PolicyErrors, shown
 from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import HostFacts
 from agent.policy.document.load import parse_sources
-from agent.policy.tables.compile import compile_policy
 from agent.policy.values import Policy
 from agent.system.boottime import boot_ns
 
@@ -32,12 +34,15 @@ class PolicyKeeper(InForce):
         maps: PolicyMaps,
         state: State,
         host: Host,
+        licenses: LicenseKeeper,
         sources: Sources | None = None,
     ) -> None:
         super().__init__(state.ids())
         self._maps = maps
         self._state = state
         self._host = host
+        self.documents = licenses
+        self.joiner = Joiner(licenses, require_signed=settings.require_signed)
         self._files = PolicyFiles(settings.paths, state)
         self._sources = sources or Sources()
         self.loaded_unix_s = 0.0
@@ -70,7 +75,9 @@ class PolicyKeeper(InForce):
     def reload(self) -> None:
         """Read the files and put them in force.
 
-        Raises PolicyErrors or KernelError; the policy in force then stays."""
+        Raises PolicyErrors or KernelError; the policy in force then stays, with the license documents of
+        now."""
+        self.documents.refresh()
         try:
             with self._heap.filled(), self._names_kept():
                 loaded = self._files.read()
@@ -82,14 +89,22 @@ class PolicyKeeper(InForce):
             self.last_error = str(error)
             log.debug("policy: refused, the policy in force stays: %s", error)
             self.failed_at_host = not isinstance(error, PolicyErrors) or error.is_unread
+            self._renew()
             if isinstance(error, OSError):
                 raise KernelError(f"the host facts cannot be read: {error}") from error
             raise
         self.last_error, self.is_last_good = "", False
         self._files.in_force(loaded.sources if loaded else ())
 
-    def _install_here(self, policy: Policy | None) -> None:
-        self._install(policy, self._host.facts(policy))
+    def _install_here(self, base: Policy | None) -> None:
+        self._install(base, self._host.facts(base))
+
+    def _renew(self) -> None:
+        """Put the policy in force again with the license documents of now: a renewal does not wait for the
+        policy's files."""
+        if self.joiner.is_changed:
+            with contextlib.suppress(LicetError, OSError), self._heap.filled(), self._names_kept():
+                self._install_here(self.joiner.base)
 
     @property
     def problem(self) -> str:
@@ -104,24 +119,26 @@ class PolicyKeeper(InForce):
         self.loaded_unix_s = time.time()
 
     def follow_host(self) -> bool:
-        """Compile again if the host has changed in a way that matters to the policy. True if it had."""
+        """Compile again if the host, or the state of a license document, has changed in a way that matters to
+        the policy. True if it had."""
+        self.documents.judge_again()
         with self._names_kept():
             facts = self._host.facts(self.policy)
             with self._lock:
                 now = self._in_force
                 if now is None:
                     return False  # the policy that an earlier run put in force stays
-                if _same(facts, now.facts):
+                if _same(facts, now.facts) and not self.joiner.is_changed:
                     now.follow_namespaces(facts)
                     return False
-            log.debug("policy: compiled again, because the host has changed")
+            log.debug("policy: compiled again, because the host or a license has changed")
             with self._heap.filled():
-                self._install(now.policy, facts)
+                self._install(self.joiner.base, facts)
             return True
 
-    def _install(self, policy: Policy | None, facts: HostFacts) -> None:
+    def _install(self, base: Policy | None, facts: HostFacts) -> None:
         began_s = time.monotonic()
-        compiled = compile_policy(policy, facts, self.ids)
+        policy, compiled = self.joiner.compiled(base, facts, self.ids)
         self._state.store_ids(self.ids)  # store them before the kernel's counters use them
         try:
             prepared = self._maps.prepare(compiled.tables)
@@ -137,7 +154,7 @@ class PolicyKeeper(InForce):
                 add(fresh)
             self.generation = self._maps.put_in_force(prepared)
             self._in_force = fresh
-            if before is None or before.policy is not policy:
+            if before is None or not _is_same_policy(before.policy, policy):
                 self.judged_since_ns = boot_ns()
         log.debug(
             "policy: generation %d in force, %d targets, %d sets, compiled and written in %.0f ms",
@@ -150,6 +167,11 @@ class PolicyKeeper(InForce):
             before.members.close()
         for warning in shown(fresh.warnings()):
             log.warning("%s", warning)
+
+
+def _is_same_policy(a: Policy | None, b: Policy | None) -> bool:
+    """True if both are made of the same files and the same licenses."""
+    return a is b or (a is not None and b is not None and (a.sha256, a.licenses) == (b.sha256, b.licenses))
 
 
 def _same(a: HostFacts, b: HostFacts) -> bool:

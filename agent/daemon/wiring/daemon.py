@@ -47,7 +47,8 @@ def daemon(
 ) -> Daemon:
     """The daemon for programs that are loaded. Raises LicetError if a part cannot be made."""
     pins = Pins(settings.paths.pins)
-    files = PolicyWatch(settings.paths.policy, settings.paths.policy_dir)
+    paths = settings.paths
+    files = PolicyWatch(paths.policy, paths.policy_dir, paths.licenses, paths.keys)
     pins_watch, addresses = PinsWatch(pins), AddressWatch()
     by = judging(settings, pins, cgroup_mount)
     tracking = tracking_parts(settings, by)

@@ -15,6 +15,7 @@ from agent.daemon.tracking.attribution import Attributor
 from agent.daemon.tracking.listener_owners import ListenerOwners
 from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.daemon.tracking.listeners import Listening
+from agent.daemon.wiring.licensing import license_keeper
 from agent.kernel.pins import Pins
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.names import Names
@@ -64,7 +65,8 @@ def judging(settings: Settings, pins: Pins, cgroup_mount: Path) -> Judging:
     clock, accounts = DeadlineClock(state.newest_offset_ns()), Accounts(settings.paths.etc)
     newest = state.newest_time()
     host = Host(reader, namespaces, cgroup_mount, seed, newest, names, containers, clock, accounts)
-    keeper = PolicyKeeper(settings, maps, state, host, Sources(containers, names))
+    documents = license_keeper(settings, clock)
+    keeper = PolicyKeeper(settings, maps, state, host, documents, Sources(containers, names))
     rows = ListenerRows(counters.owners, counters.more_strangers, counters.more_owners, counters.crowded)
     owners = ListenerOwners(rows, counters.socket_owners, reader, names)
     return Judging(

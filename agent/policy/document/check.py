@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.model import Target
 from agent.policy.document.collisions import check_collisions
+from agent.policy.document.coverage import coverage_findings
 from agent.policy.document.draft import Draft
 from agent.policy.findings import Findings
+from agent.policy.selectors import named_selectors
 from agent.policy.tables.clauses import number_clauses
-from agent.policy.tables.grants import PlannedGrant, licensed_principals, planned_grants
+from agent.policy.tables.grants import PlannedGrant, planned_grants
 from agent.policy.tables.shape import (
     CANDIDATES,
     LISTED_GROUPS,
@@ -21,7 +23,7 @@ from agent.policy.tables.shape import (
 )
 from agent.policy.terms.paths import ExeKind, Shape, exe_kind, starred
 from agent.policy.terms.ports import borders, pieces_of
-from agent.policy.values import ANYONE, Entitlement, License, Place, Service, named_selectors
+from agent.policy.values import ANYONE, Entitlement, License, Place, Service
 from agent.wording import did_you_mean
 
 Grants = Mapping[Target, Sequence[PlannedGrant]]
@@ -41,20 +43,8 @@ def check_draft(draft: Draft) -> None:
     _check_grants(services, grants, draft.findings)
     _check_groups(draft, grants)
     _check_globs(draft, services)
-    _check_coverage(draft, grants)
-    _check_use(draft)
-
-
-def _check_use(draft: Draft) -> None:
-    """Warns about a principal that no license and no restriction names."""
-    used = licensed_principals(draft.licenses) | {exclusion.principal for exclusion in draft.exclusions}
-    for name, principal in draft.principals.items():
-        if principal and name not in used:
-            draft.findings.warn(
-                principal.place,
-                f"principal '{name}' is not used by any license or restriction",
-                "name it in an entitlement, or remove it",
-            )
+    principals = [principal for principal in draft.principals.values() if principal]
+    draft.findings.warnings += coverage_findings(services, principals, draft.licenses, draft.exclusions)
 
 
 def _check_license(draft: Draft, license_: License) -> None:
@@ -246,25 +236,6 @@ def _check_globs(draft: Draft, services: Iterable[Service]) -> None:
                         "ways: in which component has it, and in the number of bytes before and after it",
                         "write directories instead (/dir/*), list paths, or select by unit",
                     )
-
-
-def _check_coverage(draft: Draft, grants: Grants) -> None:
-    licensed = {license_.product for license_ in draft.licenses}
-    for service in draft.services.values():
-        if service and service.product not in licensed:
-            draft.findings.warn(
-                service.place,
-                f"service '{service.name}': no license for product '{service.product}': all are denied",
-                "add a license for it",
-            )
-    for target, planned in grants.items():
-        service = draft.services[target.service]
-        if service and service.product in licensed and not planned:
-            draft.findings.warn(
-                service.place,
-                f"no entitlement covers {target}, so every consumer is denied",
-                f"add an entitlement with the class {target.port_class}",
-            )
 
 
 def _repeated(names: tuple[str, ...]) -> list[str]:

@@ -120,10 +120,14 @@ def _rows(
     for target, planned in planned_grants(policy.services.values(), policy.licenses).items():
         candidates = []
         for plan in planned:
-            number = ids.grant(plan.name)
-            grants[number] = plan
+            number = 0
+            if plan.license.is_verified:
+                number = ids.grant(plan.name)
+                if plan.license.state is None or number not in grants:
+                    grants[number] = plan
             principal = sets.id_of(index.principals.get(plan.principal, 0))
-            candidates.append(Candidate(number, principal, 0, *windows.boot_ns(plan.window)))
+            state = plan.license.state or 0
+            candidates.append(Candidate(number, principal, state, *windows.boot_ns(plan.window)))
         row_id = ids.target(target)
         rows[row_id] = TargetRow(
             id=row_id,

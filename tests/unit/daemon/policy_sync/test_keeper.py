@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from agent.config import Paths, Settings
+from agent.daemon.licensing.keeper import LicenseKeeper
 from agent.daemon.policy_sync.generation import Sources
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.state_files import State
+from agent.daemon.wiring.licensing import license_keeper
 from agent.errors import KernelError, PolicyErrors
 from agent.model import Container, HostFacts, Namespace, PortClass, Target, to_address, to_network
+from agent.observe.clock import DeadlineClock
 from agent.policy.tables.ids import Ids
 from agent.policy.tables.shape import (
     MEMBER_CONTAINER,
@@ -24,6 +27,7 @@ from agent.policy.tables.shape import (
 )
 from agent.policy.terms.hashing import path_hash, string_hash
 from agent.policy.values import Policy
+from tests.fixtures.vendor import give_host_key
 from tests.unit.daemon.worlds import DB, HERE, SEED
 
 GOOD = """
@@ -120,7 +124,14 @@ class ForgottenNames:
 
 class World:
     def __init__(self, folder: Path) -> None:
-        paths = Paths(policy=folder / "policy.yaml", policy_dir=folder / "policy.d", state=folder / "state")
+        paths = Paths(
+            policy=folder / "policy.yaml",
+            policy_dir=folder / "policy.d",
+            licenses=folder / "licenses",
+            keys=folder / "keys",
+            state=folder / "state",
+        )
+        give_host_key(paths.state)
         self.policy = paths.policy
         self.settings = Settings(paths=paths)
         self.kernel = KernelTables()
@@ -130,7 +141,11 @@ class World:
 
     def daemon(self) -> PolicyKeeper:
         state, host = State(self.settings.paths.state), HostOf(lambda policy: self.facts)
-        return PolicyKeeper(self.settings, self.kernel, state, host, Sources(Registry(self)))  # type: ignore[arg-type]
+        sources = Sources(Registry(self))  # type: ignore[arg-type]
+        return PolicyKeeper(self.settings, self.kernel, state, host, self.documents(), sources)  # type: ignore[arg-type]
+
+    def documents(self) -> LicenseKeeper:
+        return license_keeper(self.settings, DeadlineClock())
 
     def load(self, text: str) -> None:
         self.policy.write_text(text)
@@ -423,7 +438,7 @@ def test_a_name_that_comes_while_the_host_is_read_is_in_what_is_compiled_from_it
         return FACTS
 
     state = State(world.settings.paths.state)
-    keeper = PolicyKeeper(world.settings, world.kernel, state, HostOf(read_host))  # type: ignore[arg-type]
+    keeper = PolicyKeeper(world.settings, world.kernel, state, HostOf(read_host), world.documents())  # type: ignore[arg-type]
     world.policy.write_text(GOOD)
     keeper.reload()
     ((dimension, value, *_),) = world.kernel.members
@@ -443,7 +458,7 @@ def test_what_came_while_the_host_was_read_is_there_before_its_tables_are_in_for
         return FACTS
 
     state = State(world.settings.paths.state)
-    keeper = PolicyKeeper(world.settings, Watched(), state, HostOf(read_host))  # type: ignore[arg-type]
+    keeper = PolicyKeeper(world.settings, Watched(), state, HostOf(read_host), world.documents())  # type: ignore[arg-type]
     world.policy.write_text(GOOD)
     keeper.reload()
     assert known == [1]
@@ -668,6 +683,7 @@ def test_a_flood_of_fresh_executables_does_not_fill_the_kernels_table(
         world.kernel,  # type: ignore[arg-type]
         State(world.settings.paths.state),
         HostOf(lambda policy: FACTS),  # type: ignore[arg-type]
+        world.documents(),
         Sources(names=ForgottenNames(forgotten)),  # type: ignore[arg-type]
     )
     world.policy.write_text(GOOD)

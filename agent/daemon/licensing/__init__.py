@@ -1,0 +1,1 @@
+"""Keeps license documents: reads the folders, has signatures verified, and remembers what was in force."""

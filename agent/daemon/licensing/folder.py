@@ -1,0 +1,79 @@
+"""The files of a folder that an operator fills: license documents, or pinned keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.system import files
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One file: its content, or why it cannot be read."""
+
+    content: bytes = b""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is in the folder. `problem`: why the folder itself cannot be read; nothing is then known to be
+    gone."""
+
+    files: Mapping[str, Read] = field(default_factory=dict)
+    """By name, in name order."""
+    problem: str = ""
+    left_out: tuple[str, ...] = ()
+    """Names of files beyond the limit."""
+
+
+class Folder:
+    """Reads a folder whole. A folder that vanished, as with a missing mount, is a problem and not an empty
+    folder."""
+
+    def __init__(self, path: Path, suffixes: tuple[str, ...], most_files: int, most_bytes: int) -> None:
+        self.path = path
+        self._suffixes = suffixes
+        self._most_files = most_files
+        self._most_bytes = most_bytes
+        self._device: int | None = None
+        """Device number of the folder when it last had files."""
+
+    def read(self) -> Listing:
+        """Read every file that is wanted. Raises nothing: each problem is in the listing."""
+        try:
+            names = sorted(entry.name for entry in self.path.iterdir() if self._is_wanted(entry.name))
+            device = self.path.stat().st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            if self._device is None and not self.path.is_symlink():
+                return Listing()
+            return Listing(problem=f"{self.path}: the folder is gone")
+        except OSError as error:
+            return Listing(problem=f"{self.path}: cannot be read: {error.strerror}")
+        if not names and self._device not in (None, device):
+            return Listing(problem=f"{self.path}: another file system is there, and it is empty")
+        if names:
+            self._device = device
+        found = {name: self._read(self.path / name) for name in names[: self._most_files]}
+        return Listing(found, left_out=tuple(names[self._most_files :]))
+
+    def expect_files(self) -> None:
+        """Treat a missing folder as a problem: files of it were in force before this start."""
+        try:
+            self._device = self.path.stat().st_dev
+        except OSError:
+            self._device = -1
+
+    def _is_wanted(self, name: str) -> bool:
+        return name.endswith(self._suffixes) and not name.startswith(".")
+
+    def _read(self, path: Path) -> Read:
+        try:
+            content = files.read_bytes(path, self._most_bytes + 1)
+        except OSError as error:
+            return Read(problem=f"cannot be read: {error.strerror}")
+        if len(content) > self._most_bytes:
+            return Read(problem=f"larger than {self._most_bytes >> 10} KiB")
+        return Read(content)

@@ -1,0 +1,229 @@
+"""License documents in force: files → signatures → standing, each file for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from agent.daemon.licensing.folder import Folder, Listing
+from agent.daemon.licensing.key_ring import KeyRing
+from agent.daemon.licensing.node import Node
+from agent.daemon.licensing.opening import Content, open_all
+from agent.daemon.licensing.store import Copy, LicenseStore
+from agent.daemon.licensing.verifier import Verifier
+from agent.license.report import DocumentReport, RevocationsReport, Standing, State
+from agent.license.revocations import Key, Revoked, SignedList, newest, revoked_by
+from agent.license.standing import TAKES_OVER, Judge, Moment, Opened, establish
+from agent.license.values import (
+    MOST_DOCUMENT_BYTES,
+    MOST_DOCUMENTS,
+    LicenseDocument,
+    Malformed,
+    RevocationList,
+)
+from agent.policy.values import Finding, Place
+
+BY_TIME = frozenset({State.VALID, State.GRACE, State.NOT_YET_VALID, State.EXPIRED})
+"""States that the kernel tells apart by itself, from the deadlines in its tables."""
+
+
+class Clock(Protocol):
+    """License time and the wall clock."""
+
+    def moment(self) -> Moment:
+        """What time it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """What the last look at the files found."""
+
+    listing: Listing = field(default_factory=Listing)
+    malformed: dict[str, Malformed] = field(default_factory=dict)
+    files: dict[str, Opened] = field(default_factory=dict)
+    copies: dict[str, Opened] = field(default_factory=dict)
+    lists: tuple[Opened, ...] = ()
+    """Revocation lists of earlier looks."""
+
+
+class LicenseKeeper:
+    """`refresh` reads everything again, `judge_again` only looks at the time. Not thread-safe; what the
+    properties return is replaced as a whole."""
+
+    def __init__(
+        self, path: Path, keys: KeyRing, store: LicenseStore, node: Node, verifier: Verifier, clock: Clock
+    ) -> None:
+        self._path = path
+        self._folder = Folder(path, (".json",), MOST_DOCUMENTS, MOST_DOCUMENT_BYTES)
+        self._keys = keys
+        self._store = store
+        self._node = node
+        self._verifier = verifier
+        self._clock = clock
+        self._seen = _Folder()
+        self._newest: dict[Key, SignedList] = {}
+        """Revocation lists by issuer and kid."""
+        if store.copies:
+            self._folder.expect_files()
+        self.reports: tuple[DocumentReport, ...] = ()
+        """Each file, in name order, and behind it the copy that is in force instead."""
+        self.revocations: tuple[RevocationsReport, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the folders and the keys."""
+        listing, found = self._seen.listing, list(self._keys.findings)
+        if listing.problem:
+            found.append(Finding(Place(str(self._path)), f"{listing.problem}; its licenses stay in force"))
+        if listing.left_out:
+            more = f"{len(listing.left_out)} documents are too many, {MOST_DOCUMENTS} are read"
+            found.append(Finding(Place(str(self._path)), more, "remove documents that have ended"))
+        return tuple(found)
+
+    @property
+    def problem(self) -> str:
+        """Why something that the keeper needs does not work; "" if all does."""
+        return self._verifier.problem or self._store.problem
+
+    @property
+    def node_ids(self) -> dict[str, str]:
+        """Node ids by kind: mi, dm, hk."""
+        return dict(self._node.ids)
+
+    def refresh(self) -> None:
+        """Read keys, node ids and documents again, have new signatures verified, and judge."""
+        self._keys.read()
+        self._node.read()
+        listing = self._folder.read()
+        readable = {name: read.content for name, read in listing.files.items() if not read.problem}
+        contents = [self._content(name, content) for name, content in readable.items()]
+        stored = self._store.copies.items()
+        copies = [_kept(one) for name, one in stored if listing.problem or name in listing.files]
+        lists = [_kept(one) for one in self._store.lists.values()]
+        opened = open_all([*contents, *copies, *lists], self._keys.keys, self._verifier)
+        of_files = dict(zip((one.file for one in contents), opened, strict=False))
+        rest = opened[len(contents) :]
+        self._seen = _Folder(
+            listing,
+            {name: one for name, one in of_files.items() if isinstance(one, Malformed)},
+            {name: one for name, one in of_files.items() if isinstance(one, Opened)},
+            {one.file: one for one in rest[: len(copies)] if isinstance(one, Opened)},
+            tuple(one for one in rest[len(copies) :] if isinstance(one, Opened)),
+        )
+        self.judge_again()
+        self._keep(readable)
+
+    def judge_again(self) -> bool:
+        """Judge what was read at the time that it is now. True if the kernel's tables change with it."""
+        before = [_in_tables(one) for one in self.reports]
+        node_ids = frozenset(self._node.ids.values())
+        judge = Judge(self._keys.keys, node_ids, self._clock.moment(), self._store.serials)
+        signed = list(self._signed(judge))
+        judge = replace(judge, revoked=revoked_by(one for one, _ in signed))
+        if establish(judge, (*self._seen.files.values(), *self._seen.copies.values())):
+            self._store.put_serials()
+        self._newest = newest(one for one, _ in signed)
+        self.reports = tuple(self._judged(judge))
+        files = {one.listed: opened.file for one, opened in signed}
+        self.revocations = tuple(_revocations(self._newest, judge.revoked, files))
+        return [_in_tables(one) for one in self.reports] != before
+
+    @property
+    def moment(self) -> Moment:
+        """What time it is now."""
+        return self._clock.moment()
+
+    def retry(self) -> None:
+        """Write what could not be written before."""
+        self._store.retry()
+
+    def _content(self, name: str, content: bytes) -> Content:
+        copy = self._store.copies.get(name)
+        known = [copy] if copy else []
+        known += [one for one in self._store.lists.values() if one.file == name]
+        before = next((one.kids for one in known if one.content == content), None)
+        return Content(name, content, before)
+
+    def _signed(self, judge: Judge) -> Iterable[tuple[SignedList, Opened]]:
+        """Revocation lists that a pinned key signed: those of earlier looks first."""
+        for one in (*self._seen.lists, *self._seen.files.values()):
+            if isinstance(one.document, RevocationList):
+                kids = frozenset(judge.signers(one))
+                if kids - set(one.document.keys):
+                    yield SignedList(one.document, kids), one
+
+    def _judged(self, judge: Judge) -> Iterable[DocumentReport]:
+        listing = self._seen.listing
+        for name in dict.fromkeys((*listing.files, *self._seen.copies)):
+            file = self._of_file(name, judge)
+            if file:
+                yield file
+            opened = self._seen.copies.get(name)
+            if opened is None or (file and file.standing.state in TAKES_OVER):
+                continue
+            copy = _license_report(name, opened, judge, is_copy=True)
+            is_same = file is not None and file.document == copy.document
+            if file is None or not is_same or file.standing.state is not copy.standing.state:
+                yield copy
+
+    def _of_file(self, name: str, judge: Judge) -> DocumentReport | None:
+        read = self._seen.listing.files.get(name)
+        if read is None:
+            return None
+        opened = self._seen.files.get(name)
+        if opened is None:
+            why = read.problem or str(self._seen.malformed[name])
+            return DocumentReport(name, None, Standing(State.MALFORMED, why), verified=False)
+        if isinstance(opened.document, LicenseDocument):
+            return _license_report(name, opened, judge)
+        standing = judge.list_standing(opened)
+        is_newest = any(one.listed == opened.document for one in self._newest.values())
+        if standing.state is State.VALID and not is_newest:
+            standing = Standing(State.SUPERSEDED, "a newer list of this key has been in force")
+        kids = judge.signers(opened)
+        return DocumentReport(name, opened.document, standing, bool(kids), kid=kids[0] if kids else "")
+
+    def _keep(self, contents: dict[str, bytes]) -> None:
+        """Store copies of what is in force now; drop those of files that are gone."""
+        for report in self.reports:
+            opened = self._seen.files.get(report.file)
+            if report.is_copy or opened is None or report.standing.state not in TAKES_OVER:
+                continue
+            copy = Copy(report.file, contents[report.file], opened.verified or frozenset())
+            if isinstance(opened.document, LicenseDocument):
+                self._store.put_copy(copy)
+                continue
+            for issuer, kid in self._newest_of(opened.document):
+                self._store.put_list(issuer, kid, copy)
+        if not self._seen.listing.problem:
+            for name in set(self._store.copies) - set(self._seen.listing.files):
+                self._store.drop_copy(name)
+
+    def _newest_of(self, listed: RevocationList) -> Iterable[tuple[str, str]]:
+        """The keys whose newest list this is."""
+        return (signer for signer, one in self._newest.items() if one.listed == listed)
+
+
+def _kept(copy: Copy) -> Content:
+    return Content(copy.file, copy.content, copy.kids)
+
+
+def _license_report(name: str, opened: Opened, judge: Judge, *, is_copy: bool = False) -> DocumentReport:
+    standing, kid = judge.standing(opened)
+    return DocumentReport(name, opened.document, standing, bool(kid), is_copy, kid)
+
+
+def _revocations(
+    lists: Mapping[Key, SignedList], revoked: Revoked, files: Mapping[RevocationList, str]
+) -> Iterable[RevocationsReport]:
+    for (issuer, kid), one in lists.items():
+        if (issuer, kid) not in revoked.keys:
+            listed = one.listed
+            yield RevocationsReport(issuer, listed.serial, kid, listed.next_update, files[listed])
+
+
+def _in_tables(report: DocumentReport) -> object:
+    state = State.VALID if report.standing.state in BY_TIME else report.standing.state
+    return report.file, report.is_copy, report.verified, state, report.document

@@ -1,0 +1,89 @@
+"""The highest serials seen: an older document of a license never comes back into force."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.license.values import LicenseDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The highest serial of one license under one key."""
+
+    serial: int
+    payload: str
+    """Hex SHA-256 of the payload."""
+
+
+@dataclass(slots=True)
+class Serials:
+    """What documents that were in force have established. It counts only while its key is pinned and not
+    revoked: callers pass those keys as `kids`."""
+
+    highest: dict[tuple[str, str], dict[str, Seen]] = field(default_factory=dict)
+    """By issuer and id, then by kid."""
+    replaced: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    """By issuer and id, then by kid: the id of the license that supersedes it."""
+    owners: dict[str, str] = field(default_factory=dict)
+    """By id: the first issuer."""
+
+    def note(self, document: LicenseDocument, payload: str, kid: str) -> bool:
+        """Establish a document that is in force. True if that was new."""
+        before = self.to_json()
+        key = document.issuer, document.id
+        known = self.highest.setdefault(key, {}).get(kid)
+        if known is None or document.serial > known.serial:
+            self.highest[key][kid] = Seen(document.serial, payload)
+        for name in document.supersedes:
+            self.replaced.setdefault((document.issuer, name), {}).setdefault(kid, document.id)
+        self.owners.setdefault(document.id, document.issuer)
+        return self.to_json() != before
+
+    def why_superseded(self, document: LicenseDocument, payload: str, kids: Collection[str]) -> str:
+        """One clause; "" if the document is not superseded."""
+        key = document.issuer, document.id
+        seen = [one for kid, one in self.highest.get(key, {}).items() if kid in kids]
+        best = max(seen, key=lambda one: one.serial, default=None)
+        if best and document.serial < best.serial:
+            return f"serial {best.serial} has been in force"
+        if best and document.serial == best.serial and all(one.payload != payload for one in seen):
+            return f"another document with serial {best.serial} has been in force: raise the serial"
+        by = next((by for kid, by in self.replaced.get(key, {}).items() if kid in kids), "")
+        return f"license '{by}' supersedes it" if by else ""
+
+    def owner(self, name: str) -> str:
+        """The issuer that has this id; "" if none has."""
+        return self.owners.get(name, "")
+
+    def forget_owner(self, name: str) -> None:
+        self.owners.pop(name, None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `from_json` reads it."""
+        return {
+            "highest": [
+                [issuer, name, kid, seen.serial, seen.payload]
+                for (issuer, name), by_kid in self.highest.items()
+                for kid, seen in by_kid.items()
+            ],
+            "replaced": [
+                [issuer, name, kid, by]
+                for (issuer, name), by_kid in self.replaced.items()
+                for kid, by in by_kid.items()
+            ],
+            "owners": dict(self.owners),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Any) -> Serials:
+        """Raises ValueError, TypeError or KeyError if `stored` is damaged."""
+        found = cls()
+        for issuer, name, kid, serial, payload in stored["highest"]:
+            found.highest.setdefault((str(issuer), str(name)), {})[str(kid)] = Seen(int(serial), str(payload))
+        for issuer, name, kid, by in stored["replaced"]:
+            found.replaced.setdefault((str(issuer), str(name)), {})[str(kid)] = str(by)
+        found.owners = {str(name): str(issuer) for name, issuer in stored["owners"].items()}
+        return found

@@ -1,0 +1,223 @@
+"""Joins license documents to a policy. A document that does not fit is left out whole, with a finding; it
+never makes the policy an error."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from agent.license.report import DocumentReport, State
+from agent.license.values import DocumentEntitlement, LicenseDocument
+from agent.model import Reason, Target
+from agent.policy.document.coverage import coverage_findings
+from agent.policy.tables.clauses import number_clauses
+from agent.policy.tables.grants import PlannedGrant, planned_grants
+from agent.policy.tables.shape import CANDIDATES, LISTED_GROUPS, SET_BITS
+from agent.policy.values import (
+    ANYONE,
+    Entitlement,
+    Finding,
+    License,
+    Place,
+    Policy,
+    Service,
+    Window,
+)
+from agent.wording import did_you_mean
+
+REASONS = {
+    State.UNKNOWN_KEY: Reason.UNKNOWN_KEY,
+    State.BAD_SIGNATURE: Reason.BAD_SIGNATURE,
+    State.REVOKED: Reason.REVOKED,
+    State.SUPERSEDED: Reason.SUPERSEDED,
+    State.NODE_MISMATCH: Reason.NODE_MISMATCH,
+    State.CLOCK_ROLLBACK: Reason.CLOCK_ROLLBACK,
+}
+"""States that deny whatever the time is. `not_yet_valid` and `expired` follow from a license's window."""
+_NO_CANDIDATES = frozenset({State.MALFORMED, State.UNVERIFIED})
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A policy with license documents, its warnings included. `left_out`: by file, why a document that holds
+    is not in force."""
+
+    policy: Policy
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def join(
+    policy: Policy, reports: Sequence[DocumentReport], now: datetime, *, require_signed: bool = False
+) -> Joined:
+    """The policy with the licenses of these documents behind its own, in file order. `now`: license time.
+
+    An inline license gives way to a verified document with its id. `require_signed`: inline licenses grant
+    nothing."""
+    joining = _Joining(policy, now)
+    verified = {
+        report.document.id: report.file
+        for report in reports
+        if report.verified and isinstance(report.document, LicenseDocument)
+    }
+    for license_ in policy.licenses:
+        if license_.id in verified:
+            instead = f"the document {verified[license_.id]} is used instead"
+            reason = f"license '{license_.id}' is also a signed one: {instead}"
+            joining.findings.append(Finding(license_.place, reason, "remove it here"))
+        else:
+            joining.inline(replace(license_, state=Reason.BAD_SIGNATURE) if require_signed else license_)
+    if require_signed and policy.licenses:
+        count = f"{len(policy.licenses)} of the policy's licenses are not signed and grant nothing"
+        remedy = "have them issued as documents, or set require_signed: false"
+        joining.findings.append(Finding(policy.licenses[0].place, count, remedy))
+    for report in reports:
+        if isinstance(report.document, LicenseDocument) and report.standing.state not in _NO_CANDIDATES:
+            joining.document(report, report.document)
+    licenses = tuple(joining.licenses)
+    joined = replace(policy, licenses=licenses, warnings=())
+    past, now_uncovered = set(_coverage(policy)), _coverage(joined)
+    warnings = [one for one in policy.warnings if one not in past] + [*now_uncovered, *joining.findings]
+    return Joined(replace(joined, warnings=tuple(warnings)), joining.left_out)
+
+
+def _coverage(policy: Policy) -> list[Finding]:
+    services, principals = list(policy.services.values()), policy.principals.values()
+    return coverage_findings(services, principals, policy.licenses, policy.exclusions)
+
+
+@dataclass(slots=True)
+class _Joining:
+    policy: Policy
+    now: datetime
+    licenses: list[License] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    _granting: defaultdict[Target, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Principals of the candidates that can grant, by target."""
+    _excluded: frozenset[str] = frozenset()
+    _by_product: defaultdict[str, list[Service]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self._excluded = frozenset(one.principal for one in self.policy.exclusions)
+        for service in self.policy.services.values():
+            self._by_product[service.product].append(service)
+
+    def inline(self, license_: License) -> None:
+        """Take a license of the policy, which was checked with it."""
+        self.licenses.append(license_)
+        self._count(license_)
+
+    def document(self, report: DocumentReport, document: LicenseDocument) -> None:
+        """Take a document, unless it does not fit."""
+        license_ = self._license(report, document)
+        if why := self._misfit(license_):
+            if report.verified:
+                self.left_out[report.file] = why
+                remedy = "merge principals, or remove documents that have ended"
+                self._find(report, f"left out: {why}", remedy)
+            return
+        self.licenses.append(license_)
+        self._count(license_)
+
+    def _license(self, report: DocumentReport, document: LicenseDocument) -> License:
+        place = Place(report.file)
+        if report.verified and not self._by_product[document.product]:
+            products = {service.product for service in self.policy.services.values()}
+            self._find(
+                report,
+                f"license '{document.id}' is for product '{document.product}', which no service has",
+                did_you_mean(document.product, products, "give a service this product"),
+            )
+        entitlements = (self._entitlement(report, document, each, place) for each in document.entitlements)
+        return License(
+            id=document.id,
+            place=place,
+            product=document.product,
+            licensee=document.licensee,
+            window=Window(document.starts_at, document.expires_at, document.terminates_at),
+            entitlements=tuple(one for one in entitlements if one.principals),
+            state=REASONS.get(report.standing.state),
+            document=document,
+            is_verified=report.verified,
+        )
+
+    def _entitlement(
+        self, report: DocumentReport, document: LicenseDocument, one: DocumentEntitlement, place: Place
+    ) -> Entitlement:
+        """Names that the policy does not define are left out: they grant nobody anything."""
+        what = f"license '{document.id}', entitlement '{one.id}'"
+        principals = list(one.principals)
+        for name in one.principals:
+            if name != ANYONE and name not in self.policy.principals:
+                principals.remove(name)
+                known = [*self.policy.principals, ANYONE]
+                self._undefined(report, what, "principal", name, did_you_mean(name, known, "define it"))
+        for name in one.services or ():
+            service = self.policy.services.get(name)
+            if service is None:
+                known = list(self.policy.services)
+                self._undefined(report, what, "service", name, did_you_mean(name, known, "define it"))
+            elif service.product != document.product and report.verified:
+                reason = f"{what}: service '{name}' is of product '{service.product}', and gets nothing"
+                self._find(report, reason, f"the license is for product '{document.product}'")
+        if not report.verified:
+            principals = [name for name in principals if not self._adds_clause(name)]
+        return Entitlement(
+            one.id,
+            place,
+            tuple(principals),
+            one.services,
+            one.classes,
+            Window(one.starts_at, one.expires_at, one.expires_at),
+        )
+
+    def _undefined(self, report: DocumentReport, what: str, kind: str, name: str, remedy: str) -> None:
+        if report.verified:
+            self._find(report, f"{what} names {kind} '{name}', which the policy does not define", remedy)
+
+    def _find(self, report: DocumentReport, reason: str, remedy: str) -> None:
+        self.findings.append(Finding(Place(report.file), reason, remedy))
+
+    def _adds_clause(self, principal: str) -> bool:
+        """True if a license for this principal needs more room in the sets than there is without it."""
+        if principal not in self._excluded:
+            return False
+        return not any(principal in each.principals for one in self.licenses for each in one.entitlements)
+
+    def _misfit(self, license_: License) -> str:
+        """Why the license does not fit into the kernel's tables; "" if it does."""
+        names = {name for each in license_.entitlements for name in each.principals}
+        if any(self._adds_clause(name) for name in names):
+            parts = self.policy.principals.values(), self.policy.services.values()
+            clauses = number_clauses(*parts, [*self.licenses, license_], self.policy.exclusions)
+            if len(clauses) > SET_BITS:
+                return f"{len(clauses) - 1:,} selectors in all, {SET_BITS - 1:,} are the most"
+        if not self._can_grant(license_):
+            return ""
+        for target, more in self._planned(license_):
+            names_there = [*self._granting[target], *(grant.principal for grant in more)]
+            if len(names_there) > CANDIDATES:
+                return f"target {target} would have {len(names_there)} grants, {CANDIDATES} are the most"
+            if self._groups(target, names_there) > LISTED_GROUPS:
+                return f"target {target}: its principals would name more than {LISTED_GROUPS} groups"
+        return ""
+
+    def _groups(self, target: Target, names: Iterable[str]) -> int:
+        spoken = {*names, *(one.principal for one in self.policy.exclusions if one.covers(target))}
+        principals = [self.policy.principals[name] for name in spoken if name in self.policy.principals]
+        return len({g for one in principals for each in one.selectors for g in (*each.groups, *each.gids)})
+
+    def _count(self, license_: License) -> None:
+        if self._can_grant(license_):
+            for target, more in self._planned(license_):
+                self._granting[target].extend(grant.principal for grant in more)
+
+    def _can_grant(self, license_: License) -> bool:
+        ends_at = license_.window.ends_at
+        return license_.state is None and (ends_at is None or self.now < ends_at)
+
+    def _planned(self, license_: License) -> Iterator[tuple[Target, list[PlannedGrant]]]:
+        planned = planned_grants(self._by_product[license_.product], [license_])
+        return ((target, more) for target, more in planned.items() if more)
