@@ -28,7 +28,8 @@ class Serials:
     replaced: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     """By issuer and id, then by kid: the id of the license that supersedes it."""
     owners: dict[str, str] = field(default_factory=dict)
-    """By id: the first issuer."""
+    """By id: the issuer of the last document that held. It is the first issuer for as long as a key of that
+    one counts: no document of another holds meanwhile."""
 
     def note(self, document: LicenseDocument, payload: str, kid: str) -> bool:
         """Establish a document that is in force. True if that was new."""
@@ -39,7 +40,7 @@ class Serials:
             self.highest[key][kid] = Seen(document.serial, payload)
         for name in document.supersedes:
             self.replaced.setdefault((document.issuer, name), {}).setdefault(kid, document.id)
-        self.owners.setdefault(document.id, document.issuer)
+        self.owners[document.id] = document.issuer
         return self.to_json() != before
 
     def why_superseded(self, document: LicenseDocument, payload: str, kids: Collection[str]) -> str:
@@ -57,9 +58,6 @@ class Serials:
     def owner(self, name: str) -> str:
         """The issuer that has this id; "" if none has."""
         return self.owners.get(name, "")
-
-    def forget_owner(self, name: str) -> None:
-        self.owners.pop(name, None)
 
     def to_json(self) -> dict[str, Any]:
         """As `from_json` reads it."""

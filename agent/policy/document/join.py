@@ -3,8 +3,8 @@ never makes the policy an error."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from agent.license.values import DocumentEntitlement, LicenseDocument
 from agent.model import Reason, Target
 from agent.policy.document.coverage import coverage_findings
 from agent.policy.tables.clauses import number_clauses
-from agent.policy.tables.grants import PlannedGrant, planned_grants
+from agent.policy.tables.grants import covered_targets, planned_grants
 from agent.policy.tables.shape import CANDIDATES, LISTED_GROUPS, SET_BITS
 from agent.policy.values import (
     ANYONE,
@@ -25,7 +25,7 @@ from agent.policy.values import (
     Service,
     Window,
 )
-from agent.wording import did_you_mean
+from agent.wording import counted, did_you_mean
 
 REASONS = {
     State.UNKNOWN_KEY: Reason.UNKNOWN_KEY,
@@ -37,6 +37,8 @@ REASONS = {
 }
 """States that deny whatever the time is. `not_yet_valid` and `expired` follow from a license's window."""
 _NO_CANDIDATES = frozenset({State.MALFORMED, State.UNVERIFIED})
+_SHOWN = 3
+"""As many undefined names of one entitlement are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Joined:
 def join(
     policy: Policy, reports: Sequence[DocumentReport], now: datetime, *, require_signed: bool = False
 ) -> Joined:
-    """The policy with the licenses of these documents behind its own, in file order. `now`: license time.
+    """The policy with the licenses of these documents behind its own, in file order; verified ones first.
+    `now`: license time.
 
     An inline license gives way to a verified document with its id. `require_signed`: inline licenses grant
     nothing."""
@@ -68,11 +71,13 @@ def join(
             joining.findings.append(Finding(license_.place, reason, "remove it here"))
         else:
             joining.inline(replace(license_, state=Reason.BAD_SIGNATURE) if require_signed else license_)
-    if require_signed and policy.licenses:
-        count = f"{len(policy.licenses)} of the policy's licenses are not signed and grant nothing"
+    if require_signed and joining.licenses:
+        count = (
+            f"{counted(len(joining.licenses), 'license')} of the policy: not signed, so nothing is granted"
+        )
         remedy = "have them issued as documents, or set require_signed: false"
-        joining.findings.append(Finding(policy.licenses[0].place, count, remedy))
-    for report in reports:
+        joining.findings.append(Finding(joining.licenses[0].place, count, remedy))
+    for report in sorted(reports, key=lambda report: not report.verified):
         if isinstance(report.document, LicenseDocument) and report.standing.state not in _NO_CANDIDATES:
             joining.document(report, report.document)
     licenses = tuple(joining.licenses)
@@ -94,8 +99,10 @@ class _Joining:
     licenses: list[License] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    _granting: defaultdict[Target, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Principals of the candidates that can grant, by target."""
+    _room: dict[bool, Counter[Target]] = field(default_factory=lambda: {True: Counter(), False: Counter()})
+    """Number of candidates by target: of those that can grant, and of those that only deny."""
+    _principals: defaultdict[Target, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Principals of all candidates."""
     _excluded: frozenset[str] = frozenset()
     _by_product: defaultdict[str, list[Service]] = field(default_factory=lambda: defaultdict(list))
 
@@ -148,21 +155,13 @@ class _Joining:
     ) -> Entitlement:
         """Names that the policy does not define are left out: they grant nobody anything."""
         what = f"license '{document.id}', entitlement '{one.id}'"
-        principals = list(one.principals)
-        for name in one.principals:
-            if name != ANYONE and name not in self.policy.principals:
-                principals.remove(name)
-                known = [*self.policy.principals, ANYONE]
-                self._undefined(report, what, "principal", name, did_you_mean(name, known, "define it"))
-        for name in one.services or ():
-            service = self.policy.services.get(name)
-            if service is None:
-                known = list(self.policy.services)
-                self._undefined(report, what, "service", name, did_you_mean(name, known, "define it"))
-            elif service.product != document.product and report.verified:
-                reason = f"{what}: service '{name}' is of product '{service.product}', and gets nothing"
-                self._find(report, reason, f"the license is for product '{document.product}'")
-        if not report.verified:
+        known = [*self.policy.principals, ANYONE]
+        principals = [name for name in one.principals if name == ANYONE or name in self.policy.principals]
+        if report.verified:
+            self._undefined(report, f"{what} names principal", one.principals, known)
+            self._undefined(report, f"{what} names service", one.services or (), list(self.policy.services))
+            self._of_other_products(report, what, one.services or (), document.product)
+        else:
             principals = [name for name in principals if not self._adds_clause(name)]
         return Entitlement(
             one.id,
@@ -173,9 +172,24 @@ class _Joining:
             Window(one.starts_at, one.expires_at, one.expires_at),
         )
 
-    def _undefined(self, report: DocumentReport, what: str, kind: str, name: str, remedy: str) -> None:
-        if report.verified:
-            self._find(report, f"{what} names {kind} '{name}', which the policy does not define", remedy)
+    def _undefined(
+        self, report: DocumentReport, what: str, names: Iterable[str], known: Collection[str]
+    ) -> None:
+        undefined = [name for name in names if name not in set(known)]
+        for name in undefined[:_SHOWN]:
+            more = f" (and {len(undefined) - 1} more)" if len(undefined) > _SHOWN else ""
+            reason = f"{what} '{name}'{more}, which the policy does not define"
+            self._find(report, reason, did_you_mean(name, known, "define it"))
+
+    def _of_other_products(
+        self, report: DocumentReport, what: str, names: Iterable[str], product: str
+    ) -> None:
+        for name in names:
+            service = self.policy.services.get(name)
+            if service and service.product != product:
+                reason = f"{what}: service '{name}' is of product '{service.product}', and gets nothing"
+                self._find(report, reason, f"the license is for product '{product}'")
+                return
 
     def _find(self, report: DocumentReport, reason: str, remedy: str) -> None:
         self.findings.append(Finding(Place(report.file), reason, remedy))
@@ -194,13 +208,12 @@ class _Joining:
             clauses = number_clauses(*parts, [*self.licenses, license_], self.policy.exclusions)
             if len(clauses) > SET_BITS:
                 return f"{len(clauses) - 1:,} selectors in all, {SET_BITS - 1:,} are the most"
-        if not self._can_grant(license_):
-            return ""
-        for target, more in self._planned(license_):
-            names_there = [*self._granting[target], *(grant.principal for grant in more)]
-            if len(names_there) > CANDIDATES:
-                return f"target {target} would have {len(names_there)} grants, {CANDIDATES} are the most"
-            if self._groups(target, names_there) > LISTED_GROUPS:
+        room = self._room[self._can_grant(license_)]
+        for target, more in self._counts(license_).items():
+            if room[target] + more > CANDIDATES:
+                return f"target {target} would have {room[target] + more} grants, {CANDIDATES} are the most"
+        for target, principals in self._planned(license_):
+            if self._groups(target, self._principals[target] | principals) > LISTED_GROUPS:
                 return f"target {target}: its principals would name more than {LISTED_GROUPS} groups"
         return ""
 
@@ -210,14 +223,23 @@ class _Joining:
         return len({g for one in principals for each in one.selectors for g in (*each.groups, *each.gids)})
 
     def _count(self, license_: License) -> None:
-        if self._can_grant(license_):
-            for target, more in self._planned(license_):
-                self._granting[target].extend(grant.principal for grant in more)
+        self._room[self._can_grant(license_)].update(self._counts(license_))
+        for target, principals in self._planned(license_):
+            self._principals[target] |= principals
 
     def _can_grant(self, license_: License) -> bool:
         ends_at = license_.window.ends_at
         return license_.state is None and (ends_at is None or self.now < ends_at)
 
-    def _planned(self, license_: License) -> Iterator[tuple[Target, list[PlannedGrant]]]:
+    def _planned(self, license_: License) -> Iterator[tuple[Target, set[str]]]:
+        """Principals by target. Call this only for a license that is known to fit, or that was checked."""
         planned = planned_grants(self._by_product[license_.product], [license_])
-        return ((target, more) for target, more in planned.items() if more)
+        return ((target, {grant.principal for grant in more}) for target, more in planned.items() if more)
+
+    def _counts(self, license_: License) -> Counter[Target]:
+        """Number of candidates by target, without making them: a document of 64 KiB may name millions."""
+        counts: Counter[Target] = Counter()
+        for entitlement in license_.entitlements:
+            for target in covered_targets(self._by_product[license_.product], entitlement):
+                counts[target] += len(entitlement.principals)
+        return counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from agent.model import PortClass, Target
+from agent.model import Target
 from agent.policy.values import Entitlement, License, Service, Window
 
 
@@ -30,20 +30,15 @@ def planned_grants(
     services: Iterable[Service], licenses: Iterable[License]
 ) -> dict[Target, list[PlannedGrant]]:
     """All targets of the services, each with its grants in the order in which they are tried."""
-    by_name = {service.name: service for service in services}
     by_product: dict[str, list[Service]] = {}
     grants: dict[Target, list[PlannedGrant]] = {}
-    for service in by_name.values():
+    for service in services:
         by_product.setdefault(service.product, []).append(service)
         for port_class in service.classes:
             grants[Target(service.name, port_class)] = []
     for license_ in licenses:
         for entitlement in license_.entitlements:
-            covered = by_product.get(license_.product, [])
-            if entitlement.services is not None:
-                named = (by_name.get(name) for name in dict.fromkeys(entitlement.services))
-                covered = [service for service in named if service and service.product == license_.product]
-            for target in _targets(covered, entitlement.classes):
+            for target in covered_targets(by_product.get(license_.product, ()), entitlement):
                 for principal in entitlement.principals:
                     grants[target].append(PlannedGrant(license_, entitlement, principal, target))
     return grants
@@ -54,8 +49,11 @@ def licensed_principals(licenses: Iterable[License]) -> set[str]:
     return {name for one in licenses for each in one.entitlements for name in each.principals}
 
 
-def _targets(services: Iterable[Service], classes: tuple[PortClass, ...] | None) -> Iterator[Target]:
+def covered_targets(services: Iterable[Service], entitlement: Entitlement) -> Iterator[Target]:
+    """The targets of an entitlement, each once. `services`: those of its license's product."""
+    names, classes = entitlement.services, entitlement.classes
     for service in services:
-        for port_class in service.classes:
-            if classes is None or port_class in classes:
-                yield Target(service.name, port_class)
+        if names is None or service.name in names:
+            for port_class in service.classes:
+                if classes is None or port_class in classes:
+                    yield Target(service.name, port_class)
