@@ -237,9 +237,12 @@ class _Joining:
         return ((target, {grant.principal for grant in more}) for target, more in planned.items() if more)
 
     def _counts(self, license_: License) -> Counter[Target]:
-        """Number of candidates by target, without making them: a document of 64 KiB may name millions."""
+        """Number of candidates by target, without making them: a document of 64 KiB may name millions. It
+        ends with the first target that has too many."""
         counts: Counter[Target] = Counter()
         for entitlement in license_.entitlements:
             for target in covered_targets(self._by_product[license_.product], entitlement):
                 counts[target] += len(entitlement.principals)
+                if counts[target] > CANDIDATES:
+                    return counts
         return counts
