@@ -22,7 +22,9 @@ from tests.fixtures.vendor import Vendor, VendorKey
 from tests.unit.daemon.licensing.world import DAY, NOW, World
 
 STEPS = 30
-EXAMPLES = max(1, int(os.environ.get("LICET_DOCUMENTS", "2000")) // STEPS)
+FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Each step writes and synchronizes files."""
+EXAMPLES = max(1, int(os.environ.get("LICET_EXAMPLES", "2000")) // STEPS)
 """Sequences of STEPS documents, keys and lists."""
 NAMES = st.sampled_from(["a.json", "b.json", "c.json"])
 IDS = st.sampled_from(["x", "y"])
@@ -36,7 +38,7 @@ DAYS = st.integers(-3, 6)
 class Sequences(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=FOLDER))
         self.world = World(self.folder)
         self.signed: dict[tuple[str, str, int, str], set[str]] = {}
         """By issuer, id, serial and principal: the kids that signed such a document."""
