@@ -108,7 +108,9 @@ format: setup-dev ## let ruff and clang-format put the source in order
 bench: need-root setup-dev bpffs $(LOAD) ## measure, and write build/bench.json
 	$(BIN)/python -m tests.bench --output build/bench.json
 
+# Generated license documents first: they need no kernel.
 soak: need-root setup-dev bpffs $(LOAD) ## MINUTES (60) of hostile load beside normal use; writes build/soak.json
+	LICET_EXAMPLES=100000 $(BIN)/python -m pytest -q tests/unit/license/test_generated.py
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 lock: setup-dev ## resolve anew what packages and image bundle: packaging/requirements.txt, with hashes

@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,21 @@ def command(module: str = MODULE) -> list[str]:
     return [sys.executable, "-P", "-s", "-m", module]
 
 
-def run(jobs: Iterable[dict[str, Any]], timeout_s: float, start: Sequence[str] = ()) -> list[Any]:
+def run(jobs: Iterable[Mapping[str, Any]], timeout_s: float, start: Sequence[str] = ()) -> list[Any]:
     """The answers, one for each job. `start`: another command than that of the module.
 
     Raises NoVerdict."""
-    # A file rather than a pipe: neither side waits for the other, and the jobs are never in memory at once.
-    with open(os.memfd_create("licet-jobs"), "w+b") as file:
-        count = 0
-        for job in jobs:
-            file.write(json.dumps(job).encode() + b"\n")
-            count += 1
-        file.seek(0)
-        output = _run(list(start) or command(), file.fileno(), timeout_s)
+    try:
+        # a file, not a pipe: neither side waits for the other, and the jobs are never in memory at once
+        with open(os.memfd_create("licet-jobs"), "w+b") as file:
+            count = 0
+            for job in jobs:
+                file.write(json.dumps(job).encode() + b"\n")
+                count += 1
+            file.seek(0)
+            output = _run(list(start) or command(), file.fileno(), timeout_s)
+    except OSError as error:
+        raise NoVerdict(f"the verifier cannot be started: {error.strerror}") from error
     try:
         answers = [json.loads(line) for line in output.splitlines()]
     except (ValueError, RecursionError) as error:
@@ -52,25 +55,22 @@ def _run(start: list[str], stdin: int, timeout_s: float) -> bytes:
     deadline_s = time.monotonic() + timeout_s
     # the daemon's environment could lead to other modules, or to other settings of OpenSSL
     environment = {"PYTHONPATH": str(_PACKAGE), "LC_ALL": "C.UTF-8"}
-    try:
-        with subprocess.Popen(
-            start,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            cwd="/",
-            start_new_session=True,  # Ctrl-C in the daemon's terminal is not for the child
-        ) as child:
-            try:
-                output, errors = _read(child, deadline_s)
-                child.wait(max(deadline_s - time.monotonic(), 0.001))
-            except subprocess.TimeoutExpired as error:
-                raise NoVerdict(f"the verifier did not end within {timeout_s:g} s") from error
-            finally:
-                child.kill()
-    except OSError as error:
-        raise NoVerdict(f"the verifier cannot be started: {error.strerror}") from error
+    with subprocess.Popen(
+        start,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd="/",
+        start_new_session=True,  # Ctrl-C in the daemon's terminal is not for the child
+    ) as child:
+        try:
+            output, errors = _read(child, deadline_s)
+            child.wait(max(deadline_s - time.monotonic(), 0.001))
+        except subprocess.TimeoutExpired as error:
+            raise NoVerdict(f"the verifier did not end within {timeout_s:.3g} s") from error
+        finally:
+            child.kill()
     if child.returncode < 0:
         raise NoVerdict(f"the verifier was killed by signal {-child.returncode}")
     if child.returncode:

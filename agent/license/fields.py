@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from agent.license.values import MOST_CHARACTERS, MOST_SERIAL, Malformed
 from agent.model import NAME
-from agent.wording import SHOWN, did_you_mean, quoted
+from agent.wording import did_you_mean, quoted
 
 Value = TypeVar("Value")
 Default = TypeVar("Default")
@@ -105,8 +105,10 @@ def found(value: object) -> str:
         return "nothing"
     if isinstance(value, bool):
         return f"{value}".lower()
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number beyond 64 bits"
     if isinstance(value, int | float):
-        return f"the number {str(value)[:SHOWN]}"
+        return f"the number {value}"
     if isinstance(value, str):
         return quoted(value) if value else "an empty text"
     if isinstance(value, date):
@@ -144,7 +146,7 @@ def whole(least: int, most: int = MOST_SERIAL) -> Callable[[object], int]:
         if isinstance(value, bool) or not isinstance(value, int):
             raise Mistake(f"expected a whole number, found {found(value)}", f"write {least} to {most}")
         if not least <= value <= most:
-            raise Mistake(f"{value} is outside {least} to {most}", f"write {least} to {most}")
+            raise Mistake(f"{found(value)} is outside {least} to {most}", "correct it")
         return value
 
     return read

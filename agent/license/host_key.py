@@ -67,21 +67,29 @@ def new_host_key(timeout_s: float = _TIMEOUT_S) -> HostKey:
 
 
 def host_key_of(private_pem: bytes, timeout_s: float = _TIMEOUT_S) -> HostKey:
-    """The key of a file that was read. Raises NoVerdict, also for a file that has no such key."""
-    return _host_key({"public_of": private_pem.decode(errors="replace")}, timeout_s)
+    """The key of a file that was read. Raises NoVerdict. Raises ValueError if the file has no such key."""
+    return _host_key({"public_of": _text(private_pem)}, timeout_s)
 
 
 def sign_as_host(private_pem: bytes, message: bytes, timeout_s: float = _TIMEOUT_S) -> bytes:
-    """64 bytes. Raises NoVerdict."""
-    job = {"private": private_pem.decode(errors="replace"), "message": base64.b64encode(message).decode()}
-    answer = child.run([{"sign": job}], timeout_s)[0]
-    if not isinstance(answer, str):
-        raise NoVerdict("the signer gave no signature")
-    return base64.b64decode(answer)
+    """64 bytes. Raises NoVerdict. Raises ValueError if the file has no such key."""
+    job = {"sign": _text(private_pem), "message": base64.b64encode(message).decode()}
+    answer = _asked(job, timeout_s)
+    try:
+        return base64.b64decode(answer, validate=True)
+    except (TypeError, ValueError) as error:
+        raise NoVerdict("the signer gave no signature") from error
+
+
+def _text(private_pem: bytes) -> str:
+    try:
+        return private_pem.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not a private key in PEM") from error
 
 
 def _host_key(job: dict[str, Any], timeout_s: float) -> HostKey:
-    answer = child.run([job], timeout_s)[0]
+    answer = _asked(job, timeout_s)
     try:
         key = HostKey(answer["private"].encode(), bytes.fromhex(answer["public"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -89,3 +97,10 @@ def _host_key(job: dict[str, Any], timeout_s: float) -> HostKey:
     if not is_usable(key.public_key):
         raise NoVerdict("the signer gave no key that can be used")
     return key
+
+
+def _asked(job: dict[str, Any], timeout_s: float) -> Any:
+    answer = child.run([job], timeout_s)[0]
+    if isinstance(answer, dict) and "no_key" in answer:
+        raise ValueError(answer["no_key"])
+    return answer

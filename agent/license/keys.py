@@ -50,7 +50,7 @@ def _key(of: Item) -> PinnedKey:
     kid = of.need("kid", key_id)
     if kid != kid_of(public_key):
         raise Mistake("kid is not the SHA-256 of public_key", _NO_KEY, ("kid",))
-    may = frozenset(of.need("may", listed(choice(Permission), len(Permission))))
+    may = frozenset(of.need("may", listed(choice(Permission), MOST_NAMES)))
     read_products = listed(name, MOST_NAMES)
     if Permission.LICENSE in may:
         products = of.need("products", read_products)

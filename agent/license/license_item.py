@@ -150,7 +150,7 @@ def _entitlement(raw: object) -> DocumentEntitlement:
         id=of.need("id", name),
         principals=of.need("principals", _names),
         services=of.get("services", _names, None),
-        classes=of.get("classes", listed(choice(PortClass), len(PortClass)), None),
+        classes=of.get("classes", listed(choice(PortClass), MOST_NAMES), None),
         starts_at=of.get("starts_at", instant, None),
         expires_at=of.get("expires_at", instant, None),
     )

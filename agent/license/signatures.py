@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import resource
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -30,7 +29,6 @@ from agent.license.curve import is_usable
 
 MOST_LINE_BYTES = 256 << 10
 """Of one job: a message of 64 KiB in base64, and what stands beside it."""
-MOST_CPU_S = 60
 PrivateKey = Ed25519PrivateKey
 
 
@@ -61,10 +59,7 @@ def load_private_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
     try:
         key = load_pem_private_key(pem, passphrase)
     except TypeError as error:
-        needs = (
-            "it needs a passphrase" if passphrase is None else "it is not encrypted: no passphrase is needed"
-        )
-        raise ValueError(needs) from error
+        raise ValueError("it needs no passphrase" if passphrase else "it needs a passphrase") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         why = "it is not a private key in PEM" if passphrase is None else "wrong passphrase, or no PEM key"
         raise ValueError(why) from error
@@ -74,7 +69,7 @@ def load_private_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
 
 
 def private_pem(key: PrivateKey, passphrase: bytes | None) -> bytes:
-    """PKCS#8 in PEM, encrypted if there is a passphrase."""
+    """PKCS#8 in PEM, encrypted if there is a passphrase (1 to 1023 bytes). Raises ValueError."""
     encryption: KeySerializationEncryption = NoEncryption()
     if passphrase is not None:
         encryption = BestAvailableEncryption(passphrase)
@@ -92,21 +87,24 @@ def _answers(jobs: BinaryIO) -> Iterator[Any]:
         if len(line) > MOST_LINE_BYTES:
             raise ValueError(f"a job of more than {MOST_LINE_BYTES} bytes")
         job = json.loads(line)
+        if "message" in job:
+            message = base64.b64decode(job["message"])
         if "verify" in job:
-            check = job["verify"]
-            # the message is left out where it is that of the job before
-            message = base64.b64decode(check["message"]) if "message" in check else message
-            yield verify_one(bytes.fromhex(check["key"]), message, base64.b64decode(check["signature"]))
+            # a check without a message is of the same message as the one before
+            yield verify_one(bytes.fromhex(job["verify"]), message, base64.b64decode(job["signature"]))
         elif "new_host_key" in job:
             yield _host_key(new_private_key())
-        elif "public_of" in job:
-            yield _host_key(load_private_key(job["public_of"].encode()))
-        elif "sign" in job:
-            key = load_private_key(job["sign"]["private"].encode())
-            signature = sign(key, base64.b64decode(job["sign"]["message"]))
-            yield base64.b64encode(signature).decode()
         else:
-            raise ValueError("no such job")
+            yield _with_private_key(job, message)
+
+
+def _with_private_key(job: dict[str, Any], message: bytes) -> Any:
+    pem = job["public_of"] if "public_of" in job else job["sign"]
+    try:
+        key = load_private_key(pem.encode())
+    except ValueError as error:
+        return {"no_key": str(error)}
+    return _host_key(key) if "public_of" in job else base64.b64encode(sign(key, message)).decode()
 
 
 def _host_key(key: PrivateKey) -> dict[str, str]:
@@ -115,9 +113,7 @@ def _host_key(key: PrivateKey) -> dict[str, str]:
 
 def main() -> int:
     """Do the jobs of stdin. Returns the exit code."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the daemon blocks
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a private key is in memory
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
     try:
         for answer in _answers(sys.stdin.buffer):
             sys.stdout.write(f"{json.dumps(answer)}\n")

@@ -6,7 +6,6 @@ import base64
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from agent.license import child
 from agent.license.child import NoVerdict
@@ -14,7 +13,8 @@ from agent.license.child import NoVerdict
 __all__ = ["Check", "NoVerdict", "verify"]
 
 _MOST_CHECKS = 4096
-"""For one child: its answers are bounded."""
+_MOST_BYTES = 8 << 20
+"""Of messages, for one child: what it is asked takes the host's memory, and its answers are bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +29,40 @@ class Check:
     """64 bytes."""
 
 
-def verify(checks: Sequence[Check], timeout_s: float = 30) -> list[bool]:
+def verify(checks: Sequence[Check], timeout_s: float = 30, start: Sequence[str] = ()) -> list[bool]:
     """An answer for each check. Checks of one message should follow each other: it is sent once.
+    `start`: another command than the child's own.
 
     Raises NoVerdict if the child is missing, killed, late or gives other answers."""
     deadline_s = time.monotonic() + timeout_s
     verdicts: list[bool] = []
-    for first in range(0, len(checks), _MOST_CHECKS):
-        verdicts += _asked(checks[first : first + _MOST_CHECKS], deadline_s - time.monotonic())
+    for batch in _batches(checks):
+        answers = child.run(_jobs(batch), deadline_s - time.monotonic(), start)
+        if not all(answer is True or answer is False for answer in answers):
+            raise NoVerdict("the verifier gave answers that are neither true nor false")
+        verdicts += answers
     return verdicts
 
 
-def _asked(checks: Sequence[Check], timeout_s: float) -> list[bool]:
-    verdicts = child.run(_jobs(checks), timeout_s)
-    if not all(verdict is True or verdict is False for verdict in verdicts):
-        raise NoVerdict("the verifier gave answers that are neither true nor false")
-    return verdicts
+def _batches(checks: Sequence[Check]) -> Iterator[list[Check]]:
+    batch: list[Check] = []
+    size = 0
+    for check in checks:
+        if batch and (len(batch) == _MOST_CHECKS or size + len(check.message) > _MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        if not batch or check.message != batch[-1].message:
+            size += len(check.message)
+        batch.append(check)
+    if batch:
+        yield batch
 
 
-def _jobs(checks: Sequence[Check]) -> Iterator[dict[str, Any]]:
+def _jobs(checks: Sequence[Check]) -> Iterator[dict[str, str]]:
     before: bytes | None = None
     for check in checks:
-        job = {"key": check.public_key.hex(), "signature": base64.b64encode(check.signature).decode()}
+        job = {"verify": check.public_key.hex(), "signature": base64.b64encode(check.signature).decode()}
         if check.message != before:
             job["message"] = base64.b64encode(check.message).decode()
             before = check.message
-        yield {"verify": job}
+        yield job

@@ -56,12 +56,12 @@ def revocations_raw(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (raw | changes).items() if value is not None}
 
 
-def key_raw(public_key: bytes, **changes: Any) -> dict[str, Any]:
+def key_raw(key: bytes, **changes: Any) -> dict[str, Any]:
     raw = {
-        "kid": kid_of(public_key),
+        "kid": kid_of(key),
         "issuer": "Acme",
         "products": ["acme-orders"],
-        "public_key": base64.b64encode(public_key).decode(),
+        "public_key": base64.b64encode(key).decode(),
         "may": ["license", "revoke"],
     }
     return {key: value for key, value in (raw | changes).items() if value is not None}
