@@ -422,14 +422,22 @@ class HostFacts:
     ephemeral: EphemeralPorts = EphemeralPorts()
     """The ephemeral ports of this host's network namespace."""
     boot_offset_ns: int = 0
-    """wall clock (UTC, ns since the epoch) minus CLOCK_BOOTTIME."""
+    """License time (UTC, ns since the epoch) minus CLOCK_BOOTTIME. Expiry and termination go by it."""
+    wall_offset_ns: int = 0
+    """Wall clock minus CLOCK_BOOTTIME."""
     clock_synced: bool = True
+    """The wall clock has agreed with license time, or was ahead of it, in this boot."""
     hash_seed: int = 0
     """Key of the path and name hashes (agent/policy/terms/hashing.py)."""
     scripts: Mapping[str, Script] = field(default_factory=dict)
     """By exe selector: a script that the selector finds, if it finds only scripts."""
     units_at_rest: Mapping[str, str] = field(default_factory=dict)
     """By unit of the policy: why no process is in the unit, if none is."""
+
+    @property
+    def start_offset_ns(self) -> int:
+        """The later of license time and the wall clock, minus CLOCK_BOOTTIME. Beginnings go by it."""
+        return max(self.boot_offset_ns, self.wall_offset_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.cli import completion, offline
 from agent.cli.running import Config
+from agent.cli.time_here import asked_time
 from agent.cli.values import MOST_ID, MOST_PID, account, whole
 from agent.errors import EXIT_NO
 from agent.model import Address, Container, to_address
@@ -80,15 +81,17 @@ def explain(
         chosen = target_named(loaded, target)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
+    now_ns, wall_lead_ns = asked_time(when, config)
     if pid is None:
-        bench = offline.answer_questions(loaded, [question])
+        bench = offline.answer_questions(loaded, [question], wall_lead_ns)
     else:
         reader = ProcReader()
         process = reader.process(pid)
         if process is None:
             raise typer.BadParameter(f"no process {pid}, or no permission to read it", param_hint="--pid")
-        bench = offline.answer_process(loaded, reader, process, offline.named_containers(config))
-    found = explain_decision(loaded, bench.compiled, bench.consumers[0], chosen, offline.instant_ns(when))
+        containers = offline.named_containers(config)
+        bench = offline.answer_process(loaded, reader, process, containers, wall_lead_ns)
+    found = explain_decision(loaded, bench.compiled, bench.consumers[0], chosen, now_ns)
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
     if found.denied:
         raise typer.Exit(EXIT_NO)

@@ -1,6 +1,6 @@
 """Judges by policy files alone, without a running agent. Shared by the commands that only read files.
 
-Time is the wall clock's (boot_offset_ns is 0), so a window that began before this boot is exact."""
+Times count from the epoch (boot_offset_ns is 0), so a window that began before this boot is exact."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import typer
 
 from agent.cli.running import settings_of
 from agent.daemon.enforcement.confined_rights import running_inside
+from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.host_facts import Host, containers_of, mentions_of
 from agent.daemon.state_files import POLICY, last_good_policy
 from agent.daemon.tracking.consumers import local_consumer
@@ -132,7 +133,8 @@ def facts_here(config: Path | None, policy: Policy) -> HostFacts:
     reader = ProcReader(settings.paths.proc, cgroup_mount=mount)
     namespaces, containers = Namespaces(reader, settings.scope.namespaces), containers_of(settings, mount)
     accounts = Accounts(settings.paths.etc)
-    host = Host(reader, namespaces, mount, 0, 0.0, containers=containers, accounts=accounts)
+    license_time = LicenseTime(settings.paths.state)
+    host = Host(reader, namespaces, mount, 0, license_time, containers=containers, accounts=accounts)
     try:
         return host.facts(policy)
     except KernelError:
@@ -156,11 +158,11 @@ class Bench:
     consumers: Sequence[Consumer]
 
 
-def answer_questions(policy: Policy, questions: Sequence[Question]) -> Bench:
+def answer_questions(policy: Policy, questions: Sequence[Question], wall_lead_ns: int = 0) -> Bench:
     """Compile the policy for these questions. Users and groups that this machine lacks get made-up ids.
     The programs and cgroups in the questions count as known, so no answer is `unresolved` only because
-    nothing runs."""
-    facts = host_facts(policy)
+    nothing runs. `wall_lead_ns`: wall clock minus license time, if it is ahead."""
+    facts = replace(host_facts(policy), wall_offset_ns=wall_lead_ns)
     user_names = {each.user for each in questions if isinstance(each.user, str)} | mentions_of(policy).users
     group_names = {group for each in questions for group in each.groups if isinstance(group, str)}
     users = _numbered(user_names, uids(user_names))
@@ -181,7 +183,11 @@ def named_containers(config: Path | None) -> Containers | None:
 
 
 def answer_process(
-    policy: Policy, reader: ProcReader, process: Process, containers: Containers | None = None
+    policy: Policy,
+    reader: ProcReader,
+    process: Process,
+    containers: Containers | None = None,
+    wall_lead_ns: int = 0,
 ) -> Bench:
     """Compile the policy for a running process. The addresses of another network namespace are not looked
     up here. A process in one is therefore unresolved where a CIDR matters."""
@@ -191,7 +197,7 @@ def answer_process(
         exe=process.exe,
         uid=NOBODY if process.uid is None else process.uid,
     )
-    facts = host_facts(policy)
+    facts = replace(host_facts(policy), wall_offset_ns=wall_lead_ns)
     known = _knowing(facts, [consumer], facts.users, facts.groups)
     if containers:
         found = {path: one for path in consumer.cgroups if (one := containers.at(path))}

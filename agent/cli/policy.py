@@ -12,7 +12,9 @@ import typer
 from agent.cli import offline
 from agent.cli.running import Config
 from agent.cli.show_policy import policy_json, policy_text
+from agent.cli.time_here import moment_here
 from agent.errors import EXIT_NO, MOST_SHOWN, PolicyErrors, shown
+from agent.license.clock import Moment
 from agent.policy.decision.explain import Explanation, explain
 from agent.policy.document.expectations import Case, CaseFile, load_cases, target_named
 from agent.policy.document.load import load_policy_files
@@ -50,7 +52,8 @@ def check(
         facts = offline.host_facts(policy) if elsewhere else offline.facts_here(config, policy)
         compiled = compile_policy(policy, facts, Ids())
         warnings = compiled.warnings if elsewhere else (*compiled.warnings, *compiled.of_host)
-        warnings = (*ended(policy.licenses, datetime.now(UTC)), *warnings)
+        now = Moment.of(datetime.now(UTC)) if elsewhere else moment_here(config)
+        warnings = (*ended(policy.licenses, now), *warnings)
         if not elsewhere:
             warnings = (*offline.not_only_roots(config, files or []), *warnings)
             warnings = (*warnings, *offline.rights_lost(policy, compiled, facts.host_netns, config))

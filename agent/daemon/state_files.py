@@ -1,4 +1,4 @@
-"""Files in paths.state that outlive the daemon: ids of names, the last good policy, uses, the clock."""
+"""Files in paths.state that outlive the daemon: ids of names, the last good policy, uses, license time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import logging
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from agent.errors import KernelError
 from agent.policy.document.load import Source
 from agent.policy.tables.ids import Ids
 from agent.system import files
+from agent.system.boottime import boot_id
 
 log = logging.getLogger(__name__)
 IDS, CLOCK, POLICY, USES = "ids.json", "clock.json", "policy.json", "uses.json"
+MOST_CLOCK_BYTES = 64 << 10
 MOST_USES_BYTES = 16 << 20
 """Limit for reading uses.json: several times the size that is ever written."""
 
@@ -35,6 +36,18 @@ def last_good_policy(folder: Path) -> tuple[Source, ...]:
         raise KernelError(f"{path}: cannot be read: {error.strerror}; {_move_away(path)}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise KernelError(f"{path}: the last good policy is damaged: {error}; {_move_away(path)}") from error
+
+
+def kept_time(folder: Path) -> object:
+    """License time as an earlier run stored it, in JSON; None if none is stored. Raises OSError and
+    ValueError."""
+    try:
+        stored = files.read_json(folder / CLOCK, MOST_CLOCK_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stored is None:
+        raise ValueError("keys and values are expected")
+    return stored
 
 
 class State:
@@ -104,40 +117,23 @@ class State:
             return ()
 
     def keep_uses(self, uses: Mapping[str, object]) -> None:
-        self._store(USES, {"boot": _boot(), **uses})
+        self._store(USES, {"boot": boot_id(), **uses})
 
     def kept_uses(self) -> Mapping[str, Any]:
         """Uses stored in this boot, or {} if none are stored or the file cannot be read."""
         path = self._folder / USES
         try:
             stored = files.read_json(path, MOST_USES_BYTES)
-            return stored if stored["boot"] == _boot() else {}
+            return stored if stored["boot"] == boot_id() else {}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.error("%s: the uses of the last hour cannot be read: %s", path, error)
             return {}
 
-    def newest_time(self) -> float:
-        """The newest wall-clock time that an earlier run saw, in seconds since the epoch; 0 if none is
-        stored."""
-        try:
-            return float(files.read_json(self._folder / CLOCK)["seen_unix_s"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0.0
-
-    def newest_offset_ns(self) -> int | None:
-        """DeadlineClock.newest_ns as stored in this boot, or None."""
-        try:
-            stored = files.read_json(self._folder / CLOCK)
-            return int(stored["offset_ns"]) if stored["boot"] == _boot() else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def store_time(self, offset_ns: int | None = None) -> None:
-        """Store the newest time. `offset_ns` is the offset of a clock that was synchronised in this boot."""
-        seen = {"seen_unix_s": max(time.time(), self.newest_time())}
-        self._store(CLOCK, seen if offset_ns is None else {**seen, "boot": _boot(), "offset_ns": offset_ns})
+    def keep_time(self, content: Mapping[str, object]) -> None:
+        """Store license time for the next run."""
+        self._store(CLOCK, content)
 
     def retry(self) -> None:
         """Write the files that could not be written before."""
@@ -170,10 +166,6 @@ def _let_go(path: Path) -> str:
 
 def _move_away(path: Path) -> str:
     return f"move it away (mv {path} {path}.bad); the agent writes a new one"
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _write(path: Path, content: object) -> None:

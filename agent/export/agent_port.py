@@ -21,7 +21,7 @@ TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswe
 - policy_watch: changes of the files are noticed late.
 - state: paths.state cannot be written.
 - pins: the programs attached to the kernel are not this agent's.
-- clock: the wall clock was set back.
+- clock: the wall clock and license time differ by more than five minutes.
 - late: a periodic task does not complete.
 - unanswered: processes or file systems do not answer."""
 NOT_READY = frozenset({"state", "pins", "late"})
@@ -88,6 +88,8 @@ class Snapshot:
     unserved: Mapping[Target, int] = field(default_factory=dict)
     """Declared ports, or ranges, that no listener here serves."""
     licenses: Sequence[LicenseState] = ()
+    license_time_offset_s: float = 0.0
+    """Wall clock minus license time."""
     enforcing: Mapping[Target, bool] = field(default_factory=dict)
     enforcing_wanted: Mapping[Target, bool] = field(default_factory=dict)
     """By the mode in effect, whether or not a gate could be attached."""

@@ -61,6 +61,8 @@ def severity(event: Event) -> str:
         return "warning"
     if event["type"] == "license":
         return "warning" if event["validity"] in ("grace", "expired") else "info"
+    if event["type"] == "license_time":
+        return "warning" if event.get("off", True) else "info"
     return _SEVERITIES.get(event["type"], "info")
 
 

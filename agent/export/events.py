@@ -24,7 +24,7 @@ from agent.model import (
 Event = dict[str, Any]
 TYPES = (
     *("violation", "use", "summary", "cut", "listener", "exposure", "flow_open", "flow_close"),
-    *("policy", "policy_error", "license", "mode", "started", "stopped", "missed"),
+    *("policy", "policy_error", "license", "license_time", "mode", "started", "stopped", "missed"),
 )
 
 

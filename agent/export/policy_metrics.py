@@ -22,6 +22,12 @@ def licenses(snapshot: Snapshot) -> Iterator[Metric]:
         expiry.add_metric([one.id], float("inf") if one.expires_unix_s is None else one.expires_unix_s)
         valid.add_metric([one.id], int(one.valid))
     yield from (expiry, valid)
+    offset = gauge(
+        "licet_license_time_offset_seconds",
+        "Wall clock minus license time, by which licenses expire; negative: the wall clock was set back.",
+    )
+    offset.add_metric([], snapshot.license_time_offset_s)
+    yield offset
     enforcing = gauge("licet_enforcing", "1 where attempts are refused.", ("service", "port_class"))
     wanted = gauge(
         "licet_enforcing_wanted",

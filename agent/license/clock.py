@@ -14,6 +14,8 @@ SECOND_NS = 10**9
 MINUTE_NS = 60 * SECOND_NS
 HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS
+ROLLBACK = timedelta(hours=24)
+"""How far the wall clock may be behind license time for a strict document."""
 TOLERANCE_NS = 5 * MINUTE_NS
 """A lead of the wall clock up to this is followed at once; a larger difference is reported."""
 PROOF_NS = HOUR_NS
@@ -23,6 +25,30 @@ LONGEST_LOOK_NS = 5 * MINUTE_NS
 LATEST_NS = (1 << 63) - 1
 RELEASED_NS = int(RELEASED.timestamp()) * SECOND_NS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What time it is: `wall` by the wall clock, `license` by license time."""
+
+    license: datetime
+    """Licenses expire and end by it."""
+    wall: datetime
+
+    @classmethod
+    def of(cls, now: datetime) -> Moment:
+        """A time on which both clocks agree."""
+        return cls(now, now)
+
+    @property
+    def later(self) -> datetime:
+        """Licenses begin by it."""
+        return max(self.license, self.wall)
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """True if the wall clock is too far behind for a strict document."""
+        return self.license - self.wall > ROLLBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +203,12 @@ class LicenseClock:
 
     @property
     def strict_rollback(self) -> bool:
-        """True if the wall clock is more than 24 hours behind: documents with `clock: strict` are denied."""
-        return self.wall_lead_ns < -DAY_NS
+        """True if documents with `clock: strict` are denied."""
+        return self.moment(self.boot_ns).is_rolled_back
 
-    def time(self, boot_ns: int) -> datetime:
-        """License time at a reading of the boot clock."""
-        return moment(boot_ns + self.offset_ns)
-
-    def later(self, boot_ns: int) -> datetime:
-        """The later of license time and the wall clock, by which `starts_at` goes."""
-        return moment(boot_ns + max(self.offset_ns, self.wall_offset_ns))
+    def moment(self, boot_ns: int) -> Moment:
+        """The time at a reading of the boot clock, by the offsets of the last look."""
+        return Moment(utc(boot_ns + self.offset_ns), utc(boot_ns + self.wall_offset_ns))
 
     @property
     def problem(self) -> str:
@@ -205,7 +227,7 @@ class LicenseClock:
         )
 
 
-def moment(unix_ns: int) -> datetime:
+def utc(unix_ns: int) -> datetime:
     """A time in ns since the epoch as UTC; times that no host can have become the nearest one."""
     return _EPOCH + timedelta(microseconds=_bounded(unix_ns) // 1000)
 

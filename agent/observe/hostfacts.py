@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import grp
 import pwd
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
+from agent.license.clock import LicenseClock
 from agent.model import Container, HostFacts, Namespace
 from agent.observe.accounts import Accounts
 from agent.observe.addresses import cluster_addresses, own_addresses
 from agent.observe.cgroup import delegated_in, list_cgroups, processes_in
-from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers
 from agent.observe.ephemeral import ephemeral_ports
 from agent.observe.executables import Executables, find_executables, running_executables
@@ -47,17 +46,15 @@ def gather(
     namespaces: Namespaces,
     cgroup_mount: Path,
     hash_seed: int,
-    not_before_unix_s: float,
-    clock: DeadlineClock,
+    clock: LicenseClock,
     known_executables: Iterable[str] = (),
     on_disk: Executables | None = None,
     containers: Containers | None = None,
     accounts: Accounts | None = None,
 ) -> HostFacts:
-    """Gather the current facts. `known_executables`: those the kernel has reported so far.
-    `not_before_unix_s`: the latest time known to have passed (see `clock_synced`). With broad globs,
-    searching the disk takes 0.1 s and more; pass `on_disk` of an earlier search to skip it. Raises
-    KernelError."""
+    """Gather the current facts. `known_executables`: those the kernel has reported so far. `clock`: license
+    time as of now. With broad globs, searching the disk takes 0.1 s and more; pass `on_disk` of an earlier
+    search to skip it. Raises KernelError."""
     own, addresses = namespaces.own(), own_addresses()
     on_disk = on_disk or find_executables(mentions.executables)
     all_namespaces = namespaces.all()
@@ -79,8 +76,7 @@ def gather(
         container_netns=_homes(mentions, named, reader, cgroup_mount, (own, *all_namespaces)),
         published=containers.published() if containers else (),
         ephemeral=ephemeral_ports(),
-        boot_offset_ns=clock.offset_ns(),
-        clock_synced=clock_synced(time.time(), not_before_unix_s),
+        **clock_facts(clock),
         hash_seed=hash_seed,
         scripts=on_disk.scripts,
         units_at_rest=units_at_rest(mentions.units, cgroups, cgroup_mount),
@@ -156,9 +152,22 @@ def gids(names: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def clock_synced(now_unix_s: float, not_before_unix_s: float) -> bool:
-    """False only if the wall clock is evidently wrong: before a time that has already passed.
+def with_clock(facts: HostFacts, clock: LicenseClock) -> HostFacts:
+    """The same facts at another time."""
+    return replace(facts, **clock_facts(clock))
 
-    adjtimex(2)'s STA_UNSYNC is unsuitable. It is always set on a host whose time comes from its hypervisor
-    or was set by hand, and would disable `not_yet_valid` there for good."""
-    return now_unix_s >= not_before_unix_s
+
+class ClockFacts(TypedDict):
+    """Part of HostFacts."""
+
+    boot_offset_ns: int
+    wall_offset_ns: int
+    clock_synced: bool
+
+
+def clock_facts(clock: LicenseClock) -> ClockFacts:
+    return ClockFacts(
+        boot_offset_ns=clock.offset_ns,
+        wall_offset_ns=clock.wall_offset_ns,
+        clock_synced=clock.is_confirmed,
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from agent.license.clock import Moment
 from agent.model import show_time
 from agent.policy.values import Finding, License, Place, Window
 
@@ -31,22 +32,26 @@ class Term:
     place: Place
     window: Window
 
-    def at(self, now: datetime) -> Validity:
+    def at(self, now: Moment) -> Validity:
         """The state at a time, by the same rules as bpf/lib/decide.h."""
         window = self.window
-        if window.ends_at and now >= window.ends_at:
+        if window.ends_at and now.license >= window.ends_at:
             return Validity.EXPIRED
-        if window.starts_at and now < window.starts_at:
+        if window.starts_at and now.later < window.starts_at:
             return Validity.NOT_YET_VALID
-        if window.expires_at and now >= window.expires_at:
+        if window.expires_at and now.license >= window.expires_at:
             return Validity.GRACE
         return Validity.VALID
 
-    def edges(self) -> Iterator[datetime]:
-        """The times at which the state changes."""
-        for edge in (self.window.starts_at, self.window.expires_at, self.window.ends_at):
-            if edge:
-                yield edge
+    @property
+    def beginnings(self) -> tuple[datetime, ...]:
+        """Times of `Moment.later` at which the state changes."""
+        return (self.window.starts_at,) if self.window.starts_at else ()
+
+    @property
+    def endings(self) -> tuple[datetime, ...]:
+        """Times of `Moment.license` at which the state changes."""
+        return tuple(edge for edge in (self.window.expires_at, self.window.ends_at) if edge)
 
     def fields(self, validity: Validity) -> dict[str, str | None]:
         """The fields in JSON, wherever a license is reported."""
@@ -83,7 +88,7 @@ def terms_of(licenses: Iterable[License]) -> Iterator[Term]:
                 yield Term(one.id, entitlement.id, entitlement.place, window)
 
 
-def ended(licenses: Iterable[License], now: datetime) -> list[Finding]:
+def ended(licenses: Iterable[License], now: Moment) -> list[Finding]:
     """Findings for all that has ended, or is in grace. An entitlement is listed only if that differs from its
     license."""
     said: dict[str, Validity] = {}

@@ -13,11 +13,14 @@ import pytest
 from agent.model import show_time
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
-from tests.fixtures.saying import connections, matching, told, violations
+from tests.fixtures.saying import connections, matching, since, told, violations
+from tests.fixtures.shifted_clock import ShiftedClock, store_right_time
 from tests.fixtures.waiting import wait_for
 
 SOON_S = 4.0
-PORTS = {"lasting": 7500, "grace": 7501, "entitled": 7502, "future": 7503}
+GRACE_S = 3.0
+HOUR_S = 3600
+PORTS = {"lasting": 7500, "grace": 7501, "entitled": 7502, "future": 7503, "brief": 7504}
 POLICY = """\
 version: 1
 services:
@@ -25,6 +28,7 @@ services:
   grace: {{product: grace, ports: [{{port: 7501, class: internal}}]}}
   entitled: {{product: entitled, ports: [{{port: 7502, class: internal}}]}}
   future: {{product: future, ports: [{{port: 7503, class: internal}}]}}
+  brief: {{product: brief, ports: [{{port: 7504, class: internal}}]}}
 licenses:
   - id: lasting
     product: lasting
@@ -43,19 +47,32 @@ licenses:
     starts_at: 2098-01-01T00:00:00Z
     expires_at: 2099-01-01T00:00:00Z
     entitlements: [{{id: use, classes: [internal], principals: [anyone]}}]
+  - id: brief
+    product: brief
+    expires_at: {soon}
+    terminates_at: {soon_over}
+    entitlements: [{{id: use, classes: [internal], principals: [anyone]}}]
 """
 
 
 @pytest.fixture(scope="module")
-def agent(shared_lab: Lab) -> Iterator[RunningAgent]:
+def clock(shared_lab: Lab) -> ShiftedClock:
+    return ShiftedClock(shared_lab.directory)
+
+
+@pytest.fixture(scope="module")
+def agent(shared_lab: Lab, clock: ShiftedClock) -> Iterator[RunningAgent]:
     for port in PORTS.values():
         shared_lab.serve(shared_lab.host, "127.0.0.1", port)
-    with shared_lab.agent(policy(time.time() + 3600)) as running:
+    with shared_lab.agent(policy(time.time() + HOUR_S), start=False) as running:
+        store_right_time(running)
+        clock.start(running)
         yield running
 
 
-def policy(soon_unix_s: float) -> str:
-    return POLICY.format(soon=datetime.fromtimestamp(soon_unix_s, UTC).isoformat())
+def policy(soon_unix_s: float, grace_s: float = HOUR_S) -> str:
+    soon, over = (datetime.fromtimestamp(soon_unix_s + more, UTC).isoformat() for more in (0, grace_s))
+    return POLICY.format(soon=soon, soon_over=over)
 
 
 def connect_to_each(lab: Lab) -> None:
@@ -63,45 +80,71 @@ def connect_to_each(lab: Lab) -> None:
         lab.load(lab.host, "127.0.0.1", port)
 
 
-def pause(agent: RunningAgent) -> Callable[[], None]:
+Silence = Callable[[RunningAgent, ShiftedClock], Callable[[], None]]
+
+
+def pause(agent: RunningAgent, clock: ShiftedClock) -> Callable[[], None]:
     pid = agent.pid
     os.kill(pid, signal.SIGSTOP)
     return lambda: os.kill(pid, signal.SIGCONT)
 
 
-def crash(agent: RunningAgent) -> Callable[[], None]:
+def crash(agent: RunningAgent, clock: ShiftedClock) -> Callable[[], None]:
     agent.kill9()
-    return agent.start
+    return lambda: clock.start(agent)
 
 
-@pytest.mark.parametrize("silence", [pause, crash])
-def test_a_license_expires_at_its_second_while_the_daemon_is_silent(
-    shared_lab: Lab, agent: RunningAgent, silence: Callable[[RunningAgent], Callable[[], None]]
+def run_on(agent: RunningAgent, clock: ShiftedClock) -> Callable[[], None]:
+    return lambda: None
+
+
+@pytest.mark.parametrize(
+    ("silence", "shift_s"), [(pause, 0), (crash, 0), (pause, -HOUR_S), (crash, -HOUR_S), (run_on, -HOUR_S)]
+)
+def test_a_license_expires_and_ends_at_its_second_with_a_silent_daemon_and_a_clock_set_back(
+    shared_lab: Lab, agent: RunningAgent, clock: ShiftedClock, silence: Silence, shift_s: int
 ) -> None:
-    before = {service: connections(agent, service) for service in PORTS}
-    expires_unix_s = time.time() + SOON_S
-    agent.set_policy(policy(expires_unix_s))
-    wake = silence(agent)
+    clock.set(shift_s)
+    wait_for(lambda: agent.total("licet_trouble", cause="clock") == bool(shift_s), "the clock is looked at")
     try:
-        connect_to_each(shared_lab)
-        in_time = time.time() < expires_unix_s
-        wait_for(lambda: time.time() > expires_unix_s, "the license has expired")
-        connect_to_each(shared_lab)
+        tries = (passing_through(shared_lab, agent, clock, silence, slower) for slower in (1, 2, 4))
+        found = next((one for one in tries if one), None)
+    finally:
+        clock.set(0)
+    assert found is not None, "the machine was too slow for this test: nothing was learnt"
+    counted, valid = found
+    assert valid == {"lasting": 0, "grace": 1, "brief": 0}
+    assert counted["lasting"] == counted["entitled"] == {"allowed": 1, "denied": 1}
+    assert counted["grace"] == {"allowed": 1, "grace": 1}
+    assert counted["brief"] == {"allowed": 1, "grace": 1, "denied": 1}
+    assert set(violations(agent, "lasting")) == set(violations(agent, "entitled")) == {"expired"}
+
+
+def passing_through(
+    lab: Lab, agent: RunningAgent, clock: ShiftedClock, silence: Silence, slower: int
+) -> tuple[dict[str, dict[str, float]], dict[str, float]] | None:
+    """What was counted by service and decision before the end, after it, and after the grace; and which
+    licenses are valid then. None: the connections came too late."""
+    before = {service: connections(agent, service) for service in PORTS}
+    grace_s = GRACE_S * slower
+    expires_s = time.time() + SOON_S * slower
+    agent.set_policy(policy(expires_s, grace_s))
+    wake = silence(agent, clock)
+    try:
+        connect_to_each(lab)
+        in_time = time.time() < expires_s
+        wait_for(lambda: time.time() > expires_s, "the license has expired", timeout_s=60)
+        connect_to_each(lab)
+        in_time = in_time and time.time() < expires_s + grace_s
+        wait_for(lambda: time.time() > expires_s + grace_s, "its grace is over", timeout_s=60)
+        lab.load(lab.host, "127.0.0.1", PORTS["brief"])
     finally:
         wake()
-    assert in_time, "the machine was too slow for this test: nothing was learnt"
-
-    def added(service: str) -> dict[str, float]:
-        now = connections(agent, service)
-        found = {key[1]: now[key] - before[service].get(key, 0) for key in now}
-        return {decision: count for decision, count in found.items() if count}
-
-    assert added("lasting") == {"allowed": 1, "denied": 1}
-    assert added("grace") == {"allowed": 1, "grace": 1}
-    assert added("entitled") == {"allowed": 1, "denied": 1}
-    assert agent.total("licet_license_valid", license="lasting") == 0
-    assert agent.total("licet_license_valid", license="grace") == 1
-    assert set(violations(agent, "lasting")) == set(violations(agent, "entitled")) == {"expired"}
+    if not in_time:
+        return None
+    counted = {service: since(before[service], agent, service) for service in PORTS}
+    valid = {name: agent.total("licet_license_valid", license=name) for name in ("lasting", "grace", "brief")}
+    return {service: {key[1]: n for key, n in found.items()} for service, found in counted.items()}, valid
 
 
 def test_an_expired_license_is_told_with_its_name(agent: RunningAgent) -> None:
@@ -140,6 +183,7 @@ def test_what_expires_and_ends_is_told_though_nobody_connects(agent: RunningAgen
         "grace": "grace",
         "entitled": "valid",
         "future": "not_yet_valid",
+        "brief": "grace",
     }
     renewed = datetime.fromtimestamp(time.time() + 3600, UTC)
     agent.set_policy(policy(renewed.timestamp()))

@@ -130,7 +130,7 @@ class Translation:
     def facts(self, facts: HostFacts, hour: int) -> HostFacts:
         """The cgroups of these facts are there when this returns, and no others. It is now half past `hour`,
         counted from policies.BOOTED."""
-        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        moved_ns = hour * policies.HOUR_NS + HALF_AN_HOUR_NS - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         delegated = frozenset(map(self.path, facts.delegated))
         existing = self._world.only_cgroups(
             map(self.path, facts.cgroups), map(self.path, KNOWN_CGROUPS), delegated
@@ -145,7 +145,8 @@ class Translation:
             cgroups=existing,
             delegated=delegated,
             containers={self.path(path): container for path, container in facts.containers.items()},
-            boot_offset_ns=facts.boot_offset_ns + hour * policies.HOUR_NS + HALF_AN_HOUR_NS - now_ns,
+            boot_offset_ns=facts.boot_offset_ns + moved_ns,
+            wall_offset_ns=facts.wall_offset_ns + moved_ns,
             hash_seed=self._world.seed,
         )
 

@@ -13,9 +13,10 @@ from agent.daemon.licensing.node import Node
 from agent.daemon.licensing.opening import Content, open_all
 from agent.daemon.licensing.store import Copy, LicenseStore
 from agent.daemon.licensing.verifier import Verifier
+from agent.license.clock import Moment
 from agent.license.report import DocumentReport, RevocationsReport, Standing, State
 from agent.license.revocations import Key, Revoked, SignedList, newest, revoked_by
-from agent.license.standing import TAKES_OVER, Judge, Moment, Opened, establish
+from agent.license.standing import TAKES_OVER, Judge, Opened, establish
 from agent.license.values import (
     MOST_DOCUMENT_BYTES,
     MOST_DOCUMENTS,

@@ -1,24 +1,85 @@
-"""What time it is for license documents."""
+"""License time of this host: looks at the clocks, and goes on from what an earlier daemon stored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
-from agent.license.standing import Moment
-from agent.observe.clock import DeadlineClock, boot_offset_ns
-from agent.system.boottime import boot_ns
+from agent.daemon.state_files import CLOCK, State, kept_time
+from agent.license import clock_json
+from agent.license.clock import SECOND_NS, LicenseClock, Moment
+from agent.system.boottime import boot_id, clocks
+
+log = logging.getLogger(__name__)
+MOVED_NS = SECOND_NS // 2
+"""A move of license time by this much is stored, and compiled into the kernel's tables, at once."""
 
 
-@dataclass(frozen=True, slots=True)
 class LicenseTime:
-    clock: DeadlineClock
+    """Looks at both clocks, and stores license time. Thread-safe."""
+
+    def __init__(
+        self,
+        folder: Path,
+        read: Callable[[], tuple[int, int]] = clocks,
+        boot: Callable[[], str] = boot_id,
+    ) -> None:
+        """Goes on from the file in `folder`. If that cannot be read or is damaged, license time starts anew,
+        and `damage` has the reason."""
+        self._read = read
+        self._lock = threading.Lock()
+        self.damage = ""
+        boot_ns, wall_ns = read()
+        try:
+            self._clock = _begun(kept_time(folder), boot(), boot_ns, wall_ns)
+        except (OSError, ValueError) as error:
+            self._clock = LicenseClock.started(boot(), boot_ns, wall_ns)
+            self.damage = (
+                f"{folder / CLOCK}: {_why(error)}; license time starts anew, from the release date of this "
+                "version or the wall clock"
+            )
+        self._stored_ns: int | None = None
+
+    @property
+    def now(self) -> LicenseClock:
+        """The clock as of the last look."""
+        return self._clock
+
+    def look(self) -> LicenseClock:
+        """Look at both clocks."""
+        with self._lock:
+            self._clock = self._clock.looked(*self._read())
+            return self._clock
 
     def moment(self) -> Moment:
-        """License time and the wall clock, now."""
-        now_ns = boot_ns()
-        return Moment(_at(now_ns + self.clock.offset_ns()), _at(now_ns + boot_offset_ns()))
+        """Look at both clocks: what time it is now."""
+        clock = self.look()
+        return clock.moment(clock.boot_ns)
+
+    def store(self, state: State) -> None:
+        """Look, and store license time. If it cannot be written, `state` has the problem and tries again."""
+        clock = self.look()
+        state.keep_time(clock_json.to_json(clock))
+        self._stored_ns = clock.offset_ns
+
+    @property
+    def has_moved(self) -> bool:
+        """True if license time has moved since it was stored, in a way that a restart must not undo."""
+        return self._stored_ns is None or abs(self._clock.offset_ns - self._stored_ns) >= MOVED_NS
+
+    @property
+    def problem(self) -> str:
+        """What is wrong while the wall clock and license time differ by more than five minutes."""
+        return self._clock.problem
 
 
-def _at(unix_ns: int) -> datetime:
-    return datetime.fromtimestamp(unix_ns / 1e9, UTC)
+def _begun(stored: object, boot: str, boot_ns: int, wall_ns: int) -> LicenseClock:
+    if stored is None:
+        return LicenseClock.started(boot, boot_ns, wall_ns)
+    return clock_json.resumed(stored, boot, boot_ns, wall_ns)
+
+
+def _why(error: OSError | ValueError) -> str:
+    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else f"damaged: {error}"

@@ -16,6 +16,7 @@ from agent.daemon.enforcement.failsafe import Failsafe
 from agent.daemon.enforcement.flow_cutter import FlowCutter
 from agent.daemon.enforcement.gates import Gates
 from agent.daemon.enforcement.mode_switch import ModeSwitch
+from agent.daemon.loop.clock_watch import ClockWatch
 from agent.daemon.loop.host_watch import HostWatch
 from agent.daemon.loop.policy_reload import PolicyReload
 from agent.daemon.loop.ring_events import RingEvents
@@ -23,7 +24,6 @@ from agent.daemon.loop.schedule import Background, every, in_turns
 from agent.daemon.policy_sync.home_watch import HomeWatch
 from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
-from agent.daemon.policy_sync.stored_clock import StoredClock
 from agent.daemon.reporting.agent_reports import AgentReports
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.reporter import Reporter
@@ -38,6 +38,7 @@ from agent.observe.route_watch import AddressWatch
 from agent.system.boottime import boot_ns
 
 log = logging.getLogger(__name__)
+CLOCK_S = 0.5
 STORE_TIME_S = 60.0
 STORE_USES_S = 60.0
 EDGES_AFTER_S = 5.0
@@ -71,7 +72,7 @@ class Daemon:
     rights: Rights
     licenses: LicenseWatch
     datagram_rows: DatagramRows
-    clock: StoredClock
+    clock: ClockWatch
     troubles: Troubles
     passes: Passes
     reporter: Reporter
@@ -104,7 +105,8 @@ class Daemon:
             # report events that wait in the ring only now, when their owners are known
             self.ring.take(earlier_events.taken(earlier_events.kept_in(self.settings.paths.run)))
             loop.add_reader(self.ring.fileno(), self.ring.drain)
-            await self._store_time()
+            self.clock.start()
+            await self.clock.store()
             await self._see_to_troubles()
             self.troubles.policy_is_in_force = True
             self._tell_of_start()
@@ -113,7 +115,7 @@ class Daemon:
             await self._run_until_stopped()
             self.manager.stopping()
         await self._summarise()
-        await self._store_time()
+        await self.clock.store()
         await self.reload.store_uses()
         self.reports.stopped()
 
@@ -146,7 +148,8 @@ class Daemon:
         return [
             self._every(intervals.reconcile, self.host.look, self.host.wake),
             self._every(intervals.summary, self._summarise),
-            self._every(STORE_TIME_S, self._store_time),
+            self._every(CLOCK_S, self.clock.follow, self.clock.wake),
+            self._every(STORE_TIME_S, self.clock.store),
             self._every(STORE_USES_S, self.reload.store_uses),
             self._every(GATES_S, self.gates.follow),
             self._every(GATES_S, self._follow_tracepoints),
@@ -219,9 +222,6 @@ class Daemon:
         """Print edges once there has been time for some traffic."""
         await asyncio.sleep(EDGES_AFTER_S)
         self.reports.outlet.console.edges(self.view.undeclared_edges(EDGES_SHOWN))
-
-    async def _store_time(self) -> None:
-        await asyncio.to_thread(self.clock.store)
 
     async def _alive(self) -> None:
         self.manager.alive()

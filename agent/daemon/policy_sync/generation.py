@@ -212,8 +212,10 @@ class Generation:
                 self.add_namespace(namespace)
         for cookie in self._late.namespaces(frozenset(one.cookie for one in facts.namespaces)):
             self._drop(Dimension.NETNS, cookie)
-        # keep the compiled offset: a slewed clock drifts by less than any threshold between two looks
-        self.facts = replace(facts, boot_offset_ns=self.facts.boot_offset_ns)
+        # keep the compiled offsets: a slewed clock drifts by less than any threshold between two looks
+        self.facts = replace(
+            facts, boot_offset_ns=self.facts.boot_offset_ns, wall_offset_ns=self.facts.wall_offset_ns
+        )
 
     def _drop(self, dimension: Dimension, value: int) -> None:
         known = self._late.drop(dimension, value)

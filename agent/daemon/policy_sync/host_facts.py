@@ -8,10 +8,10 @@ from itertools import chain
 from pathlib import Path
 
 from agent.config import Settings
+from agent.daemon.licensing.time import LicenseTime
 from agent.kernel.tables.names import Names
 from agent.model import HostFacts
 from agent.observe.accounts import Accounts
-from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers
 from agent.observe.containers.cri import Cri
 from agent.observe.containers.registry import Roots
@@ -75,10 +75,9 @@ class Host:
         namespaces: Namespaces,
         cgroup_mount: Path,
         hash_seed: int,
-        newest_time: float,
+        license_time: LicenseTime,
         names: Names | None = None,
         containers: Containers | None = None,
-        clock: DeadlineClock | None = None,
         accounts: Accounts | None = None,
     ) -> None:
         """`names`: paths of the executables that the kernel has seen."""
@@ -86,10 +85,9 @@ class Host:
         self._namespaces = namespaces
         self._cgroup_mount = cgroup_mount
         self._hash_seed = hash_seed
-        self._newest_time = newest_time
+        self._license_time = license_time
         self._names = names
         self._containers = containers
-        self._clock = clock or DeadlineClock()
         self._accounts = accounts or Accounts()
         self._on_disk: tuple[Mentions, float, Executables] | None = None
         self._disk = DiskLook(reader.patience)
@@ -104,8 +102,7 @@ class Host:
             namespaces=self._namespaces,
             cgroup_mount=self._cgroup_mount,
             hash_seed=self._hash_seed,
-            not_before_unix_s=self._newest_time,
-            clock=self._clock,
+            clock=self._license_time.look(),
             known_executables=self._names.trusted_paths() if self._names else frozenset(),
             on_disk=self._executables(mentions),
             containers=self._containers,

@@ -8,6 +8,7 @@ import time
 
 from agent.config import Settings
 from agent.daemon.licensing.keeper import LicenseKeeper
+from agent.daemon.licensing.time import MOVED_NS
 from agent.daemon.policy_sync.generation import Generation, Sources
 from agent.daemon.policy_sync.heap import Heap
 from agent.daemon.policy_sync.host_facts import Host
@@ -177,8 +178,14 @@ def _is_same_policy(a: Policy | None, b: Policy | None) -> bool:
 def _same(a: HostFacts, b: HostFacts) -> bool:
     """True if no recompile is needed. Executables, cgroups and namespaces are added one by one, so a change
     of them needs none."""
-    drift_ns = abs(a.boot_offset_ns - b.boot_offset_ns)
-    return drift_ns < 500_000_000 and _compiled_from(a) == _compiled_from(b)
+    return same_deadlines(a, b) and _compiled_from(a) == _compiled_from(b)
+
+
+def same_deadlines(a: HostFacts, b: HostFacts) -> bool:
+    """True if the times compiled from `a` hold for `b`, too. Where the wall clock is behind license time, no
+    deadline goes by it."""
+    moved_ns = abs(a.boot_offset_ns - b.boot_offset_ns), abs(a.start_offset_ns - b.start_offset_ns)
+    return max(moved_ns) < MOVED_NS and a.clock_synced == b.clock_synced
 
 
 def _compiled_from(facts: HostFacts) -> tuple[object, ...]:
@@ -192,7 +199,6 @@ def _compiled_from(facts: HostFacts) -> tuple[object, ...]:
         facts.members,
         facts.subordinates,
         facts.realpaths,
-        facts.clock_synced,
         _homes(facts),
     )
 

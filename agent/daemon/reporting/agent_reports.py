@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.reporting.outlet import Outlet
 from agent.export.events import Event, now_text
+from agent.license.clock import SECOND_NS, LicenseClock
+from agent.model import show_time
 from agent.policy.validity import Term, Validity
 from agent.wording import counted
 
@@ -49,6 +51,22 @@ class AgentReports:
                 "message": term.said(validity),
             },
         )
+
+    def license_time(self, clock: LicenseClock) -> None:
+        """Report that the wall clock and license time differ by more than five minutes, or no longer do."""
+        self.outlet.report(
+            "license_time",
+            {
+                "off": clock.is_off,
+                "offset_s": round(clock.wall_lead_ns / SECOND_NS, 3),
+                "license_time": show_time(clock.moment(clock.boot_ns).license),
+                "message": clock.problem or "the wall clock and license time agree again",
+            },
+        )
+
+    def license_time_damaged(self, why: str) -> None:
+        """Report that the stored license time is lost."""
+        self.outlet.report("license_time", {"message": why})
 
     def mode(self, event: Event) -> None:
         """Report a mode that a user changed, or an override that ended."""

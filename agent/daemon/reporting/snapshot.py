@@ -12,6 +12,7 @@ import agent
 from agent import abi
 from agent.config import Settings
 from agent.daemon.enforcement.gates import Gates
+from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.daemon.reporting.licenses import terms_now
@@ -50,6 +51,7 @@ class Snapshots:
     modes: ModesInForce
     gates: Gates
     troubles: Troubles
+    license_time: LicenseTime
 
     def take(self) -> Snapshot:
         """All values at one instant. Reads maps of the kernel outside the loop's thread."""
@@ -72,6 +74,7 @@ class Snapshots:
             exposures=self.listening.exposures(),
             unserved=Counter(one.target for one in self.listening.unserved),
             licenses=self._licenses(),
+            license_time_offset_s=self.license_time.now.wall_lead_ns / 1e9,
             refused=self._refused(),
             enforcing=self.enforcing(),
             enforcing_wanted=self.modes.enforcing(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.config import Settings
+from agent.daemon.loop.clock_watch import ClockWatch
 from agent.daemon.loop.daemon import Daemon
 from agent.daemon.loop.host_watch import HostWatch
 from agent.daemon.loop.policy_reload import PolicyReload
@@ -15,7 +16,6 @@ from agent.daemon.policy_sync.home_watch import HomeWatch, removal_tracepoint
 from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
 from agent.daemon.policy_sync.retrying import ReloadRetry
-from agent.daemon.policy_sync.stored_clock import StoredClock
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.pins_watch import PinsWatch
 from agent.daemon.reporting.snapshot import Snapshots
@@ -57,7 +57,7 @@ def daemon(
     stored = (by.state, tracking.modes.overrides)
     passes, retry = Passes(), ReloadRetry(by.keeper)
     policy, patience = (by.keeper, retry), by.reader.patience
-    troubles = Troubles(policy, files, stored, pins_watch, by.clock, passes, patience)
+    troubles = Troubles(policy, files, stored, pins_watch, by.license_time, passes, patience)
     background = Background()
     host = HostWatch(
         by.keeper,
@@ -103,7 +103,7 @@ def daemon(
         rights=enforcement.rights,
         licenses=LicenseWatch(by.keeper),
         datagram_rows=tracking.datagram_rows,
-        clock=StoredClock(by.clock, by.state),
+        clock=ClockWatch(by.license_time, by.state, by.keeper, reporting.agent, host.wake),
         troubles=troubles,
         passes=passes,
         reporter=reporting.judged,
@@ -170,6 +170,7 @@ def _view(
         tracking.modes,
         enforcement.gates,
         troubles,
+        by.license_time,
     )
     status = StatusPage(
         settings,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config import Settings
+from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.generation import Sources
 from agent.daemon.policy_sync.host_facts import Host, containers_of
 from agent.daemon.policy_sync.keeper import PolicyKeeper
@@ -21,7 +22,6 @@ from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.names import Names
 from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.observe.accounts import Accounts
-from agent.observe.clock import DeadlineClock
 from agent.observe.containers import Containers
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces
@@ -40,7 +40,7 @@ class Judging:
     namespaces: Namespaces
     names: Names
     attributor: Attributor
-    clock: DeadlineClock
+    license_time: LicenseTime
     host: Host
     keeper: PolicyKeeper
     listening: Listening
@@ -62,10 +62,9 @@ def judging(settings: Settings, pins: Pins, cgroup_mount: Path) -> Judging:
     )
     namespaces = Namespaces(reader, settings.scope.namespaces)
     names = Names(counters.names, seed, reader.exe)
-    clock, accounts = DeadlineClock(state.newest_offset_ns()), Accounts(settings.paths.etc)
-    newest = state.newest_time()
-    host = Host(reader, namespaces, cgroup_mount, seed, newest, names, containers, clock, accounts)
-    documents = license_keeper(settings, clock)
+    license_time, accounts = LicenseTime(settings.paths.state), Accounts(settings.paths.etc)
+    host = Host(reader, namespaces, cgroup_mount, seed, license_time, names, containers, accounts)
+    documents = license_keeper(settings, license_time)
     keeper = PolicyKeeper(settings, maps, state, host, documents, Sources(containers, names))
     rows = ListenerRows(counters.owners, counters.more_strangers, counters.more_owners, counters.crowded)
     owners = ListenerOwners(rows, counters.socket_owners, reader, names)
@@ -78,7 +77,7 @@ def judging(settings: Settings, pins: Pins, cgroup_mount: Path) -> Judging:
         namespaces,
         names,
         Attributor(reader, cgroup_mount, user_name),
-        clock,
+        license_time,
         host,
         keeper,
         Listening(Inventory(reader, namespaces), reader, owners, keeper.ids),

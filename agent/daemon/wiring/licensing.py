@@ -9,14 +9,11 @@ from agent.daemon.licensing.node import Node
 from agent.daemon.licensing.store import LicenseStore
 from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.licensing.verifier import Verifier
-from agent.observe.clock import DeadlineClock
 
 
-def license_keeper(settings: Settings, clock: DeadlineClock) -> LicenseKeeper:
+def license_keeper(settings: Settings, license_time: LicenseTime) -> LicenseKeeper:
     """The keeper of the documents in paths.licenses, signed by keys of paths.keys."""
     paths = settings.paths
     store = LicenseStore(paths.state / "licenses")
     node = Node(paths.proc, paths.state, store)
-    return LicenseKeeper(
-        paths.licenses, KeyRing(paths.keys, store), store, node, Verifier(), LicenseTime(clock)
-    )
+    return LicenseKeeper(paths.licenses, KeyRing(paths.keys, store), store, node, Verifier(), license_time)

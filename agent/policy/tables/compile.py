@@ -116,7 +116,7 @@ def _rows(
     policy: Policy, facts: HostFacts, ids: Ids, index: Index, sets: Sets, grants: dict[int, PlannedGrant]
 ) -> dict[int, TargetRow]:
     rows = {}
-    windows = Windows(facts.boot_offset_ns)
+    windows = Windows(facts)
     for target, planned in planned_grants(policy.services.values(), policy.licenses).items():
         candidates = []
         for plan in planned:

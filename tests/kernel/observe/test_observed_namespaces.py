@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KernelError
+from agent.license.clock import LicenseClock
 from agent.model import Namespace, Network, to_address, to_network
 from agent.observe.addresses import cluster_addresses, global_addresses, own_addresses
 from agent.observe.addresses_elsewhere import AddressesElsewhere
 from agent.observe.cgroup import cgroup_id, directory, find_mount, list_cgroups
-from agent.observe.clock import DeadlineClock
 from agent.observe.hostfacts import Mentions, gather
 from agent.observe.local_routes import own_local_routes
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
 from agent.observe.route_watch import AddressWatch
+from agent.system.boottime import boot_id, clocks
 from agent.system.netns import NamespaceGone, own_cookie, run_in_namespace
 from tests.fixtures import namespaces
 from tests.fixtures.lab import Lab
@@ -287,6 +288,7 @@ def test_host_facts_are_those_of_this_host(lab: Lab) -> None:
     program = lab.executable("opt/bin/app", Path("/usr/bin/sleep").resolve())
     link = lab.directory / "current"
     link.symlink_to(program)
+    clock = LicenseClock.started(boot_id(), *clocks())
     facts = gather(
         Mentions(
             users=frozenset({"root", "nobody-of-this-name"}),
@@ -297,8 +299,7 @@ def test_host_facts_are_those_of_this_host(lab: Lab) -> None:
         namespaces=Namespaces(reader),
         cgroup_mount=find_mount(),
         hash_seed=99,
-        not_before_unix_s=0,
-        clock=DeadlineClock(),
+        clock=clock,
         known_executables=["/named/by/the/kernel"],
     )
     assert facts.host_netns == own_cookie()
@@ -310,3 +311,4 @@ def test_host_facts_are_those_of_this_host(lab: Lab) -> None:
     assert facts.realpaths[str(link)] == str(program)
     assert facts.cgroups[lab.scope] == cgroup_id(find_mount(), lab.scope)
     assert facts.clock_synced
+    assert facts.wall_offset_ns == facts.boot_offset_ns == clock.offset_ns

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.state_files import State, last_good_policy
+from agent.daemon.state_files import State, kept_time, last_good_policy
 from agent.errors import KernelError
 from agent.model import PortClass, Target
 from agent.policy.document.load import Source
@@ -130,13 +130,12 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str, kind: str)
     if name == "policy.json":
         with pytest.raises(KernelError, match=rf"it is {kind}, and a file is expected; move it away \(mv "):
             last_good_policy(tmp_path)
-    assert state.newest_time() == 0.0
     assert state.kept_policy() == ()
-    state.store_time()
+    state.keep_time({"format": 2})
     if (name, kind) == ("clock.json", "a directory"):  # all else is replaced
         assert f"clock.json: cannot be written: Is a directory; move it away (mv {tmp_path}" in state.problem
     else:
-        assert State(tmp_path).newest_time() > 0
+        assert kept_time(tmp_path) == {"format": 2}
 
 
 def test_the_last_good_policy_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -156,41 +155,12 @@ def test_a_damaged_last_good_policy_is_none(tmp_path: Path, content: str) -> Non
     assert State(tmp_path).kept_policy() == ()
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{}", "[]", 9000 * "[", '{"seen_unix_s": null}', '{"seen_unix_s": "x"}']
-)
-def test_a_damaged_clock_file_is_no_time_at_all(tmp_path: Path, content: str) -> None:
-    (tmp_path / "clock.json").write_text(content)
-    assert State(tmp_path).newest_time() == 0.0
-
-
-def test_the_stored_time_never_goes_back(tmp_path: Path) -> None:
-    state = State(tmp_path)
-    assert state.newest_time() == 0.0
-    state.store_time()
-    assert state.newest_time() > 1_700_000_000
-    far_ahead = 99_999_999_999.0
-    (tmp_path / "clock.json").write_text(f'{{"seen_unix_s": {far_ahead}}}')
-    state.store_time()
-    assert State(tmp_path).newest_time() == far_ahead
-
-
-def test_the_newest_offset_is_of_this_boot(tmp_path: Path) -> None:
-    State(tmp_path).store_time(123)
-    assert State(tmp_path).newest_offset_ns() == 123
-    path = tmp_path / "clock.json"
-    path.write_text(path.read_text().replace('"boot": "', '"boot": "another'))
-    assert State(tmp_path).newest_offset_ns() is None
-    State(tmp_path).store_time()
-    assert State(tmp_path).newest_offset_ns() is None
-
-
 def test_uses_come_back_in_the_same_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert State(tmp_path).kept_uses() == {}
     State(tmp_path).keep_uses({"gone": [1]})
     assert State(tmp_path).kept_uses()["gone"] == [1]
     assert (tmp_path / "uses.json").stat().st_mode & 0o077 == 0
-    monkeypatch.setattr("agent.daemon.state_files._boot", lambda: "another")
+    monkeypatch.setattr("agent.daemon.state_files.boot_id", lambda: "another")
     assert State(tmp_path).kept_uses() == {}
 
 

@@ -47,7 +47,7 @@ def test_it_never_goes_back_but_to_the_firm_time_of_what_was_not_proven(
         happens(host, kind, much)
         now = host.clock
         if host.boot != boot:
-            assert now.time(host.boot_ns) >= before.time(before.boot_ns) or before.taken
+            assert now.moment(host.boot_ns).license >= before.moment(before.boot_ns).license or before.taken
             assert now.firm_offset_ns + host.boot_ns >= before.firm_offset_ns + before.boot_ns
             continue
         assert now.firm_offset_ns >= before.firm_offset_ns
@@ -141,4 +141,4 @@ def test_no_state_and_no_look_is_an_error(
     looked = clock.looked(later_ns, wall_ns)
     assert looked.firm_offset_ns >= firm_ns
     assert isinstance(looked.problem, str)
-    assert looked.time(later_ns) <= looked.later(later_ns)
+    assert looked.moment(later_ns).license <= looked.moment(later_ns).later

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from agent.license.clock import Moment
 from agent.license.report import State
 from agent.license.revocations import Revoked
 from agent.license.serials import Serials
-from agent.license.standing import Judge, Moment, Opened, establish
+from agent.license.standing import Judge, Opened, establish
 from agent.license.values import (
     ClockRule,
     DocumentEntitlement,

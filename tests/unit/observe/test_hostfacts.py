@@ -1,28 +1,14 @@
 from __future__ import annotations
 
-import time
-
 from agent.model import to_address
 from agent.observe.addresses import is_link_local, own_addresses
-from agent.observe.clock import boot_offset_ns
-from agent.observe.hostfacts import clock_synced, gids, uids
+from agent.observe.hostfacts import gids, uids
 from agent.policy.terms.networks import is_loopback
 
 
 def test_names_the_host_does_not_know_are_left_out() -> None:
     assert uids(["root", "nobody-of-this-name"]) == {"root": 0}
     assert gids(["root", "nobody-of-this-name"]) == {"root": 0}
-
-
-def test_the_boot_offset_leads_from_boot_time_to_wall_time() -> None:
-    boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    assert abs(boot_ns + boot_offset_ns() - time.time_ns()) < 1_000_000_000
-
-
-def test_only_a_clock_before_a_time_that_has_been_is_wrong() -> None:
-    assert clock_synced(1_800_000_000, 1_700_000_000)
-    assert clock_synced(1_700_000_000, 1_700_000_000)
-    assert not clock_synced(1_699_999_999, 1_700_000_000)
 
 
 def test_mapped_addresses_are_judged_as_what_they_are() -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent.license.clock import Moment
 from agent.policy.document.load import parse_policy
 from agent.policy.validity import Term, Validity, ended, terms_of
 from agent.policy.values import Place, Window
@@ -51,14 +52,21 @@ licenses:
 )
 def test_a_term_changes_at_its_edges(after: timedelta, validity: Validity) -> None:
     term = Term("acme", "", Place("p"), Window(NOON, NOON + HOUR, NOON + 2 * HOUR))
-    assert term.at(NOON + after) is validity
-    assert list(term.edges()) == [NOON, NOON + HOUR, NOON + 2 * HOUR]
-    assert Term("acme", "", Place("p"), Window()).at(NOON + after) is Validity.VALID
+    assert term.at(Moment.of(NOON + after)) is validity
+    assert (term.beginnings, term.endings) == ((NOON,), (NOON + HOUR, NOON + 2 * HOUR))
+    assert Term("acme", "", Place("p"), Window()).at(Moment.of(NOON + after)) is Validity.VALID
+
+
+def test_a_term_begins_by_the_later_clock_and_ends_by_license_time() -> None:
+    term = Term("acme", "", Place("p"), Window(NOON, NOON + HOUR, NOON + HOUR))
+    assert term.at(Moment(NOON - 9 * HOUR, NOON)) is Validity.VALID
+    assert term.at(Moment(NOON - 9 * HOUR, NOON + 9 * HOUR)) is Validity.VALID
+    assert term.at(Moment(NOON + HOUR, NOON + HOUR)) is Validity.EXPIRED
 
 
 def test_what_has_ended_or_is_in_grace_is_found_once_with_its_place() -> None:
     licenses = parse_policy(POLICY).licenses
-    found = [(one.place.line, one.reason, one.remedy) for one in ended(licenses, NOON)]
+    found = [(one.place.line, one.reason, one.remedy) for one in ended(licenses, Moment.of(NOON))]
     assert found == [
         (5, "license 'old' ended at 2026-06-01T10:00:00Z: it licenses no consumer", RENEW),
         (
@@ -77,7 +85,7 @@ def test_what_has_ended_or_is_in_grace_is_found_once_with_its_place() -> None:
             RENEW,
         ),
     ]
-    assert ended(licenses, NOON - 4 * HOUR) == []
+    assert ended(licenses, Moment.of(NOON - 4 * HOUR)) == []
 
 
 def test_an_entitlement_without_a_window_has_no_term_of_its_own() -> None:

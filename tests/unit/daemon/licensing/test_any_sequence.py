@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent.daemon.licensing.keeper import LicenseKeeper
+from agent.license.clock import Moment
 from agent.license.report import DocumentReport
-from agent.license.standing import HOLDS, Moment
+from agent.license.standing import HOLDS
 from agent.license.values import LicenseDocument
 from tests.fixtures.vendor import Vendor, VendorKey
 from tests.unit.daemon.licensing.world import DAY, NOW, World

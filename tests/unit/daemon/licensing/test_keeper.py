@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.license.clock import Moment
 from agent.license.report import State
-from agent.license.standing import Moment
 from tests.fixtures.vendor import REVOCATIONS, Vendor, VendorKey
 from tests.unit.daemon.licensing.world import DAY, NOW, SECOND, TIMES, World, states
 

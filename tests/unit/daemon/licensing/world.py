@@ -15,7 +15,7 @@ from agent.daemon.licensing.key_ring import KeyRing
 from agent.daemon.licensing.node import Node
 from agent.daemon.licensing.store import LicenseStore
 from agent.daemon.licensing.verifier import Verifier
-from agent.license.standing import Moment
+from agent.license.clock import Moment
 from agent.license.verification import Check, NoVerdict
 from tests.fixtures.vendor import REVOCATIONS, Vendor, VendorKey
 

@@ -10,13 +10,13 @@ import pytest
 
 from agent.config import Paths, Settings
 from agent.daemon.licensing.keeper import LicenseKeeper
+from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.generation import Sources
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.state_files import State
 from agent.daemon.wiring.licensing import license_keeper
 from agent.errors import KernelError, PolicyErrors
 from agent.model import Container, HostFacts, Namespace, PortClass, Target, to_address, to_network
-from agent.observe.clock import DeadlineClock
 from agent.policy.tables.ids import Ids
 from agent.policy.tables.shape import (
     MEMBER_CONTAINER,
@@ -145,7 +145,7 @@ class World:
         return PolicyKeeper(self.settings, self.kernel, state, host, self.documents(), sources)  # type: ignore[arg-type]
 
     def documents(self) -> LicenseKeeper:
-        return license_keeper(self.settings, DeadlineClock())
+        return license_keeper(self.settings, LicenseTime(self.settings.paths.state))
 
     def load(self, text: str) -> None:
         self.policy.write_text(text)
@@ -393,6 +393,7 @@ def test_a_host_that_stays_the_same_is_not_compiled_again(world: World) -> None:
         {"realpaths": {"/opt/billing": "/srv/billing"}},
         {"clock_synced": False},
         {"boot_offset_ns": 600_000_000},
+        {"wall_offset_ns": 600_000_000},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -408,7 +409,14 @@ def test_a_host_that_changed_in_what_the_policy_speaks_of_is_compiled_for(
 
 def test_a_clock_that_drifts_a_little_is_followed_by_nobody(world: World) -> None:
     world.load(GOOD)
-    world.facts = dataclasses.replace(FACTS, boot_offset_ns=400_000_000)
+    for change in ({"boot_offset_ns": 400_000_000}, {"wall_offset_ns": 400_000_000}):
+        world.facts = dataclasses.replace(FACTS, **change)
+        assert not world.keeper.follow_host()
+
+
+def test_a_wall_clock_behind_license_time_moves_no_deadline(world: World) -> None:
+    world.load(GOOD)
+    world.facts = dataclasses.replace(FACTS, wall_offset_ns=-(10**18))
     assert not world.keeper.follow_host()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.daemon.policy_sync.license_watch import LicenseWatch
+from agent.license.clock import Moment
 from agent.model import HostFacts
 from agent.policy.document.load import parse_policy
 from agent.policy.validity import Validity
@@ -40,15 +41,15 @@ class Keeper:
 @dataclass
 class World:
     keeper: Keeper = field(default_factory=Keeper)
-    now: datetime = NOON
+    now: Moment = field(default_factory=lambda: Moment.of(NOON))
     watch: Any = None
 
     def __post_init__(self) -> None:
         self.watch = LicenseWatch(self.keeper, clock=lambda facts: self.now)  # type: ignore[arg-type]
 
-    def at(self, now: datetime) -> list[tuple[str, Validity]]:
+    def at(self, now: datetime, later: datetime | None = None) -> list[tuple[str, Validity]]:
         """What is told then."""
-        self.now = now
+        self.now = Moment(now, later or now)
         return [(term.license, validity) for term, validity in self.watch.changes()]
 
 
@@ -88,6 +89,15 @@ def test_a_clock_that_was_set_back_before_the_end_is_followed(world: World) -> N
     world.at(NOON + 2 * HOUR)
     assert world.at(NOON) == [("acme", Validity.VALID)]
     assert world.at(NOON + HOUR) == [("acme", Validity.EXPIRED)]
+
+
+def test_a_license_begins_by_the_later_clock_and_is_told_when_that_is_set_back(world: World) -> None:
+    world.keeper.policy = policy("2026-06-01T20:00:00Z", "starts_at: 2026-06-01T13:00:00Z")
+    assert world.at(NOON) == []
+    assert world.at(NOON, NOON + HOUR) == [("acme", Validity.VALID)]
+    assert world.at(NOON, NOON + 9 * HOUR) == []
+    assert world.at(NOON) == [("acme", Validity.NOT_YET_VALID)]
+    assert world.at(NOON + HOUR) == [("acme", Validity.VALID)]
 
 
 def test_before_there_is_a_policy_nothing_is_told() -> None:
