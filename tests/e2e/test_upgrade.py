@@ -81,6 +81,7 @@ def agent(lab: Lab) -> Iterator[RunningAgent]:
     servers = [lab.serve(lab.host, "::", port, workers=2) for port in (PORT, SIDE)]
     settings = {
         "scope": {"interfaces": ["*"]},
+        "paths": {"licenses": None, "keys": None},  # 0.1.0 does not know them
         "acceptor": "always",
         "intervals": {"summary": 1, "reconcile": 1},
     }
