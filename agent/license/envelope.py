@@ -7,7 +7,7 @@ import binascii
 import json
 import re
 
-from agent.license import strict_json
+from agent.license import fields, strict_json
 from agent.license.values import (
     MOST_DOCUMENT_BYTES,
     MOST_SIGNATURES,
@@ -90,8 +90,10 @@ def _signature(raw: object, at: int) -> Signature:
     if not isinstance(raw, dict):
         raise Malformed("not an envelope: a signature that is not keys and values", _ANEW, here)
     keyid = raw.get("keyid", "")
-    if not isinstance(keyid, str):
-        raise Malformed("not an envelope: a keyid that is not text", _ANEW, (*here, "keyid"))
+    if keyid != "":
+        # it is shown where the key is not known
+        with fields.malformed(), fields.inside("signatures"), fields.inside(at), fields.inside("keyid"):
+            fields.text(keyid)
     value = _decoded(raw, "sig", here)
     if len(value) != SIGNATURE_BYTES:
         raise Malformed(

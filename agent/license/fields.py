@@ -29,6 +29,7 @@ _INSTANT = re.compile(
     r"((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(\.[0-9]{1,9})?"
     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _HEX256 = re.compile("[0-9a-f]{64}")
 _NODE_ID = re.compile("(mi|dm|hk):[0-9a-f]{64}")
@@ -124,9 +125,14 @@ def text(value: object) -> str:
     if len(value) > MOST_CHARACTERS:
         raise Mistake(f"{len(value):,} characters, and {MOST_CHARACTERS} are the most", "shorten it")
     for character in value:
-        if unicodedata.category(character) in _NO_TEXT:
+        if unicodedata.category(character) in _NO_TEXT or _is_never_assigned(character):
             raise Mistake(f"{quoted(value)} has the character U+{ord(character):04X}", "remove it")
     return value
+
+
+def _is_never_assigned(character: str) -> bool:
+    """Noncharacters: the Unicode standard, section 23.7."""
+    return ord(character) & 0xFFFE == 0xFFFE or "\ufdd0" <= character <= "\ufdef"
 
 
 def name(value: object) -> str:
@@ -207,11 +213,13 @@ def instant(value: object) -> datetime:
     if chosen.utcoffset() is None:
         raise Mistake(f"time {chosen} has no offset", f"write {chosen:%Y-%m-%dT%H:%M:%S}Z for UTC")
     try:
-        return chosen.astimezone(UTC)
-    except OverflowError as error:
-        raise Mistake(
-            f"time {chosen} is outside the years 1 to 9999 in UTC", "leave out what never comes"
-        ) from error
+        moment = chosen.astimezone(UTC)
+    except OverflowError:
+        moment = None
+    # whoever counts days back from it stays far from the first year of datetime
+    if moment is None or moment < _EPOCH:
+        raise Mistake(f"time {chosen} is outside the years 1970 to 9999 in UTC", "leave out what never comes")
+    return moment
 
 
 def _parsed(text: str) -> datetime:

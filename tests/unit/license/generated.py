@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import string
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -31,9 +32,11 @@ NAMES = st.integers(0, 1 << 200).map(lambda number: f"n{number:x}"[:63]) | st.sa
 FEW_NAMES = st.sampled_from(["a", "b", "app", "acme-2025", "acme-2026", "x" * 63])
 TEXTS = st.text(
     st.characters(exclude_categories=["Cc", "Cf", "Cs", "Co", "Zl", "Zp"]), min_size=1, max_size=12
-).filter(str.strip)
+).filter(
+    lambda text: text.strip() and not re.search("[\ufdd0-\ufdef]|[^\0-\ufffd\U00010000-\U0001fffd]", text)
+)
 SERIALS = st.integers(1, MOST_SERIAL) | st.integers(1, 3)
-MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 1, 1), timezones=st.just(UTC))
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC))
 SPANS = st.timedeltas(timedelta(microseconds=1), timedelta(days=300))
 HEX = st.integers(0, (1 << 256) - 1).map("{:064x}".format)
 NODE_IDS = st.builds("{}:{}".format, st.sampled_from(["mi", "dm", "hk"]), HEX)

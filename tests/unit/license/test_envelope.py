@@ -111,11 +111,11 @@ REFUSED = {
     "a signature without its value": (enveloped(signatures=[{"keyid": "a"}]), "sig is missing"),
     "a keyid that is no text": (
         enveloped(signatures=[{"keyid": 1, "sig": SIGNATURE}]),
-        "a keyid that is not",
+        "keyid: expected text, found the number 1",
     ),
     "a keyid that is null": (
         enveloped(signatures=[{"keyid": None, "sig": SIGNATURE}]),
-        "a keyid that is not",
+        "keyid: expected text, found nothing",
     ),
     "a short signature": (enveloped(signatures=[{"sig": "QUJD"}]), "a signature of 3 bytes: Ed25519 has 64"),
     "a long signature": (

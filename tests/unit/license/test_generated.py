@@ -199,3 +199,10 @@ def check_holds(document: LicenseDocument) -> None:
         assert one is None or one.utcoffset() is not None
     assert len({one.id for one in document.entitlements}) == len(document.entitlements)
     assert all(one.principals for one in document.entitlements)
+
+
+@share(5)
+@given(generated.TEXTS)
+def test_an_issuer_is_written_to_a_key_file_and_read(issuer: str) -> None:
+    pin = pinned(KEY, issuer=issuer)
+    assert read_key(key_text(pin).encode(), "key.yaml") == pin

@@ -77,7 +77,8 @@ def test_a_time_is_one_of_rfc_3339_with_an_offset(case: str, key: str) -> None:
         ("2026-01-01T00:00:00.5Z", BEGIN + timedelta(milliseconds=500)),
         ("2026-01-01T00:00:00.000001999Z", BEGIN + timedelta(microseconds=1)),
         ("2024-02-29T00:00:00Z", datetime(2024, 2, 29, tzinfo=UTC)),
-        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+        ("1970-01-01T00:00:00Z", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("9999-12-31T23:59:59.999999Z", datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)),
         (datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), BEGIN),
     ],
 )
