@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from agent.cli import doctor, events, explain, flows, listeners, mode, policy, running, status, sysdump
+from agent.cli import (
+    doctor,
+    events,
+    explain,
+    flows,
+    licenses,
+    listeners,
+    mode,
+    policy,
+    running,
+    status,
+    sysdump,
+)
 from agent.cli.usage import UsageError, describe
 from agent.errors import EXIT_FAILED, EXIT_USAGE, LicetError
 
@@ -29,6 +41,7 @@ app.command()(running.unload)
 app.command()(status.status)
 app.command()(doctor.doctor)
 app.command()(events.events)
+app.command()(licenses.licenses)
 app.command()(flows.flows)
 app.command()(listeners.listeners)
 app.command()(mode.mode)

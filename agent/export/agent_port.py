@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agent.export.licenses import Licenses
 from agent.export.status import Status
 from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, Target
 
@@ -26,14 +27,6 @@ TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswe
 - unanswered: processes or file systems do not answer."""
 NOT_READY = frozenset({"state", "pins", "late"})
 """The causes that make the agent not ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class LicenseState:
-    id: str
-    expires_unix_s: float | None
-    """None: the license never expires."""
-    valid: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +80,7 @@ class Snapshot:
     exposures: Mapping[Target, int] = field(default_factory=dict)
     unserved: Mapping[Target, int] = field(default_factory=dict)
     """Declared ports, or ranges, that no listener here serves."""
-    licenses: Sequence[LicenseState] = ()
+    licenses: Licenses = field(default_factory=Licenses)
     license_time_offset_s: float = 0.0
     """Wall clock minus license time."""
     enforcing: Mapping[Target, bool] = field(default_factory=dict)
@@ -163,6 +156,9 @@ class Agent(Protocol):
     def status(self) -> Status:
         """JSON-ready: attached programs with their place and attach method (rung), policy, losses, memory,
         and what is not covered."""
+
+    def licenses(self) -> dict[str, Any]:
+        """JSON-ready: every license and revocation list, as docs/status.md describes it."""
 
     def flows(self) -> Iterable[tuple[Target, Flow]]: ...
 

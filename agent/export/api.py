@@ -123,6 +123,7 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
     return application(
         [
             Route("/v1/status", answer(agent.status)),
+            Route("/v1/licenses", answer(agent.licenses)),
             Route("/v1/flows", flows),
             Route("/v1/listeners", listeners),
             Route("/v1/acceptors", answer(lambda: list(agent.acceptors()))),

@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 from agent.abi import GATES
 from agent.export.agent_port import TROUBLES, Agent, Snapshot
 from agent.export.families import counter, gauge, of
-from agent.export.policy_metrics import licenses, policy
+from agent.export.license_metrics import licenses
+from agent.export.policy_metrics import modes, policy
 from agent.export.sanitize import printable
 from agent.model import Decision, ListenerState, Origin, Reason, Target
 
@@ -22,6 +23,12 @@ DENYING = (
     Reason.NO_LICENSE,
     Reason.UNLICENSED_PRINCIPAL,
     Reason.UNRESOLVED,
+    Reason.UNKNOWN_KEY,
+    Reason.BAD_SIGNATURE,
+    Reason.REVOKED,
+    Reason.SUPERSEDED,
+    Reason.NODE_MISMATCH,
+    Reason.CLOCK_ROLLBACK,
     Reason.NOT_YET_VALID,
     Reason.EXPIRED,
 )
@@ -39,7 +46,8 @@ class _Collector(Collector):
         yield from _usage(snapshot)
         yield from _flows(snapshot)
         yield from _listeners(snapshot)
-        yield from licenses(snapshot)
+        yield from licenses(snapshot.licenses, snapshot.license_time_offset_s)
+        yield from modes(snapshot)
         yield from policy(snapshot)
         yield from _self(snapshot)
 

@@ -1,4 +1,4 @@
-"""Metrics of the policy in force and of its licenses."""
+"""Metrics of the policy in force, and of modes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,8 @@ from agent.export.agent_port import Snapshot
 from agent.export.families import counter, gauge, of
 
 
-def licenses(snapshot: Snapshot) -> Iterator[Metric]:
-    """Of licenses, and of the modes in effect."""
-    expiry = gauge(
-        "licet_license_expiry_timestamp_seconds",
-        "When the license expires, in Unix time; +Inf: never.",
-        ("license",),
-    )
-    valid = gauge("licet_license_valid", "1 while the license is in force, grace included.", ("license",))
-    for one in snapshot.licenses:
-        expiry.add_metric([one.id], float("inf") if one.expires_unix_s is None else one.expires_unix_s)
-        valid.add_metric([one.id], int(one.valid))
-    yield from (expiry, valid)
-    offset = gauge(
-        "licet_license_time_offset_seconds",
-        "Wall clock minus license time, by which licenses expire; negative: the wall clock was set back.",
-    )
-    offset.add_metric([], snapshot.license_time_offset_s)
-    yield offset
+def modes(snapshot: Snapshot) -> Iterator[Metric]:
+    """Of the modes in effect."""
     enforcing = gauge("licet_enforcing", "1 where attempts are refused.", ("service", "port_class"))
     wanted = gauge(
         "licet_enforcing_wanted",

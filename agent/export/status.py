@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from agent.export.licenses import LicensesFields
+
 
 class NotReady(TypedDict):
     reason: str
@@ -94,6 +96,7 @@ class Status(TypedDict):
     kernel: Kernel
     not_covered: Sequence[NotCovered]
     policy: PolicyStatus
+    licenses: LicensesFields
     unserved: Sequence[UnservedPort]
     containers: ContainersStatus
     losses: Mapping[str, int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 from agent.license.values import LicenseDocument, RevocationList
@@ -56,9 +55,7 @@ class DocumentReport:
 class RevocationsReport:
     """The newest revocation list of one issuer and key."""
 
-    issuer: str
-    serial: int
+    listed: RevocationList
     kid: str
-    next_update: datetime
     file: str
     """Name of the file it came from."""

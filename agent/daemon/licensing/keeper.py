@@ -221,8 +221,7 @@ def _revocations(
 ) -> Iterable[RevocationsReport]:
     for (issuer, kid), one in lists.items():
         if (issuer, kid) not in revoked.keys:
-            listed = one.listed
-            yield RevocationsReport(issuer, listed.serial, kid, listed.next_update, files[listed])
+            yield RevocationsReport(one.listed, kid, files[one.listed])
 
 
 def _in_tables(report: DocumentReport) -> object:

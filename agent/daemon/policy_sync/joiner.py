@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from agent.daemon.licensing.keeper import LicenseKeeper
 from agent.errors import PolicyErrors
@@ -11,41 +12,52 @@ from agent.model import HostFacts
 from agent.policy.document.join import join
 from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
-from agent.policy.values import Finding, Place, Policy
+from agent.policy.values import Finding, License, Place, Policy
 
 FULL = "the kernel's tables have no room for it"
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledFrom:
+    """What one generation of tables was compiled from."""
+
+    base: Policy | None = None
+    """The policy of the files, without documents."""
+    reports: tuple[DocumentReport, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """By file: why a license document that holds is not in the tables."""
+
+    @property
+    def unsigned(self) -> tuple[License, ...]:
+        """The licenses that are written in the policy."""
+        return self.base.licenses if self.base else ()
+
+
 class Joiner:
-    """`base` is the policy of the files, without documents. Not thread-safe."""
+    """Joins what is there at the moment; it remembers nothing."""
 
     def __init__(self, licenses: LicenseKeeper, *, require_signed: bool) -> None:
         self.licenses = licenses
-        self.base: Policy | None = None
-        self.left_out: dict[str, str] = {}
-        """By file: why a license document that holds is not in force."""
-        self._require_signed = require_signed
-        self._compiled_from: tuple[DocumentReport, ...] = ()
+        self.require_signed = require_signed
 
-    @property
-    def is_changed(self) -> bool:
-        """True if the documents differ from those that were compiled last."""
-        return self.base is not None and self._compiled_from != self.licenses.reports
+    def is_past(self, compiled_from: CompiledFrom) -> bool:
+        """True if the documents differ from those that a policy was compiled from."""
+        return compiled_from.base is not None and compiled_from.reports != self.licenses.reports
 
-    def compiled(self, base: Policy | None, facts: HostFacts, ids: Ids) -> tuple[Policy | None, Compiled]:
-        """The joined policy, and its tables. Raises PolicyErrors if they are too large without any
-        document."""
+    def compiled(
+        self, base: Policy | None, facts: HostFacts, ids: Ids
+    ) -> tuple[Policy | None, Compiled, CompiledFrom]:
+        """The joined policy, its tables, and what they are made from. Raises PolicyErrors if they are too
+        large without any document."""
         reports = self.licenses.reports
         if base is None:
-            policy, compiled, self.left_out = None, compile_policy(None, facts, ids), {}
-        else:
-            policy, compiled = self._fitting(base, reports, facts, ids)
-        self.base, self._compiled_from = base, reports
-        return policy, compiled
+            return None, compile_policy(None, facts, ids), CompiledFrom(reports=reports)
+        policy, compiled, left_out = self._fitting(base, reports, facts, ids)
+        return policy, compiled, CompiledFrom(base, reports, left_out)
 
     def _fitting(
         self, base: Policy, reports: tuple[DocumentReport, ...], facts: HostFacts, ids: Ids
-    ) -> tuple[Policy, Compiled]:
+    ) -> tuple[Policy, Compiled, dict[str, str]]:
         """With as many documents as fit, in file order."""
         try:
             return self._joined(base, reports, len(reports), facts, ids)
@@ -65,13 +77,11 @@ class Joiner:
 
     def _joined(
         self, base: Policy, reports: tuple[DocumentReport, ...], taken: int, facts: HostFacts, ids: Ids
-    ) -> tuple[Policy, Compiled]:
+    ) -> tuple[Policy, Compiled, dict[str, str]]:
         now = self.licenses.moment.license
-        joined = join(base, reports[:taken], now, require_signed=self._require_signed)
+        joined = join(base, reports[:taken], now, require_signed=self.require_signed)
         left_out = {one.file: FULL for one in reports[taken:] if one.verified}
         findings = (Finding(Place(file), f"left out: {why}") for file, why in left_out.items())
         warnings = (*joined.policy.warnings, *findings, *self.licenses.findings)
         policy = replace(joined.policy, warnings=warnings)
-        compiled = compile_policy(policy, facts, ids)
-        self.left_out = {**joined.left_out, **left_out}
-        return policy, compiled
+        return policy, compile_policy(policy, facts, ids), {**joined.left_out, **left_out}

@@ -13,7 +13,7 @@ from agent.daemon.policy_sync.generation import Generation, Sources
 from agent.daemon.policy_sync.heap import Heap
 from agent.daemon.policy_sync.host_facts import Host
 from agent.daemon.policy_sync.in_force import InForce
-from agent.daemon.policy_sync.joiner import Joiner
+from agent.daemon.policy_sync.joiner import CompiledFrom, Joiner
 from agent.daemon.policy_sync.policy_files import PolicyFiles
 from agent.daemon.state_files import State
 from agent.errors import KernelError, LicetError, PolicyErrors, shown
@@ -44,6 +44,8 @@ class PolicyKeeper(InForce):
         self._host = host
         self.documents = licenses
         self.joiner = Joiner(licenses, require_signed=settings.require_signed)
+        self.compiled_from: CompiledFrom | None = None
+        """What the policy in force was compiled from; None before the first."""
         self._files = PolicyFiles(settings.paths, state)
         self._sources = sources or Sources()
         self.loaded_unix_s = 0.0
@@ -97,15 +99,21 @@ class PolicyKeeper(InForce):
         self.last_error, self.is_last_good = "", False
         self._files.in_force(loaded.sources if loaded else ())
 
+    def licensed_by(self) -> tuple[Policy | None, CompiledFrom | None]:
+        """The policy in force with its license documents, and what it was compiled from."""
+        with self._lock:
+            return self.policy, self.compiled_from
+
     def _install_here(self, base: Policy | None) -> None:
         self._install(base, self._host.facts(base))
 
     def _renew(self) -> None:
         """Put the policy in force again with the license documents of now: a renewal does not wait for the
         policy's files."""
-        if self.joiner.is_changed:
+        before = self.compiled_from
+        if before and self.joiner.is_past(before):
             with contextlib.suppress(LicetError, OSError), self._heap.filled(), self._names_kept():
-                self._install_here(self.joiner.base)
+                self._install_here(before.base)
 
     @property
     def problem(self) -> str:
@@ -126,20 +134,20 @@ class PolicyKeeper(InForce):
         with self._names_kept():
             facts = self._host.facts(self.policy)
             with self._lock:
-                now = self._in_force
-                if now is None:
+                now, before = self._in_force, self.compiled_from
+                if now is None or before is None:
                     return False  # the policy that an earlier run put in force stays
-                if _same(facts, now.facts) and not self.joiner.is_changed:
+                if _same(facts, now.facts) and not self.joiner.is_past(before):
                     now.follow_namespaces(facts)
                     return False
             log.debug("policy: compiled again, because the host or a license has changed")
             with self._heap.filled():
-                self._install(self.joiner.base, facts)
+                self._install(before.base, facts)
             return True
 
     def _install(self, base: Policy | None, facts: HostFacts) -> None:
         began_s = time.monotonic()
-        policy, compiled = self.joiner.compiled(base, facts, self.ids)
+        policy, compiled, compiled_from = self.joiner.compiled(base, facts, self.ids)
         self._state.store_ids(self.ids)  # store them before the kernel's counters use them
         try:
             prepared = self._maps.prepare(compiled.tables)
@@ -154,7 +162,7 @@ class PolicyKeeper(InForce):
             for add in self._since_gathering or ():
                 add(fresh)
             self.generation = self._maps.put_in_force(prepared)
-            self._in_force = fresh
+            self._in_force, self.compiled_from = fresh, compiled_from
             if before is None or not _is_same_policy(before.policy, policy):
                 self.judged_since_ns = boot_ns()
         log.debug(

@@ -15,20 +15,19 @@ from agent.daemon.enforcement.gates import Gates
 from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.policy_sync.modes_in_force import ModesInForce
-from agent.daemon.reporting.licenses import terms_now
+from agent.daemon.reporting.licenses import LicenseReports
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.tracking.consumers import OTHER
 from agent.daemon.tracking.datagram_rows import DatagramRows
 from agent.daemon.tracking.exposures import Exposures
 from agent.daemon.tracking.listeners import Listening
 from agent.daemon.tracking.usage import Usage
-from agent.export.agent_port import LicenseState, MapUse, ModeOverride, ProgramCost, Snapshot
+from agent.export.agent_port import MapUse, ModeOverride, ProgramCost, Snapshot
 from agent.export.event_log import EventLog
 from agent.kernel.loading.manifest import Manifest
 from agent.kernel.pins import Pins
 from agent.kernel.tables.counters import Counters
 from agent.model import Decision, ListenerState, Reason, Target
-from agent.policy.validity import IN_FORCE
 from agent.system import libbpf
 
 _COUNTED_MAPS = ("flows", "uses", "acceptors", "edges")
@@ -52,6 +51,7 @@ class Snapshots:
     gates: Gates
     troubles: Troubles
     license_time: LicenseTime
+    licenses: LicenseReports
 
     def take(self) -> Snapshot:
         """All values at one instant. Reads maps of the kernel outside the loop's thread."""
@@ -73,7 +73,7 @@ class Snapshots:
             listeners=self.listening.counts(),
             exposures=self.listening.exposures(),
             unserved=Counter(one.target for one in self.listening.unserved),
-            licenses=self._licenses(),
+            licenses=self.licenses.now(),
             license_time_offset_s=self.license_time.now.wall_lead_ns / 1e9,
             refused=self._refused(),
             enforcing=self.enforcing(),
@@ -147,16 +147,6 @@ class Snapshots:
 
     def _overrides(self) -> list[ModeOverride]:
         return [ModeOverride(one.target, one.mode, one.since_unix_s) for one in self.modes.overridden()]
-
-    def _licenses(self) -> list[LicenseState]:
-        return [
-            LicenseState(
-                term.license,
-                term.window.expires_at.timestamp() if term.window.expires_at else None,
-                validity in IN_FORCE,
-            )
-            for term, validity in terms_now(self.keeper)
-        ]
 
     def _programs(self) -> dict[str, ProgramCost]:
         if not self.settings.costs:

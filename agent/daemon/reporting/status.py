@@ -13,7 +13,7 @@ from agent.config import Settings
 from agent.daemon.enforcement.gates import Gates
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.reporting.coverage import not_covered
-from agent.daemon.reporting.licenses import warnings_now
+from agent.daemon.reporting.licenses import LicenseReports, warnings_now
 from agent.daemon.reporting.snapshot import Snapshots
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.tracking.listeners import Listening
@@ -57,6 +57,7 @@ class StatusPage:
     gates: Gates
     troubles: Troubles
     snapshots: Snapshots
+    licenses: LicenseReports
     public_address: str = ""
     """HOST:PORT of /metrics, once it is open."""
     _started_s: float = field(default_factory=time.monotonic)
@@ -81,6 +82,7 @@ class StatusPage:
             "kernel": {"release": os.uname().release, "bcc": self.manifest.bcc},
             "not_covered": not_covered(self.gates.missing),
             "policy": self._policy(),
+            "licenses": self.licenses.now().fields(),
             "unserved": self._unserved(),
             "containers": self._containers(),
             "losses": snapshots.losses(),

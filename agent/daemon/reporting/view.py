@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from agent.daemon.enforcement.mode_switch import ModeSwitch
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.daemon.reporting.licenses import terms_now, warnings_now
+from agent.daemon.reporting.licenses import LicenseReports, warnings_now
 from agent.daemon.reporting.snapshot import Snapshots
 from agent.daemon.reporting.status import StatusPage
 from agent.daemon.reporting.traffic_lists import busiest_acceptors, busiest_edges
@@ -24,7 +24,6 @@ from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.names import Names
 from agent.model import Flow, Target
 from agent.policy.terms.ports import Ports
-from agent.policy.validity import IN_FORCE
 
 EDGES_KEPT = 4096
 """As many edges as the kernel's map holds."""
@@ -51,6 +50,7 @@ class View:
     snapshots: Snapshots
     status_page: StatusPage
     reloads: Reloads
+    license_reports: LicenseReports
 
     def why_not_ready(self) -> str:
         return self.status_page.troubles.why_not_ready()
@@ -60,6 +60,9 @@ class View:
 
     def status(self) -> Status:
         return self.status_page.now()
+
+    def licenses(self) -> dict[str, Any]:
+        return self.license_reports.now().with_extensions()
 
     def flows(self) -> Iterable[tuple[Target, Flow]]:
         return self.flow_table.listed()
@@ -98,8 +101,8 @@ class View:
             "targets": [target_fields(target) for target in policy.targets] if policy else [],
             "principals": sorted(policy.principals) if policy else [],
             "licenses": [
-                {"id": term.license, **term.fields(validity), "valid": validity in IN_FORCE}
-                for term, validity in terms_now(keeper)
+                {**one.summary(), "valid": one.in_force}
+                for one in self.license_reports.now().by_id().values()
             ],
             "warnings": shown(warnings_now(keeper)),
         }

@@ -16,6 +16,7 @@ from agent.daemon.policy_sync.home_watch import HomeWatch, removal_tracepoint
 from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
 from agent.daemon.policy_sync.retrying import ReloadRetry
+from agent.daemon.reporting.licenses import LicenseReports
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.pins_watch import PinsWatch
 from agent.daemon.reporting.snapshot import Snapshots
@@ -156,6 +157,7 @@ def _view(
     troubles: Troubles,
     reload: PolicyReload,
 ) -> View:
+    licenses = LicenseReports(by.keeper)
     snapshots = Snapshots(
         settings,
         manifest,
@@ -171,6 +173,7 @@ def _view(
         enforcement.gates,
         troubles,
         by.license_time,
+        licenses,
     )
     status = StatusPage(
         settings,
@@ -183,6 +186,7 @@ def _view(
         enforcement.gates,
         troubles,
         snapshots,
+        licenses,
     )
     return View(
         by.keeper,
@@ -195,4 +199,5 @@ def _view(
         snapshots,
         status,
         reload,
+        licenses,
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from agent.errors import LicetError
 from agent.export.agent_port import (
     Caller,
     JudgedListener,
-    LicenseState,
     MapUse,
     ModeOverride,
     ModeRequest,
@@ -19,6 +19,10 @@ from agent.export.agent_port import (
 )
 from agent.export.event_log import EventLog
 from agent.export.events import target_fields
+from agent.export.licenses import License, Licenses, Revocations
+from agent.license.clock import Moment
+from agent.license.report import State
+from agent.license.times import Times
 from agent.model import (
     Decision,
     Flow,
@@ -57,6 +61,67 @@ POSTGRES = Process(
 )
 DENIED = Verdict(Decision.DENIED, Reason.UNLICENSED_PRINCIPAL, target=1)
 
+NOVEMBER, NEW_YEAR = datetime(2026, 11, 28, 12, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+FEBRUARY = datetime(2027, 2, 1, tzinfo=UTC)
+OF_A_YEAR = Times(datetime(2026, 1, 1, tzinfo=UTC), NEW_YEAR, FEBRUARY)
+NOW = Moment(NOVEMBER, NOVEMBER)
+
+
+def signed(**changes: Any) -> License:
+    """The issue's example."""
+    values: dict[str, Any] = {
+        "state": State.VALID,
+        "id": "acme-2026",
+        "serial": 3,
+        "issuer": "Acme",
+        "licensee": "Example Ltd",
+        "product": "acme-orders",
+        "kind": "production",
+        "file": "acme.json",
+        "rule": "acme.json",
+        "signed": True,
+        "verified": True,
+        "key": "5f" * 32,
+        "validity": State.VALID,
+        "in_force": True,
+        "issued_at": OF_A_YEAR.starts_at,
+        "times": OF_A_YEAR,
+        "next": OF_A_YEAR.next(NOW),
+        "hosts": 4,
+        "node_locked": True,
+        "supersedes": ("acme-2025",),
+        "extensions": {"order": "4711"},
+    }
+    return License(**(values | changes))
+
+
+def unsigned(**changes: Any) -> License:
+    """A license of the policy that never expires."""
+    values: dict[str, Any] = {
+        "state": State.VALID,
+        "id": "forever",
+        "product": "acme-orders",
+        "rule": "/etc/licet/policy.yaml:14",
+        "validity": State.VALID,
+        "in_force": True,
+    }
+    return License(**(values | changes))
+
+
+FORGED = signed(
+    id="forged", file="forged.json", rule="forged.json", verified=False, key="", in_force=False,
+    state=State.BAD_SIGNATURE, why="no signature verifies", next=None, extensions={},
+)  # fmt: skip
+REVOCATIONS = Revocations(
+    "r.json", "Acme", 4, State.VALID, NOVEMBER, NEW_YEAR, verified=True, in_force=True, licenses=2, keys=1
+)
+LICENSES = Licenses(
+    NOW,
+    listed=(unsigned(), signed(), FORGED),
+    revocations=(REVOCATIONS,),
+    files={State.VALID: 2, State.BAD_SIGNATURE: 1},
+)
+
 SNAPSHOT = Snapshot(
     version="0.1.0",
     targets=(INTERNAL, ADMIN),
@@ -76,7 +141,7 @@ SNAPSHOT = Snapshot(
     listeners={("orders-db", "any", ListenerState.EXPOSED): 1, ("", "loopback", ListenerState.UNDECLARED): 2},
     exposures={INTERNAL: 1},
     unserved={ADMIN: 1},
-    licenses=(LicenseState("acme-2026", 1798761600.0, True), LicenseState("forever", None, False)),
+    licenses=LICENSES,
     enforcing={INTERNAL: False, ADMIN: False},
     enforcing_wanted={INTERNAL: False, ADMIN: True},
     mode_overrides=(
@@ -165,6 +230,7 @@ STATUS: Mapping[str, Any] = {
         "last_error": "policy.yaml:3: unknown key 'servces'",
         "reload_failures": 1,
     },
+    "licenses": LICENSES.fields(),
     "containers": {
         "state": {"docker": "/var/lib/docker/containers", "crun": ""},
         "cri": {"socket": "/run/crio/crio.sock", "runtime": "", "error": "Version: timed out"},
@@ -250,6 +316,9 @@ class FakeAgent:
         if self.fails_with:
             raise self.fails_with
         return dict(self.status_fields)
+
+    def licenses(self) -> dict[str, Any]:
+        return self.seen.licenses.with_extensions()
 
     def flows(self) -> Sequence[tuple[Target, Flow]]:
         return self.flow_rows

@@ -96,7 +96,7 @@ def test_every_series_of_every_target_is_there_at_zero_before_anything_happens()
 def test_no_series_carries_a_pid_an_address_or_a_path() -> None:
     allowed = {
         "service", "port_class", "origin", "decision", "reason", "consumer", "direction", "bind", "state",
-        "license", "cause", "map", "hook", "rung", "version", "gate", "mode",
+        "license", "issuer", "cause", "map", "hook", "rung", "version", "gate", "mode",
     }  # fmt: skip
     seen = {label for name, labels in samples(SNAPSHOT) if name.startswith("licet_") for label, _ in labels}
     assert seen == allowed

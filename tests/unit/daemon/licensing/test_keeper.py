@@ -179,7 +179,7 @@ def test_what_was_revoked_stays_so_when_the_file_goes(world: World) -> None:
     for again in (keeper, world.start()):
         again.refresh()
         assert states(again) == {"a.json": "revoked", "b.json": "valid"}
-        assert [(one.serial, one.file) for one in again.revocations] == [(1, "r.json")]
+        assert [(one.listed.serial, one.file) for one in again.revocations] == [(1, "r.json")]
     world.put("a.json", serial=4)
     keeper.refresh()
     assert states(keeper) == {"a.json": "valid", "b.json": "valid"}

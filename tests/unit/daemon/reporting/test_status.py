@@ -16,9 +16,11 @@ from agent.daemon.reporting.coverage import CHANGED_ON_ITS_WAY, not_covered
 from agent.daemon.reporting.snapshot import with_the_rest
 from agent.daemon.reporting.status import StatusPage
 from agent.export import status
+from agent.export.licenses import Licenses
 from agent.kernel.attach.gates import REWRITTEN
 from agent.model import PortClass, Target
 from tests.unit.daemon.worlds import DB, numbered
+from tests.unit.export.fake_agent import NOW
 
 PAGE = Path(__file__).parents[4] / "docs" / "status.md"
 ADMIN = Target("db", PortClass.ADMIN)
@@ -41,6 +43,7 @@ def page(**changes: Any) -> StatusPage:
     keeper = Part(
         policy=None, compiled=None, facts=None, generation=0, sha256="", loaded_unix_s=0.0, last_error="",
         is_last_good=False, failures=0, unnamed=0, ids=numbered(DB), warnings=(),
+        documents=Part(findings=(), moment=NOW),
     )  # fmt: skip
     known = {
         "settings": Settings(),
@@ -62,6 +65,7 @@ def page(**changes: Any) -> StatusPage:
         "snapshots": Part(
             enforcing=answers({}), losses=answers({}), maps=answers({}), active=answers({DB: 2})
         ),
+        "licenses": Part(now=answers(Licenses())),
         **changes,
     }
     return StatusPage(**known)

@@ -1,0 +1,20 @@
+"""The command `licet licenses`."""
+
+from __future__ import annotations
+
+from agent.cli.alone import asked
+from agent.cli.output import Json, print_json
+from agent.cli.running import Config
+from agent.export.license_text import about_unsigned, license_lines
+from agent.export.sanitize import printable
+
+
+def licenses(config: Config = None, as_json: Json = False) -> None:
+    """List the licenses with state, kind and key, and what happens next and when."""
+    answer = asked(config, "/v1/licenses", as_json)
+    if as_json:
+        print_json(answer)
+        return
+    for line in license_lines(answer):
+        print(printable(line))
+    print(printable(about_unsigned(answer)))
