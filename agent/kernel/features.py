@@ -17,6 +17,7 @@ from agent.kernel.uapi import AttachType, Helper, Op, ProgramType, instruction
 from agent.system import libbpf
 from agent.system.btf import Btf
 from agent.system.mounts import read_mounts
+from agent.system.time_namespace import refuse_shifted_boot_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ def _try(name: str, instead: str, attempt: Callable[[], str], *, required: bool 
 def _root() -> str:
     supervisor.require_root()
     return "running as root"
+
+
+def _boot_clock() -> str:
+    refuse_shifted_boot_clock()
+    return "the host's"
 
 
 def _btf() -> str:
@@ -114,6 +120,7 @@ def probe(pins: Path) -> list[Feature]:
     """Try each feature once; leave nothing attached. `pins`: the directory where programs are pinned."""
     return [
         _try("root", "licet cannot run", _root, required=True),
+        _try("boot clock", "licet cannot run: deadlines would be wrong", _boot_clock, required=True),
         _try("BTF", "licet cannot run: BTF gives the offsets of kernel structs", _btf, required=True),
         _try("bcc", "licet cannot run: bcc compiles the programs", _bcc, required=True),
         _try("bpffs", "licet cannot run: programs and maps are pinned there", _bpffs(pins), required=True),

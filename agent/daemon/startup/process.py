@@ -24,6 +24,7 @@ from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path
 from agent.kernel.upgrade import staging
 from agent.observe.cgroup import find_mount
+from agent.system.time_namespace import refuse_shifted_boot_clock
 
 log = logging.getLogger(__name__)
 STOPPED_WITHIN_S = 15.0
@@ -39,6 +40,7 @@ def run(settings: Settings, quiet: bool, config: Path, log_level: str) -> int:
     """Run the daemon, from its locks to the end of the loop. Returns the exit code. Raises LicetError."""
     log_to_stderr(log_level)
     supervisor.require_root()
+    refuse_shifted_boot_clock()
     _raise_descriptors()
     give_memory_back()
     refuse_others(settings, config)
@@ -131,6 +133,7 @@ def load_alone(settings: Settings, config: Path) -> Manifest:
     cgroup_mount = find_mount()
     cgroup = scope_cgroup(settings, cgroup_mount)
     supervisor.require_root()
+    refuse_shifted_boot_clock()
     refuse_others(settings, config)
     if not staging.needs_upgrade(settings):
         return supervisor.load(settings, cgroup)
