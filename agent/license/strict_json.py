@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 from agent.license.values import MOST_DOCUMENT_BYTES, Malformed
@@ -13,6 +14,7 @@ from agent.wording import quoted
 MOST_DEPTH = 32
 _MOST_WHOLE = (1 << 64) - 1
 _MOST_DIGITS = 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse(content: bytes) -> Any:
@@ -73,7 +75,7 @@ def _check_inside(value: object, step: str | int, depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         raise Malformed(f"{quoted(text)} has half of a surrogate pair", "write the whole character")
 
 
