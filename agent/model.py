@@ -103,8 +103,8 @@ class Reason(IntEnum):
     UNRESOLVED = 4
     CHECKOUT_REQUIRED = 5
     MALFORMED = 6
-    BAD_SIGNATURE = 7
-    UNKNOWN_KEY = 8
+    UNKNOWN_KEY = 7
+    BAD_SIGNATURE = 8
     REVOKED = 9
     SUPERSEDED = 10
     NODE_MISMATCH = 11
@@ -425,6 +425,8 @@ class HostFacts:
     """License time (UTC, ns since the epoch) minus CLOCK_BOOTTIME. Expiry and termination go by it."""
     wall_offset_ns: int = 0
     """Wall clock minus CLOCK_BOOTTIME."""
+    gathered_boot_ns: int = 0
+    """When the facts were gathered. What has ended by then gives way to what can grant."""
     clock_synced: bool = True
     """The wall clock has agreed with license time, or was ahead of it, in this boot."""
     hash_seed: int = 0

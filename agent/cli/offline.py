@@ -119,6 +119,7 @@ def host_facts(policy: Policy) -> HostFacts:
         realpaths=on_disk.realpaths,
         scripts=on_disk.scripts,
         ephemeral=ephemeral_ports(),
+        gathered_boot_ns=time.time_ns(),
     )
 
 

@@ -22,6 +22,7 @@ from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader
 from agent.observe.units import units_at_rest
 from agent.policy.terms.container_selector import ContainerSelector
+from agent.system.boottime import boot_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ class ClockFacts(TypedDict):
 
     boot_offset_ns: int
     wall_offset_ns: int
+    gathered_boot_ns: int
     clock_synced: bool
 
 
@@ -169,5 +171,6 @@ def clock_facts(clock: LicenseClock) -> ClockFacts:
     return ClockFacts(
         boot_offset_ns=clock.offset_ns,
         wall_offset_ns=clock.wall_offset_ns,
+        gathered_boot_ns=boot_ns(),
         clock_synced=clock.is_confirmed,
     )

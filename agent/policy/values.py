@@ -191,6 +191,9 @@ class Window:
             ends_at=_earliest(self.ends_at, other.ends_at),
         )
 
+    def has_ended(self, now: datetime) -> bool:
+        return self.ends_at is not None and now >= self.ends_at
+
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:

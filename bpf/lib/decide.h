@@ -17,18 +17,21 @@ static __always_inline u8 window_reason(struct target_row *row, struct candidate
 	return 0;
 }
 
-static __always_inline void allow(struct verdict *verdict, struct candidate *candidate, u64 now)
+/* Grants by this candidate, unless an earlier one grants as much. True: no other can be better. */
+static __always_inline bool grant(struct verdict *verdict, struct candidate *candidate, u64 now)
 {
-	verdict->grant = candidate->grant;
-	verdict->decision = GRACE;
-	if (now < candidate->from_ns) {
-		verdict->reason = CLOCK_UNSYNCED;
-	} else if (now >= candidate->expires_ns) {
-		verdict->reason = EXPIRED;
-	} else {
+	if (now >= candidate->from_ns && now < candidate->expires_ns) {
 		verdict->decision = ALLOWED;
 		verdict->reason = LICENSED;
+		verdict->grant = candidate->grant;
+		return true;
 	}
+	if (verdict->decision == DENIED) {
+		verdict->decision = GRACE;
+		verdict->reason = now < candidate->from_ns ? CLOCK_UNSYNCED : EXPIRED;
+		verdict->grant = candidate->grant;
+	}
+	return false;
 }
 
 /* True if the target allows, now, a consumer that could be licensed but is not known well
@@ -40,7 +43,18 @@ static __always_inline bool lets_in_unresolved(struct target_row *row, u32 targe
 	return row->unresolved == UNRESOLVED_ALLOW;
 }
 
-/* Decides. The caller has set verdict->target. */
+/*
+ * Decides. The caller has set verdict->target.
+ *
+ * Of the candidates that include the consumer, the best outcome wins: allowed, then grace, then
+ * denied with the reason that got furthest. Among equals, the first in policy order wins.
+ *
+ * Doubt decides only where nothing is certain. A candidate that certainly includes the consumer
+ * and grants grace is a right that holds, whatever the unknown facts are: they could add a better
+ * candidate, but take none away. So grace is not unresolved, and not denied, because of a
+ * candidate that may allow. Nor is it told as allowed: that was not established. With a possible
+ * exclusion no candidate is certain, so all that do not deny leave the attempt unresolved.
+ */
 static __always_inline void decide(struct tables *tables, struct target_row *row, struct set *who,
 				   struct verdict *verdict, u64 now)
 {
@@ -83,17 +97,17 @@ static __always_inline void decide(struct tables *tables, struct target_row *row
 			continue;
 		reason = window_reason(row, candidate, now);
 		if (!reason && found == KNOWN && !is_in_doubt(verdict, MAYBE_EXCLUDED)) {
-			allow(verdict, candidate, now);
-			return;
-		}
-		if (!reason) {
+			if (grant(verdict, candidate, now))
+				return;
+		} else if (!reason) {
 			doubt(verdict, MAYBE_GRANTED);
-		} else if (found == KNOWN && reason > verdict->reason) {
+		} else if (found == KNOWN && verdict->decision == DENIED &&
+			   reason > verdict->reason) {
 			verdict->reason = reason;
 			verdict->grant = candidate->grant;
 		}
 	}
-	if (is_in_doubt(verdict, MAYBE_GRANTED)) {
+	if (verdict->decision == DENIED && is_in_doubt(verdict, MAYBE_GRANTED)) {
 		verdict->reason = UNRESOLVED;
 		verdict->grant = 0;
 		verdict->decision =

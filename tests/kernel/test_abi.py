@@ -150,8 +150,8 @@ ONLY_IN_PYTHON: dict[str, str] = {
         (
             "CHECKOUT_REQUIRED",
             "MALFORMED",
-            "BAD_SIGNATURE",
             "UNKNOWN_KEY",
+            "BAD_SIGNATURE",
             "REVOKED",
             "SUPERSEDED",
             "NODE_MISMATCH",

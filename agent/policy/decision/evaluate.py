@@ -63,7 +63,8 @@ def decide(
     now_boot_ns: int,
     enforces: Callable[[Target], bool] | None = None,
 ) -> Verdict:
-    """Decides in this order: excluded; any license; then the candidates in policy order."""
+    """Decides in this order: excluded; any license; then the best outcome of the candidates, among equals the
+    first in policy order. bpf/lib/decide.h says why a doubt does not undo a grace."""
     excluded = tables.sets[row.excluded]
     if who.low & excluded:
         return Verdict(Decision.DENIED, Reason.EXCLUDED, row.id)
@@ -71,7 +72,7 @@ def decide(
         return Verdict(Decision.DENIED, Reason.NO_LICENSE, row.id)
     maybe_excluded = bool(who.high & excluded)
     maybe = False
-    furthest, grant = Reason.UNLICENSED_PRINCIPAL, 0
+    best = Verdict(Decision.DENIED, Reason.UNLICENSED_PRINCIPAL, row.id)
     for candidate in row.candidates:
         principal = tables.sets[candidate.principal]
         known = bool(who.low & principal)
@@ -79,18 +80,22 @@ def decide(
             continue
         reason = window_reason(row, candidate, now_boot_ns)
         if reason is None and known and not maybe_excluded:
-            return _allow(row, candidate, now_boot_ns)
-        if reason is None:
+            granted = _granted(row, candidate, now_boot_ns)
+            if granted.decision is Decision.ALLOWED:
+                return granted
+            if granted.decision < best.decision:
+                best = granted
+        elif reason is None:
             maybe = True
-        elif known and reason > furthest:
-            furthest, grant = reason, candidate.grant
-    if maybe:
+        elif known and best.decision is Decision.DENIED and reason > best.reason:
+            best = Verdict(Decision.DENIED, reason, row.id, candidate.grant)
+    if best.decision is Decision.DENIED and maybe:
         enforced = row.mode is Mode.ENFORCE if enforces is None else enforces(row.target)
         allowed = row.unresolved is Unresolved.ALLOW or (
             row.unresolved is Unresolved.ALLOW_UNLESS_ENFORCING and not enforced
         )
         return Verdict(Decision.ALLOWED if allowed else Decision.DENIED, Reason.UNRESOLVED, row.id)
-    return Verdict(Decision.DENIED, furthest, row.id, grant)
+    return best
 
 
 def window_reason(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Reason | None:
@@ -104,7 +109,7 @@ def window_reason(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Rea
     return None
 
 
-def _allow(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Verdict:
+def _granted(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Verdict:
     if now_boot_ns < candidate.from_ns:
         return Verdict(Decision.GRACE, Reason.CLOCK_UNSYNCED, row.id, candidate.grant)
     if now_boot_ns >= candidate.expires_ns:

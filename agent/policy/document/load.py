@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from agent import given
@@ -82,9 +83,10 @@ def _is_readable(file: Path) -> bool:
     return file.is_file() or file.is_dir() or not file.exists()
 
 
-def load_in_place(path: Path, policy_dir: Path) -> Loaded | None:
-    """The policy in these places; None if there is no file at all. Raises PolicyErrors, also if a user other
-    than root (or this process's own) could have written it."""
+def load_in_place(path: Path, policy_dir: Path, now: datetime | None = None) -> Loaded | None:
+    """The policy in these places; None if there is no file at all. `now`: the time by which licenses have
+    ended; None: the wall clock. Raises PolicyErrors, also if a user other than root (or this process's own)
+    could have written it."""
     files = find_policy_files(path, policy_dir)
     errors, warnings = ownership_findings([path, policy_dir, *files])
     if errors:
@@ -94,7 +96,7 @@ def load_in_place(path: Path, policy_dir: Path) -> Loaded | None:
     findings = Findings()
     sources = _read(files, findings, read_bytes)
     try:
-        policy = _parsed(sources, [str(file) for file in files], findings)
+        policy = _parsed(sources, [str(file) for file in files], findings, now)
     except PolicyErrors as error:
         error.is_unread = len(sources) < len(files)
         raise
@@ -114,9 +116,9 @@ def load_policy_files(files: Sequence[Path]) -> Policy:
     return _parsed(_read(files, findings), [str(file) for file in files], findings)
 
 
-def parse_sources(sources: Sequence[Source]) -> Policy:
-    """Like load_policy_files, for text that was read already."""
-    return _parsed(sources, [source.file for source in sources], Findings())
+def parse_sources(sources: Sequence[Source], now: datetime | None = None) -> Policy:
+    """Like load_policy_files, for text that was read already. `now`: as in load_in_place."""
+    return _parsed(sources, [source.file for source in sources], Findings(), now)
 
 
 def _read(
@@ -131,7 +133,9 @@ def _read(
     return sources
 
 
-def _parsed(sources: Sequence[Source], files: Sequence[str], findings: Findings) -> Policy:
+def _parsed(
+    sources: Sequence[Source], files: Sequence[str], findings: Findings, now: datetime | None = None
+) -> Policy:
     texts: list[Text] = []
     for source in sources:
         try:
@@ -139,7 +143,7 @@ def _parsed(sources: Sequence[Source], files: Sequence[str], findings: Findings)
         except Unreadable as error:
             findings.errors.extend(error.findings)
     digest = hashlib.sha256(b"".join(source.content for source in sources)).hexdigest()
-    return replace(_policy(texts, files, findings), sha256=digest)
+    return replace(_policy(texts, files, findings, now), sha256=digest)
 
 
 def parse_policy(text: str, name: str = "policy.yaml") -> Policy:
@@ -147,7 +151,7 @@ def parse_policy(text: str, name: str = "policy.yaml") -> Policy:
     return parse_sources([Source(name, text.encode())])
 
 
-def _policy(texts: Sequence[Text], files: Sequence[str], findings: Findings) -> Policy:
+def _policy(texts: Sequence[Text], files: Sequence[str], findings: Findings, now: datetime | None) -> Policy:
     draft = Draft(findings)
     for text in texts:
         draft.add(text)
@@ -156,7 +160,7 @@ def _policy(texts: Sequence[Text], files: Sequence[str], findings: Findings) -> 
         findings.error(Place(files[0]), "the policy is empty", "write at least `version: 1`")
     if len(texts) == len(files):
         # With a file missing, every name in it would be called undefined.
-        check.check_draft(draft)
+        check.check_draft(draft, now)
     findings.raise_errors(files)
     return Policy(
         services={name: service for name, service in draft.services.items() if service},

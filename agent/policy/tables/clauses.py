@@ -119,7 +119,7 @@ def number_clauses(
     """Numbers all clauses. The first is that of `anyone`, which has no condition. A selector that matches
     more in an exclusion than in a license has two clauses. The owners of a service form a principal whose
     name no other can have."""
-    licensed = licensed_principals(licenses)
+    licensed = licensed_principals(one for one in licenses if one.is_verified)
     excluded = {each.principal for each in exclusions}
     clauses = [Clause(ANYONE, ())]
     for principal in principals:

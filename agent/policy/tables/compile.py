@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
+from agent.errors import PolicyErrors
 from agent.model import (
     Address,
     Container,
@@ -17,7 +19,7 @@ from agent.model import (
 from agent.policy.tables.claims import port_numbers, target_keys
 from agent.policy.tables.clauses import Clause, policy_clauses
 from agent.policy.tables.container_homes import container_homes
-from agent.policy.tables.grants import PlannedGrant, planned_grants
+from agent.policy.tables.grants import PlannedGrant, able_to_grant, fitting, planned_grants
 from agent.policy.tables.host_warnings import host_warnings
 from agent.policy.tables.ids import Ids
 from agent.policy.tables.index import Index, index_clauses
@@ -33,7 +35,7 @@ from agent.policy.tables.shape import (
     TargetRow,
     empty_tables,
 )
-from agent.policy.tables.windows import Windows
+from agent.policy.tables.windows import Windows, moment
 from agent.policy.terms.cgroups import NOTHING_KNOWN, Ground, ground_of
 from agent.policy.values import Finding, Policy, Service
 
@@ -54,10 +56,25 @@ class Compiled:
 def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compiled:
     """The same policy, facts and ids give the same tables. New targets and grants get numbers in `ids`.
 
-    Raises PolicyErrors if the result is too large for the kernel's maps.
+    Raises PolicyErrors if the result is too large for the kernel's maps, also without the licenses that only
+    deny.
     """
     if policy is None:
         return Compiled(empty_tables(facts.hash_seed))
+    try:
+        return _compiled(policy, facts, ids)
+    except PolicyErrors:
+        lasting = able_to_grant(policy.licenses, _now(facts))
+        if lasting == list(policy.licenses):
+            raise
+        return _compiled(replace(policy, licenses=tuple(lasting)), facts, ids)
+
+
+def _now(facts: HostFacts) -> datetime:
+    return moment(facts.boot_offset_ns + facts.gathered_boot_ns)
+
+
+def _compiled(policy: Policy, facts: HostFacts, ids: Ids) -> Compiled:
     clauses = policy_clauses(policy)
     index = index_clauses(clauses, facts)
     sets = Sets(index)
@@ -116,10 +133,10 @@ def _rows(
     policy: Policy, facts: HostFacts, ids: Ids, index: Index, sets: Sets, grants: dict[int, PlannedGrant]
 ) -> dict[int, TargetRow]:
     rows = {}
-    windows = Windows(facts)
+    now, windows = _now(facts), Windows(facts)
     for target, planned in planned_grants(policy.services.values(), policy.licenses).items():
         candidates = []
-        for plan in planned:
+        for plan in fitting(planned, now):
             number = 0
             if plan.license.is_verified:
                 number = ids.grant(plan.name)

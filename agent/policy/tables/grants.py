@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from agent.model import Target
+from agent.policy.tables.shape import CANDIDATES
 from agent.policy.values import Entitlement, License, Service, Window
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedGrant:
+    """One principal of one entitlement, on one target."""
+
     license: License
     entitlement: Entitlement
     principal: str
@@ -24,6 +28,10 @@ class PlannedGrant:
     @property
     def window(self) -> Window:
         return self.license.window.narrowed_by(self.entitlement.window)
+
+    def only_denies(self, now: datetime) -> bool:
+        """True if it grants nothing, now or later."""
+        return self.license.state is not None or self.window.has_ended(now)
 
 
 def planned_grants(
@@ -42,6 +50,25 @@ def planned_grants(
                 for principal in entitlement.principals:
                     grants[target].append(PlannedGrant(license_, entitlement, principal, target))
     return grants
+
+
+def fitting(planned: Sequence[PlannedGrant], now: datetime) -> list[PlannedGrant]:
+    """The grants of one target that the kernel has room for, in policy order. The last of those that only
+    deny give way first."""
+    ranked = sorted(range(len(planned)), key=lambda place: planned[place].only_denies(now))
+    return [planned[place] for place in sorted(ranked[:CANDIDATES])]
+
+
+def able_to_grant(licenses: Iterable[License], now: datetime) -> list[License]:
+    """The licenses without those, and those entitlements, that only deny."""
+    found = []
+    for one in licenses:
+        lasting = tuple(
+            each for each in one.entitlements if not one.window.narrowed_by(each.window).has_ended(now)
+        )
+        if one.state is None and lasting:
+            found.append(one if lasting == one.entitlements else replace(one, entitlements=lasting))
+    return found
 
 
 def licensed_principals(licenses: Iterable[License]) -> set[str]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agent.policy.findings import policy_errors
 from agent.policy.tables.index import Index
-from agent.policy.tables.shape import GIDS_IN_SET, LISTED_GROUPS, MAX_SETS, NO_GID, Dimension, SetId
+from agent.policy.tables.shape import (
+    GIDS_IN_SET,
+    LISTED_GROUPS,
+    MAX_SETS,
+    NO_GID,
+    SET_BITS,
+    Dimension,
+    SetId,
+)
 from agent.policy.values import Finding, Place, Policy
 
 
@@ -32,6 +40,8 @@ class Sets:
         self._sets = fixed
         self._ids = {0: int(SetId.EMPTY)}
         self._lists: dict[tuple[int, ...], int] = {}
+        self._clauses = index.everything.bit_length()
+        self._most_gids = 0
 
     def id_of(self, bits: int) -> int:
         number = self._ids.setdefault(bits, len(self._sets))
@@ -40,7 +50,8 @@ class Sets:
         return number
 
     def list_of(self, gids: Sequence[int]) -> int:
-        """Number of the first of two sets that hold these gids, at most 64."""
+        """Number of the first of two sets that hold these gids, at most 64 (see `check`)."""
+        self._most_gids = max(self._most_gids, len(gids))
         filled = (*gids, *[NO_GID] * (LISTED_GROUPS - len(gids)))
         number = self._lists.setdefault(filled, len(self._sets))
         if number == len(self._sets):
@@ -57,7 +68,18 @@ class Sets:
         return tuple(self._sets)
 
     def check(self, policy: Policy) -> None:
+        """Raises PolicyErrors if the kernel's tables have no room for all of them."""
+        place = Place(policy.files[0] if policy.files else "policy")
+        if found := [Finding(place, reason, remedy) for reason, remedy in self._too_many()]:
+            raise policy_errors(found)
+
+    def _too_many(self) -> Iterator[tuple[str, str]]:
         if len(self._sets) > MAX_SETS:
             reason = f"{len(self._sets)} different combinations of selectors, {MAX_SETS} are the most"
-            place = Place(policy.files[0] if policy.files else "policy")
-            raise policy_errors([Finding(place, reason, "fewer overlapping CIDRs or shared executables")])
+            yield reason, "fewer overlapping CIDRs or shared executables"
+        if self._clauses > SET_BITS:
+            reason = f"{self._clauses - 1:,} selectors in all, {SET_BITS - 1:,} are the most"
+            yield reason, "list several values in one selector"
+        if self._most_gids > LISTED_GROUPS:
+            reason = f"a target with {self._most_gids} groups, {LISTED_GROUPS} are the most"
+            yield reason, "select by fewer groups, or by user, unit or exe"

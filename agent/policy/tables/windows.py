@@ -37,6 +37,11 @@ def _boot_ns(when: datetime, offset_ns: int) -> int:
     return min(max(unix_ns(when) - offset_ns, 0), NO_BOOT_NS)
 
 
+def moment(unix_ns: int) -> datetime:
+    """A time in nanoseconds since the epoch, rounded down to the microsecond."""
+    return _EPOCH + timedelta(microseconds=unix_ns // 1000)
+
+
 def unix_ns(when: datetime) -> int:
     """Nanoseconds since the epoch, exact to the microsecond (the resolution of datetime)."""
     return (when - _EPOCH) // timedelta(microseconds=1) * 1000
