@@ -9,7 +9,16 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from agent.model import Destination, HostFacts, LocalConsumer, Namespace, Protocol, Verdict, to_address
+from agent.model import (
+    Destination,
+    HostFacts,
+    LocalConsumer,
+    Namespace,
+    Protocol,
+    Reason,
+    Verdict,
+    to_address,
+)
 from agent.policy.decision.owners import lineage
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.ids import Ids
@@ -57,6 +66,7 @@ class Attempt:
 @dataclass(frozen=True, slots=True)
 class Case:
     document: dict[str, Any]
+    states: list[Reason | None]
     facts: HostFacts
     attempts: list[Attempt]
 
@@ -97,13 +107,14 @@ def cases(draw: st.DrawFn) -> Case:
     """Most attempts go to what the policy declares, so that there is something to decide."""
     by_name = st.fixed_dictionaries({"exe": policies.some(policies.PATTERNS)})
     about_who = documents_about_who(st.one_of(by_name, policies.selectors()))
-    document = draw(st.one_of(policies.documents(), about_who, policies.exclusions()))
+    beside = policies.renewals(st.one_of(by_name, policies.selectors()))
+    document = draw(st.one_of(policies.documents(), about_who, beside, beside, policies.exclusions()))
     facts = draw(policies.host_facts())
     policy = parse_policy(yaml.safe_dump(document))
     declared = [each for each in DESTINATIONS if naive.find_target(policy, facts, each)]
     to = st.sampled_from(declared) if declared else policies.destinations()
     attempts = st.builds(Attempt, CONSUMERS, st.one_of(to, to, to, policies.destinations()), st.booleans())
-    return Case(document, facts, draw(st.lists(attempts, min_size=4, max_size=10)))
+    return Case(document, draw(policies.states()), facts, draw(st.lists(attempts, min_size=4, max_size=10)))
 
 
 class Translation:

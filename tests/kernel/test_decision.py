@@ -41,7 +41,7 @@ def expected(verdict: Verdict, consumer: LocalConsumer, destination: Destination
 
 
 @settings(
-    max_examples=100,
+    max_examples=120,
     deadline=None,
     derandomize=True,
     database=None,
@@ -53,7 +53,7 @@ def test_the_kernel_decides_what_the_tables_and_the_policy_say(world: World, cas
     text = yaml.safe_dump(to.document(case.document), sort_keys=False)
     facts, ids = to.facts(case.facts, hour), Ids()
     note(f"{text}\n{facts}")
-    policy = parse_policy(text)
+    policy = policies.with_states(parse_policy(text), case.states)
     tables = compile_policy(policy, facts, ids).tables
     world.install(tables)
     # these are made under the policy in force: it takes in those that it names

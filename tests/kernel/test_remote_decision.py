@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from agent.model import Destination, HostFacts, Origin, Protocol, RemoteConsumer, to_address
+from agent.model import Destination, HostFacts, Origin, Protocol, Reason, RemoteConsumer, to_address
 from agent.policy.decision.evaluate import evaluate
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
@@ -80,6 +80,7 @@ CONNECTIONS = [
 @dataclass(frozen=True, slots=True)
 class Case:
     document: dict[str, Any]
+    states: list[Reason | None]
     facts: HostFacts
     connections: list[Connection]
 
@@ -90,13 +91,14 @@ def cases(draw: st.DrawFn) -> Case:
     by_address = st.one_of(
         st.fixed_dictionaries({"cidr": policies.some(policies.CIDRS)}), policies.selectors()
     )
-    document = draw(st.one_of(policies.documents(), documents_about_who(by_address)))
+    beside = policies.renewals(by_address)
+    document = draw(st.one_of(policies.documents(), documents_about_who(by_address), beside))
     facts = draw(policies.host_facts())
     policy = parse_policy(yaml.safe_dump(document))
     declared = [each for each in CONNECTIONS if naive.find_target(policy, facts, each.destination)]
     to = st.sampled_from(declared or CONNECTIONS)
     made = st.lists(st.one_of(to, to, to, st.sampled_from(CONNECTIONS)), min_size=4, max_size=8)
-    return Case(document, facts, draw(made))
+    return Case(document, draw(policies.states()), facts, draw(made))
 
 
 def connect(world: World, connection: Connection) -> None:
@@ -111,7 +113,7 @@ def connect(world: World, connection: Connection) -> None:
 
 
 @settings(
-    max_examples=60,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     database=None,
@@ -124,7 +126,7 @@ def test_the_kernel_decides_about_addresses_what_the_tables_and_the_policy_say(
     text = yaml.safe_dump(case.document, sort_keys=False)
     facts, ids = Translation(world).facts(case.facts, hour), Ids()
     note(f"{text}\n{facts}")
-    policy = parse_policy(text)
+    policy = policies.with_states(parse_policy(text), case.states)
     tables = compile_policy(policy, facts, ids).tables
     world.install(tables)
     for connection in case.connections:
