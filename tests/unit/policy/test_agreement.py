@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.model import Consumer, Destination, HostFacts, Verdict
+from agent.model import Consumer, Decision, Destination, HostFacts, Reason, Verdict
 from agent.policy.decision.consumer_sets import who_is
 from agent.policy.decision.evaluate import decide, evaluate, row_of_target
 from agent.policy.decision.explain import explain
@@ -13,11 +13,12 @@ from agent.policy.decision.matching import Holds, match_principal
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids
-from agent.policy.tables.shape import LISTED_GROUPS, NO_GID, Dimension, SetId
+from agent.policy.tables.shape import CANDIDATES, LISTED_GROUPS, NO_GID, Dimension, SetId
 from agent.policy.values import ANYONE, Policy
 from tests.fixtures import naive, policies
 
-ATTEMPTS = st.lists(
+Attempt = tuple[Consumer, Destination, int]
+ATTEMPTS: st.SearchStrategy[list[Attempt]] = st.lists(
     st.tuples(policies.consumers(), policies.destinations(), policies.times_boot_ns()), min_size=1, max_size=8
 )
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,7 +34,7 @@ def named(verdict: Verdict, ids: Ids) -> naive.NaiveVerdict:
 @SLOW
 @given(policies.policies(), policies.host_facts(), ATTEMPTS)
 def test_tables_decide_what_the_policy_says(
-    policy: Policy, facts: HostFacts, attempts: list[tuple[Consumer, Destination, int]]
+    policy: Policy, facts: HostFacts, attempts: list[Attempt]
 ) -> None:
     ids = Ids()
     tables = compile_policy(policy, facts, ids).tables
@@ -54,6 +55,26 @@ def test_every_target_is_decided_as_the_policy_says(
         assert row is not None
         verdict = decide(tables, row, who_is(tables, consumer), now)
         assert named(verdict, ids) == naive.judge_target(policy, facts, consumer, target, now)
+
+
+@SLOW
+@given(policies.policies(), policies.dead_licenses(), policies.host_facts(), ATTEMPTS)
+def test_any_number_of_licenses_that_only_deny_takes_no_right(
+    policy: Policy, dead: list[policies.Dead], facts: HostFacts, attempts: list[Attempt]
+) -> None:
+    """They may tell another reason: not all have room."""
+    policy, ids = policies.with_dead(policy, dead), Ids()
+    tables = compile_policy(policy, facts, ids).tables
+    for consumer, _, now in attempts:
+        for row in tables.rows.values():
+            assert len(row.candidates) <= CANDIDATES
+            found = named(decide(tables, row, who_is(tables, consumer), now), ids)
+            expected = naive.judge_target(policy, facts, consumer, row.target, now)
+            if expected.decision is Decision.DENIED and expected.reason is not Reason.UNRESOLVED:
+                assert found.decision is Decision.DENIED
+                assert found.reason <= expected.reason
+            else:
+                assert found == expected
 
 
 @SLOW
