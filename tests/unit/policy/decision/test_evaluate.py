@@ -162,6 +162,38 @@ def test_a_later_license_may_allow_what_an_earlier_one_does_not() -> None:
     assert outcome(text, BILLING, at_s=11) == (Decision.ALLOWED, Reason.LICENSED)
 
 
+GRACE = "    expires_at: 2026-06-01T00:00:10Z\n    terminates_at: 2026-06-01T00:00:20Z\n"
+RENEWAL = "  - {id: l2, product: acme, entitlements: [{id: x, principals: [billing]}]}\n"
+
+
+def decided(text: str, consumer: LocalConsumer, at_s: float) -> tuple[Decision, Reason, str]:
+    """With the license that decided."""
+    tables = compile_policy(parse_policy(text), FACTS, Ids()).tables
+    found = evaluate(tables, consumer, DB, int(at_s * SECOND))
+    license_ = tables.grants[found.grant].license if found.grant else ""
+    return found.decision, found.reason, license_
+
+
+def test_a_renewal_beside_the_license_it_renews_shows_no_grace() -> None:
+    for text in (window(GRACE) + RENEWAL, window("").replace("licenses:\n", "licenses:\n" + RENEWAL)):
+        assert decided(text, BILLING, 11)[:2] == (Decision.ALLOWED, Reason.LICENSED)
+    assert decided(window(GRACE) + RENEWAL, BILLING, 9) == (Decision.ALLOWED, Reason.LICENSED, "l1")
+    assert decided(window(GRACE) + RENEWAL, BILLING, 11) == (Decision.ALLOWED, Reason.LICENSED, "l2")
+
+
+def test_grace_wins_against_what_denies_in_any_order() -> None:
+    late = RENEWAL.replace("product: acme", "product: acme, starts_at: 2027-01-01T00:00:00Z")
+    first = window(GRACE).replace("licenses:\n", "licenses:\n" + late)
+    for text in (window(GRACE) + late, first):
+        assert decided(text, BILLING, 11) == (Decision.GRACE, Reason.EXPIRED, "l1")
+        assert decided(text, BILLING, 20) == (Decision.DENIED, Reason.EXPIRED, "l1")
+
+
+def test_of_two_licenses_in_grace_the_first_decides() -> None:
+    other = RENEWAL.replace("product: acme", "product: acme, " + ", ".join(GRACE.split("\n")[:2]).strip())
+    assert decided(window(GRACE) + other, BILLING, 11) == (Decision.GRACE, Reason.EXPIRED, "l1")
+
+
 GLOB = WHOLE.replace("{group: sre}", "{exe: '/opt/**/run'}")
 UNNAMED = replace(NOBODY, exe="/opt/never/seen")
 
@@ -174,6 +206,26 @@ def test_an_unresolved_consumer_follows_the_class() -> None:
 
 def test_a_consumer_licensed_for_certain_is_not_unresolved_by_another_doubt() -> None:
     assert outcome(GLOB, replace(UNNAMED, cgroups=BILLING.cgroups)) == (Decision.ALLOWED, Reason.LICENSED)
+
+
+IN_GRACE = window(GRACE).replace("[billing, ops]", "[billing]")
+DOUBTFUL = IN_GRACE.replace("{group: sre}", "{exe: '/opt/**/run'}") + RENEWAL.replace("[billing]", "[ops]")
+BOTH = replace(UNNAMED, cgroups=BILLING.cgroups)
+
+
+@pytest.mark.parametrize("said", ["", "on_unresolved: deny, ", "on_unresolved: allow, "])
+@pytest.mark.parametrize("mode", ["observe", "enforce"])
+def test_a_grace_that_holds_is_not_undone_by_a_right_in_doubt(said: str, mode: str) -> None:
+    text = DOUBTFUL.replace("product: acme\n    ports", f"product: acme\n    {said.strip(', ')}\n    ports")
+    text += f"enforcement: {{default: {mode}}}\n"
+    assert decided(text, BOTH, 11) == (Decision.GRACE, Reason.EXPIRED, "l1")
+    assert decided(text, UNNAMED, 11)[1] is Reason.UNRESOLVED
+    assert decided(text, BOTH, 20)[1] is Reason.UNRESOLVED
+
+
+def test_a_possible_exclusion_leaves_no_grace_certain() -> None:
+    text = DOUBTFUL + "restrictions: [{exclude: ops, target: db}]\n"
+    assert decided(text, BOTH, 11) == (Decision.ALLOWED, Reason.UNRESOLVED, "")
 
 
 def test_a_doubt_that_could_only_deny_for_its_window_leaves_no_doubt() -> None:

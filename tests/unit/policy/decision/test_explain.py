@@ -84,6 +84,18 @@ def test_an_expired_license_is_named() -> None:
     assert found.rules[0].yields == "denied, expired (until 2026-06-01T00:00:10Z)"
 
 
+def test_of_a_license_in_grace_and_its_renewal_both_are_told_and_the_renewal_decides() -> None:
+    window = "    expires_at: 2026-06-01T00:00:10Z\n    terminates_at: 2026-06-01T00:00:20Z\n"
+    renewal = "  - {id: l2, product: acme, entitlements: [{id: app, principals: [billing]}]}\n"
+    text = WHOLE.replace("    entitlements", f"{window}    entitlements") + renewal
+    found = explained(BILLING, text, now_s=11)
+    assert found.summary == "db/internal: allowed, licensed: license l2, entitlement app (policy.yaml:17)"
+    assert [rule.yields.partition(" (")[0] for rule in found.rules if rule.principal == "billing"] == [
+        "grace, expired",
+        "allowed",
+    ]
+
+
 def test_what_is_not_known_is_said() -> None:
     text = WHOLE.replace("{group: sre}", "{exe: '/opt/**/run'}")
     found = explained(replace(NOBODY, exe="/opt/never/seen"), text)
