@@ -113,9 +113,8 @@ def explain(
     verdict = decide(compiled.tables, row, who_is(compiled.tables, consumer), now_boot_ns)
     exclusions = tuple(_exclusions(policy, compiled, consumer, row))
     grants = tuple(_grants(compiled, consumer, row, now_boot_ns))
-    rules = (*exclusions, *grants)
-    summary = _summary(policy, compiled, row, verdict, exclusions)
-    return Explanation(row.target, _found(policy, row, asked), verdict, summary, rules)
+    summary = _summary(policy, compiled, row, verdict, exclusions, grants)
+    return Explanation(row.target, _found(policy, row, asked), verdict, summary, (*exclusions, *grants))
 
 
 def _row(compiled: Compiled, asked: Target | Destination) -> TargetRow | None:
@@ -161,11 +160,10 @@ def _exclusions(policy: Policy, compiled: Compiled, consumer: Consumer, row: Tar
 
 
 def _grants(compiled: Compiled, consumer: Consumer, row: TargetRow, now_boot_ns: int) -> Iterator[Rule]:
-    for candidate in row.candidates:
-        plan = compiled.grants[candidate.grant]
+    for candidate, plan in zip(row.candidates, compiled.plans[row.target], strict=True):
         matches = match_principal(compiled, plan.principal, consumer)
         holds = _strongest(matches)
-        rule = f"license {plan.license.id}, entitlement {plan.entitlement.id}, principal {plan.principal}"
+        rule = f"{_named(plan)}, principal {plan.principal}"
         yields = _yields(row, candidate, plan, holds, now_boot_ns)
         yield Rule(rule, plan.entitlement.place, plan.principal, holds, yields, tuple(matches))
 
@@ -204,15 +202,18 @@ def _strongest(matches: Iterable[Match]) -> Holds:
 
 
 def _summary(
-    policy: Policy, compiled: Compiled, row: TargetRow, verdict: Verdict, exclusions: Iterable[Rule]
+    policy: Policy,
+    compiled: Compiled,
+    row: TargetRow,
+    verdict: Verdict,
+    exclusions: Iterable[Rule],
+    grants: Iterable[Rule],
 ) -> str:
     head = f"{row.target}: {_word(verdict.decision)}, {_word(verdict.reason)}"
     service = policy.services[row.target.service]
     if verdict.grant:
         plan = compiled.grants[verdict.grant]
-        return (
-            f"{head}: license {plan.license.id}, entitlement {plan.entitlement.id} ({plan.entitlement.place})"
-        )
+        return f"{head}: {_named(plan)} ({plan.entitlement.place})"
     if verdict.reason is Reason.EXCLUDED:
         exclusion = next(rule for rule in exclusions if rule.holds is Holds.YES)
         return f"{head}: {exclusion.rule} ({exclusion.place})"
@@ -220,7 +221,15 @@ def _summary(
         return f"{head}: no license covers this target; product {service.product} ({service.place})"
     if verdict.reason is Reason.UNRESOLVED:
         return f"{head}: too little is known of the consumer, so on_unresolved decides ({service.place})"
+    for plan, rule in zip(compiled.plans[row.target], grants, strict=True):
+        if plan.license.state is verdict.reason and rule.holds is Holds.YES:
+            return f"{head}: {_named(plan)} ({plan.entitlement.place})"
     return f"{head}: no entitlement for this target includes this consumer ({service.place})"
+
+
+def _named(plan: PlannedGrant) -> str:
+    doubt = "" if plan.license.is_verified else " (not verified)"
+    return f"license {plan.license.id}{doubt}, entitlement {plan.entitlement.id}"
 
 
 def _word(value: Decision | Reason) -> str:

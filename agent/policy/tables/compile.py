@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -51,6 +51,8 @@ class Compiled:
     index: Index = field(default_factory=lambda: index_clauses((), HostFacts(0, ())))
     grants: Mapping[int, PlannedGrant] = field(default_factory=dict)
     """By grant id: the rule that made the grant, with its place."""
+    plans: Mapping[Target, Sequence[PlannedGrant]] = field(default_factory=dict)
+    """The rule of each candidate of a target's row."""
 
 
 def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compiled:
@@ -85,8 +87,10 @@ def _compiled(policy: Policy, facts: HostFacts, ids: Ids) -> Compiled:
     members.update(((Dimension.EXE_SHAPE, n), shape.word) for n, shape in enumerate(index.shapes))
     sources = {network: sets.id_of(bits | index.anyone) for network, bits in index.sources.items()}
     subordinates = {key: sets.id_of(bits) for key, bits in index.subordinates.items()}
+    planned = planned_grants(policy.services.values(), policy.licenses)
+    plans = {target: fitting(more, _now(facts)) for target, more in planned.items()}
     grants: dict[int, PlannedGrant] = {}
-    rows = _rows(policy, facts, ids, index, sets, grants)
+    rows = _rows(policy, facts, ids, index, sets, plans, grants)
     numbers = port_numbers(policy)
     targets, overlaps = target_keys(policy, facts, ids, numbers)
     owners = _owner_rows(policy, rows, index, sets)
@@ -109,7 +113,7 @@ def _compiled(policy: Policy, facts: HostFacts, ids: Ids) -> Compiled:
         numbers=numbers,
     )
     of_host = tuple(host_warnings(policy, facts))
-    return Compiled(tables, (*policy.warnings, *overlaps), of_host, tuple(clauses), index, grants)
+    return Compiled(tables, (*policy.warnings, *overlaps), of_host, tuple(clauses), index, grants, plans)
 
 
 def member_for_executable(compiled: Compiled, path: str) -> int:
@@ -130,13 +134,20 @@ def member_for_netns(compiled: Compiled, addresses: Iterable[Address]) -> int:
 
 
 def _rows(
-    policy: Policy, facts: HostFacts, ids: Ids, index: Index, sets: Sets, grants: dict[int, PlannedGrant]
+    policy: Policy,
+    facts: HostFacts,
+    ids: Ids,
+    index: Index,
+    sets: Sets,
+    plans: Mapping[Target, Sequence[PlannedGrant]],
+    grants: dict[int, PlannedGrant],
 ) -> dict[int, TargetRow]:
+    """Adds what it gives a number to `grants`."""
     rows = {}
-    now, windows = _now(facts), Windows(facts)
-    for target, planned in planned_grants(policy.services.values(), policy.licenses).items():
+    windows = Windows(facts)
+    for target, planned in plans.items():
         candidates = []
-        for plan in fitting(planned, now):
+        for plan in planned:
             number = 0
             if plan.license.is_verified:
                 number = ids.grant(plan.name)

@@ -12,6 +12,7 @@ from agent.policy.decision.explain import Explanation, explain
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.ids import Ids
+from tests.fixtures import policies
 from tests.unit.policy.decision.test_evaluate import BILLING, DB, FACTS, NOBODY, SRE
 from tests.unit.policy.mistakes import WHOLE
 
@@ -157,3 +158,21 @@ def test_an_explanation_is_json() -> None:
     assert (found["service"], found["class"]) == ("db", "internal")
     assert (found["decision"], found["reason"]) == ("allowed", "licensed")
     assert found["rules"][1]["selectors"] == [{"place": "policy.yaml:9", "holds": "yes", "why": "group sre"}]
+
+
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [
+        (Reason.REVOKED, "license l1, entitlement app"),
+        (Reason.BAD_SIGNATURE, "license l1 (not verified), entitlement app"),
+    ],
+)
+def test_a_license_that_does_not_hold_is_named_with_its_state(state: Reason, named: str) -> None:
+    policy = policies.with_states(parse_policy(WHOLE), [state])
+    found = explain(policy, compile_policy(policy, FACTS, Ids()), BILLING, INTERNAL, 0)
+    reason = state.name.lower()
+    assert found.summary == f"db/internal: denied, {reason}: {named} (policy.yaml:14)"
+    assert [rule.yields.partition(" (")[0] for rule in found.rules] == [
+        f"denied, {reason}",
+        "does not include this consumer",
+    ]

@@ -17,6 +17,7 @@ from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.tables.shape import CANDIDATES
 from agent.policy.values import Policy
+from tests.fixtures.policies import in_state
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 BEFORE, AFTER = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
@@ -39,13 +40,13 @@ def policy(*licenses: str, principals: str = "", now: datetime | None = NOW) -> 
 
 
 def in_states(found: Policy, **states: Reason) -> Policy:
-    return replace(found, licenses=tuple(replace(one, state=states.get(one.id)) for one in found.licenses))
+    return replace(found, licenses=tuple(in_state(one, states.get(one.id)) for one in found.licenses))
 
 
 def of_tables(compiled: Compiled) -> list[str]:
     """The licenses of the one target's candidates."""
     (row,) = compiled.tables.rows.values()
-    return [compiled.grants[candidate.grant].license.id for candidate in row.candidates]
+    return [plan.license.id for plan in compiled.plans[row.target]]
 
 
 def kept(found: Policy, facts: HostFacts = FACTS) -> list[str]:
