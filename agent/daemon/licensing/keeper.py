@@ -26,8 +26,9 @@ from agent.license.values import (
 )
 from agent.policy.values import Finding, Place
 
-BY_TIME = frozenset({State.VALID, State.GRACE, State.NOT_YET_VALID, State.EXPIRED})
-"""States that the kernel tells apart by itself, from the deadlines in its tables."""
+BY_TIME = frozenset({State.VALID, State.GRACE, State.NOT_YET_VALID})
+"""States that the kernel tells apart by itself, from the deadlines in its tables. It does so with `expired`,
+too, which makes room for others."""
 
 
 class Clock(Protocol):
@@ -118,7 +119,7 @@ class LicenseKeeper:
 
     def judge_again(self) -> bool:
         """Judge what was read at the time that it is now. True if the kernel's tables change with it."""
-        before = [_in_tables(one) for one in self.reports]
+        before = in_tables(self.reports)
         node_ids = frozenset(self._node.ids.values())
         judge = Judge(self._keys.keys, node_ids, self._clock.moment(), self._store.serials)
         signed = list(self._signed(judge))
@@ -129,7 +130,7 @@ class LicenseKeeper:
         self.reports = tuple(self._judged(judge))
         files = {one.listed: opened.file for one, opened in signed}
         self.revocations = tuple(_revocations(self._newest, judge.revoked, files))
-        return [_in_tables(one) for one in self.reports] != before
+        return in_tables(self.reports) != before
 
     @property
     def moment(self) -> Moment:
@@ -180,10 +181,9 @@ class LicenseKeeper:
         if isinstance(opened.document, LicenseDocument):
             return _license_report(name, opened, judge)
         standing = judge.list_standing(opened)
-        is_newest = any(one.listed == opened.document for one in self._newest.values())
-        if standing.state is State.VALID and not is_newest:
-            standing = Standing(State.SUPERSEDED, "a newer list of this key has been in force")
         kids = judge.signers(opened)
+        if standing.state is State.VALID and not self._newest_of(opened.document, kids):
+            standing = Standing(State.SUPERSEDED, "a newer list of this key has been in force")
         return DocumentReport(name, opened.document, standing, bool(kids), kid=kids[0] if kids else "")
 
     def _keep(self, contents: dict[str, bytes]) -> None:
@@ -196,15 +196,16 @@ class LicenseKeeper:
             if isinstance(opened.document, LicenseDocument):
                 self._store.put_copy(copy)
                 continue
-            for issuer, kid in self._newest_of(opened.document):
-                self._store.put_list(issuer, kid, copy)
+            for kid in self._newest_of(opened.document, opened.verified or ()):
+                self._store.put_list(opened.document.issuer, kid, copy)
         if not self._seen.listing.problem:
             for name in set(self._store.copies) - set(self._seen.listing.files):
                 self._store.drop_copy(name)
 
-    def _newest_of(self, listed: RevocationList) -> Iterable[tuple[str, str]]:
-        """The keys whose newest list this is."""
-        return (signer for signer, one in self._newest.items() if one.listed == listed)
+    def _newest_of(self, listed: RevocationList, signers: Iterable[str]) -> list[str]:
+        """Those of its signers whose newest list this is. Another key may have signed the same list."""
+        newest_lists = {kid: self._newest.get((listed.issuer, kid)) for kid in signers}
+        return [kid for kid, one in newest_lists.items() if one and one.listed == listed]
 
 
 def _kept(copy: Copy) -> Content:
@@ -222,6 +223,11 @@ def _revocations(
     for (issuer, kid), one in lists.items():
         if (issuer, kid) not in revoked.keys:
             yield RevocationsReport(one.listed, kid, files[one.listed])
+
+
+def in_tables(reports: Iterable[DocumentReport]) -> list[object]:
+    """What of these the tables are compiled from: equal as long as they need not be compiled again."""
+    return [_in_tables(one) for one in reports]
 
 
 def _in_tables(report: DocumentReport) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.daemon.licensing.keeper import LicenseKeeper
+from agent.daemon.licensing.keeper import LicenseKeeper, in_tables
 from agent.errors import PolicyErrors
 from agent.license.report import DocumentReport
 from agent.model import HostFacts
@@ -41,8 +41,10 @@ class Joiner:
         self.require_signed = require_signed
 
     def is_past(self, compiled_from: CompiledFrom) -> bool:
-        """True if the documents differ from those that a policy was compiled from."""
-        return compiled_from.base is not None and compiled_from.reports != self.licenses.reports
+        """True if the tables of a policy no longer follow from the documents."""
+        return compiled_from.base is not None and in_tables(compiled_from.reports) != in_tables(
+            self.licenses.reports
+        )
 
     def compiled(
         self, base: Policy | None, facts: HostFacts, ids: Ids

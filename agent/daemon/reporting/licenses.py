@@ -38,7 +38,7 @@ class LicenseReports:
             keeper.joiner.require_signed,
             tuple(listing.licenses()),
             tuple(_revocations(moment, sources.reports, keeper.documents.revocations)),
-            Counter(one.standing.state for one in sources.reports if not one.is_copy),
+            Counter(one.standing.state for one in keeper.documents.reports if not one.is_copy),
         )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -272,13 +273,16 @@ def test_a_renewal_takes_over_when_it_starts(world: World) -> None:
 def test_states_of_time_need_no_new_tables(world: World) -> None:
     world.put("a.json", terminates_at="2027-02-01T00:00:00Z", clock="strict")
     keeper = world.start()
-    for days, state in ((214, "grace"), (250, "expired")):
-        world.clock.now = Moment(NOW + days * DAY, NOW + days * DAY)
-        assert not keeper.judge_again()
-        assert states(keeper) == {"a.json": state}
-    world.clock.now = Moment(NOW, NOW - 2 * DAY)
-    assert keeper.judge_again()
-    assert states(keeper) == {"a.json": "clock_rollback"}
+    world.clock.now = Moment(NOW + 214 * DAY, NOW + 214 * DAY)
+    assert not keeper.judge_again()
+    assert states(keeper) == {"a.json": "grace"}
+    world.clock.now = Moment(NOW + 250 * DAY, NOW + 250 * DAY)
+    assert keeper.judge_again(), "there is room for others now"
+    assert states(keeper) == {"a.json": "expired"}
+    for hours in (48, 49):
+        world.clock.now = Moment(NOW, NOW - timedelta(hours=hours))
+        assert keeper.judge_again() == (hours == 48), "what it says is no change of tables"
+        assert states(keeper) == {"a.json": "clock_rollback"}
 
 
 def test_records_that_cannot_be_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
