@@ -199,6 +199,20 @@ def test_an_older_list_revokes_nothing_new_and_unrevokes_nothing(world: World) -
     assert states(world.start()) == {"a.json": "valid", "r.json": "valid"}
 
 
+def test_the_same_list_of_another_key_replaces_only_that_keys_own(world: World) -> None:
+    first, second = world.vendor.keys
+    world.put("a.json")
+    world.revoke("r.json", second, licenses=[{"id": "acme-2026", "serials": "all"}])
+    world.start()
+    (world.files / "r.json").unlink()
+    world.revoke("s.json", first, serial=2)
+    keeper = world.start()
+    world.revoke("s.json", first, licenses=[{"id": "acme-2026", "serials": "all"}])
+    for again in (keeper, keeper, world.start()):
+        again.refresh()
+        assert states(again) == {"a.json": "revoked", "s.json": "superseded"}
+
+
 def test_a_revoked_key_and_all_that_it_said(world: World) -> None:
     first, second = world.vendor.keys
     world.put("a.json", second, serial=9)
