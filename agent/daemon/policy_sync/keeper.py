@@ -70,7 +70,7 @@ class PolicyKeeper(InForce):
                 raise
             try:
                 with self._heap.filled(), self._names_kept():
-                    self._install_here(parse_sources(kept))
+                    self._install_here(parse_sources(kept, self.documents.moment.license))
             except LicetError as worse:
                 raise error from worse
             self.is_last_good = True
@@ -83,7 +83,7 @@ class PolicyKeeper(InForce):
         self.documents.refresh()
         try:
             with self._heap.filled(), self._names_kept():
-                loaded = self._files.read()
+                loaded = self._files.read(self.documents.moment.license)
                 files = [source.file for source in loaded.sources] if loaded else []
                 log.debug("policy: read %s", ", ".join(files) or "no file")
                 self._install_here(loaded.policy if loaded else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from agent.config import Paths
@@ -27,10 +28,11 @@ class PolicyFiles:
         self._device = _device(self._paths.policy_dir)
         return kept
 
-    def read(self) -> Loaded | None:
-        """Read the files; None if there are none. Raises PolicyErrors, also if earlier files vanished as with
-        a missing mount."""
-        loaded = load_in_place(self._paths.policy, self._paths.policy_dir)
+    def read(self, now: datetime) -> Loaded | None:
+        """Read the files; None if there are none. `now`: license time.
+
+        Raises PolicyErrors, also if earlier files vanished as with a missing mount."""
+        loaded = load_in_place(self._paths.policy, self._paths.policy_dir, now)
         self._refuse_vanished(loaded.policy.files if loaded else ())
         return loaded
 

@@ -3,18 +3,15 @@ never makes the policy an error."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent.license.report import DocumentReport, State
 from agent.license.values import DocumentEntitlement, LicenseDocument
-from agent.model import Reason, Target
+from agent.model import Reason
 from agent.policy.document.coverage import coverage_findings
-from agent.policy.tables.clauses import number_clauses
-from agent.policy.tables.grants import covered_targets, planned_grants
-from agent.policy.tables.shape import CANDIDATES, LISTED_GROUPS, SET_BITS
+from agent.policy.document.room import Parts, Room, parts_of
 from agent.policy.values import (
     ANYONE,
     Entitlement,
@@ -22,7 +19,6 @@ from agent.policy.values import (
     License,
     Place,
     Policy,
-    Service,
     Window,
 )
 from agent.wording import counted, did_you_mean
@@ -58,7 +54,7 @@ def join(
 
     An inline license gives way to a verified document with its id. `require_signed`: inline licenses grant
     nothing."""
-    joining = _Joining(policy, now)
+    joining = _Joining(policy, now, Room(policy))
     verified = {
         report.document.id: report.file
         for report in reports
@@ -96,41 +92,36 @@ def _coverage(policy: Policy) -> list[Finding]:
 class _Joining:
     policy: Policy
     now: datetime
+    room: Room
     licenses: list[License] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    _room: dict[bool, Counter[Target]] = field(default_factory=lambda: {True: Counter(), False: Counter()})
-    """Number of candidates by target: of those that can grant, and of those that only deny."""
-    _principals: defaultdict[Target, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Principals of all candidates."""
-    _excluded: frozenset[str] = frozenset()
-    _by_product: defaultdict[str, list[Service]] = field(default_factory=lambda: defaultdict(list))
-
-    def __post_init__(self) -> None:
-        self._excluded = frozenset(one.principal for one in self.policy.exclusions)
-        for service in self.policy.services.values():
-            self._by_product[service.product].append(service)
 
     def inline(self, license_: License) -> None:
         """Take a license of the policy, which was checked with it."""
-        self.licenses.append(license_)
-        self._count(license_)
+        self._take(license_, parts_of(license_, self.now))
 
     def document(self, report: DocumentReport, document: LicenseDocument) -> None:
         """Take a document, unless it does not fit."""
         license_ = self._license(report, document)
-        if why := self._misfit(license_):
+        parts = parts_of(license_, self.now)
+        if why := self.room.misfit(parts):
             if report.verified:
                 self.left_out[report.file] = why
                 remedy = "merge principals, or remove documents that have ended"
                 self._find(report, f"left out: {why}", remedy)
-            return
+        elif parts.able and self.room.misfit_of_ended(parts):
+            self._take(parts.able, Parts(parts.able, None))
+        else:
+            self._take(license_, parts)
+
+    def _take(self, license_: License, parts: Parts) -> None:
         self.licenses.append(license_)
-        self._count(license_)
+        self.room.take(parts)
 
     def _license(self, report: DocumentReport, document: LicenseDocument) -> License:
         place = Place(report.file)
-        if report.verified and not self._by_product[document.product]:
+        if report.verified and not self.room.services(document.product):
             products = {service.product for service in self.policy.services.values()}
             self._find(
                 report,
@@ -162,7 +153,7 @@ class _Joining:
             self._undefined(report, f"{what} names service", one.services or (), list(self.policy.services))
             self._of_other_products(report, what, one.services or (), document.product)
         else:
-            principals = [name for name in principals if not self._adds_clause(name)]
+            principals = [name for name in principals if not self.room.adds_clause(name)]
         return Entitlement(
             one.id,
             place,
@@ -193,56 +184,3 @@ class _Joining:
 
     def _find(self, report: DocumentReport, reason: str, remedy: str) -> None:
         self.findings.append(Finding(Place(report.file), reason, remedy))
-
-    def _adds_clause(self, principal: str) -> bool:
-        """True if a license for this principal needs more room in the sets than there is without it."""
-        if principal not in self._excluded:
-            return False
-        return not any(principal in each.principals for one in self.licenses for each in one.entitlements)
-
-    def _misfit(self, license_: License) -> str:
-        """Why the license does not fit into the kernel's tables; "" if it does."""
-        names = {name for each in license_.entitlements for name in each.principals}
-        if any(self._adds_clause(name) for name in names):
-            parts = self.policy.principals.values(), self.policy.services.values()
-            clauses = number_clauses(*parts, [*self.licenses, license_], self.policy.exclusions)
-            if len(clauses) > SET_BITS:
-                return f"{len(clauses) - 1:,} selectors in all, {SET_BITS - 1:,} are the most"
-        room = self._room[self._can_grant(license_)]
-        for target, more in self._counts(license_).items():
-            if room[target] + more > CANDIDATES:
-                return f"target {target} would have {room[target] + more} grants, {CANDIDATES} are the most"
-        for target, principals in self._planned(license_):
-            if self._groups(target, self._principals[target] | principals) > LISTED_GROUPS:
-                return f"target {target}: its principals would name more than {LISTED_GROUPS} groups"
-        return ""
-
-    def _groups(self, target: Target, names: Iterable[str]) -> int:
-        spoken = {*names, *(one.principal for one in self.policy.exclusions if one.covers(target))}
-        principals = [self.policy.principals[name] for name in spoken if name in self.policy.principals]
-        return len({g for one in principals for each in one.selectors for g in (*each.groups, *each.gids)})
-
-    def _count(self, license_: License) -> None:
-        self._room[self._can_grant(license_)].update(self._counts(license_))
-        for target, principals in self._planned(license_):
-            self._principals[target] |= principals
-
-    def _can_grant(self, license_: License) -> bool:
-        ends_at = license_.window.ends_at
-        return license_.state is None and (ends_at is None or self.now < ends_at)
-
-    def _planned(self, license_: License) -> Iterator[tuple[Target, set[str]]]:
-        """Principals by target. Call this only for a license that is known to fit, or that was checked."""
-        planned = planned_grants(self._by_product[license_.product], [license_])
-        return ((target, {grant.principal for grant in more}) for target, more in planned.items() if more)
-
-    def _counts(self, license_: License) -> Counter[Target]:
-        """Number of candidates by target, without making them: a document of 64 KiB may name millions. It
-        ends with the first target that has too many."""
-        counts: Counter[Target] = Counter()
-        for entitlement in license_.entitlements:
-            for target in covered_targets(self._by_product[license_.product], entitlement):
-                counts[target] += len(entitlement.principals)
-                if counts[target] > CANDIDATES:
-                    return counts
-        return counts

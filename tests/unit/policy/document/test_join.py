@@ -12,11 +12,13 @@ import pytest
 
 from agent.license.report import DocumentReport, Standing, State
 from agent.license.values import DocumentEntitlement, Kind, LicenseDocument
-from agent.model import Reason
+from agent.model import HostFacts, PortClass, Reason, Target
 from agent.policy.document.join import Joined, join
 from agent.policy.document.load import parse_policy
 from agent.policy.tables.clauses import policy_clauses
+from agent.policy.tables.compile import compile_policy
 from agent.policy.tables.grants import planned_grants
+from agent.policy.tables.ids import Ids
 from agent.policy.values import Policy
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -180,10 +182,49 @@ def test_a_document_whose_groups_are_too_many_is_left_out() -> None:
             "ops": [{"group": [f"h{n}" for n in range(40)]}],
         }
     )
-    for state in (State.VALID, State.REVOKED):
-        joined = join(full, [report(state=state), report("b.json", principals=("ops",))], NOW)
+    for first, second in ((State.VALID, State.VALID), (State.VALID, State.REVOKED), (State.REVOKED,) * 2):
+        joined = join(full, [report(state=first), report("b.json", second, ("ops",))], NOW)
         assert set(joined.left_out) == {"b.json"}
         assert "64 groups" in joined.left_out["b.json"]
+    joined = join(full, [report(state=State.REVOKED), report("b.json", principals=("ops",))], NOW)
+    assert joined.left_out == {}
+    assert in_tables(joined) == ["b"]
+
+
+def in_tables(joined: Joined) -> list[str]:
+    """The licenses of db/internal's candidates, once the policy is compiled."""
+    groups = {f"{letter}{n}": 1000 * place + n for place, letter in enumerate("gh") for n in range(40)}
+    facts = HostFacts(1, (), boot_offset_ns=int(NOW.timestamp()) * 10**9, groups=groups)
+    compiled = compile_policy(joined.policy, facts, Ids())
+    return [plan.license.id for plan in compiled.plans[Target("db", PortClass.INTERNAL)]]
+
+
+def test_a_document_that_only_denies_leaves_the_last_clauses_to_one_that_grants() -> None:
+    eight = [{"group": "sre", "uid": n} for n in range(8)]
+    full = policy(
+        principals={"app": eight, "ops": eight, "ci": [{"uid": n} for n in range(995)]},
+        restrictions=[{"exclude": name, "target": "web"} for name in ("ops", "app")],
+    )
+    b = report("b.json", principals=("ops",))
+    assert set(join(full, [report(), b], NOW).left_out) == {"b.json"}
+    joined = join(full, [report(state=State.REVOKED), b], NOW)
+    assert joined.left_out == {}
+    assert in_tables(joined) == ["b"]
+
+
+def test_entitlements_that_have_ended_take_no_room() -> None:
+    ended = tuple(DocumentEntitlement(f"e{n}", ("app",), expires_at=NOW) for n in range(20))
+    lasting = (DocumentEntitlement("use", ("app",)),)
+    many = [report(f"{n}.json", entitlements=(*ended[:2], *lasting)) for n in range(8)]
+    joined = join(policy(), [*many, report("8.json")], NOW)
+    assert set(joined.left_out) == {"8.json"}
+    assert in_tables(joined) == [str(n) for n in range(8)]
+    joined = join(policy(), [report(entitlements=(*ended, *lasting))], NOW)
+    assert [one.id for each in joined.policy.licenses for one in each.entitlements] == ["use"]
+    past = {"principals": ["app"], "expires_at": "2026-05-01T00:00:00Z"}
+    inline = {**INLINE, "entitlements": [{"id": f"e{n}", **past} for n in range(8)]}
+    joined = join(policy(licenses=[inline]), [report()], NOW)
+    assert in_tables(joined)[-1] == "a"
 
 
 def test_an_inline_license_gives_way_to_a_verified_document() -> None:
