@@ -22,6 +22,7 @@ from agent.cli import (
     status,
     sysdump,
 )
+from agent.cli.license import app as license_app
 from agent.cli.usage import UsageError, describe
 from agent.errors import EXIT_FAILED, EXIT_USAGE, LicetError
 
@@ -47,6 +48,7 @@ app.command()(listeners.listeners)
 app.command()(mode.mode)
 app.add_typer(policy.app, name="policy")
 app.command()(explain.explain)
+app.add_typer(license_app.app, name="license")
 app.command()(sysdump.sysdump)
 app.command()(running.version)
 

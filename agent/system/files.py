@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _KINDS = (
     (stat.S_ISREG, "a file"),
@@ -76,3 +76,49 @@ def write_text(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink()  # a partial file would take up the space that is missing
         raise
+
+
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Make a file with exactly this mode. A reader finds it as a whole or not at all, if the file system has
+    files without a name (O_TMPFILE). Raises FileExistsError; after any OSError, no part of it is left."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not _linked(folder, path.name, content, mode):
+            _written(folder, path.name, content, mode)
+        with contextlib.suppress(OSError):  # some file systems cannot
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _linked(folder: int, name: str, content: bytes, mode: int) -> bool:
+    """Write a file without a name, then give it its name. False if the file system cannot."""
+    try:
+        descriptor = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            return False
+        raise
+    with open(descriptor, "wb") as file:
+        _fill(file, content, mode)
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
+    return True
+
+
+def _written(folder: int, name: str, content: bytes, mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        with open(descriptor, "wb") as file:
+            _fill(file, content, mode)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+        raise
+
+
+def _fill(file: BinaryIO, content: bytes, mode: int) -> None:
+    file.write(content)
+    file.flush()
+    os.fchmod(file.fileno(), mode)
+    os.fsync(file.fileno())

@@ -1,0 +1,53 @@
+"""Writes the files of `licet license`: never over another, and read back."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from agent.errors import LicetError
+from agent.system import files
+
+READABLE, SECRET = 0o644, 0o600
+
+
+def place_of(chosen: Path | None, name: str) -> Path:
+    """Where a file goes: to `chosen`, or under its default name into the folder `chosen`, or into the working
+    directory."""
+    if chosen is None:
+        return Path(name)
+    return chosen / name if chosen.is_dir() else chosen
+
+
+def refuse_existing(*paths: Path) -> None:
+    """Raises LicetError if there is anything at one of these paths."""
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            raise _exists(path)
+
+
+def write_once(path: Path, content: bytes, mode: int) -> None:
+    """Raises LicetError. No file, or part of one, is then left."""
+    try:
+        files.write_new(path, content, mode)
+        read = files.read_bytes(path)
+        others = path.stat().st_mode & 0o777 & ~mode
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise LicetError(f"{path}: cannot be written: {error.strerror}") from error
+    if read != content:
+        _remove(path)
+        raise LicetError(f"{path}: what was read back differs from what was written: check the disk")
+    if mode == SECRET and others:
+        _remove(path)
+        raise LicetError(f"{path}: this file system lets others read every file: choose another --out")
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _exists(path: Path) -> LicetError:
+    return LicetError(f"{path}: it is there already, and nothing is overwritten: choose another --out")
