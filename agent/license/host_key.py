@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,34 +34,87 @@ def ensure_host_key(folder: Path) -> bytes:
     """The public key of this host, 32 bytes. It is made if neither file is there.
 
     Raises OSError, ValueError for a damaged file, and NoVerdict."""
+    while True:
+        public = _stored(folder)
+        if public is not None:
+            return public
+        private = _private(folder)
+        key = new_host_key() if private is None else _of_file(folder, private)
+        with _locked(folder):
+            if _stored(folder) is None and _private(folder) == private:
+                _write(folder, key, is_new=private is None)
+                return key.public_key
+        # another process, the daemon or a command, was faster
+
+
+def replace_host_key(folder: Path) -> HostKey:
+    """Make a new key, whatever there is. Nothing of the old one is kept. Raises OSError and NoVerdict."""
+    key = new_host_key()
+    with _locked(folder):
+        # first: a public key without its private one would name another host
+        with contextlib.suppress(FileNotFoundError):
+            (folder / PUBLIC).unlink()
+        _write(folder, key, is_new=True)
+    return key
+
+
+def load_host_key(folder: Path) -> HostKey:
+    """This host's key with its private part. It is made if neither file is there.
+
+    Raises OSError, ValueError for damaged files, and NoVerdict."""
+    public = ensure_host_key(folder)
+    private = files.read_bytes(folder / KEY, _MOST_BYTES)
+    key = _of_file(folder, private)
+    if key.public_key != public:
+        raise ValueError(f"{folder / PUBLIC}: it is not of {KEY}; remove it, and it is made again")
+    return HostKey(private, public)
+
+
+def _stored(folder: Path) -> bytes | None:
     try:
-        public = bytes.fromhex(files.read_bytes(folder / PUBLIC, _MOST_BYTES).decode("ascii", "replace"))
+        text = files.read_bytes(folder / PUBLIC, _MOST_BYTES).decode("ascii", "replace")
     except FileNotFoundError:
-        return _restored(folder)
+        return None
+    try:
+        public = bytes.fromhex(text)
+    except ValueError:
+        public = b""
     if not is_usable(public):
         raise ValueError(f"{folder / PUBLIC}: damaged: not a public key; remove it, and it is made again")
     return public
 
 
-def replace_host_key(folder: Path) -> bytes:
-    """Make a new key, whatever there is. Raises OSError and NoVerdict."""
-    key = new_host_key()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        (folder / PUBLIC).unlink()  # first: a public key without its private one would name another host
-    files.write_text(folder / KEY, key.private_pem.decode())
-    files.write_text(folder / PUBLIC, key.public_key.hex() + "\n")
-    return key.public_key
-
-
-def _restored(folder: Path) -> bytes:
+def _private(folder: Path) -> bytes | None:
     try:
-        private = files.read_bytes(folder / KEY, _MOST_BYTES)
+        return files.read_bytes(folder / KEY, _MOST_BYTES)
     except FileNotFoundError:
-        return replace_host_key(folder)
-    public = host_key_of(private).public_key
-    files.write_text(folder / PUBLIC, public.hex() + "\n")
-    return public
+        return None
+
+
+def _of_file(folder: Path, private: bytes) -> HostKey:
+    try:
+        return host_key_of(private)
+    except ValueError as error:
+        remedy = "`licet license request --new-host-key` makes another"
+        raise ValueError(f"{folder / KEY}: damaged: {error}; {remedy}") from error
+
+
+def _write(folder: Path, key: HostKey, *, is_new: bool) -> None:
+    if is_new:
+        files.write_text(folder / KEY, key.private_pem.decode())
+    files.write_text(folder / PUBLIC, key.public_key.hex() + "\n")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time writes. It holds the lock for two small files only."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def new_host_key(timeout_s: float = _TIMEOUT_S) -> HostKey:

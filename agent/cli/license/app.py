@@ -6,6 +6,9 @@ import typer
 
 from agent.cli.license.issue import issue
 from agent.cli.license.keygen import keygen
+from agent.cli.license.request import request
+from agent.cli.license.revoke import revoke
+from agent.cli.license.show import show, verify
 
 app = typer.Typer(
     help="License documents: make keys and sign (the vendor's side), request and check (the operator's).",
@@ -13,3 +16,7 @@ app = typer.Typer(
 )
 app.command()(keygen)
 app.command()(issue)
+app.command()(revoke)
+app.command()(request)
+app.command()(show)
+app.command()(verify)

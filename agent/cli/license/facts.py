@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
 
 from agent.cli.license.moments import utc_and_local
 from agent.export.sanitize import printable
+from agent.license.request import HostRequest
 from agent.license.values import (
     DocumentEntitlement,
     LicenseDocument,
@@ -24,7 +26,7 @@ def license_facts(document: LicenseDocument) -> Facts:
     """Everything in a license."""
     lock, period = document.node_lock, document.period
     facts = [
-        ("license", f"{document.id} serial {document.serial} ({document.issuer}, {document.kind})"),
+        ("license", license_name(document)),
         ("licensee", document.licensee),
         ("product", document.product),
         ("supersedes", ", ".join(document.supersedes)),
@@ -40,6 +42,10 @@ def license_facts(document: LicenseDocument) -> Facts:
     if document.extensions:
         facts.append(("extensions", printable(json.dumps(document.extensions, ensure_ascii=False))))
     return [fact for fact in facts if fact[1]]
+
+
+def license_name(document: LicenseDocument) -> str:
+    return f"{document.id} serial {document.serial} ({document.issuer}, {document.kind})"
 
 
 def times(document: LicenseDocument) -> Facts:
@@ -68,6 +74,16 @@ def revocation_facts(revocations: RevocationList) -> Facts:
     if not revocations.licenses and not revocations.keys:
         facts.append(("", "revokes nothing"))
     return facts
+
+
+def request_facts(request: HostRequest) -> Facts:
+    """Everything in a request."""
+    return [
+        ("request", f"{request.hostname}, licet {request.licet}, kernel {request.kernel}"),
+        ("made", utc_and_local(request.requested_at)),
+        *(("node ids" if not at else "", one) for at, one in enumerate(request.node_ids)),
+        ("public key", base64.b64encode(request.public_key).decode()),
+    ]
 
 
 def time_warnings(document: LicenseDocument, now: datetime) -> list[str]:

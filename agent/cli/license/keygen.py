@@ -13,7 +13,7 @@ import typer
 
 from agent import given
 from agent.cli.license import moments, passphrases
-from agent.cli.license.writing import READABLE, SECRET, place_of, refuse_existing, write_once
+from agent.cli.license.writing import READABLE, SECRET, place_of, plain_name, refuse_existing, write_once
 from agent.cli.output import print_facts
 from agent.errors import LicetError
 from agent.license.curve import PUBLIC_KEY_BYTES
@@ -165,5 +165,4 @@ def _pinned(raw: Mapping[str, object], public_key: bytes) -> PinnedKey:
 
 
 def _file_name(pinned: PinnedKey) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", pinned.issuer.lower()).strip("-")[:40] or "licet"
-    return f"{name}-{pinned.kid[:8]}"
+    return f"{plain_name(pinned.issuer)}-{pinned.kid[:8]}"

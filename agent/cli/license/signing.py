@@ -67,6 +67,8 @@ class CannotSign(LicetError):
 
 
 class Signer(Protocol):
+    """Who signs: a key file, or a command."""
+
     @property
     def name(self) -> str:
         """What a message calls it."""
@@ -85,6 +87,8 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyFileSigner:
+    """A private key, opened. `name`: the file."""
+
     name: str
     key: PrivateKey = field(repr=False)
     pinned: PinnedKey | None

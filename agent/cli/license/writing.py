@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 from agent.errors import LicetError
@@ -17,6 +18,11 @@ def place_of(chosen: Path | None, name: str) -> Path:
     if chosen is None:
         return Path(name)
     return chosen / name if chosen.is_dir() else chosen
+
+
+def plain_name(text: str) -> str:
+    """A file name's part for any text, such as an issuer."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "licet"
 
 
 def refuse_existing(*paths: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from agent.license.signatures import PrivateKey, load_private_key
 from tests.unit.license.documents import license_raw
 
 PASSPHRASE = "seven dry bytes"
+LICET = Path(sys.executable).parent / "licet"
+NOBODY = 65534
 Run = Callable[..., "Ended"]
 
 
@@ -73,3 +76,22 @@ def vendor_in(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Ended(int(ended.value.code or 0), *capsys.readouterr())
 
     return Vendor(folder, run)
+
+
+def as_nobody(vendor: Vendor, *arguments: str) -> Ended:
+    """`licet license` with these arguments, as another user than root, in the vendor's folder."""
+    root = vendor.folder.parent
+    for folder in (vendor.folder, root, *root.parents):
+        if folder not in (Path("/tmp"), Path("/")):
+            folder.chmod(0o755)
+    done = subprocess.run(
+        [LICET, "license", *arguments, "--config", root / "config.yaml"],
+        cwd=vendor.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
