@@ -25,23 +25,29 @@ class Serials:
 
     highest: dict[tuple[str, str], dict[str, Seen]] = field(default_factory=dict)
     """By issuer and id, then by kid."""
-    replaced: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
-    """By issuer and id, then by kid: the id of the license that supersedes it."""
+    replaced: dict[tuple[str, str], dict[tuple[str, str], float]] = field(default_factory=dict)
+    """By issuer and id, then by kid and the id of a license that supersedes it: when that one was issued, in
+    seconds since the epoch."""
     owners: dict[str, str] = field(default_factory=dict)
     """By id: the issuer of the last document that held. It is the first issuer for as long as a key of that
     one counts: no document of another holds meanwhile."""
 
     def note(self, document: LicenseDocument, payload: str, kid: str) -> bool:
         """Establish a document that is in force. True if that was new."""
-        before = self.to_json()
-        key = document.issuer, document.id
-        known = self.highest.setdefault(key, {}).get(kid)
-        if known is None or document.serial > known.serial:
-            self.highest[key][kid] = Seen(document.serial, payload)
-        for name in document.supersedes:
-            self.replaced.setdefault((document.issuer, name), {}).setdefault(kid, document.id)
+        seen = self.highest.setdefault((document.issuer, document.id), {})
+        known = seen.get(kid)
+        changed = self.owners.get(document.id) != document.issuer
         self.owners[document.id] = document.issuer
-        return self.to_json() != before
+        if known is None or document.serial > known.serial:
+            seen[kid] = Seen(document.serial, payload)
+            changed = True
+        issued_s = document.issued_at.timestamp()
+        for name in document.supersedes:
+            replacing = self.replaced.setdefault((document.issuer, name), {})
+            if issued_s > replacing.get((kid, document.id), -1.0):
+                replacing[kid, document.id] = issued_s
+                changed = True
+        return changed
 
     def why_superseded(self, document: LicenseDocument, payload: str, kids: Collection[str]) -> str:
         """One clause; "" if the document is not superseded."""
@@ -52,8 +58,12 @@ class Serials:
             return f"serial {best.serial} has been in force"
         if best and document.serial == best.serial and all(one.payload != payload for one in seen):
             return f"another document with serial {best.serial} has been in force: raise the serial"
-        by = next((by for kid, by in self.replaced.get(key, {}).items() if kid in kids), "")
-        return f"license '{by}' supersedes it" if by else ""
+        for (kid, by), issued_s in self.replaced.get(key, {}).items():
+            # of two that supersede each other, the one that was issued later holds
+            is_answered = by in document.supersedes and document.issued_at.timestamp() > issued_s
+            if kid in kids and not is_answered:
+                return f"license '{by}' supersedes it"
+        return ""
 
     def owner(self, name: str) -> str:
         """The issuer that has this id; "" if none has."""
@@ -68,9 +78,9 @@ class Serials:
                 for kid, seen in by_kid.items()
             ],
             "replaced": [
-                [issuer, name, kid, by]
-                for (issuer, name), by_kid in self.replaced.items()
-                for kid, by in by_kid.items()
+                [issuer, name, kid, by, issued_s]
+                for (issuer, name), replacing in self.replaced.items()
+                for (kid, by), issued_s in replacing.items()
             ],
             "owners": dict(self.owners),
         }
@@ -81,7 +91,8 @@ class Serials:
         found = cls()
         for issuer, name, kid, serial, payload in stored["highest"]:
             found.highest.setdefault((str(issuer), str(name)), {})[str(kid)] = Seen(int(serial), str(payload))
-        for issuer, name, kid, by in stored["replaced"]:
-            found.replaced.setdefault((str(issuer), str(name)), {})[str(kid)] = str(by)
+        for issuer, name, kid, by, issued_s in stored["replaced"]:
+            replacing = found.replaced.setdefault((str(issuer), str(name)), {})
+            replacing[str(kid), str(by)] = float(issued_s)
         found.owners = {str(name): str(issuer) for name, issuer in stored["owners"].items()}
         return found

@@ -53,7 +53,7 @@ class Judge:
             return found, ""
         if (owner := self._owner(document.id)) not in ("", document.issuer):
             return Standing(State.UNKNOWN_KEY, f"issuer '{owner}' has this id"), ""
-        good = [kid for kid in signers if (document.issuer, kid) not in self.revoked.keys]
+        good = self.good_signers(opened)
         kid = (good or signers)[0]
         return next(self._of_license(opened, document, good, kid)), kid
 
@@ -62,6 +62,11 @@ class Judge:
         verified = opened.verified or frozenset()
         able = {key.kid: None for key in self.pinned if key.may_sign(opened.document) and key.kid in verified}
         return sorted(able, key=lambda kid: kid not in opened.hints)
+
+    def good_signers(self, opened: Opened) -> list[str]:
+        """Those of `signers` that are not revoked."""
+        issuer = opened.document.issuer
+        return [kid for kid in self.signers(opened) if (issuer, kid) not in self.revoked.keys]
 
     def list_standing(self, opened: Opened) -> Standing:
         """The standing of a revocation list, but for lists that are newer."""
@@ -103,9 +108,12 @@ class Judge:
         return f"key {short(min(hints))} is not pinned" if hints else f"no pinned key may sign for {what}"
 
     def _owner(self, name: str) -> str:
-        """The issuer that has this id, if a key of it is pinned and not revoked."""
+        """The issuer that has this id, if a key of it is pinned and not revoked. What only revoked keys have
+        claimed is nobody's."""
         owner = self.serials.owner(name)
-        return owner if owner and self._kids(owner) else ""
+        claimed = self.serials.highest.get((owner, name), {})
+        is_claimed = any((owner, kid) not in self.revoked.keys for kid in claimed)
+        return owner if is_claimed and self._kids(owner) else ""
 
     def _kids(self, issuer: str) -> frozenset[str]:
         """Keys of an issuer whose documents count."""
@@ -147,7 +155,8 @@ def time_standing(document: LicenseDocument, moment: Moment) -> Standing:
 
 HOLDS = frozenset({State.VALID, State.GRACE})
 TAKES_OVER = HOLDS | {State.CLOCK_ROLLBACK, State.NOT_YET_VALID, State.EXPIRED}
-"""States in which a file's document replaces the copy that was in force for the file."""
+"""States in which a file's document replaces the copy that was in force for the file, unless the copy holds
+and the document does not."""
 
 
 def establish(judge: Judge, documents: Iterable[Opened]) -> bool:
@@ -155,10 +164,10 @@ def establish(judge: Judge, documents: Iterable[Opened]) -> bool:
     licenses = [one for one in documents if isinstance(one.document, LicenseDocument)]
     changed = False
     for one in sorted(licenses, key=_newest_first):
-        standing, kid = judge.standing(one)
-        if standing.state in HOLDS:
+        if judge.standing(one)[0].state in HOLDS:
             assert isinstance(one.document, LicenseDocument)
-            changed |= judge.serials.note(one.document, one.digest, kid)
+            for kid in judge.good_signers(one):
+                changed |= judge.serials.note(one.document, one.digest, kid)
     return changed
 
 
