@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,8 +41,9 @@ class Folder:
         self._device: int | None = None
         """Device number of the folder when it last had files."""
 
-    def read(self) -> Listing:
-        """Read every file that is wanted. Raises nothing: each problem is in the listing."""
+    def read(self, first: Collection[str] = ()) -> Listing:
+        """Read every file that is wanted. `first`: names of files that others do not displace if they are too
+        many. Raises nothing: each problem is in the listing."""
         try:
             names = sorted(entry.name for entry in self.path.iterdir() if self._is_wanted(entry.name))
             device = self.path.stat().st_dev
@@ -56,8 +57,9 @@ class Folder:
             return Listing(problem=f"{self.path}: another file system is there, and it is empty")
         if names:
             self._device = device
-        found = {name: self._read(self.path / name) for name in names[: self._most_files]}
-        return Listing(found, left_out=tuple(names[self._most_files :]))
+        ranked = sorted(names, key=lambda name: name not in first)
+        found = {name: self._read(self.path / name) for name in sorted(ranked[: self._most_files])}
+        return Listing(found, left_out=tuple(ranked[self._most_files :]))
 
     def expect_files(self) -> None:
         """Treat a missing folder as a problem: files of it were in force before this start."""

@@ -16,7 +16,7 @@ from agent.daemon.licensing.verifier import Verifier
 from agent.license.clock import Moment
 from agent.license.report import DocumentReport, RevocationsReport, Standing, State
 from agent.license.revocations import Key, Revoked, SignedList, newest, revoked_by
-from agent.license.standing import TAKES_OVER, Judge, Opened, establish
+from agent.license.standing import HOLDS, TAKES_OVER, Judge, Opened, establish
 from agent.license.values import (
     MOST_DOCUMENT_BYTES,
     MOST_DOCUMENTS,
@@ -98,7 +98,7 @@ class LicenseKeeper:
         """Read keys, node ids and documents again, have new signatures verified, and judge."""
         self._keys.read()
         self._node.read()
-        listing = self._folder.read()
+        listing = self._folder.read(self._store.copies)
         readable = {name: read.content for name, read in listing.files.items() if not read.problem}
         contents = [self._content(name, content) for name, content in readable.items()]
         stored = self._store.copies.items()
@@ -163,11 +163,8 @@ class LicenseKeeper:
             if file:
                 yield file
             opened = self._seen.copies.get(name)
-            if opened is None or (file and file.standing.state in TAKES_OVER):
-                continue
-            copy = _license_report(name, opened, judge, is_copy=True)
-            is_same = file is not None and file.document == copy.document
-            if file is None or not is_same or file.standing.state is not copy.standing.state:
+            copy = _license_report(name, opened, judge, is_copy=True) if opened else None
+            if copy and not (file and _replaces(file, copy)):
                 yield copy
 
     def _of_file(self, name: str, judge: Judge) -> DocumentReport | None:
@@ -188,14 +185,16 @@ class LicenseKeeper:
 
     def _keep(self, contents: dict[str, bytes]) -> None:
         """Store copies of what is in force now; drop those of files that are gone."""
+        with_copy = {report.file for report in self.reports if report.is_copy}
         for report in self.reports:
             opened = self._seen.files.get(report.file)
-            if report.is_copy or opened is None or report.standing.state not in TAKES_OVER:
+            if opened is None or report.file in with_copy or report.standing.state not in TAKES_OVER:
                 continue
             copy = Copy(report.file, contents[report.file], opened.verified or frozenset())
             if isinstance(opened.document, LicenseDocument):
                 self._store.put_copy(copy)
                 continue
+            self._store.drop_copy(report.file)
             for kid in self._newest_of(opened.document, opened.verified or ()):
                 self._store.put_list(opened.document.issuer, kid, copy)
         if not self._seen.listing.problem:
@@ -210,6 +209,14 @@ class LicenseKeeper:
 
 def _kept(copy: Copy) -> Content:
     return Content(copy.file, copy.content, copy.kids)
+
+
+def _replaces(file: DocumentReport, copy: DocumentReport) -> bool:
+    """True if the file's document replaces the copy, or is the same in the same state."""
+    now, before = file.standing.state, copy.standing.state
+    if now in HOLDS or (now in TAKES_OVER and before not in HOLDS):
+        return True
+    return now is before and file.document == copy.document
 
 
 def _license_report(name: str, opened: Opened, judge: Judge, *, is_copy: bool = False) -> DocumentReport:

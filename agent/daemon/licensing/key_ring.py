@@ -17,7 +17,8 @@ MOST_KEY_BYTES = 16 << 10
 
 
 class KeyRing:
-    """A key file that is there and cannot be read keeps its last content. One that is gone ends its key."""
+    """A key file that is there and cannot be read or trusted keeps its last content. One that is gone
+    ends its key."""
 
     def __init__(self, path: Path, store: LicenseStore) -> None:
         self._folder = Folder(path, (".yaml", ".yml"), MOST_KEYS, MOST_KEY_BYTES)
@@ -30,7 +31,7 @@ class KeyRing:
 
     def read(self) -> None:
         """Read the folder again."""
-        listing = self._folder.read()
+        listing = self._folder.read(self._texts)
         findings: list[Finding] = []
         texts = dict(self._texts) if listing.problem else {}
         if listing.problem:
@@ -57,8 +58,8 @@ class KeyRing:
         path = self._folder.path / name
         read = listing.files.get(name)
         if name in refused:
-            return None, ""
-        if read and not read.problem:
+            pass  # what it held when only root could write it is as good as before
+        elif read and not read.problem:
             try:
                 return read_key(read.content, str(path)), read.content.decode("utf-8", "replace")
             except PolicyErrors as error:
@@ -76,7 +77,7 @@ class KeyRing:
             return None, ""
 
     def _writable_by_others(self, listing: Listing, findings: list[Finding]) -> frozenset[str]:
-        """Names of the files that another user could have written: such a key is not pinned."""
+        """Names of the files that another user could have written: their content is not pinned."""
         refused = set()
         for name in listing.files:
             doubts = [one for one in ownership.doubts([self._folder.path / name]) if one.refuses]
