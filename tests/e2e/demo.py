@@ -1,4 +1,5 @@
-"""`make demo`: the story of one licensed database, played on the real kernel in throwaway namespaces.
+"""`make demo`: the story of one licensed database, and that of a signed license (demo_signed.py), played on
+the real kernel in throwaway namespaces.
 
 Every step is checked against what the agent told and counted; the exit code is 1 if one did not hold.
 """
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.demo_signed import SignedDemo
 from tests.e2e.stage import Stage
 from tests.fixtures.lab import Lab
 from tests.fixtures.metrics_text import Samples
@@ -307,6 +309,7 @@ def main() -> int:
     try:
         with Lab() as lab:
             Demo(lab, stage).play()
+            SignedDemo(lab, stage).play()
     except (RuntimeError, TimeoutError, OSError) as error:
         stage.wrong.append(f"the story could not be played to its end: {error}")
     stage.say("\nEverything the demo made is gone again.")
