@@ -309,6 +309,7 @@ def main() -> int:
     try:
         with Lab() as lab:
             Demo(lab, stage).play()
+        with Lab() as lab:
             SignedDemo(lab, stage).play()
     except (RuntimeError, TimeoutError, OSError) as error:
         stage.wrong.append(f"the story could not be played to its end: {error}")
