@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from agent.model import show_time
 from tests.e2e.stage import Stage
 from tests.fixtures.lab import Lab
+from tests.fixtures.running_agent import LICET
 from tests.fixtures.shifted_clock import ShiftedClock
 from tests.fixtures.waiting import SLOWER, wait_for
 
@@ -91,13 +93,14 @@ class SignedDemo:
                 "older.json": "superseded",
             }
         )
+        self._show()
         stage.check("billing, by the good one", self._attempt(), {})
+        for name in ("forged.json", "edited.json", "older.json"):
+            (self._agent.files.licenses / name).unlink()
         self._put("acme-2026.json", good[: len(good) // 2])
         self._until({"acme-2026.json": "malformed"}, of_copies={"acme-2026.json": "valid"})
         stage.check("billing, while the good one is half copied", self._attempt(), {})
         self._put("acme-2026.json", good)
-        for name in ("forged.json", "edited.json", "older.json"):
-            (self._agent.files.licenses / name).unlink()
         self._until({"acme-2026.json": "valid"})
 
     def _renewed(self) -> None:
@@ -157,7 +160,7 @@ class SignedDemo:
     def _run(self, *arguments: str | Path) -> None:
         shown = [argument.name if isinstance(argument, Path) else argument for argument in arguments]
         self._stage.say(f"   $ licet {' '.join(shown)}")
-        done = self._agent.licet(*arguments, check=False)
+        done = subprocess.run([LICET, *arguments], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"licet {' '.join(shown)}: {done.stderr}")
 
