@@ -11,6 +11,7 @@ import typer
 from pydantic_core import PydanticCustomError
 
 from agent.cli import completion, offline
+from agent.cli.documents import Keys, Licenses, documents
 from agent.cli.running import Config
 from agent.cli.time_here import asked_time
 from agent.cli.values import MOST_ID, MOST_PID, account, whole
@@ -60,6 +61,8 @@ def explain(
     ] = None,
     config: Config = None,
     in_force: offline.InForce = False,
+    licenses: Licenses = None,
+    keys: Keys = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the decision for a consumer, and the rule that decides. Exit code 3 if the consumer is denied."""
@@ -77,6 +80,8 @@ def explain(
     )
     _refuse_mixtures(question, pid, (user, uid), (unit, cgroup), (unit, container), (cgroup, container))
     loaded = offline.load(config, policy or [], in_force=in_force)
+    signed = documents(config, licenses, keys, when)
+    loaded = signed.joined(loaded, offline.host_facts(loaded), policy or ())
     try:
         chosen = target_named(loaded, target)
     except ValueError as error:

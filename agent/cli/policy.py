@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli import offline
+from agent.cli.documents import Keys, Licenses, documents
 from agent.cli.running import Config
 from agent.cli.show_policy import policy_json, policy_text
 from agent.cli.time_here import moment_here
@@ -19,8 +20,6 @@ from agent.policy.decision.explain import Explanation, explain
 from agent.policy.document.expectations import Case, CaseFile, load_cases, target_named
 from agent.policy.document.load import load_policy_files
 from agent.policy.findings import policy_errors
-from agent.policy.tables.compile import compile_policy
-from agent.policy.tables.ids import Ids
 from agent.policy.validity import ended
 from agent.policy.values import Finding, Policy
 from agent.wording import counted
@@ -40,6 +39,8 @@ def check(
     elsewhere: Annotated[
         bool, typer.Option("--elsewhere", help="For another host: no warnings about what this one lacks.")
     ] = False,
+    licenses: Licenses = None,
+    keys: Keys = None,
     as_json: AsJson = False,
 ) -> None:
     """List every mistake with file, line, cause and remedy. Exit code 3 if there is an error."""
@@ -50,10 +51,12 @@ def check(
     try:
         policy = load_policy_files(chosen)
         facts = offline.host_facts(policy) if elsewhere else offline.facts_here(config, policy)
-        compiled = compile_policy(policy, facts, Ids())
+        signed = documents(config, licenses, keys, elsewhere=elsewhere)
+        policy, compiled, refused = signed.compiled(policy, facts, files or ())
         warnings = compiled.warnings if elsewhere else (*compiled.warnings, *compiled.of_host)
         now = Moment.of(datetime.now(UTC)) if elsewhere else moment_here(config)
-        warnings = (*ended(policy.licenses, now), *warnings)
+        holding = [one for one in policy.licenses if one.state is None and one.is_verified]
+        warnings = (*refused, *ended(holding, now), *warnings)
         if not elsewhere:
             warnings = (*offline.not_only_roots(config, files or []), *warnings)
             warnings = (*warnings, *offline.rights_lost(policy, compiled, facts.host_netns, config))
@@ -108,11 +111,15 @@ def _error_json(file: str, line: int | None, reason: str, remedy: str) -> dict[s
 def run_cases(
     file: Annotated[Path, typer.Argument(help="YAML: cases of {target, consumer, expect}.")],
     config: Config = None,
+    licenses: Licenses = None,
+    keys: Keys = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare expected decisions with the policy's. Exit code 3 if one differs."""
     cases = load_cases(file)
-    policy = offline.load(config, [cases.policy] if cases.policy else [])
+    files = [cases.policy] if cases.policy else []
+    policy = offline.load(config, files)
+    policy = documents(config, licenses, keys).joined(policy, offline.host_facts(policy), files)
     results = _run(policy, cases)
     failed = [(case, found) for case, found in results if not _holds(case, found)]
     if as_json:

@@ -19,6 +19,7 @@ from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.licensing.verifier import Verifier
 from agent.license.clock import Moment
 from agent.license.host_key import PUBLIC
+from agent.observe.node_ids import read_node_ids
 
 _STORED = "licenses"
 """Folder of the daemon's records, in paths.state."""
@@ -38,6 +39,16 @@ class At:
         return Moment.of(self.now)
 
 
+class _Node(Node):
+    """Makes no key."""
+
+    def read(self) -> None:
+        if self._has_key():
+            super().read()
+        else:
+            self.ids |= read_node_ids(self._proc).found
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """Where this host has its keys, documents and records. `at`: judge as of this time; None: now, by license
@@ -46,6 +57,7 @@ class Host:
     paths: Paths
     keys: Path
     at: datetime | None = None
+    require_signed: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -57,6 +69,15 @@ class Host:
             return True
         except OSError:
             return False
+
+    def has_documents(self, licenses: Path) -> bool:
+        """True if there are documents in this folder, or copies of earlier ones."""
+        with contextlib.suppress(OSError):
+            if any(licenses.glob("*.json")):
+                return True
+        with contextlib.suppress(OSError):
+            return any((self.paths.state / _STORED).glob("copy-*"))
+        return False
 
     @contextlib.contextmanager
     def keeper(self, licenses: Path, *, with_copies: bool = False) -> Iterator[LicenseKeeper]:
@@ -70,7 +91,7 @@ class Host:
                 licenses,
                 KeyRing(self.keys, store),
                 store,
-                Node(self.paths.proc, state, store),
+                _Node(self.paths.proc, state, store),
                 Verifier(),
                 LicenseTime(self.paths.state) if self.at is None else At(self.at),
             )

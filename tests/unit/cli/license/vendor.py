@@ -33,8 +33,17 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class Vendor:
     folder: Path
-    run: Run
-    """`licet license` with these arguments, in `folder`."""
+    licet: Run
+    """`licet` with these arguments, in `folder`."""
+
+    @property
+    def root(self) -> Path:
+        """Where the host's folders are: licenses, keys, state and policy.yaml."""
+        return self.folder.parent
+
+    def run(self, *arguments: str) -> Ended:
+        """`licet license` with these arguments."""
+        return self.licet("license", *arguments)
 
     def key(self, name: str = "acme", *more: str, issuer: str = "Acme") -> Path:
         """A key made by keygen, with PASSPHRASE."""
@@ -64,13 +73,14 @@ class Vendor:
 def vendor_in(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vendor:
     folder.mkdir(exist_ok=True)
     config = folder.parent / "config.yaml"
-    places = {name: str(folder.parent / name) for name in ("licenses", "keys", "state", "run", "pins")}
-    config.write_text(json.dumps({"paths": places}))
+    names = ("licenses", "keys", "state", "run", "pins", "policy_dir")
+    places = {name: str(folder.parent / name) for name in names}
+    config.write_text(json.dumps({"paths": {**places, "policy": str(folder.parent / "policy.yaml")}}))
     monkeypatch.setenv("LICET_CONFIG", str(config))
     monkeypatch.chdir(folder)
 
     def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["licet", "license", *arguments])
+        monkeypatch.setattr(sys, "argv", ["licet", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         return Ended(int(ended.value.code or 0), *capsys.readouterr())

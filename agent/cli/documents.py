@@ -1,0 +1,100 @@
+"""License documents, for the commands that judge by policy files without a running agent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.cli.license.host import STRANGER, Host
+from agent.cli.running import settings_of
+from agent.daemon.policy_sync.joiner import Joiner
+from agent.license.report import State
+from agent.license.standing import HOLDS
+from agent.model import HostFacts
+from agent.policy.tables.compile import Compiled, compile_policy
+from agent.policy.tables.ids import Ids
+from agent.policy.values import Finding, Place, Policy
+
+Licenses = Annotated[
+    Path | None,
+    typer.Option("--licenses", help="Folder of license documents; default: paths.licenses, for its policy."),
+]
+Keys = Annotated[
+    Path | None, typer.Option("--keys", help="Folder of the keys that may sign them; default: paths.keys.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Which documents count. `asked`: an option names them, so that they count for any policy. `elsewhere`:
+    for another host."""
+
+    host: Host
+    licenses: Path
+    asked: bool
+    elsewhere: bool = False
+
+    def compiled(
+        self, policy: Policy, facts: HostFacts, files: Sequence[Path]
+    ) -> tuple[Policy, Compiled, list[Finding]]:
+        """The policy with the documents, compiled, and findings about documents that do not hold. `files`:
+        the policy files that were given, if any. Raises PolicyErrors."""
+        if not self._count_for(files):
+            return policy, compile_policy(policy, facts, Ids()), []
+        with self._joiner() as joiner:
+            joined, compiled, _ = joiner.compiled(policy, facts, Ids())
+            assert joined is not None
+            return joined, compiled, list(self._findings(joiner))
+
+    def joined(self, policy: Policy, facts: HostFacts, files: Sequence[Path]) -> Policy:
+        """As `compiled`, the policy alone."""
+        return self.compiled(policy, facts, files)[0] if self._count_for(files) else policy
+
+    def _count_for(self, files: Sequence[Path]) -> bool:
+        if self.asked:
+            return True
+        return not files and not self.elsewhere and self.host.has_documents(self.licenses)
+
+    @contextlib.contextmanager
+    def _joiner(self) -> Iterator[Joiner]:
+        if not self.host.is_known:
+            typer.echo(f"licet: note: {STRANGER}", err=True)
+        is_daemons = self.licenses == self.host.paths.licenses
+        with self.host.keeper(self.licenses, with_copies=is_daemons) as keeper:
+            if keeper.problem:
+                typer.echo(f"licet: warning: {keeper.problem}", err=True)
+            yield Joiner(keeper, require_signed=self.host.require_signed)
+
+    def _findings(self, joiner: Joiner) -> Iterator[Finding]:
+        for one in joiner.licenses.reports:
+            state = one.standing.state
+            told = state is State.EXPIRED or (self.elsewhere and state is State.NODE_MISMATCH)
+            if state in HOLDS or one.is_copy or told:
+                continue
+            file, why = self.licenses / one.file, f": {one.standing.why}" if one.standing.why else ""
+            remedy = "" if state is State.MALFORMED else f"see licet license show {file}"
+            yield Finding(Place(str(file)), f"{state}{why}", remedy)
+
+
+def documents(
+    config: Path | None,
+    licenses: Path | None,
+    keys: Path | None,
+    at: datetime | None = None,
+    *,
+    elsewhere: bool = False,
+) -> Documents:
+    """Raises BadParameter for a folder that is not there."""
+    for option, folder in (("--licenses", licenses), ("--keys", keys)):
+        if folder and not folder.is_dir():
+            raise typer.BadParameter(f"{folder}: no such folder", param_hint=option)
+    settings = settings_of(config)
+    host = Host(settings.paths, keys or settings.paths.keys, at, require_signed=settings.require_signed)
+    asked = licenses is not None or keys is not None
+    return Documents(host, licenses or settings.paths.licenses, asked, elsewhere)
