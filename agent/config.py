@@ -57,7 +57,8 @@ class Paths(_Section):
     run: Path = Path("/run/licet")
     """The control socket and the lock of the daemon."""
     state: Path = Path("/var/lib/licet")
-    """Numbers of targets, mode overrides, the last good policy, and the uses of the last hour."""
+    """Numbers of targets, mode overrides, the last good policy, the uses of the last hour, license time, and
+    what is kept of licenses."""
     pins: Path = Path("/sys/fs/bpf/licet")
     """Programs, maps and links in bpffs, which keep running without the daemon."""
     programs: Path = Path("/var/lib/licet/programs")
