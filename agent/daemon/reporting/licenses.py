@@ -113,7 +113,9 @@ class _Listing:
             kind=document.kind.value,
             validity=validity if report.verified else None,
             in_force=is_in_tables and state in HOLDS,
-            left_out=self.sources.left_out.get(report.file, "") if state in BY_TIME else "",
+            left_out=self.sources.left_out.get(report.file, "")
+            if state in BY_TIME and not is_in_tables
+            else "",
             issued_at=document.issued_at,
             times=times,
             next=times.next(self.moment) if state in BY_TIME else None,

@@ -35,6 +35,8 @@ REASONS = {
 _NO_CANDIDATES = frozenset({State.MALFORMED, State.UNVERIFIED})
 _SHOWN = 3
 """As many undefined names of one entitlement are reported."""
+_Named = tuple[str, str]
+"""Id and product of a license."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,52 @@ def join(
     policy: Policy, reports: Sequence[DocumentReport], now: datetime, *, require_signed: bool = False
 ) -> Joined:
     """The policy with the licenses of these documents behind its own, in file order; verified ones first.
-    `now`: license time.
+    `now`: license time. A document that has not begun takes no room from one that holds.
 
-    An inline license gives way to a verified document with its id. `require_signed`: inline licenses grant
-    nothing."""
-    joining = _Joining(policy, now, Room(policy))
-    verified = {
-        report.document.id: report.file
+    An inline license gives way to a verified document with its id and product, unless that has no room.
+    `require_signed`: inline licenses grant nothing."""
+    ranked = sorted(reports, key=_rank)
+    kept: set[_Named] = set()
+    while True:
+        joining = _joining(policy, ranked, now, kept, require_signed=require_signed)
+        taken = {_named(one) for one in joining.documents}
+        homeless = {_named(one) for one in policy.licenses} & _verified(reports).keys() - taken - kept
+        if not homeless:
+            return _joined(policy, joining)
+        kept |= homeless
+
+
+def _named(one: License | LicenseDocument) -> _Named:
+    return one.id, one.product
+
+
+def _rank(report: DocumentReport) -> tuple[bool, bool, str]:
+    return not report.verified, report.standing.state is State.NOT_YET_VALID, report.file
+
+
+def _verified(reports: Iterable[DocumentReport]) -> dict[_Named, str]:
+    """Files of the verified licenses that have candidates."""
+    return {
+        _named(report.document): report.file
         for report in reports
         if report.verified and isinstance(report.document, LicenseDocument)
     }
+
+
+def _joining(
+    policy: Policy,
+    ranked: Sequence[DocumentReport],
+    now: datetime,
+    kept: Collection[_Named],
+    *,
+    require_signed: bool,
+) -> _Joining:
+    """`kept`: inline licenses that give way to no document."""
+    joining = _Joining(policy, now, Room(policy))
+    verified = _verified(ranked)
     for license_ in policy.licenses:
-        if license_.id in verified:
-            instead = f"the document {verified[license_.id]} is used instead"
+        if _named(license_) in verified and _named(license_) not in kept:
+            instead = f"the document {verified[_named(license_)]} is used instead"
             reason = f"license '{license_.id}' is also a signed one: {instead}"
             joining.findings.append(Finding(license_.place, reason, "remove it here"))
         else:
@@ -73,10 +108,15 @@ def join(
         )
         remedy = "have them issued as documents, or set require_signed: false"
         joining.findings.append(Finding(joining.licenses[0].place, count, remedy))
-    for report in sorted(reports, key=lambda report: not report.verified):
+    for report in ranked:
         if isinstance(report.document, LicenseDocument) and report.standing.state not in _NO_CANDIDATES:
             joining.document(report, report.document)
-    licenses = tuple(joining.licenses)
+    return joining
+
+
+def _joined(policy: Policy, joining: _Joining) -> Joined:
+    documents = sorted(joining.documents, key=lambda one: (not one.is_verified, one.place.file))
+    licenses = (*joining.licenses, *documents)
     joined = replace(policy, licenses=licenses, warnings=())
     past, now_uncovered = set(_coverage(policy)), _coverage(joined)
     warnings = [one for one in policy.warnings if one not in past] + [*now_uncovered, *joining.findings]
@@ -94,29 +134,40 @@ class _Joining:
     now: datetime
     room: Room
     licenses: list[License] = field(default_factory=list)
+    """Those of the policy."""
+    documents: list[License] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def inline(self, license_: License) -> None:
         """Take a license of the policy, which was checked with it."""
-        self._take(license_, parts_of(license_, self.now))
+        self._take(license_, parts_of(license_, self.now), self.licenses)
 
     def document(self, report: DocumentReport, document: LicenseDocument) -> None:
         """Take a document, unless it does not fit."""
         license_ = self._license(report, document)
         parts = parts_of(license_, self.now)
-        if why := self.room.misfit(parts):
+        if same := self._same(license_):
+            self.left_out[report.file] = f"{same} is the same document"
+            self._find(report, f"left out: {same} is the same document", "remove one of them")
+        elif why := self.room.misfit(parts):
             if report.verified:
                 self.left_out[report.file] = why
                 remedy = "merge principals, or remove documents that have ended"
                 self._find(report, f"left out: {why}", remedy)
         elif parts.able and self.room.misfit_of_ended(parts):
-            self._take(parts.able, Parts(parts.able, None))
+            self._take(parts.able, Parts(parts.able, None), self.documents)
         else:
-            self._take(license_, parts)
+            self._take(license_, parts, self.documents)
 
-    def _take(self, license_: License, parts: Parts) -> None:
-        self.licenses.append(license_)
+    def _same(self, license_: License) -> str:
+        """The file that has brought this document in already, in the same state; "" if none has."""
+        key = license_.document, license_.state
+        alike = (one for one in self.documents if one.is_verified and (one.document, one.state) == key)
+        return next((one.place.file for one in alike if license_.is_verified), "")
+
+    def _take(self, license_: License, parts: Parts, to: list[License]) -> None:
+        to.append(license_)
         self.room.take(parts)
 
     def _license(self, report: DocumentReport, document: LicenseDocument) -> License:
@@ -166,7 +217,8 @@ class _Joining:
     def _undefined(
         self, report: DocumentReport, what: str, names: Iterable[str], known: Collection[str]
     ) -> None:
-        undefined = [name for name in names if name not in set(known)]
+        defined = set(known)
+        undefined = [name for name in names if name not in defined]
         for name in undefined[:_SHOWN]:
             more = f" (and {len(undefined) - 1} more)" if len(undefined) > _SHOWN else ""
             reason = f"{what} '{name}'{more}, which the policy does not define"
