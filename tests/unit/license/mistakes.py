@@ -196,7 +196,9 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "count_by": (entitlement_raw(count_by="process"), "entitlements[0]: 'count_by' is not supported by this"),
     "max": (entitlement_raw(max=5), "entitlements[0]: 'max' is not supported by this version yet"),
 }  # fmt: skip
-MALFORMED |= {f"no {key}": (license_raw(**{key: None}), f"lacks '{key}' (add {key})") for key in NEEDED}
+MALFORMED |= {
+    f"no {key}": (license_raw(**{key: None}), f"lacks '{key}' (add {key})") for key in sorted(NEEDED)
+}
 
 BAD_TIMES: dict[str, tuple[Any, str]] = {
     "naive": (

@@ -72,6 +72,18 @@ def pem_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
         (pem_of(ec.generate_private_key(ec.SECP256R1())), None, "a key of another kind: Ed25519 is expected"),
         (pem_of(rsa.generate_private_key(65537, 2048)), None, "a key of another kind"),
     ],
+    ids=[
+        "no passphrase",
+        "another passphrase",
+        "an empty passphrase",
+        "a passphrase too many",
+        "empty",
+        "no text",
+        "cut off",
+        "a public key",
+        "ECDSA",
+        "RSA",
+    ],
 )
 def test_what_is_no_key_for_this_has_its_reason(pem: bytes, passphrase: bytes | None, why: str) -> None:
     with pytest.raises(ValueError, match=why):
