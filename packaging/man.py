@@ -16,15 +16,17 @@ from agent.cli.app import app
 FILES = (
     ("/etc/licet/config.yaml", "The agent's own settings."),
     ("/etc/licet/policy.yaml, /etc/licet/policy.d/*.yaml", "The policy, merged in name order."),
+    ("/etc/licet/licenses/*.json", "Licenses and revocation lists that vendors signed."),
+    ("/etc/licet/keys/*.yaml", "The vendors' keys that may sign them."),
     ("/run/licet/control.sock", "Where the commands ask the daemon: for root and the group licet."),
-    ("/var/lib/licet", "What outlives a reboot: ids, modes, the newest time seen."),
+    ("/var/lib/licet", "What outlives a reboot: ids, modes, license time, the host's key."),
     ("/sys/fs/bpf/licet", "Programs, maps and links. They go on judging while no daemon runs."),
 )
 EXIT_CODES = (
     ("0", "Fine."),
     ("1", "Failed."),
     ("2", "Wrong usage or configuration."),
-    ("3", "The answer is no: a check or a test that did not hold."),
+    ("3", "The answer is no: a check, a test or a license that did not hold."),
 )
 
 
