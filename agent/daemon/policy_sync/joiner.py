@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from agent.daemon.licensing.keeper import LicenseKeeper, in_tables
 from agent.errors import PolicyErrors
@@ -11,6 +12,7 @@ from agent.license.report import DocumentReport
 from agent.model import HostFacts
 from agent.policy.document.join import join
 from agent.policy.tables.compile import Compiled, compile_policy
+from agent.policy.tables.grants import next_end
 from agent.policy.tables.ids import Ids
 from agent.policy.values import Finding, License, Place, Policy
 
@@ -26,6 +28,8 @@ class CompiledFrom:
     reports: tuple[DocumentReport, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     """By file: why a license document that holds is not in the tables."""
+    room_at: datetime | None = None
+    """When the end of a license may leave room for one that is left out."""
 
     @property
     def unsigned(self) -> tuple[License, ...]:
@@ -41,10 +45,12 @@ class Joiner:
         self.require_signed = require_signed
 
     def is_past(self, compiled_from: CompiledFrom) -> bool:
-        """True if the tables of a policy no longer follow from the documents."""
-        return compiled_from.base is not None and in_tables(compiled_from.reports) != in_tables(
-            self.licenses.reports
-        )
+        """True if the tables of a policy no longer follow from the documents, or have room for one more."""
+        if compiled_from.base is None:
+            return False
+        if compiled_from.room_at and self.licenses.moment.license >= compiled_from.room_at:
+            return True
+        return in_tables(compiled_from.reports) != in_tables(self.licenses.reports)
 
     def compiled(
         self, base: Policy | None, facts: HostFacts, ids: Ids
@@ -54,36 +60,43 @@ class Joiner:
         reports = self.licenses.reports
         if base is None:
             return None, compile_policy(None, facts, ids), CompiledFrom(reports=reports)
-        policy, compiled, left_out = self._fitting(base, reports, facts, ids)
-        return policy, compiled, CompiledFrom(base, reports, left_out)
+        now = self.licenses.moment.license
+        policy, compiled, left_out = self._fitting(base, reports, facts, ids, now)
+        room_at = next_end(policy.licenses, now) if left_out else None
+        return policy, compiled, CompiledFrom(base, reports, left_out, room_at)
 
     def _fitting(
-        self, base: Policy, reports: tuple[DocumentReport, ...], facts: HostFacts, ids: Ids
+        self, base: Policy, reports: tuple[DocumentReport, ...], facts: HostFacts, ids: Ids, now: datetime
     ) -> tuple[Policy, Compiled, dict[str, str]]:
         """With as many documents as fit, in file order."""
         try:
-            return self._joined(base, reports, len(reports), facts, ids)
+            return self._joined(base, reports, len(reports), facts, ids, now)
         except PolicyErrors:
             if not reports:
                 raise
         least, most = 0, len(reports) - 1
-        found = self._joined(base, reports, 0, facts, ids)
+        found = self._joined(base, reports, 0, facts, ids, now)
         while least < most:
             middle = (least + most + 1) // 2
             try:
-                found = self._joined(base, reports, middle, facts, ids)
+                found = self._joined(base, reports, middle, facts, ids, now)
                 least = middle
             except PolicyErrors:
                 most = middle - 1
         return found
 
     def _joined(
-        self, base: Policy, reports: tuple[DocumentReport, ...], taken: int, facts: HostFacts, ids: Ids
+        self,
+        base: Policy,
+        reports: tuple[DocumentReport, ...],
+        taken: int,
+        facts: HostFacts,
+        ids: Ids,
+        now: datetime,
     ) -> tuple[Policy, Compiled, dict[str, str]]:
-        now = self.licenses.moment.license
         joined = join(base, reports[:taken], now, require_signed=self.require_signed)
         left_out = {one.file: FULL for one in reports[taken:] if one.verified}
         findings = (Finding(Place(file), f"left out: {why}") for file, why in left_out.items())
         warnings = (*joined.policy.warnings, *findings, *self.licenses.findings)
         policy = replace(joined.policy, warnings=warnings)
-        return policy, compile_policy(policy, facts, ids), {**joined.left_out, **left_out}
+        return policy, compile_policy(policy, facts, ids, now), {**joined.left_out, **left_out}

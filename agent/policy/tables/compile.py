@@ -55,28 +55,28 @@ class Compiled:
     """The rule of each candidate of a target's row."""
 
 
-def compile_policy(policy: Policy | None, facts: HostFacts, ids: Ids) -> Compiled:
-    """The same policy, facts and ids give the same tables. New targets and grants get numbers in `ids`.
+def compile_policy(
+    policy: Policy | None, facts: HostFacts, ids: Ids, now: datetime | None = None
+) -> Compiled:
+    """The same arguments give the same tables. New targets and grants get numbers in `ids`. `now`: license
+    time; None: when the facts were gathered.
 
     Raises PolicyErrors if the result is too large for the kernel's maps, also without the licenses that only
     deny.
     """
     if policy is None:
         return Compiled(empty_tables(facts.hash_seed))
+    now = now or moment(facts.boot_offset_ns + facts.gathered_boot_ns)
     try:
-        return _compiled(policy, facts, ids)
+        return _compiled(policy, facts, ids, now)
     except PolicyErrors:
-        lasting = able_to_grant(policy.licenses, _now(facts))
+        lasting = able_to_grant(policy.licenses, now)
         if lasting == list(policy.licenses):
             raise
-        return _compiled(replace(policy, licenses=tuple(lasting)), facts, ids)
+        return _compiled(replace(policy, licenses=tuple(lasting)), facts, ids, now)
 
 
-def _now(facts: HostFacts) -> datetime:
-    return moment(facts.boot_offset_ns + facts.gathered_boot_ns)
-
-
-def _compiled(policy: Policy, facts: HostFacts, ids: Ids) -> Compiled:
+def _compiled(policy: Policy, facts: HostFacts, ids: Ids, now: datetime) -> Compiled:
     clauses = policy_clauses(policy)
     index = index_clauses(clauses, facts)
     sets = Sets(index)
@@ -88,7 +88,7 @@ def _compiled(policy: Policy, facts: HostFacts, ids: Ids) -> Compiled:
     sources = {network: sets.id_of(bits | index.anyone) for network, bits in index.sources.items()}
     subordinates = {key: sets.id_of(bits) for key, bits in index.subordinates.items()}
     planned = planned_grants(policy.services.values(), policy.licenses)
-    plans = {target: fitting(more, _now(facts)) for target, more in planned.items()}
+    plans = {target: fitting(more, now) for target, more in planned.items()}
     grants: dict[int, PlannedGrant] = {}
     rows = _rows(policy, facts, ids, index, sets, plans, grants)
     numbers = port_numbers(policy)

@@ -71,6 +71,17 @@ def able_to_grant(licenses: Iterable[License], now: datetime) -> list[License]:
     return found
 
 
+def next_end(licenses: Iterable[License], now: datetime) -> datetime | None:
+    """When the next license, or entitlement, that can grant ends; None: none does."""
+    windows = (
+        one.window.narrowed_by(each.window)
+        for one in licenses
+        if one.state is None
+        for each in one.entitlements
+    )
+    return min((each.ends_at for each in windows if each.ends_at and each.ends_at > now), default=None)
+
+
 def licensed_principals(licenses: Iterable[License]) -> set[str]:
     """Names of all principals that some license names."""
     return {name for one in licenses for each in one.entitlements for name in each.principals}
