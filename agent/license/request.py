@@ -50,8 +50,10 @@ def request_payload(request: HostRequest) -> bytes:
 
 
 def read_request(payload: bytes) -> HostRequest:
-    """Raises Malformed."""
+    """Fields of later versions are ignored: a vendor may have an earlier one. Raises Malformed."""
     raw = strict_json.parse(payload)
+    if isinstance(raw, dict):
+        raw = {key: value for key, value in raw.items() if key in _REQUEST}
     with fields.malformed():
         of = item(raw, _REQUEST)
         request = HostRequest(

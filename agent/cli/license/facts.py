@@ -89,9 +89,12 @@ def request_facts(request: HostRequest) -> Facts:
 def time_warnings(document: LicenseDocument, now: datetime) -> list[str]:
     """What a vendor may not have meant."""
     expires, ends = document.expires_at, document.terminates_at
+    found = []
+    if document.issued_at > now:
+        found.append(f"issued_at is in the future: {utc_and_local(document.issued_at)}")
     if expires is None or ends is None:
-        return []
-    found = [
+        return found
+    found += [
         f"{name} is in the middle of a day, {utc_and_local(moment)}; --until ends with a day"
         for name, moment in (("expires_at", expires), ("terminates_at", ends))
         if moment.astimezone(UTC).timetz().replace(tzinfo=None) != datetime.min.time()

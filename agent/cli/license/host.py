@@ -72,9 +72,12 @@ class Host:
 
     def has_documents(self, licenses: Path) -> bool:
         """True if there are documents in this folder, or copies of earlier ones."""
-        with contextlib.suppress(OSError):
-            if any(licenses.glob("*.json")):
-                return True
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
+                if any(path.suffix == ".json" for path in licenses.iterdir()):
+                    return True
+            except PermissionError:
+                return True  # there may be some, and the keeper says that it cannot read them
         with contextlib.suppress(OSError):
             return any((self.paths.state / _STORED).glob("copy-*"))
         return False

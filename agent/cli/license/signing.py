@@ -105,6 +105,18 @@ class KeyFileSigner:
         return sign(self.key, message)
 
 
+@dataclass(slots=True)
+class _PassphraseFile:
+    """Read once, although it may be for several keys: a pipe can be read only once."""
+
+    path: Path
+    _found: bytes = field(default=b"", repr=False)
+
+    def read(self) -> bytes:
+        self._found = self._found or passphrases.from_file(self.path)
+        return self._found
+
+
 def chosen_signers(
     key_files: Sequence[Path], passphrase_files: Sequence[Path], sign_with: str, public_key: Path | None
 ) -> list[Signer]:
@@ -119,6 +131,7 @@ def chosen_signers(
         raise typer.BadParameter(
             "only --sign-with needs it: a --key has its public key", param_hint="--public-key"
         )
+    files = [_PassphraseFile(file) for file in passphrase_files]
     if len(key_files) > MOST_SIGNATURES:
         raise typer.BadParameter(f"at most {MOST_SIGNATURES} keys can sign a document", param_hint="--key")
     if len(passphrase_files) not in (0, 1, len(key_files)):
@@ -126,8 +139,7 @@ def chosen_signers(
             "give one for all keys, or one for each --key", param_hint="--passphrase-file"
         )
     found = [
-        key_file_signer(file, (passphrase_files[at % len(passphrase_files)] if passphrase_files else None))
-        for at, file in enumerate(key_files)
+        key_file_signer(file, files[at % len(files)] if files else None) for at, file in enumerate(key_files)
     ]
     for at, one in enumerate(found):
         if one.public_key in [other.public_key for other in found[:at]]:
@@ -135,14 +147,14 @@ def chosen_signers(
     return list(found)
 
 
-def key_file_signer(file: Path, passphrase_file: Path | None) -> KeyFileSigner:
+def key_file_signer(file: Path, passphrase_file: _PassphraseFile | None) -> KeyFileSigner:
     """The key of a file. Asks for its passphrase if it needs one and no file has it. Raises LicetError."""
     from agent.license.signatures import load_private_key, public_bytes
 
     pem = _private_file(file)
     passphrase = None
     if b"ENCRYPTED" in pem:
-        passphrase = passphrases.from_file(passphrase_file) if passphrase_file else passphrases.of_key(file)
+        passphrase = passphrase_file.read() if passphrase_file else passphrases.of_key(file)
     try:
         key = load_private_key(pem, passphrase)
     except ValueError as error:

@@ -70,3 +70,22 @@ def test_every_command_is_in_a_page() -> None:
     every = list(commands(typer.main.get_command(app), "licet"))
     assert len(every) > 10
     assert [command for command in every if not re.search(rf"{command}\b", text)] == []
+
+
+def test_every_option_in_the_page_of_licenses_is_one_of_its_command() -> None:
+    group: Any = typer.main.get_command(app)
+    known = {
+        f"license {name}": {flag for one in command.params for flag in one.opts}
+        for name, command in group.commands["license"].commands.items()
+    }
+    text = (DOCS / "licenses.md").read_text().replace("\\\n", " ")
+    used = re.findall(r"licet (license \w+)([^\n`]*)", text)
+    # what stands in quotes are options of another program
+    wrong = [
+        (name, flag)
+        for name, rest in used
+        for flag in re.findall(r"(?<=\s)--[\w-]+", re.sub(r'"[^"]*"', "", rest))
+        if flag not in known[name]
+    ]
+    assert wrong == []
+    assert {name for name, _ in used} == set(known)

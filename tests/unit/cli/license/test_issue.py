@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.cli.license.writing import READABLE, write_once
-from agent.errors import LicetError
 from agent.license.envelope import read_envelope
 from agent.license.payload import read_license
 from agent.license.signatures import public_bytes, verify_one
@@ -151,6 +148,10 @@ def test_without_issued_at_it_is_issued_now(vendor: Vendor) -> None:
             ["terminates_at is in the middle of a day, 2099-02-01 00:00:01 UTC"],
         ),
         ({"expires_at": "2026-01-02T00:00:00Z"}, ["it has expired already"]),
+        (
+            {"issued_at": "2062-01-01T00:00:00Z", "starts_at": None, "expires_at": None},
+            ["issued_at is in the future: 2062-01-01 00:00 UTC"],
+        ),
         ({"expires_at": None}, []),
         ({"expires_at": "2099-01-01T00:00:00Z", "terminates_at": "2099-01-02T00:00:00Z"}, []),
     ],
@@ -310,29 +311,20 @@ def test_a_yaml_beside_the_key_that_is_another_file_does_not_matter(vendor: Vend
     assert issue(vendor, vendor.template()).code == 0
 
 
+def test_one_pipe_has_the_passphrase_of_several_keys(vendor: Vendor) -> None:
+    vendor.key("old")
+    vendor.key("new")
+    reader, writer = os.pipe()
+    os.write(writer, f"{PASSPHRASE}\n".encode())
+    os.close(writer)
+    keys = ("--key", "old.pem", "--key", "new.pem", "--passphrase-file", f"/dev/fd/{reader}")
+    made = vendor.run("issue", vendor.template(), *keys)
+    os.close(reader)
+    assert made.code == 0, made.err
+
+
 def test_a_document_that_would_be_too_large_is_refused(vendor: Vendor) -> None:
     made = issue(vendor, vendor.template(extensions={"a": "x" * 50_000}))
     assert made.code == 1
     assert "64 KiB are the most" in made.err
     assert "acme-2026-3.json" not in vendor.names()
-
-
-def test_two_at_a_time_write_one_whole_file(vendor: Vendor, tmp_path: Path) -> None:
-    """Whichever comes first: the other is told, and a reader never finds a part."""
-    told: list[str] = []
-
-    def write(content: bytes) -> None:
-        try:
-            write_once(tmp_path / "one", content, READABLE)
-        except LicetError as error:
-            told.append(str(error))
-
-    contents = [bytes([65 + each]) * 100_000 for each in range(4)]
-    writers = [threading.Thread(target=write, args=(content,)) for content in contents]
-    for one in writers:
-        one.start()
-    for one in writers:
-        one.join()
-    assert (tmp_path / "one").read_bytes() in contents
-    assert len(told) == 3
-    assert all("it is there already" in one for one in told)

@@ -151,7 +151,20 @@ def test_who_may_not_read_the_key_is_told(vendor: Vendor, state: Path) -> None:
     assert (ended.code, ended.out, ended.err) == (1, "", told)
 
 
-def test_a_request_is_read_strictly() -> None:
+def test_a_request_of_a_later_version_is_read_and_one_that_lacks_a_field_is_not(
+    vendor: Vendor, state: Path
+) -> None:
+    vendor.run("request", "--out", "request.json")
+    payload = json.loads(read_envelope((vendor.folder / "request.json").read_bytes()).payload)
+    assert read_request(json.dumps({**payload, "tpm": {"ek": "x"}}).encode()).licet == payload["licet"]
+    for field in payload:
+        with pytest.raises(Malformed, match=field):
+            read_request(json.dumps({**payload, field: None}).encode())
+    with pytest.raises(Malformed, match="no node id is that of public_key"):
+        read_request(json.dumps({**payload, "node_ids": ["hk:" + "9c" * 32]}).encode())
+
+
+def test_what_is_no_request_is_malformed() -> None:
     for raw in ({}, {"hostname": "a"}, []):
         with pytest.raises(Malformed):
             read_request(json.dumps(raw).encode())
