@@ -31,6 +31,8 @@ _EVENTS = (
     | flags.ONLYDIR
 )
 _MAX_ROUNDS = 8
+MOST_BYTES = 4 << 20
+"""Of a file, to tell whether it has changed. A longer one has also changed if its size or time has."""
 SUFFIXES = (".yaml", ".yml", ".json")
 """Of policy files and keys, and of license documents."""
 
@@ -149,7 +151,12 @@ def _nearest_directory(path: Path) -> Path:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(files.read_bytes(path)).hexdigest()
+        content = files.read_bytes(path, MOST_BYTES + 1)
+        digest = hashlib.sha256(content).hexdigest()
+        if len(content) <= MOST_BYTES:
+            return digest
+        about = path.stat()  # whatever else it holds, reading on could take all memory
+        return f"{digest} {about.st_size} {about.st_mtime_ns}"
     except OSError as error:
         return str(error.strerror)
 

@@ -204,3 +204,18 @@ def test_who_can_write_is_a_change_too(watch: PolicyWatch, etc: Path) -> None:
 def test_a_fifo_is_not_waited_for(watch: PolicyWatch, etc: Path) -> None:
     os.mkfifo(etc / "policy.d" / "fifo.yaml")
     assert tells(watch)
+
+
+def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "licenses"
+    folder.mkdir()
+    huge = folder / "a.json"
+    huge.touch()
+    with PolicyWatch(tmp_path / "policy.yaml", folder) as watch:
+        os.truncate(huge, 1 << 42)
+        assert watch.changed()
+        assert not watch.changed()
+        with huge.open("r+b") as file:
+            file.seek(1 << 41)
+            file.write(b"x")
+        assert watch.changed()
