@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.daemon.licensing.verifier import Verifier
@@ -16,6 +16,7 @@ from agent.license.values import (
     Envelope,
     Malformed,
     PinnedKey,
+    Signature,
 )
 from agent.license.verification import Check
 
@@ -47,8 +48,7 @@ def open_all(
     messages = {id(one): one.envelope.message for one, _ in tried}
     checks = [
         (one, key, Check(key.public_key, messages[id(one)], signature.value))
-        for one, key in tried
-        for signature in one.envelope.signatures
+        for one, key, signature in _by_promise(tried)
     ]
     verified: dict[int, set[str]] = {}
     unknown: set[int] = set()
@@ -63,6 +63,23 @@ def open_all(
         else one
         for one in parsed
     ]
+
+
+def _by_promise(
+    tried: Iterable[tuple[_Parsed, PinnedKey]],
+) -> list[tuple[_Parsed, PinnedKey, Signature]]:
+    """Of each document first the signature whose key id is that of the key: it is all that a good one needs,
+    and others may have many that do not verify."""
+    first, rest = [], []
+    promising: set[int] = set()
+    for one, key in tried:
+        for signature in one.envelope.signatures:
+            if signature.keyid == key.kid and id(one) not in promising:
+                promising.add(id(one))
+                first.append((one, key, signature))
+            else:
+                rest.append((one, key, signature))
+    return first + rest
 
 
 def _verdict(one: _Parsed, verified: set[str], is_partly_unknown: bool) -> frozenset[str] | None:
