@@ -9,6 +9,7 @@ from agent.model import Target, show_network, show_time
 from agent.policy.decision.listeners import listening_scope
 from agent.policy.tables.grants import PlannedGrant, planned_grants
 from agent.policy.terms.container_selector import ContainerSelector
+from agent.policy.validity import described
 from agent.policy.values import License, Policy, Port, Principal, Selector, Service, Window
 
 
@@ -35,6 +36,7 @@ def policy_json(policy: Policy) -> dict[str, Any]:
                 "service": target.service,
                 "class": target.port_class.value,
                 "license": plan.license.id,
+                "kind": _kind(plan.license),
                 "entitlement": plan.entitlement.id,
                 "principal": plan.principal,
                 **_window(plan.window),
@@ -60,7 +62,10 @@ def policy_text(policy: Policy) -> str:
             if exclusion.covers(target)
         )
         for plan in planned:
-            rule = f"{plan.license.id}/{plan.entitlement.id}, {_ends(plan.window)}"
+            license_ = plan.license
+            doubt = f", {license_.state.name.lower()}" if license_.state else ""
+            name = f"{license_.id}/{plan.entitlement.id}{described(license_).removeprefix(license_.id)}"
+            rule = f"{name}{doubt}, {_ends(plan.window)}"
             lines.append(f"  {plan.principal}: {rule} ({plan.entitlement.place})")
         if not planned:
             lines.append("  nobody")
@@ -141,9 +146,19 @@ def _license(license_: License) -> dict[str, Any]:
         "id": license_.id,
         "product": license_.product,
         "licensee": license_.licensee,
+        "kind": _kind(license_),
+        "serial": license_.document.serial if license_.document else None,
+        "issuer": license_.document.issuer if license_.document else None,
+        "verified": license_.document is not None and license_.is_verified,
+        "state": license_.state.name.lower() if license_.state else None,
         **_window(license_.window),
         "place": str(license_.place),
     }
+
+
+def _kind(license_: License) -> str | None:
+    """production, evaluation or development; None for a license of the policy."""
+    return license_.document.kind.value if license_.document else None
 
 
 def _window(window: Window) -> dict[str, str | None]:

@@ -10,9 +10,12 @@ from agent.cli.alone import asked
 from agent.cli.output import Json, print_facts, print_json, print_table, target_name
 from agent.cli.running import Config
 from agent.export.human import clock
+from agent.export.license_text import about_unsigned, license_lines
+from agent.export.licenses import LicensesFields
 from agent.wording import counted
 
 MOST_UNSERVED = 10
+MOST_LICENSES = 20
 
 
 def status(config: Config = None, as_json: Json = False) -> None:
@@ -72,7 +75,8 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         first, *more = policy["last_error"].splitlines()
         facts.append(("", f"the last reload failed: {first}"))
         facts += [("", f"  {line}") for line in more]
-    facts += _unserved(answer.get("unserved", ()))  # a daemon of an earlier version does not send it
+    facts += _licenses(answer.get("licenses"))  # a daemon of an earlier version does not send it
+    facts += _unserved(answer.get("unserved", ()))
     for why in answer["troubles"].values():
         first, *more = why.splitlines()
         facts += [("TROUBLE", first), *(("", f"  {line}") for line in more)]
@@ -93,6 +97,18 @@ def _not_ready(answer: Mapping[str, Any]) -> str:
         return f" (not ready yet: {why['reason']})" if why else " (not ready)"
     since = clock(datetime.fromisoformat(why["since"]).astimezone(), date.today())
     return f" (not ready since {since}: see TROUBLE)"
+
+
+def _licenses(answer: LicensesFields | None) -> list[tuple[str, str]]:
+    """Those in force first: `licet licenses` lists all."""
+    if answer is None:
+        return []
+    in_force_first = sorted(answer["licenses"], key=lambda one: not one["in_force"])
+    lines = license_lines({**answer, "licenses": in_force_first})
+    shown = [*lines[:MOST_LICENSES], about_unsigned(answer)]
+    if len(lines) > MOST_LICENSES:
+        shown.insert(-1, f"and {len(lines) - MOST_LICENSES:,} more (licet licenses)")
+    return [("licenses" if not number else "", line) for number, line in enumerate(shown)]
 
 
 def _unserved(ports: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -25,16 +25,18 @@ import agent
 from agent.cli.running import Config, settings_of
 from agent.cli.secrets import without_secrets
 from agent.config import DEFAULT_PATH, Settings
+from agent.daemon.licensing.folder import Folder
 from agent.errors import LicetError
 from agent.export.client import ControlClient
-from agent.export.sanitize import to_json
+from agent.export.sanitize import printable, to_json
+from agent.license.values import MOST_DOCUMENT_BYTES, MOST_DOCUMENTS
 from agent.policy.document.load import find_policy_files
 from agent.system import bpf_map, files
 
 EVENTS = 2000
 LOG_LINES = 2000
 ANSWER_WITHIN_S = 10.0
-ASKED = ("policy", "mode", "listeners", "flows", "acceptors")
+ASKED = ("policy", "licenses", "mode", "listeners", "flows", "acceptors")
 """The resources fetched from the daemon, each at /v1/NAME."""
 KERNEL_OPTIONS = ("BPF", "CGROUP", "KPROBE", "FUNCTION_TRACER", "DEBUG_INFO_BTF", "NET_CLS", "SCH_INGRESS")
 SYSCTLS = ("kernel/unprivileged_bpf_disabled", "kernel/kptr_restrict", "net/core/bpf_jit_enable")
@@ -108,13 +110,15 @@ def collect(config: Path | None) -> Dump:
     dump.part("versions.json", _versions)
     dump.part("doctor.json", lambda: _doctor(settings.paths.pins))
     _policy_files(dump, settings)
+    _license_files(dump, settings)
     _daemon(dump, settings)
     _kernel(dump, settings)
     dump.part("logs/journal.txt", _journal)
     if settings.events.sink.startswith("/"):
         dump.part("logs/events.jsonl", lambda: _tail(Path(settings.events.sink)))
-    for file in sorted(settings.paths.state.glob("*.json")):
-        dump.part(f"state/{file.name}", partial(files.read_text, file))
+    state = settings.paths.state
+    for file in (*sorted(state.glob("*.json")), *sorted(state.glob("licenses/*.json"))):
+        dump.part(f"state/{file.relative_to(state)}", partial(files.read_text, file))
     return dump
 
 
@@ -147,6 +151,22 @@ def _policy_files(dump: Dump, settings: Settings) -> None:
     for file in found:
         folder = "policy.d/" if file.parent == settings.paths.policy_dir else ""
         dump.part(f"policy/{folder}{file.name}", partial(files.read_text, file))
+
+
+def _license_files(dump: Dump, settings: Settings) -> None:
+    """License documents as they are: they are no secret, and a byte left out would break a signature. And the
+    public keys that may sign them."""
+    paths = settings.paths
+    documents = Folder(paths.licenses, (".json",), MOST_DOCUMENTS, MOST_DOCUMENT_BYTES).read()
+    dump.missing.extend([f"licenses: {documents.problem}"] if documents.problem else [])
+    for name, read in documents.files.items():
+        if read.problem:
+            dump.missing.append(f"licenses/{printable(name)}: {read.problem}")
+        else:
+            dump.files[f"licenses/{name}"] = read.content
+    for suffix in ("*.yaml", "*.yml"):
+        for file in sorted(paths.keys.glob(suffix)):
+            dump.part(f"keys/{printable(file.name)}", partial(files.read_text, file))
 
 
 def _daemon(dump: Dump, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from agent.export.status import Status
 from agent.model import Decision, Flow, Listener, ListenerState, Mode, Origin, Target
 
 """The gates: programs that can refuse."""
-TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswered")
+TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswered", "licenses")
 """The causes of trouble in a running agent.
 - policy: the policy files were refused at the start and the last good policy is in force, or the host
   prevents the files from taking effect.
@@ -24,7 +24,8 @@ TROUBLES = ("policy", "policy_watch", "state", "pins", "clock", "late", "unanswe
 - pins: the programs attached to the kernel are not this agent's.
 - clock: the wall clock and license time differ by more than five minutes.
 - late: a periodic task does not complete.
-- unanswered: processes or file systems do not answer."""
+- unanswered: processes or file systems do not answer.
+- licenses: license documents cannot be verified, or a folder that they need cannot be read or written."""
 NOT_READY = frozenset({"state", "pins", "late"})
 """The causes that make the agent not ready."""
 

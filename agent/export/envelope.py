@@ -60,10 +60,19 @@ def severity(event: Event) -> str:
     if event.get("decision") == "denied":
         return "warning"
     if event["type"] == "license":
-        return "warning" if event["validity"] in ("grace", "expired") else "info"
+        return "info" if _is_as_wanted(event) else "warning"
     if event["type"] == "license_time":
         return "warning" if event.get("off", True) else "info"
     return _SEVERITIES.get(event["type"], "info")
+
+
+def _is_as_wanted(event: Event) -> bool:
+    """True for an event about a license that nobody has to act on."""
+    if event.get("notice") or event.get("is_copy") or event.get("is_overdue") or event.get("left_out"):
+        return False
+    if event["state"] == "withdrawn":
+        return event.get("previous") not in ("valid", "grace")
+    return event["state"] in ("valid", "not_yet_valid", "superseded")
 
 
 def _without_args(event: Event) -> Event:

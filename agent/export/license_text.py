@@ -106,6 +106,9 @@ def _when(moment: datetime, now: datetime) -> str:
 
 
 def _span(left: timedelta) -> str:
+    """In its largest unit. A notice of 30 days that comes half a second late still says 30 days."""
+    if left >= timedelta(hours=1):
+        left += timedelta(seconds=30)
     for unit, name in _UNITS:
         if left >= unit:
             return counted(left // unit, name)

@@ -12,8 +12,8 @@ from typing import Any, TypedDict
 from agent.license.clock import Moment
 from agent.license.report import State
 from agent.license.times import Change, Times
-from agent.license.values import NOTICE_DAYS
 from agent.model import show_time
+from agent.policy.validity import Term
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_LOOKED = Moment(_EPOCH, _EPOCH)
@@ -92,7 +92,10 @@ class License:
     hosts: int | None = None
     node_locked: bool = False
     supersedes: tuple[str, ...] = ()
-    notice_days: tuple[int, ...] = NOTICE_DAYS
+    notice_days: tuple[int, ...] = ()
+    """Of a document. A license of the policy has no notices."""
+    terms: tuple[Term, ...] = ()
+    """Of the license and of its entitlements, if it is in the kernel's tables."""
     extensions: Mapping[str, Any] = field(default_factory=dict)
     """The vendor's own data; empty unless verified."""
 
@@ -181,8 +184,15 @@ class Revocations:
     in_force: bool = False
     is_overdue: bool = False
     """It is past its next update."""
+    is_kept: bool = False
+    """Its file is gone, or holds something else."""
     licenses: int = 0
     keys: int = 0
+
+    @property
+    def is_named(self) -> bool:
+        """True if the list may be called by its issuer."""
+        return self.verified
 
     def fields(self) -> RevocationFields:
         """As /v1/licenses has it."""
@@ -209,6 +219,7 @@ class LicensesFields(TypedDict):
     license_time: str
     wall_time: str
     require_signed: bool
+    node_ids: Mapping[str, str]
     licenses: list[LicenseFields]
     revocations: list[RevocationFields]
 
@@ -222,6 +233,8 @@ class Licenses:
     listed: tuple[License, ...] = ()
     """Those of the policy, then those of files in name order; behind a file, the copy that is in force."""
     revocations: tuple[Revocations, ...] = ()
+    node_ids: Mapping[str, str] = field(default_factory=dict)
+    """Of this host, by kind: mi, dm, hk."""
     files: Mapping[State, int] = field(default_factory=dict)
     """How many files of paths.licenses have each state, if any has."""
 
@@ -246,6 +259,7 @@ class Licenses:
             "license_time": show_time(self.moment.license),
             "wall_time": show_time(self.moment.wall),
             "require_signed": self.require_signed,
+            "node_ids": dict(self.node_ids),
             "licenses": [one.fields() for one in self.listed],
             "revocations": [one.fields() for one in self.revocations],
         }

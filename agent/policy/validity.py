@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent.license.clock import Moment
+from agent.license.times import Times
 from agent.model import show_time
 from agent.policy.values import Finding, License, Place, Window
 
@@ -32,26 +33,13 @@ class Term:
     place: Place
     window: Window
 
+    @property
+    def times(self) -> Times:
+        return Times(self.window.starts_at, self.window.expires_at, self.window.ends_at)
+
     def at(self, now: Moment) -> Validity:
         """The state at a time, by the same rules as bpf/lib/decide.h."""
-        window = self.window
-        if window.ends_at and now.license >= window.ends_at:
-            return Validity.EXPIRED
-        if window.starts_at and now.later < window.starts_at:
-            return Validity.NOT_YET_VALID
-        if window.expires_at and now.license >= window.expires_at:
-            return Validity.GRACE
-        return Validity.VALID
-
-    @property
-    def beginnings(self) -> tuple[datetime, ...]:
-        """Times of `Moment.later` at which the state changes."""
-        return (self.window.starts_at,) if self.window.starts_at else ()
-
-    @property
-    def endings(self) -> tuple[datetime, ...]:
-        """Times of `Moment.license` at which the state changes."""
-        return tuple(edge for edge in (self.window.expires_at, self.window.ends_at) if edge)
+        return Validity(self.times.state(now).value)
 
     def fields(self, validity: Validity) -> dict[str, str | None]:
         """The fields in JSON, wherever a license is reported."""
@@ -77,6 +65,14 @@ class Term:
                 return f"{name} licenses no consumer before {_shown(self.window.starts_at)}"
             case Validity.VALID:
                 return f"{name} is valid"
+
+
+def described(license_: License) -> str:
+    """Its id, and its kind or that it is not verified: `acme-2026 (production)`. A license of the policy has
+    no kind."""
+    if not license_.is_verified:
+        return f"{license_.id} (not verified)"
+    return f"{license_.id} ({license_.document.kind})" if license_.document else license_.id
 
 
 def terms_of(licenses: Iterable[License]) -> Iterator[Term]:

@@ -76,6 +76,10 @@ def _volumes(
         if "emptyDir" in volume:
             mounts.append({**where, "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]})
             continue
+        if _is_missing(volume, config_maps):
+            options = ["nosuid", "noexec", "nodev", "mode=755", "ro"]
+            mounts.append({**where, "type": "tmpfs", "source": "tmpfs", "options": options})
+            continue
         if "configMap" in volume:
             source = config_maps[volume["configMap"]["name"]]
         else:
@@ -85,6 +89,12 @@ def _volumes(
         access = "ro" if mount.get("readOnly") else "rw"
         mounts.append({**where, "type": "bind", "source": str(source), "options": ["rbind", access, spread]})
     return mounts
+
+
+def _is_missing(volume: Object, config_maps: Mapping[str, Path]) -> bool:
+    """True for an optional ConfigMap or Secret that nobody made: kubelet mounts an empty folder."""
+    source = volume.get("secret") or volume.get("configMap") or {}
+    return source.get("optional", False) and source.get("name") not in config_maps
 
 
 def _default_seccomp(capabilities: list[str]) -> Object:

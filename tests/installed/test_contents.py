@@ -88,6 +88,19 @@ def test_the_configuration_says_nothing_until_it_is_edited(files: Path) -> None:
     assert list((files / "etc/licet").rglob("*.yaml")) == [files / "etc/licet/config.yaml"]
 
 
+def test_folders_for_licenses_and_keys_are_there_and_roots(deb: Path, rpm: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "files.tar"
+        archive.write_bytes(
+            subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True).stdout
+        )
+        with tarfile.open(archive) as opened:
+            members = {one.name.strip("./"): one for one in opened.getmembers()}
+    for name in ("etc/licet/licenses", "etc/licet/keys"):
+        assert (members[name].isdir(), members[name].mode & 0o7777) == (True, 0o755)
+        assert f"/{name}" in asked(rpm, "--list")
+
+
 def test_the_manual_page_is_clean_and_has_every_command(files: Path) -> None:
     page = gzip.decompress((files / "usr/share/man/man8/licet.8.gz").read_bytes())
     shown = subprocess.run(

@@ -149,6 +149,10 @@ def test_an_upgrade_under_traffic_lets_nothing_through_and_counts_on(
         start_load(lab, remote, UNLICENSED, host.v6, going),
     ]
     before = pinned(enforcing.path(PINS))
+    ours = {"/etc/licet/licenses/acme.json": b"{", "/etc/licet/keys/acme.yaml": b"kid: 5f\n"}
+    for name, content in ours.items():
+        enforcing.path(name).write_bytes(content)
+    ours["/var/lib/licet/host.key"] = enforcing.path("/var/lib/licet/host.key").read_bytes()
     enforcing.install(next_deb)
     at_upgrade = enforcing.metrics()
     # what systemd does then
@@ -167,6 +171,7 @@ def test_an_upgrade_under_traffic_lets_nothing_through_and_counts_on(
         if name.startswith("licet_") and name.endswith("_total") and "map" not in name:
             assert after_upgrade[name, labels] >= value, name
     assert enforcing.run("licet", "version").stdout.strip() == NEXT_VERSION
+    assert {name: enforcing.path(name).read_bytes() for name in ours} == ours
     old = still_there(before[0], set())
     assert old == [], "programs of the version before are still in the kernel"
     kept = pinned(enforcing.path(PINS))[1] & before[1]

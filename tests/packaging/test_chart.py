@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -51,9 +52,13 @@ EVERYTHING: Object = {
     "serviceAccount": {"annotations": {"a": "b"}},
     "affinity": {"nodeAffinity": {}},
     "unloadOnStop": True,
+    "licenses": {"acme.json": '{"payload": "{{ }}"}\n', "other.json": "{}"},
+    "keys": {"acme.yaml": "kid: 5f\nissuer: Acme\n"},
 }
 BARE: Object = {
     "existingPolicyConfigMap": "mine",
+    "existingLicensesSecret": "our-licenses",
+    "existingKeysSecret": "our-keys",
     "hostUsers": False,
     "serviceAccount": {"create": False},
     "tolerations": [],
@@ -159,6 +164,43 @@ def test_files_of_a_policy_may_be_called_as_the_agent_reads_them() -> None:
     assert done.returncode == 0, done.stderr
     objects = list(yaml.safe_load_all(done.stdout))
     assert {"a.yml", "b.yaml"} <= set(one(objects, "ConfigMap", "licet-policy")["data"])
+
+
+def volumes(values: Object) -> dict[str, Object]:
+    return {each["name"]: each for each in pod_of(render(values))["volumes"]}
+
+
+def test_licenses_are_a_secret_and_keys_a_config_map_beside_it() -> None:
+    objects = render(EVERYTHING)
+    data = one(objects, "Secret", "licet-licenses")["data"]
+    files = {name: base64.b64decode(content).decode() for name, content in data.items()}
+    assert files == EVERYTHING["licenses"]
+    keys = one(objects, "ConfigMap", "licet-keys")["data"]
+    assert {name: text.strip() for name, text in keys.items()} == {"acme.yaml": "kid: 5f\nissuer: Acme"}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container_of(objects)["volumeMounts"]}
+    settings = Settings.model_validate(yaml.safe_load(one(objects, "ConfigMap")["data"]["config.yaml"]))
+    assert mounts["licenses"] == str(settings.paths.licenses)
+    assert mounts["keys"] == str(settings.paths.keys)
+
+
+@pytest.mark.parametrize(
+    ("values", "licenses", "keys"),
+    [
+        ({}, {"secretName": "licet-licenses"}, ("configMap", {"name": "licet-keys"})),
+        ({"existingLicensesSecret": "a"}, {"secretName": "a"}, ("configMap", {"name": "licet-keys"})),
+        ({"existingKeysConfigMap": "b"}, {"secretName": "licet-licenses"}, ("configMap", {"name": "b"})),
+        ({"existingKeysSecret": "c"}, {"secretName": "licet-licenses"}, ("secret", {"secretName": "c"})),
+    ],
+)
+def test_where_licenses_and_keys_are_missing_the_agent_starts_all_the_same(
+    values: Object, licenses: Object, keys: tuple[str, Object]
+) -> None:
+    found = volumes(values)
+    assert found["licenses"]["secret"] == {**licenses, "optional": True}
+    kind, source = keys
+    assert found["keys"] == {"name": "keys", kind: {**source, "optional": True}}
+    kinds = [each["kind"] for each in render(values)]
+    assert "Secret" not in kinds
 
 
 def test_the_default_policy_is_accepted_and_observes(default: list[Object], tmp_path: Path) -> None:
@@ -285,6 +327,8 @@ def test_the_image_is_named_with_its_registry() -> None:
         ({"prometheusRule": {"runbookUrl": "docs/runbooks.md"}}, "runbookUrl"),
         ({"enforcement": {"default": "on"}}, "enforcement"),
         ({"policy": {"a.json": ""}}, "a.json"),
+        ({"licenses": {"a.yaml": ""}}, "a.yaml"),
+        ({"keys": {"a.json": ""}}, "a.json"),
         ({"policy": {".a.yml": ""}}, ".a.yml"),
         ({"metrics": {"port": 0}}, "port"),
         ({"config": {"listen": "0.0.0.0:1"}}, "listen"),

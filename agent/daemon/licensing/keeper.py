@@ -87,7 +87,13 @@ class LicenseKeeper:
     @property
     def problem(self) -> str:
         """Why something that the keeper needs does not work; "" if all does."""
-        return self._verifier.problem or self._store.problem
+        folders = self._seen.listing.problem or self._keys.problem
+        return self._verifier.problem or folders or self._store.problem
+
+    @property
+    def no_verdict(self) -> str:
+        """Why some signatures could not be verified; "" if there is a verdict about each."""
+        return self._verifier.problem
 
     @property
     def node_ids(self) -> dict[str, str]:

@@ -28,10 +28,13 @@ class KeyRing:
             self._folder.expect_files()
         self.keys: tuple[PinnedKey, ...] = ()
         self.findings: tuple[Finding, ...] = ()
+        self.problem = ""
+        """Why the folder itself cannot be read; "" if it can."""
 
     def read(self) -> None:
         """Read the folder again."""
         listing = self._folder.read(self._texts)
+        self.problem = listing.problem
         findings: list[Finding] = []
         texts = dict(self._texts) if listing.problem else {}
         if listing.problem:

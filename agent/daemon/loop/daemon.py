@@ -22,9 +22,9 @@ from agent.daemon.loop.policy_reload import PolicyReload
 from agent.daemon.loop.ring_events import RingEvents
 from agent.daemon.loop.schedule import Background, every, in_turns
 from agent.daemon.policy_sync.home_watch import HomeWatch
-from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
 from agent.daemon.reporting.agent_reports import AgentReports
+from agent.daemon.reporting.license_watch import LicenseWatch
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.reporter import Reporter
 from agent.daemon.reporting.troubles import Troubles
@@ -188,8 +188,10 @@ class Daemon:
             self.reporter.cut(await asyncio.to_thread(self.cutter.cut_due))
 
     async def _follow_licenses(self) -> None:
-        for term, validity in self.licenses.changes():
-            self.reports.license_changed(term, validity)
+        moment, news = self.licenses.news()
+        for one in news:
+            self.reports.license(one, moment)
+        await asyncio.to_thread(self.licenses.store)
 
     async def _follow_tracepoints(self) -> None:
         self.reload.follow_execs()

@@ -1,4 +1,5 @@
-"""Repeats a reload that failed because of the host. No file event reports when such a cause has ended."""
+"""Repeats a reload that failed because of the host, or that could not verify signatures. No file event
+reports when such a cause has ended."""
 
 from __future__ import annotations
 
@@ -19,12 +20,20 @@ class Reloaded(Protocol):
     def failed_at_host(self) -> bool: ...
 
 
+class Verified(Protocol):
+    @property
+    def no_verdict(self) -> str: ...
+
+
 class ReloadRetry:
-    """Decides when a failed reload is tried again. `keeper` has the result of the last reload. Not
+    """Decides when a reload is tried again. `keeper` and `documents` have the result of the last one. Not
     thread-safe."""
 
-    def __init__(self, keeper: Reloaded, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, keeper: Reloaded, documents: Verified, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._keeper = keeper
+        self._documents = documents
         self._clock = clock
         self._wait_s = 0.0
         self._at_s: float | None = None
@@ -46,11 +55,15 @@ class ReloadRetry:
 
     @property
     def problem(self) -> str:
-        if not self._is_wanted:
+        if not self._has_failed:
             return ""
         why = self._keeper.last_error
         return f"the policy's files are not in force; the agent tries again on its own: {why}"
 
     @property
-    def _is_wanted(self) -> bool:
+    def _has_failed(self) -> bool:
         return bool(self._keeper.last_error) and self._keeper.failed_at_host
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._has_failed or bool(self._documents.no_verdict)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.daemon.policy_sync.keeper import PolicyKeeper
+from agent.daemon.reporting.license_events import license_event
+from agent.daemon.reporting.license_watch import News
 from agent.daemon.reporting.outlet import Outlet
 from agent.export.events import Event, now_text
-from agent.license.clock import SECOND_NS, LicenseClock
+from agent.license.clock import SECOND_NS, LicenseClock, Moment
 from agent.model import show_time
-from agent.policy.validity import Term, Validity
 from agent.wording import counted
 
 
@@ -39,18 +40,9 @@ class AgentReports:
         else:
             self.outlet.write(event)
 
-    def license_changed(self, term: Term, validity: Validity) -> None:
-        entitlement = {"entitlement": term.entitlement} if term.entitlement else {}
-        self.outlet.report(
-            "license",
-            {
-                "license": term.license,
-                **entitlement,
-                **term.fields(validity),
-                "rule": str(term.place),
-                "message": term.said(validity),
-            },
-        )
+    def license(self, news: News, moment: Moment) -> None:
+        """Report what there is to tell of a license."""
+        self.outlet.report("license", license_event(news, moment))
 
     def license_time(self, clock: LicenseClock) -> None:
         """Report that the wall clock and license time differ by more than five minutes, or no longer do."""

@@ -14,7 +14,7 @@ from agent.license.report import DocumentReport, RevocationsReport, Standing, St
 from agent.license.times import Times
 from agent.license.values import LicenseDocument, RevocationList
 from agent.policy import values
-from agent.policy.validity import ended
+from agent.policy.validity import Term, ended, terms_of
 
 NOT_SIGNED = "it is not signed, and require_signed is set"
 
@@ -25,11 +25,20 @@ class LicenseReports:
 
     keeper: PolicyKeeper
 
+    @property
+    def version(self) -> object:
+        """Another object with each generation of tables; None before the first."""
+        return self.keeper.compiled_from
+
+    @property
+    def moment(self) -> Moment:
+        return self.keeper.documents.moment
+
     def now(self) -> Licenses:
         """All licenses, by the time of now."""
         keeper = self.keeper
         policy, compiled_from = keeper.licensed_by()
-        moment = keeper.documents.moment
+        moment = self.moment
         sources = compiled_from or CompiledFrom(reports=keeper.documents.reports)
         licenses = policy.licenses if policy else ()
         listing = _Listing(moment, licenses, sources)
@@ -38,6 +47,7 @@ class LicenseReports:
             keeper.joiner.require_signed,
             tuple(listing.licenses()),
             tuple(_revocations(moment, sources.reports, keeper.documents.revocations)),
+            keeper.documents.node_ids,
             Counter(one.standing.state for one in keeper.documents.reports if not one.is_copy),
         )
 
@@ -51,7 +61,7 @@ class _Listing:
 
     def licenses(self) -> Iterator[License]:
         unsigned = {one.id: one for one in self.in_force if one.document is None}
-        signed = {(one.place.file, id(one.document)) for one in self.in_force if _grants(one)}
+        signed = {(one.place.file, id(one.document)): one for one in self.in_force if _grants(one)}
         documents = {
             one.document.id: one.file
             for one in self.sources.reports
@@ -61,7 +71,7 @@ class _Listing:
             yield self._unsigned(license_, unsigned.get(license_.id), documents.get(license_.id, ""))
         for report in self.sources.reports:
             if not isinstance(report.document, RevocationList):
-                yield self._signed(report, (report.file, id(report.document)) in signed)
+                yield self._signed(report, signed.get((report.file, id(report.document))))
 
     def _unsigned(self, license_: values.License, in_force: values.License | None, document: str) -> License:
         """A license of the policy. `document`: the file of the document that is used instead of it."""
@@ -83,9 +93,10 @@ class _Listing:
             in_force=state in HOLDS,
             times=times,
             next=times.next(self.moment) if state in BY_TIME else None,
+            terms=_terms(in_force) if in_force and in_force.state is None else (),
         )
 
-    def _signed(self, report: DocumentReport, is_in_tables: bool) -> License:
+    def _signed(self, report: DocumentReport, in_tables: values.License | None) -> License:
         file = License(
             report.standing.state,
             file=report.file,
@@ -112,9 +123,9 @@ class _Listing:
             product=document.product,
             kind=document.kind.value,
             validity=validity if report.verified else None,
-            in_force=is_in_tables and state in HOLDS,
+            in_force=in_tables is not None and state in HOLDS,
             left_out=self.sources.left_out.get(report.file, "")
-            if state in BY_TIME and not is_in_tables
+            if state in BY_TIME and in_tables is None
             else "",
             issued_at=document.issued_at,
             times=times,
@@ -123,8 +134,13 @@ class _Listing:
             node_locked=document.node_lock is not None,
             supersedes=document.supersedes,
             notice_days=document.notice_days,
+            terms=_terms(in_tables) if in_tables else (),
             extensions=document.extensions if report.verified else {},
         )
+
+
+def _terms(license_: values.License) -> tuple[Term, ...]:
+    return tuple(terms_of([license_]))
 
 
 def _grants(license_: values.License) -> bool:
@@ -137,9 +153,9 @@ def _revocations(
     """Those of files, and behind them those in force whose file is gone."""
     newest = {one.listed: one for one in in_force}
     of_files = [one for one in reports if isinstance(one.document, RevocationList)]
-    told = {one.document for one in of_files if one.verified}
+    told = {one.document for one in of_files if one.standing.state is State.VALID}
     kept = [_report(one) for listed, one in newest.items() if listed not in told]
-    for report in (*of_files, *kept):
+    for report, is_kept in (*((one, False) for one in of_files), *((one, True) for one in kept)):
         listed = report.document
         assert isinstance(listed, RevocationList)
         yield Revocations(
@@ -152,8 +168,9 @@ def _revocations(
             verified=report.verified,
             key=report.kid,
             why=report.standing.why,
-            in_force=report.verified and listed in newest,
+            in_force=report.standing.state is State.VALID,
             is_overdue=moment.license >= listed.next_update,
+            is_kept=is_kept,
             licenses=len(listed.licenses),
             keys=len(listed.keys),
         )

@@ -40,6 +40,7 @@ class Troubles:
     clock: Troubled
     late: Troubled
     unanswered: Troubled
+    licenses: Sequence[Stored] = ()
     policy_is_in_force: bool = False
     """Set once the first policy is in force. Until then, the agent is not ready."""
     _logged: dict[str, str] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Troubles:
             "clock": self.clock.problem,
             "late": self.late.problem,
             "unanswered": self.unanswered.problem,
+            "licenses": _first_problem(self.licenses),
         }
         for cause, why in found.items():
             if not why:
@@ -80,7 +82,7 @@ class Troubles:
 
     def look(self) -> None:
         """Repair what the agent can repair, and check parts that do not report on their own. It may block."""
-        for one in self.state:
+        for one in (*self.state, *self.licenses):
             one.retry()
         self.pins.look()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.config import Settings
+from agent.daemon.licensing.told import ToldStore
 from agent.daemon.loop.clock_watch import ClockWatch
 from agent.daemon.loop.daemon import Daemon
 from agent.daemon.loop.host_watch import HostWatch
@@ -13,9 +14,9 @@ from agent.daemon.loop.ring_events import RingEvents
 from agent.daemon.loop.schedule import Background
 from agent.daemon.policy_sync.exec_watch import ExecWatch, exec_tracepoint
 from agent.daemon.policy_sync.home_watch import HomeWatch, removal_tracepoint
-from agent.daemon.policy_sync.license_watch import LicenseWatch
 from agent.daemon.policy_sync.namespace_finder import NamespaceFinder
 from agent.daemon.policy_sync.retrying import ReloadRetry
+from agent.daemon.reporting.license_watch import LicenseWatch
 from agent.daemon.reporting.licenses import LicenseReports
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.pins_watch import PinsWatch
@@ -56,9 +57,11 @@ def daemon(
     reporting = reporting_parts(settings, by, quiet)
     enforcement = enforcement_parts(settings, pins, Path(manifest.cgroup), by, tracking, reporting.agent)
     stored = (by.state, tracking.modes.overrides)
-    passes, retry = Passes(), ReloadRetry(by.keeper)
+    documents, told = by.keeper.documents, ToldStore(paths.state / "licenses")
+    passes, retry = Passes(), ReloadRetry(by.keeper, documents)
     policy, patience = (by.keeper, retry), by.reader.patience
-    troubles = Troubles(policy, files, stored, pins_watch, by.license_time, passes, patience)
+    licenses = (documents, told)
+    troubles = Troubles(policy, files, stored, pins_watch, by.license_time, passes, patience, licenses)
     background = Background()
     host = HostWatch(
         by.keeper,
@@ -102,7 +105,7 @@ def daemon(
         cutter=enforcement.cutter,
         modes=enforcement.switch,
         rights=enforcement.rights,
-        licenses=LicenseWatch(by.keeper),
+        licenses=LicenseWatch(LicenseReports(by.keeper), told),
         datagram_rows=tracking.datagram_rows,
         clock=ClockWatch(by.license_time, by.state, by.keeper, reporting.agent, host.wake),
         troubles=troubles,

@@ -23,6 +23,7 @@ from agent.policy.decision.matching import Holds, Match, match_principal
 from agent.policy.tables.compile import Compiled
 from agent.policy.tables.grants import PlannedGrant
 from agent.policy.tables.shape import Candidate, TargetRow
+from agent.policy.validity import described
 from agent.policy.values import Place, Policy, Window
 
 
@@ -228,8 +229,7 @@ def _summary(
 
 
 def _named(plan: PlannedGrant) -> str:
-    doubt = "" if plan.license.is_verified else " (not verified)"
-    return f"license {plan.license.id}{doubt}, entitlement {plan.entitlement.id}"
+    return f"license {described(plan.license)}, entitlement {plan.entitlement.id}"
 
 
 def _word(value: Decision | Reason) -> str:

@@ -13,7 +13,16 @@ from typer.testing import CliRunner
 from agent.cli import completion, listeners, output
 from agent.cli.app import app
 from agent.model import Address, Process, show_address, to_address
-from tests.unit.export.fake_agent import INTERNAL, STATUS, FakeAgent, flow, judged_listener
+from tests.unit.export.fake_agent import (
+    FORGED,
+    INTERNAL,
+    LICENSES,
+    STATUS,
+    FakeAgent,
+    flow,
+    judged_listener,
+    signed,
+)
 from tests.unit.export.serving import serving
 
 Licet = Callable[..., str]
@@ -269,3 +278,35 @@ def test_not_ready_yet_and_not_ready_any_more_are_two_things(
 ) -> None:
     agent.status_fields = {**STATUS, "ready": False, "not_ready": not_ready}
     assert told in licet("status").splitlines()[1]
+
+
+def test_licenses_are_listed_in_one_line_each(licet: Licet) -> None:
+    assert licet("licenses").splitlines() == [
+        "forever (not signed, /etc/licet/policy.yaml:14) valid, perpetual",
+        "acme-2026 serial 3 (Acme, production) valid, expires in 33 days (2027-01-01 00:00 UTC), "
+        "then 31 days of grace",
+        "forged.json, not verified, says: forged serial 3 (Acme, production) bad_signature: "
+        "no signature verifies",
+        "revocations of Acme, serial 4: 2 licenses, 1 key; next update in 33 days (2027-01-01 00:00 UTC)",
+        "not signed, and in force: forever; require_signed is off",
+    ]
+    answer = json.loads(licet("licenses", "--json"))
+    assert [one["extensions"] for one in answer["licenses"]] == [{}, {"order": "4711"}, {}]
+
+
+def test_a_file_name_cannot_steer_the_terminal(licet: Licet, agent: FakeAgent) -> None:
+    odd = replace(FORGED, file="a\x1b[31m\n\u202eb.json")
+    agent.seen = replace(agent.seen, licenses=replace(LICENSES, listed=(odd,)))
+    shown = licet("licenses")
+    assert shown.splitlines()[0].startswith(r"a\x1b[31m\n\u202eb.json, not verified, says: ")
+
+
+def test_the_status_has_the_licenses_in_force_first(licet: Licet, agent: FakeAgent) -> None:
+    many = [replace(FORGED, file=f"{n}.json") for n in range(30)]
+    fields = replace(LICENSES, listed=(*many, signed())).fields()
+    agent.status_fields = {**STATUS, "licenses": fields}
+    lines = [line for line in licet("status").splitlines() if "serial" in line or "more (licet" in line]
+    assert lines[0].startswith("licenses   acme-2026 serial 3 (Acme, production) valid")
+    assert lines[-1].strip() == "and 12 more (licet licenses)"
+    agent.status_fields = {key: value for key, value in STATUS.items() if key != "licenses"}
+    assert "licenses" not in licet("status")  # a daemon of an earlier version

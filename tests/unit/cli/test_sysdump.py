@@ -18,7 +18,8 @@ POLICY = "version: 1\nservices:\n  db: {ports: [{port: 5432, class: internal}]} 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    places = {name: str(tmp_path / name) for name in ("run", "state", "pins", "policy_dir")}
+    names = ("run", "state", "pins", "policy_dir", "licenses", "keys")
+    places = {name: str(tmp_path / name) for name in names}
     path = tmp_path / "config.yaml"
     path.write_text(
         json.dumps(
@@ -58,6 +59,29 @@ def test_a_running_daemon_is_asked_for_all_it_knows(
         assert name in files
     assert "licet_connections_total" in files["daemon/metrics.txt"]
     assert "kernel/pins.json" in files
+
+
+def test_license_files_are_in_it_as_they_are_and_no_private_key(config: Path, tmp_path: Path) -> None:
+    document = '{"payload": "aGk=", "signatures": [{"keyid": "5f", "sig": "c2lnbmF0dXJl"}], "token": "x"}'
+    pem = "-----BEGIN PRIVATE KEY-----\nhunter3\n-----END PRIVATE KEY-----\n"
+    contents = {
+        "licenses/acme.json": document,
+        "licenses/a\x1b[31m.json": "{",
+        "keys/acme.yaml": "{kid: 5f, public_key: aGk=}\n",
+        "keys/mistaken.yml": pem,
+        "state/licenses/told.json": "{}",
+        "state/host.key": pem,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    with serving(FakeAgent(), tmp_path / "run" / "control.sock"):
+        _, files = dumped(config, tmp_path / "dump.tar.gz")
+    for name in ("licenses/acme.json", "keys/acme.yaml", "state/licenses/told.json"):
+        assert files[name] == contents[name]
+    assert "acme-2026" in files["daemon/licenses.json"]
+    assert "hunter3" not in "".join(files.values())
+    assert not any("host.key" in name for name in files)
 
 
 def test_without_a_daemon_the_rest_is_still_there(config: Path, tmp_path: Path) -> None:

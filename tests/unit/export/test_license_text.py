@@ -39,6 +39,10 @@ def at(now: datetime, one: License) -> str:
     [
         (NOVEMBER, "valid, expires in 33 days (2027-01-01 00:00 UTC), then 31 days of grace"),
         (NEW_YEAR - DAY, "valid, expires in 1 day (2027-01-01 00:00 UTC), then 31 days of grace"),
+        (
+            NEW_YEAR - 30 * DAY + DAY / 86400,
+            "valid, expires in 30 days (2027-01-01 00:00 UTC), then 31 days of grace",
+        ),
         (NEW_YEAR - DAY / 2, "valid, expires in 12 hours (2027-01-01 00:00 UTC), then 31 days of grace"),
         (NEW_YEAR - DAY / 24, "valid, expires in 1 hour (2027-01-01 00:00 UTC), then 31 days of grace"),
         (NEW_YEAR - DAY / 96, "valid, expires in 15 minutes (2027-01-01 00:00 UTC), then 31 days of grace"),

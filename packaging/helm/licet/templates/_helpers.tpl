@@ -48,10 +48,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-policy" (include "licet.fullname" .)) .Values.existingPolicyConfigMap }}
 {{- end }}
 
+{{- define "licet.licensesSecret" -}}
+{{- default (printf "%s-licenses" (include "licet.fullname" .)) .Values.existingLicensesSecret }}
+{{- end }}
+
+{{- /* The volume of the keys. Optional, as that of the licenses: what is missing grants nothing, and stops no agent. */}}
+{{- define "licet.keysVolume" -}}
+{{- if .Values.existingKeysSecret }}
+{{- dict "secret" (dict "secretName" .Values.existingKeysSecret "optional" true) | toJson }}
+{{- else }}
+{{- $name := default (printf "%s-keys" (include "licet.fullname" .)) .Values.existingKeysConfigMap }}
+{{- dict "configMap" (dict "name" $name "optional" true) | toJson }}
+{{- end }}
+{{- end }}
+
 {{- /* config.yaml: the values, with what the mounts decide laid over them. */}}
 {{- define "licet.config" -}}
 {{- $listen := printf "%s:%v" .Values.metrics.address .Values.metrics.port }}
-{{- $paths := dict "policy" "/etc/licet/policy.yaml" "policy_dir" "/etc/licet/policy.d" "run" "/run/licet" "state" "/var/lib/licet" "pins" "/sys/fs/bpf/licet" }}
+{{- $paths := dict "policy" "/etc/licet/policy.yaml" "policy_dir" "/etc/licet/policy.d" "licenses" "/etc/licet/licenses" "keys" "/etc/licet/keys" "run" "/run/licet" "state" "/var/lib/licet" "pins" "/sys/fs/bpf/licet" }}
 {{- if .Values.hostUsers }}{{ $_ := set $paths "etc" "/proc/1/root/etc" }}{{ end }}
 {{- mergeOverwrite (deepCopy .Values.config) (dict "listen" $listen "health_listen" (printf "127.0.0.1:%v" .Values.health.port) "paths" $paths) | toYaml }}
 {{- end }}

@@ -12,12 +12,18 @@ class Keeper:
 
 
 @dataclass
+class Documents:
+    no_verdict: str = ""
+
+
+@dataclass
 class World:
     now_s: float = 1000.0
 
     def __post_init__(self) -> None:
         self.keeper = Keeper()
-        self.retry = ReloadRetry(self.keeper, lambda: self.now_s)
+        self.documents = Documents()
+        self.retry = ReloadRetry(self.keeper, self.documents, lambda: self.now_s)
 
     def reload(self, error: str = "", *, at_host: bool = True) -> None:
         self.keeper.last_error, self.keeper.failed_at_host = error, at_host
@@ -57,3 +63,16 @@ def test_files_that_are_wrong_wait_for_whoever_corrects_them() -> None:
     world.reload("policy.yaml:3: nonsense", at_host=False)
     world.now_s += MOST_S * 2
     assert (world.retry.problem, world.retry.is_due()) == ("", False)
+
+
+def test_a_reload_is_repeated_until_there_is_a_verdict_about_each_signature() -> None:
+    world, waits = World(), []
+    world.documents.no_verdict = "killed"
+    for _ in range(3):
+        world.reload()
+        waits.append(world.waits_s())
+    assert waits == [FIRST_S, 2 * FIRST_S, 4 * FIRST_S]
+    assert world.retry.problem == ""  # the policy's files are in force
+    world.documents.no_verdict = ""
+    world.reload()
+    assert not world.retry.is_due()

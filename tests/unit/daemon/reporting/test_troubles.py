@@ -20,7 +20,7 @@ def test_it_is_not_ready_since_the_oldest_of_what_keeps_it_from_being(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parts = {cause: Part() for cause in TROUBLES}
-    several = {cause: [Part(), parts[cause]] for cause in ("policy", "state")}
+    several = {cause: [Part(), parts[cause]] for cause in ("policy", "state", "licenses")}
     troubles = Troubles(**{**parts, **several}, policy_is_in_force=True)  # type: ignore[arg-type]
 
     def at(now_s: float, **changes: str) -> float | None:
@@ -40,14 +40,14 @@ def test_it_is_not_ready_since_the_oldest_of_what_keeps_it_from_being(
 
 def test_every_cause_is_told_by_its_name() -> None:
     parts = {cause: Part(f"{cause} is wrong") for cause in TROUBLES}
-    several = {cause: [parts[cause]] for cause in ("policy", "state")}
+    several = {cause: [parts[cause]] for cause in ("policy", "state", "licenses")}
     troubles = Troubles(**{**parts, **several})  # type: ignore[arg-type]
     assert troubles.now() == {cause: f"{cause} is wrong" for cause in TROUBLES}
 
 
 def test_until_the_first_policy_is_in_force_nothing_is_ready() -> None:
     parts = {cause: Part() for cause in TROUBLES}
-    several = {cause: [parts[cause]] for cause in ("policy", "state")}
+    several = {cause: [parts[cause]] for cause in ("policy", "state", "licenses")}
     troubles = Troubles(**{**parts, **several})  # type: ignore[arg-type]
     assert troubles.why_not_ready() == "programs are attached, the policy is not in force yet"
     troubles.policy_is_in_force = True
