@@ -109,6 +109,14 @@ def window_reason(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Rea
     return None
 
 
+def outcome(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Verdict:
+    """The verdict by this candidate alone, for a consumer whom it includes."""
+    reason = window_reason(row, candidate, now_boot_ns)
+    if reason is not None:
+        return Verdict(Decision.DENIED, reason, row.id, candidate.grant)
+    return _granted(row, candidate, now_boot_ns)
+
+
 def _granted(row: TargetRow, candidate: Candidate, now_boot_ns: int) -> Verdict:
     if now_boot_ns < candidate.from_ns:
         return Verdict(Decision.GRACE, Reason.CLOCK_UNSYNCED, row.id, candidate.grant)

@@ -18,7 +18,7 @@ from agent.model import (
     show_time,
 )
 from agent.policy.decision.consumer_sets import who_is
-from agent.policy.decision.evaluate import decide, row_of_destination, row_of_target, window_reason
+from agent.policy.decision.evaluate import decide, outcome, row_of_destination, row_of_target
 from agent.policy.decision.matching import Holds, Match, match_principal
 from agent.policy.tables.compile import Compiled
 from agent.policy.tables.grants import PlannedGrant
@@ -114,7 +114,8 @@ def explain(
     verdict = decide(compiled.tables, row, who_is(compiled.tables, consumer), now_boot_ns)
     exclusions = tuple(_exclusions(policy, compiled, consumer, row))
     grants = tuple(_grants(compiled, consumer, row, now_boot_ns))
-    summary = _summary(policy, compiled, row, verdict, exclusions, grants)
+    deciding = _deciding(compiled, row, verdict, grants, now_boot_ns)
+    summary = _summary(policy, compiled, row, verdict, exclusions, grants, deciding)
     return Explanation(row.target, _found(policy, row, asked), verdict, summary, (*exclusions, *grants))
 
 
@@ -172,18 +173,13 @@ def _grants(compiled: Compiled, consumer: Consumer, row: TargetRow, now_boot_ns:
 def _yields(row: TargetRow, candidate: Candidate, plan: PlannedGrant, holds: Holds, now_boot_ns: int) -> str:
     if holds is Holds.NO:
         return "does not include this consumer"
-    reason = window_reason(row, candidate, now_boot_ns)
-    if reason is not None:
-        outcome = f"denied, {_word(reason)}"
-    elif now_boot_ns < candidate.from_ns:
-        outcome = "grace, clock_unsynced"
-    elif now_boot_ns >= candidate.expires_ns:
-        outcome = "grace, expired"
-    else:
-        outcome = "allowed"
+    verdict = outcome(row, candidate, now_boot_ns)
+    told = _word(verdict.decision)
+    if verdict.decision is not Decision.ALLOWED:
+        told += f", {_word(verdict.reason)}"
     if holds is Holds.MAYBE:
-        outcome = f"would be: {outcome}, once the consumer is known"
-    return f"{outcome} ({_window(plan.window)})"
+        told = f"would be: {told}, once the consumer is known"
+    return f"{told} ({_window(plan.window)})"
 
 
 def _window(window: Window) -> str:
@@ -202,6 +198,21 @@ def _strongest(matches: Iterable[Match]) -> Holds:
     return next((each for each in (Holds.YES, Holds.MAYBE) if each in held), Holds.NO)
 
 
+def _deciding(
+    compiled: Compiled, row: TargetRow, verdict: Verdict, grants: Iterable[Rule], now_boot_ns: int
+) -> PlannedGrant | None:
+    """The grant that decided. Several documents of one license share its number."""
+    found = zip(row.candidates, compiled.plans[row.target], grants, strict=True)
+    return next(
+        (
+            plan
+            for candidate, plan, rule in found
+            if verdict.grant and rule.holds is Holds.YES and outcome(row, candidate, now_boot_ns) == verdict
+        ),
+        None,
+    )
+
+
 def _summary(
     policy: Policy,
     compiled: Compiled,
@@ -209,12 +220,12 @@ def _summary(
     verdict: Verdict,
     exclusions: Iterable[Rule],
     grants: Iterable[Rule],
+    deciding: PlannedGrant | None,
 ) -> str:
     head = f"{row.target}: {_word(verdict.decision)}, {_word(verdict.reason)}"
     service = policy.services[row.target.service]
-    if verdict.grant:
-        plan = compiled.grants[verdict.grant]
-        return f"{head}: {_named(plan)} ({plan.entitlement.place})"
+    if deciding:
+        return f"{head}: {_named(deciding)} ({deciding.entitlement.place})"
     if verdict.reason is Reason.EXCLUDED:
         exclusion = next(rule for rule in exclusions if rule.holds is Holds.YES)
         return f"{head}: {exclusion.rule} ({exclusion.place})"

@@ -79,6 +79,17 @@ def test_a_document_that_does_not_hold_is_told_with_its_state(host: Vendor) -> N
     assert reason(host) == (0, "licensed")
 
 
+def test_the_explanation_names_the_file_that_decided(host: Vendor) -> None:
+    """A renewal has the id of what it renews."""
+    issue(host, "now.json", serial=1)
+    issue(host, "renewal.json", serial=2, starts_at="2098-12-01T00:00:00Z", expires_at="2099-01-10T00:00:00Z")
+    for moment, file in (("2098-01-01T00:00:00Z", "now.json"), ("2099-01-05T00:00:00Z", "renewal.json")):
+        ended = host.licet("explain", "--target", "db", "--from", "10.2.0.7", "--at", moment)
+        assert ended.out.splitlines()[0] == (
+            f"db/internal: allowed, licensed: license acme-2026 (production), entitlement app ({file})"
+        )
+
+
 def test_only_a_document_that_does_not_hold_is_the_reason(host: Vendor) -> None:
     issue(host, node_lock={"any_of": ["hk:" + "9c" * 32]})
     assert reason(host) == (3, "node_mismatch")
