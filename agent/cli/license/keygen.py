@@ -22,6 +22,7 @@ from agent.license.values import Malformed, Permission, PinnedKey
 
 TO_PIN = "for /etc/licet/keys on each host, after its operator compared the kid with you"
 INDENT = 13
+BOTH = tuple(Permission)
 MOST_PUBLIC_BYTES = 16 << 10
 ED25519_DER = bytes.fromhex("302a300506032b6570032100")
 """What stands before the raw key in a SubjectPublicKeyInfo (RFC 8410, section 4)."""
@@ -34,8 +35,11 @@ def keygen(
         typer.Option("--product", help="A product that the key may license; may be repeated."),
     ] = None,
     may: Annotated[
-        str, typer.Option("--may", metavar="license,revoke", help="What the key may sign; default: both.")
-    ] = "license,revoke",
+        list[str] | None,
+        typer.Option(
+            "--may", metavar="license,revoke", help="What the key may sign; may be repeated; default: both."
+        ),
+    ] = None,
     valid_from: Annotated[
         datetime | None,
         typer.Option(
@@ -82,7 +86,7 @@ def keygen(
     raw = {
         "issuer": issuer,
         "products": products,
-        "may": [one.strip() for one in may.split(",")],
+        "may": [one.strip() for written in may or BOTH for one in written.split(",")],
         "valid_from": valid_from,
         "valid_until": valid_until,
     }

@@ -58,6 +58,13 @@ def test_days_are_whole_in_utc_and_permissions_are_as_asked(vendor: Vendor) -> N
     assert raw["may"] == ["revoke"]
 
 
+@pytest.mark.parametrize("may", [("--may", "license,revoke"), ("--may", "license", "--may", "revoke"), ()])
+def test_a_key_may_do_both(vendor: Vendor, may: tuple[str, ...]) -> None:
+    vendor.key("acme", *may)
+    raw = yaml.safe_load((vendor.folder / "acme.yaml").read_text())
+    assert sorted(raw["may"]) == ["license", "revoke"]
+
+
 @pytest.mark.parametrize("there", ["acme.pem", "acme.yaml"])
 def test_nothing_is_overwritten(vendor: Vendor, there: str) -> None:
     (vendor.folder / there).symlink_to("/nonexistent")  # not even what a link leads to
