@@ -117,7 +117,8 @@ def _entitlement(one: DocumentEntitlement) -> str:
 def _revoked(one: RevokedLicense) -> str:
     if one.serials is None:
         return f"{one.id}, all serials"
-    return f"{one.id}, serials {listed([str(serial) for serial in sorted(one.serials)])}"
+    word = "serial" if len(one.serials) == 1 else "serials"
+    return f"{one.id}, {word} {listed([str(serial) for serial in sorted(one.serials)])}"
 
 
 def _span(length: timedelta) -> str:

@@ -105,7 +105,7 @@ def test_a_revocation_list_beside_it_counts(vendor: Vendor, root: Path) -> None:
     code, found = verdict(vendor, file, "r.json", "--at", DURING)
     assert (code, [one["state"] for one in found]) == (3, ["revoked", "valid"])
     shown = vendor.run("show", "r.json")
-    assert "acme-2026, serials 3" in shown.out
+    assert "acme-2026, serial 3\n" in shown.out
 
 
 def test_the_verdict_as_text(vendor: Vendor, root: Path) -> None:
