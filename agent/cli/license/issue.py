@@ -22,7 +22,7 @@ from agent.cli.license.signing import (
     signed,
 )
 from agent.cli.license.templates import Given, filled_in, read_template
-from agent.cli.license.writing import READABLE, place_of, refuse_existing, write_once
+from agent.cli.license.writing import ANOTHER_SERIAL, READABLE, place_of, refuse_existing, write_once
 from agent.cli.output import print_facts
 from agent.cli.values import whole
 from agent.license.keys import kid_of
@@ -74,7 +74,7 @@ def issue(
     now = datetime.now(UTC).replace(microsecond=0)
     document = _document(template, now, until, grace, serial)
     file = place_of(out, f"{document.id}-{document.serial}.json")
-    refuse_existing(file)
+    refuse_existing(file, remedy=ANOTHER_SERIAL)
     signers = chosen_signers(key or (), passphrase_file or (), sign_with, public_key)
     refuse_if_not_allowed(signers, document)
     content = signed(signers, LICENSE_TYPE, license_payload(document))

@@ -23,7 +23,14 @@ from agent.cli.license.signing import (
     refuse_if_not_allowed,
     signed,
 )
-from agent.cli.license.writing import READABLE, place_of, plain_name, refuse_existing, write_once
+from agent.cli.license.writing import (
+    ANOTHER_SERIAL,
+    READABLE,
+    place_of,
+    plain_name,
+    refuse_existing,
+    write_once,
+)
 from agent.cli.output import print_facts
 from agent.cli.values import whole
 from agent.license.keys import kid_of
@@ -87,7 +94,7 @@ def revoke(
     }
     revocations = _checked(raw)
     file = place_of(out, f"{plain_name(issuer)}-revocations-{serial}.json")
-    refuse_existing(file)
+    refuse_existing(file, remedy=ANOTHER_SERIAL)
     signers = chosen_signers(key or (), passphrase_file or (), sign_with, public_key)
     refuse_if_not_allowed(signers, revocations)
     _refuse_own_key(signers, revocations)

@@ -224,7 +224,7 @@ def _private_file(file: Path) -> bytes:
         pem = given.read(file, MOST_KEY_BYTES)
     except OSError as error:
         raise LicetError(f"{file}: the private key cannot be read: {error.strerror}") from error
-    if stat.S_ISREG(about.st_mode) and about.st_mode & 0o077:
+    if stat.S_ISREG(about.st_mode) and about.st_mode & 0o077 and b"PRIVATE KEY" in pem:
         raise LicetError(
             f"{file}: other users can read this private key: chmod 600 {file}, or make a new one"
         )

@@ -10,6 +10,8 @@ from agent.errors import LicetError
 from agent.system import files
 
 READABLE, SECRET = 0o644, 0o600
+ANOTHER = "choose another --out"
+ANOTHER_SERIAL = "for a new one give a higher --serial; for the same again choose another --out"
 
 
 def place_of(chosen: Path | None, name: str) -> Path:
@@ -25,11 +27,11 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "licet"
 
 
-def refuse_existing(*paths: Path) -> None:
+def refuse_existing(*paths: Path, remedy: str = ANOTHER) -> None:
     """Raises LicetError if there is anything at one of these paths."""
     for path in paths:
         if path.exists() or path.is_symlink():
-            raise _exists(path)
+            raise _exists(path, remedy)
 
 
 def write_once(path: Path, content: bytes, mode: int) -> None:
@@ -55,5 +57,5 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _exists(path: Path) -> LicetError:
-    return LicetError(f"{path}: it is there already, and nothing is overwritten: choose another --out")
+def _exists(path: Path, remedy: str = ANOTHER) -> LicetError:
+    return LicetError(f"{path}: it is there already, and nothing is overwritten: {remedy}")

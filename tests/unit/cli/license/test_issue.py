@@ -229,6 +229,7 @@ def test_nothing_is_overwritten_and_a_folder_takes_the_default_name(vendor: Vend
     again = issue(vendor, template, "--out", "out/acme-2026-3.json")
     assert again.code == 1
     assert "out/acme-2026-3.json: it is there already" in again.err
+    assert "for a new one give a higher --serial" in again.err
     assert (vendor.folder / "out" / "acme-2026-3.json").read_bytes() == before
     assert os.listdir(vendor.folder / "out") == ["acme-2026-3.json"]
 
@@ -246,6 +247,14 @@ def test_a_private_key_that_others_can_read_signs_nothing(vendor: Vendor, mode: 
     assert made.code == 1
     assert "acme.pem: other users can read this private key: chmod 600 acme.pem" in made.err
     assert "acme-2026-3.json" not in vendor.names()
+
+
+def test_a_file_that_is_no_private_key_is_told_as_such(vendor: Vendor) -> None:
+    """Its mode does not matter then: the YAML of a key is for everybody."""
+    vendor.key()
+    made = vendor.run("issue", vendor.template(), "--key", "acme.yaml")
+    assert made.code == 1
+    assert "licet: acme.yaml: it is not a private key in PEM: name the file" in made.err
 
 
 def test_a_wrong_passphrase_is_told_and_not_shown(vendor: Vendor) -> None:
