@@ -12,11 +12,13 @@ from typing import Annotated
 import typer
 
 from agent.cli.license.host import STRANGER, Host
+from agent.cli.license.remedies import remedy_of
 from agent.cli.running import settings_of
 from agent.daemon.policy_sync.joiner import Joiner
 from agent.license.report import State
 from agent.license.standing import HOLDS
-from agent.model import HostFacts
+from agent.license.values import LicenseDocument
+from agent.model import HostFacts, show_time
 from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.values import Finding, Place, Policy
@@ -77,9 +79,11 @@ class Documents:
             told = state is State.EXPIRED or (self.elsewhere and state is State.NODE_MISMATCH)
             if state in HOLDS or one.is_copy or told:
                 continue
-            file, why = self.licenses / one.file, f": {one.standing.why}" if one.standing.why else ""
-            remedy = "" if state is State.MALFORMED else f"see licet license show {file}"
-            yield Finding(Place(str(file)), f"{state}{why}", remedy)
+            why = one.standing.why
+            if state is State.NOT_YET_VALID and isinstance(one.document, LicenseDocument):
+                why = f"it begins at {show_time(one.document.starts_at)}"
+            place = Place(str(self.licenses / one.file))
+            yield Finding(place, f"{state}: {why}" if why else str(state), remedy_of(state))
 
 
 def documents(

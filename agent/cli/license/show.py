@@ -22,6 +22,7 @@ from agent.cli.license.facts import (
 from agent.cli.license.host import STRANGER, Host
 from agent.cli.license.judged import Document, Judged, Judgement, judgement
 from agent.cli.license.moments import utc
+from agent.cli.license.remedies import remedy_of
 from agent.cli.output import Json, print_facts, print_json
 from agent.cli.running import Config, settings_of
 from agent.errors import EXIT_FAILED, EXIT_NO
@@ -107,8 +108,7 @@ def _shown(one: Judged) -> Facts:
         facts = [("verified", f"by key {one.kid}"), ("state", why)]
     else:
         facts = [("", NOT_VERIFIED), ("state", why)]
-    if one.envelope and not one.verified:
-        facts += [("key id", each.keyid or "none") for each in one.envelope.signatures]
+    facts += _key_ids(one)
     if one.document is not None:
         return facts + _content(one.document)
     return facts + ([("payload", _text(one.envelope))] if one.envelope else [])
@@ -127,10 +127,19 @@ def _text(envelope: Envelope) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
+def _key_ids(one: Judged) -> Facts:
+    """Which keys an unverified document says that it is signed by, in full: a kid is compared as a whole."""
+    if one.envelope is None or one.verified:
+        return []
+    return [("key id", each.keyid or "none") for each in one.envelope.signatures]
+
+
 def _verdict(one: Judged) -> Facts:
     document, standing = one.document, one.standing
     facts = [("file", str(one.file)), ("state", str(standing.state)), ("why", standing.why)]
-    facts += [("key", one.kid)]
+    if not isinstance(document, HostRequest):
+        facts.append(("remedy", remedy_of(standing.state)))
+    facts += [("key", one.kid), *_key_ids(one)]
     if isinstance(document, LicenseDocument):
         facts += [("license", license_name(document)), *times(document)]
     elif document is not None:

@@ -90,6 +90,12 @@ def test_the_explanation_names_the_file_that_decided(host: Vendor) -> None:
         )
 
 
+def test_a_renewal_in_advance_is_told_with_its_day(host: Vendor) -> None:
+    issue(host, starts_at="2098-12-01T00:00:00Z")
+    (one,) = (each for each in warnings(host) if "a.json" in each)
+    assert one.endswith("not_yet_valid: it begins at 2098-12-01T00:00:00Z")
+
+
 def test_only_a_document_that_does_not_hold_is_the_reason(host: Vendor) -> None:
     issue(host, node_lock={"any_of": ["hk:" + "9c" * 32]})
     assert reason(host) == (3, "node_mismatch")

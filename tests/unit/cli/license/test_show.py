@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from agent.cli.license.remedies import remedy_of
 from agent.daemon.licensing.store import LicenseStore
 from agent.license.host_key import ensure_host_key
 from agent.license.keys import kid_of
 from agent.license.node import host_key_node
+from agent.license.report import State
 from agent.license.serials import Seen
 from tests.unit.cli.license.vendor import Vendor, as_nobody
 
@@ -115,6 +117,23 @@ def test_the_verdict_as_text(vendor: Vendor, root: Path) -> None:
     assert "license      acme-2026 serial 3 (Acme, production)\n" in ended.out
     assert "terminates   2027-02-01 00:00 UTC, after 31 days of grace\n" in ended.out
     assert "judged       2026-06-01 00:00 UTC, for a host with " in ended.out
+
+
+def test_a_verdict_that_is_no_has_a_remedy_and_the_whole_kid(vendor: Vendor, root: Path) -> None:
+    file = issue(vendor)
+    kid = json.loads((vendor.folder / file).read_text())["signatures"][0]["keyid"]
+    for pinned in (root / "keys").iterdir():
+        pinned.unlink()
+    ended = vendor.run("verify", file, "--at", DURING)
+    assert ended.code == 3
+    assert f"why          key {kid[:12]} is not pinned\n" in ended.out
+    assert "remedy       ask its vendor, and pin a key only after you compared its kid\n" in ended.out
+    assert f"key id       {kid}\n" in ended.out
+
+
+def test_only_a_state_that_needs_none_has_no_remedy() -> None:
+    without = {state for state in State if not remedy_of(state)}
+    assert without == {State.VALID, State.GRACE, State.MALFORMED, State.UNVERIFIED}
 
 
 def test_everything_in_a_document_is_shown(vendor: Vendor, root: Path) -> None:
