@@ -25,8 +25,12 @@ class Listing:
     files: Mapping[str, Read] = field(default_factory=dict)
     """By name, in name order."""
     problem: str = ""
+    """What is wrong with the folder itself, without its path; "" if it was read."""
     left_out: tuple[str, ...] = ()
     """Names of files beyond the limit."""
+
+
+BRING_BACK = "bring the folder back, with its files"
 
 
 class Folder:
@@ -50,11 +54,11 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             if self._device is None and not self.path.is_symlink():
                 return Listing()
-            return Listing(problem=f"{self.path}: the folder is gone")
+            return Listing(problem="the folder is gone")
         except OSError as error:
-            return Listing(problem=f"{self.path}: cannot be read: {error.strerror}")
+            return Listing(problem=f"cannot be read: {error.strerror}")
         if not names and self._device not in (None, device):
-            return Listing(problem=f"{self.path}: another file system is there, and it is empty")
+            return Listing(problem="another file system is there, and it is empty")
         if names:
             self._device = device
         ranked = sorted(names, key=lambda name: name not in first)

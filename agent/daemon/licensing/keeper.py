@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from agent.daemon.licensing.folder import Folder, Listing
+from agent.daemon.licensing.folder import BRING_BACK, Folder, Listing
 from agent.daemon.licensing.key_ring import KeyRing
 from agent.daemon.licensing.node import Node
 from agent.daemon.licensing.opening import Content, open_all
@@ -78,7 +78,8 @@ class LicenseKeeper:
         """What is wrong with the folders and the keys."""
         listing, found = self._seen.listing, list(self._keys.findings)
         if listing.problem:
-            found.append(Finding(Place(str(self._path)), f"{listing.problem}; its licenses stay in force"))
+            why = f"{listing.problem}; its licenses stay in force"
+            found.append(Finding(Place(str(self._path)), why, BRING_BACK))
         if listing.left_out:
             more = f"{len(listing.left_out)} documents are too many, {MOST_DOCUMENTS} are read"
             found.append(Finding(Place(str(self._path)), more, "remove documents that have ended"))
@@ -87,7 +88,8 @@ class LicenseKeeper:
     @property
     def problem(self) -> str:
         """Why something that the keeper needs does not work; "" if all does."""
-        folders = self._seen.listing.problem or self._keys.problem
+        gone = self._seen.listing.problem
+        folders = f"{self._path}: {gone}" if gone else self._keys.problem
         return self._verifier.problem or folders or self._store.problem
 
     @property

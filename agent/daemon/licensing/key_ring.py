@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.daemon.licensing.folder import Folder, Listing
+from agent.daemon.licensing.folder import BRING_BACK, Folder, Listing
 from agent.daemon.licensing.store import LicenseStore
 from agent.errors import PolicyErrors
 from agent.license.values import PinnedKey
@@ -34,12 +34,13 @@ class KeyRing:
     def read(self) -> None:
         """Read the folder again."""
         listing = self._folder.read(self._texts)
-        self.problem = listing.problem
+        path = self._folder.path
+        self.problem = f"{path}: {listing.problem}" if listing.problem else ""
         findings: list[Finding] = []
         texts = dict(self._texts) if listing.problem else {}
         if listing.problem:
             why = f"{listing.problem}; its keys stay pinned"
-            findings.append(Finding(Place(str(self._folder.path)), why))
+            findings.append(Finding(Place(str(path)), why, BRING_BACK))
         refused = self._writable_by_others(listing, findings)
         keys: list[PinnedKey] = []
         for name in dict.fromkeys((*listing.files, *texts)):

@@ -177,7 +177,9 @@ def test_warnings_name_what_ended_and_what_is_wrong_with_the_folders(host: Host)
     assert [str(one).partition(":")[0] for one in warnings_now(host.keeper)] == ["b.json"]
     host.files.rename(host.folder / "away")
     host.keeper.documents.refresh()
-    assert any("the folder is gone" in str(one) for one in warnings_now(host.keeper))
+    gone = "the folder is gone; its licenses stay in force (bring the folder back, with its files)"
+    assert f"{host.files}: {gone}" in [str(one) for one in warnings_now(host.keeper)]
+    assert host.keeper.documents.problem == f"{host.files}: the folder is gone"
 
 
 def test_a_start_goes_by_the_later_clock(host: Host) -> None:
