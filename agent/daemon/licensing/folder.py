@@ -44,13 +44,15 @@ class Folder:
         self._most_bytes = most_bytes
         self._device: int | None = None
         """Device number of the folder when it last had files."""
+        self.is_mount = False
+        """True if the folder was a mount, as of the last look that found files."""
 
     def read(self, first: Collection[str] = ()) -> Listing:
         """Read every file that is wanted. `first`: names of files that others do not displace if they are too
         many. Raises nothing: each problem is in the listing."""
         try:
             names = sorted(entry.name for entry in self.path.iterdir() if self._is_wanted(entry.name))
-            device = self.path.stat().st_dev
+            device, is_mount = self.path.stat().st_dev, _is_mount(self.path)
         except (FileNotFoundError, NotADirectoryError):
             if self._device is None and not self.path.is_symlink():
                 return Listing()
@@ -61,14 +63,18 @@ class Folder:
             return Listing(problem="another file system is there, and it is empty")
         if names:
             self._device = device
+            self.is_mount = is_mount
         ranked = sorted(names, key=lambda name: name not in first)
         found = {name: self._read(self.path / name) for name in sorted(ranked[: self._most_files])}
         return Listing(found, left_out=tuple(ranked[self._most_files :]))
 
-    def expect_files(self) -> None:
-        """Treat a missing folder as a problem: files of it were in force before this start."""
+    def expect_files(self, *, was_mount: bool) -> None:
+        """Treat a missing folder as a problem, and an empty one that `was_mount` and is none any more: files
+        of it were in force before this start."""
+        self.is_mount = was_mount
         try:
-            self._device = self.path.stat().st_dev
+            is_there = _is_mount(self.path) or not was_mount
+            self._device = self.path.stat().st_dev if is_there else -1
         except OSError:
             self._device = -1
 
@@ -83,3 +89,9 @@ class Folder:
         if len(content) > self._most_bytes:
             return Read(problem=f"larger than {self._most_bytes >> 10} KiB")
         return Read(content)
+
+
+def _is_mount(path: Path) -> bool:
+    """True if another file system than that of the folder above is there. Raises OSError."""
+    real = path.resolve()
+    return real.stat().st_dev != real.parent.stat().st_dev

@@ -68,7 +68,7 @@ class LicenseKeeper:
         self._newest: dict[Key, SignedList] = {}
         """Revocation lists by issuer and kid."""
         if store.copies:
-            self._folder.expect_files()
+            self._folder.expect_files(was_mount=store.was_mount("licenses"))
         self.reports: tuple[DocumentReport, ...] = ()
         """Each file, in name order, and behind it the copy that is in force instead."""
         self.revocations: tuple[RevocationsReport, ...] = ()
@@ -208,6 +208,7 @@ class LicenseKeeper:
         if not self._seen.listing.problem:
             for name in set(self._store.copies) - set(self._seen.listing.files):
                 self._store.drop_copy(name)
+        self._store.put_mount("licenses", is_mount=self._folder.is_mount)
 
     def _newest_of(self, listed: RevocationList, signers: Iterable[str]) -> list[str]:
         """Those of its signers whose newest list this is. Another key may have signed the same list."""

@@ -25,7 +25,7 @@ class KeyRing:
         self._store = store
         self._texts = store.keys()
         if self._texts:
-            self._folder.expect_files()
+            self._folder.expect_files(was_mount=store.was_mount("keys"))
         self.keys: tuple[PinnedKey, ...] = ()
         self.findings: tuple[Finding, ...] = ()
         self.problem = ""
@@ -54,6 +54,7 @@ class KeyRing:
         if texts != self._texts:
             self._texts = texts
             self._store.put_keys(texts)
+        self._store.put_mount("keys", is_mount=self._folder.is_mount)
         self.keys, self.findings = tuple(keys), tuple(findings)
 
     def _key(

@@ -13,7 +13,7 @@ from typing import Any
 from agent.daemon.licensing.records import Records
 from agent.license.serials import Serials
 
-SERIALS, KEYS, NODE = "serials.json", "keys.json", "node.json"
+SERIALS, KEYS, NODE, MOUNTS = "serials.json", "keys.json", "node.json", "mounts.json"
 _COPY, _LIST = "copy-", "list-"
 
 
@@ -78,6 +78,20 @@ class LicenseStore:
 
     def put_node_ids(self, ids: Mapping[str, str]) -> None:
         self._records.write(NODE, dict(ids))
+
+    def was_mount(self, folder: str) -> bool:
+        """True if that folder, `licenses` or `keys`, was a mount when it last had files."""
+        return folder in self._mounts()
+
+    def put_mount(self, folder: str, *, is_mount: bool) -> None:
+        before = self._mounts()
+        now = before | {folder} if is_mount else before - {folder}
+        if now != before:
+            self._records.write(MOUNTS, sorted(now))
+
+    def _mounts(self) -> frozenset[str]:
+        found = self._records.read(MOUNTS)
+        return frozenset(str(one) for one in found) if isinstance(found, list) else frozenset()
 
     def retry(self) -> None:
         """Write the records that could not be written before."""
