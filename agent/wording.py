@@ -55,10 +55,16 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean '{near[0]}'?" if near else otherwise
 
 
+def plain(text: str) -> str:
+    """The text, with what cannot be shown, or steers a terminal, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def quoted(text: str) -> str:
     """'text', cut after SHOWN characters. What cannot be shown, or steers a terminal, is escaped."""
-    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:SHOWN])
-    return f"'{shown}{'…' if len(text) > SHOWN else ''}'"
+    return f"'{plain(text[:SHOWN])}{'…' if len(text) > SHOWN else ''}'"
 
 
 def whole_number(text: str, least: int, most: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.cli.alone import asked
 from agent.cli.output import Json, print_json
 from agent.cli.running import Config
-from agent.export.license_text import about_unsigned, license_lines
+from agent.export.license_text import about_unsigned, license_lines, signers
 from agent.export.sanitize import printable
 
 
@@ -15,6 +15,5 @@ def licenses(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         print_json(answer)
         return
-    for line in license_lines(answer):
+    for line in (*license_lines(answer), *signers(answer), about_unsigned(answer)):
         print(printable(line))
-    print(printable(about_unsigned(answer)))

@@ -178,8 +178,14 @@ def _case_json(case: Case, found: Explanation) -> dict[str, Any]:
 
 @app.command()
 def show(
-    files: Files = None, config: Config = None, in_force: offline.InForce = False, as_json: AsJson = False
+    files: Files = None,
+    config: Config = None,
+    in_force: offline.InForce = False,
+    licenses: Licenses = None,
+    keys: Keys = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the policy as licet reads it: all files merged, defaults filled in."""
+    """Show the policy as licet reads it: all files merged, defaults filled in, license documents joined."""
     policy = offline.load(config, files or [], in_force=in_force)
+    policy = documents(config, licenses, keys).joined(policy, offline.host_facts(policy), files or ())
     typer.echo(json.dumps(policy_json(policy)) if as_json else policy_text(policy))

@@ -48,6 +48,15 @@ def about_unsigned(answer: LicensesFields) -> str:
     return f"not signed, and in force: {listed(unsigned)}; require_signed is off"
 
 
+def signers(answer: LicensesFields) -> list[str]:
+    """A line for each key that has signed a license, with its whole id: whoever pinned it can compare."""
+    signed: dict[tuple[str, str], dict[str, None]] = {}
+    for one in answer["licenses"]:
+        if one["verified"]:
+            signed.setdefault((one["key"], one["issuer"]), {})[one["id"]] = None
+    return [f"key {key} of {issuer}: {listed(names)}" for (key, issuer), names in signed.items()]
+
+
 def revocations_line(one: RevocationFields, now: datetime) -> str:
     """`revocations of Acme, serial 4: 2 licenses, 1 key; next update in 12 days (…)`."""
     head = f"revocations of {one['issuer']}, serial {one['serial']}"

@@ -14,6 +14,7 @@ from agent.license.values import LicenseDocument
 from agent.model import Mode, Network, PortClass, Protocol, Reason, Target
 from agent.policy.terms.container_selector import ContainerSelector
 from agent.policy.terms.ports import Ports
+from agent.wording import plain
 
 ANYONE = "anyone"
 """The built-in principal that includes every consumer."""
@@ -35,7 +36,7 @@ class Place:
     line: int | None = None
 
     def __str__(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}"
+        return plain(self.file) if self.line is None else f"{plain(self.file)}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

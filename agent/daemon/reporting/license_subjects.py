@@ -35,11 +35,10 @@ class Subject:
 
     @property
     def is_told_when_new(self) -> bool:
-        """False for what a policy writes and its reader knows, until there is something to do."""
-        if self.key[0] == LIST:
-            return bool(self.record["is_overdue"])
-        is_document = self.key[0] != POLICY and self.term is None
-        return is_document or self.state not in _QUIET
+        """False for what its reader knows: a list is told with its file, and what a policy writes only once
+        there is something to do."""
+        is_document = self.key[0] in (FILE, COPY) and self.term is None
+        return is_document or (self.key[0] != LIST and self.state not in _QUIET)
 
 
 def subjects(found: Licenses) -> Iterator[Subject]:

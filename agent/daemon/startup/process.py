@@ -19,6 +19,7 @@ from agent.daemon.startup.allocator import give_memory_back
 from agent.daemon.startup.locks import PinsLock, RunLock
 from agent.daemon.startup.trusted_places import refuse_others
 from agent.errors import AlreadyRunning, KernelError
+from agent.export.sanitize import printable
 from agent.export.service_manager import service_manager
 from agent.kernel.loading import supervisor
 from agent.kernel.loading.manifest import Manifest, manifest_path
@@ -68,10 +69,19 @@ def run(settings: Settings, quiet: bool, config: Path, log_level: str) -> int:
     return 0
 
 
+class _Readable(logging.Formatter):
+    """No name of a file or a process can steer the terminal that shows a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def log_to_stderr(level: str) -> None:
     """Log to stderr without the libraries' debug lines. With `debug`, each line has its time and module."""
     where = "%(asctime)s %(levelname)s: %(name)s" if level == "debug" else "%(levelname)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=f"licet: {where}: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Readable(f"licet: {where}: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("agent").setLevel(level.upper())
 
 

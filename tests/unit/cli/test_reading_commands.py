@@ -288,6 +288,7 @@ def test_licenses_are_listed_in_one_line_each(licet: Licet) -> None:
         "forged.json, not verified, says: forged serial 3 (Acme, production) bad_signature: "
         "no signature verifies",
         "revocations of Acme, serial 4: 2 licenses, 1 key; next update in 33 days (2027-01-01 00:00 UTC)",
+        f"key {'5f' * 32} of Acme: acme-2026",
         "not signed, and in force: forever; require_signed is off",
     ]
     answer = json.loads(licet("licenses", "--json"))

@@ -97,6 +97,9 @@ def test_nothing_on_tcp_names_a_process_or_changes_anything(public: App) -> None
     [
         ("/v1/status", lambda answer: answer["mode"] == "observe"),
         ("/v1/flows", lambda answer: answer[0]["consumer"]["comm"] == "curl"),
+        ("/v1/licenses", lambda answer: answer["licenses"][1]["extensions"] == {"order": "4711"}),
+        ("/v1/licenses", lambda answer: answer["licenses"][2]["verified"] is False),
+        ("/v1/licenses", lambda answer: answer["revocations"][0]["issuer"] == "Acme"),
         ("/v1/listeners", lambda answer: answer[0]["states"] == ["declared", "exposed_port"]),
         ("/v1/listeners", lambda answer: answer[0]["owners"][0]["pid"] == 812),
         ("/v1/acceptors", lambda answer: answer[0]["flows"] == 6),

@@ -352,3 +352,23 @@ def test_reports_are_of_the_document(world: World) -> None:
     assert report.document is not None
     assert json.loads(json.dumps(report.document.extensions)) == {"order": "4711"}
     assert replace(report.standing, why="").state is State.VALID
+
+
+def test_a_folder_that_cannot_be_read_and_a_missing_verdict_are_problems(world: World) -> None:
+    world.put("a.json")
+    keeper = world.start()
+    assert (keeper.problem, keeper.no_verdict) == ("", "")
+    world.keys.rename(world.path / "away")
+    keeper.refresh()
+    assert "the folder is gone" in keeper.problem
+    assert keeper.no_verdict == ""
+    (world.path / "away").rename(world.keys)
+    world.put("b.json", id="other")
+    world.verify.fails = True
+    keeper.refresh()
+    assert "killed" in keeper.no_verdict
+    assert keeper.problem == keeper.no_verdict
+    assert states(keeper) == {"a.json": "valid", "b.json": "unverified"}
+    world.verify.fails = False
+    keeper.refresh()
+    assert (keeper.problem, states(keeper)["b.json"]) == ("", "valid")

@@ -15,7 +15,7 @@ from agent.config import Settings
 from agent.daemon.reporting.coverage import CHANGED_ON_ITS_WAY, not_covered
 from agent.daemon.reporting.snapshot import with_the_rest
 from agent.daemon.reporting.status import StatusPage
-from agent.export import status
+from agent.export import licenses, status
 from agent.export.licenses import Licenses
 from agent.kernel.attach.gates import REWRITTEN
 from agent.model import PortClass, Target
@@ -115,6 +115,13 @@ def test_the_page_names_each_key_and_no_other() -> None:
 def test_the_page_names_what_is_in_each_record(key: str) -> None:
     named = set(re.findall(r"`(\w+)`", rows_of_the_page()[key]))
     assert fields_of(fields_of(status.Status)[key]).keys() <= named
+
+
+@pytest.mark.parametrize("kind", [licenses.LicenseFields, licenses.RevocationFields, licenses.LicensesFields])
+def test_the_page_names_what_is_told_of_licenses(kind: Any) -> None:
+    page = PAGE.read_text()
+    named = set(re.findall(r"`(\w+)`", page.partition("## Licenses\n")[2].partition("\n## ")[0]))
+    assert set(fields_of(kind)) <= named | set(re.findall(r"`(\w+)`", rows_of_the_page()["licenses"]))
 
 
 def test_an_agent_without_a_policy_observes() -> None:

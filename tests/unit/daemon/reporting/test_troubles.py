@@ -14,6 +14,13 @@ from agent.export.agent_port import TROUBLES
 @dataclass
 class Part:
     problem: str = ""
+    retries: int = 0
+
+    def retry(self) -> None:
+        self.retries += 1
+
+    def look(self) -> None:
+        pass
 
 
 def test_it_is_not_ready_since_the_oldest_of_what_keeps_it_from_being(
@@ -52,3 +59,21 @@ def test_until_the_first_policy_is_in_force_nothing_is_ready() -> None:
     assert troubles.why_not_ready() == "programs are attached, the policy is not in force yet"
     troubles.policy_is_in_force = True
     assert troubles.why_not_ready() == ""
+
+
+def test_readiness_does_not_ask_for_licenses() -> None:
+    parts = {cause: Part() for cause in TROUBLES}
+    several = {cause: [parts[cause]] for cause in ("policy", "state", "licenses")}
+    troubles = Troubles(**{**parts, **several}, policy_is_in_force=True)  # type: ignore[arg-type]
+    parts["licenses"].problem = "signatures cannot be verified"
+    assert troubles.now()["licenses"] == "signatures cannot be verified"
+    assert troubles.why_not_ready() == ""
+    assert troubles.not_ready_since() is None
+
+
+def test_what_could_not_be_written_is_written_later_licenses_included() -> None:
+    parts = {cause: Part() for cause in TROUBLES}
+    several = {cause: [parts[cause]] for cause in ("policy", "state", "licenses")}
+    troubles = Troubles(**{**parts, **several})  # type: ignore[arg-type]
+    troubles.look()
+    assert (parts["state"].retries, parts["licenses"].retries, parts["policy"].retries) == (1, 1, 0)

@@ -47,3 +47,11 @@ def test_at_debug_a_line_says_when_and_where() -> None:
     assert len(ours) == 4
     assert " DEBUG: agent.daemon.loop: from agent.daemon.loop" in ours[0]
     assert ours[0].startswith("licet: 20")
+
+
+def test_no_name_in_a_line_steers_the_terminal() -> None:
+    odd = "import logging; logging.getLogger('agent').error('file %s\\nsecond line', 'a\x1b[31m\u202e.json')"
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING + odd, "error"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr.splitlines()[-2:] == [r"licet: ERROR: file a\x1b[31m\u202e.json", "second line"]
