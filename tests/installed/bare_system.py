@@ -5,6 +5,7 @@ a bpffs of the test's own mount namespace, so that default paths can be used and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -149,6 +150,7 @@ class BareSystem:
         """As the unit does; returns when the agent has said that it is ready.
 
         `before`: a command that execs the rest."""
+        self._forget_told()
         with (self._folder / "agent.log").open("a") as log:
             self._agent = self.start(
                 [*before, "/usr/bin/licet", "run", "--quiet"],
@@ -157,6 +159,12 @@ class BareSystem:
                 stderr=log,
             )
         self.wait_told("READY=1")
+
+    def _forget_told(self) -> None:
+        """Forget what an agent before this one told: each reload ends with READY=1, too."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._manager.recv(4096, socket.MSG_DONTWAIT)
 
     def wait_told(self, field: str) -> None:
         """Until the agent has told its service manager that. Raises RuntimeError if it ends first."""
