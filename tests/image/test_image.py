@@ -240,7 +240,7 @@ def test_a_pod_that_is_told_to_let_go_leaves_nothing(
 
 def test_it_has_no_compiler_beside_bccs_and_an_upgrade_moves_little(image: Unpacked) -> None:
     system, dependencies, licet = image.layers
-    assert licet < 15e6 < 25e6 < system < dependencies
+    assert licet < 20e6 < 25e6 < system < dependencies  # cryptography is 4 MB of the first
     assert image.config["Labels"]["org.opencontainers.image.version"] == __version__
     found = {path.name for folder in ("usr/bin", "usr/local/bin") for path in (image.root / folder).iterdir()}
     assert not {"gcc", "cc", "clang", "ld", "make", "pip", "pip3"} & found
