@@ -202,7 +202,8 @@ def test_the_fleets_toggle_is_followed(
 ) -> None:
     lab = shared_lab
     put(policy, lab, "enforce")
-    wait_for(lambda: refused(lab, 1002), "the unlicensed process is refused")
+    # a new pod's first gates are compiled before
+    wait_for(lambda: refused(lab, 1002), "the unlicensed process is refused", timeout_s=60)
     assert not refused(lab, 1001)
     assert sibling(runtime, "intruder") == {"EPERM": 1}
     assert sibling(runtime, "web-1") == {}
