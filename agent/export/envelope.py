@@ -68,7 +68,8 @@ def severity(event: Event) -> str:
 
 def _is_as_wanted(event: Event) -> bool:
     """True for an event about a license that nobody has to act on."""
-    if event.get("notice") or event.get("is_copy") or event.get("is_overdue") or event.get("left_out"):
+    is_fault = event.get("is_copy") and not event.get("waits_for_file")
+    if is_fault or event.get("notice") or event.get("is_overdue") or event.get("left_out"):
         return False
     if event["state"] == "withdrawn":
         return event.get("previous") not in ("valid", "grace")

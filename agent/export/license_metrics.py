@@ -70,7 +70,7 @@ def _of_documents(signed: list[License]) -> Iterator[Metric]:
         for each in State:
             state.add_metric([one.id, each.value], int(one.state is each))
         serial.add_metric([one.id], one.serial or 0)
-        copy.add_metric([one.id], int(one.is_copy and one.in_force))
+        copy.add_metric([one.id], int(one.is_copy and one.in_force and not one.waits_for_file))
     yield from (state, serial, copy)
 
 

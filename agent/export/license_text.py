@@ -21,7 +21,9 @@ def license_line(one: LicenseFields, now: datetime) -> str:
     elif one["state"] in ("valid", "grace") and not one["in_force"]:
         text += "; not in force: no policy uses it"
     if one["is_copy"]:
-        text += f"; it stays in force while {one['file']} does not hold" if one["in_force"] else "; a copy"
+        until = "until the document in" if one["waits_for_file"] else "while"
+        then = "begins" if one["waits_for_file"] else "does not hold"
+        text += f"; it stays in force {until} {one['file']} {then}" if one["in_force"] else "; a copy"
     return text
 
 

@@ -49,6 +49,7 @@ class LicenseFields(TypedDict):
     """By its times alone."""
     in_force: bool
     is_copy: bool
+    waits_for_file: bool
     left_out: str
     issued_at: str | None
     starts_at: str | None
@@ -85,6 +86,8 @@ class License:
     in_force: bool = False
     """The kernel judges by it, and it holds now."""
     is_copy: bool = False
+    waits_for_file: bool = False
+    """A copy goes on until the document of its file begins."""
     left_out: str = ""
     issued_at: datetime | None = None
     times: Times = _ALWAYS
@@ -136,6 +139,7 @@ class License:
             "validity": self.validity.value if self.validity else None,
             "in_force": self.in_force,
             "is_copy": self.is_copy,
+            "waits_for_file": self.waits_for_file,
             "left_out": self.left_out,
             "issued_at": _time(self.issued_at),
             "starts_at": _time(times.starts_at),

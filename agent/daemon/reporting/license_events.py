@@ -66,6 +66,7 @@ def _license(one: License) -> Event:
         "verified": one.verified,
         "rule": one.rule,
         **({"file": one.file, "is_copy": one.is_copy} if one.signed else {}),
+        **({"waits_for_file": True} if one.waits_for_file else {}),
         **({"left_out": one.left_out} if one.left_out else {}),
         **({"why": one.why} if one.why else {}),
     }

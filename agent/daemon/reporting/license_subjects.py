@@ -62,6 +62,8 @@ def _license_record(one: License) -> dict[str, Any]:
     record: dict[str, Any] = {"state": one.state.value}
     if one.is_named:
         record |= {"license": one.id, "in_force": one.in_force}
+    if one.is_copy:
+        record["waits_for_file"] = one.waits_for_file
     if one.verified:
         record |= {"serial": one.serial, "issuer": one.issuer, "kind": one.kind}
     return record

@@ -62,13 +62,9 @@ class _Listing:
     def licenses(self) -> Iterator[License]:
         unsigned = {one.id: one for one in self.in_force if one.document is None}
         signed = {(one.place.file, id(one.document)): one for one in self.in_force if _grants(one)}
-        documents = {
-            one.document.id: one.file
-            for one in self.sources.reports
-            if one.verified and isinstance(one.document, LicenseDocument)
-        }
+        files = {one.id: one.place.file for one in self.in_force if one.document and one.is_verified}
         for license_ in self.sources.unsigned:
-            yield self._unsigned(license_, unsigned.get(license_.id), documents.get(license_.id, ""))
+            yield self._unsigned(license_, unsigned.get(license_.id), files.get(license_.id, "with its id"))
         for report in self.sources.reports:
             if not isinstance(report.document, RevocationList):
                 yield self._signed(report, signed.get((report.file, id(report.document))))
@@ -96,6 +92,10 @@ class _Listing:
             terms=_terms(in_force) if in_force and in_force.state is None else (),
         )
 
+    def _begins_later(self, file: str) -> bool:
+        reports = (one for one in self.sources.reports if one.file == file and not one.is_copy)
+        return any(one.standing.state is State.NOT_YET_VALID for one in reports)
+
     def _signed(self, report: DocumentReport, in_tables: values.License | None) -> License:
         file = License(
             report.standing.state,
@@ -106,6 +106,7 @@ class _Listing:
             key=report.kid,
             why=report.standing.why,
             is_copy=report.is_copy,
+            waits_for_file=report.is_copy and self._begins_later(report.file),
         )
         document = report.document
         if not isinstance(document, LicenseDocument):

@@ -179,6 +179,16 @@ def test_a_file_that_does_not_hold_and_its_copy_are_told(telling: Telling, resta
     assert telling.told() == ["acme-2026 valid"]
 
 
+def test_a_renewal_in_advance_is_told_as_what_it_is(telling: Telling) -> None:
+    telling.host.put("a.json")
+    telling.told()
+    telling.host.put("a.json", serial=2, starts_at="2026-07-01T00:00:00Z")
+    file, copy = telling.events(policy=POLICY)
+    assert (file["state"], file["serial"], copy["serial"]) == ("not_yet_valid", 2, 1)
+    assert (severity(file), severity(copy)) == ("info", "info")
+    assert telling.told(NOW + 30 * DAY) == ["acme-2026 valid"]  # and the copy is gone
+
+
 def test_a_missing_folder_withdraws_nothing(telling: Telling) -> None:
     telling.host.put("a.json")
     telling.told()

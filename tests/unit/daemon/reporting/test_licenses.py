@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.reporting.licenses import NOT_SIGNED, warnings_now
+from agent.export.license_metrics import licenses
+from agent.export.license_text import license_line
 from agent.license.clock import Moment
 from agent.license.report import State
 from agent.license.times import Change
@@ -81,6 +83,25 @@ def test_a_file_that_does_not_hold_is_told_beside_its_copy(host: Host) -> None:
     assert shown(found) == {"a.json": "malformed", "a.json*!": "valid"}
     assert found.files == {State.MALFORMED: 1}
     assert found.by_id()["acme-2026"].is_copy
+
+
+def test_a_renewal_in_advance_is_no_file_that_does_not_hold(host: Host) -> None:
+    host.put("a.json")
+    host.load()
+    host.put("a.json", serial=2, starts_at="2026-07-01T00:00:00Z")
+    file, copy = host.load().listed
+    assert (file.state, file.in_force, copy.state, copy.in_force) == (
+        State.NOT_YET_VALID, False, State.VALID, True,
+    )  # fmt: skip
+    assert copy.waits_for_file
+    line = license_line(copy.fields(), NOW)
+    assert line.endswith("; it stays in force until the document in a.json begins")
+    samples = {sample.name: sample.value for one in licenses(host.reports.now(), 0) for sample in one.samples}
+    assert samples["licet_license_copy_in_force"] == 0
+    host.write("a.json", b"{")
+    assert not host.load().listed[1].waits_for_file
+    samples = {sample.name: sample.value for one in licenses(host.reports.now(), 0) for sample in one.samples}
+    assert samples["licet_license_copy_in_force"] == 1
 
 
 def test_of_files_with_one_id_the_one_in_force_counts(host: Host) -> None:
