@@ -67,10 +67,10 @@ def from_base64(text: str) -> bytes:
     try:
         decoded = base64.b64decode(standard, validate=True)
     except binascii.Error as error:
-        raise ValueError("not base64 with its padding") from error
-    # b64decode() ignores bits and padding that are too many
+        raise ValueError("not base64 as RFC 4648 writes it") from error
+    # b64decode() ignores bits that are too many, and, in some releases of Python, padding
     if base64.b64encode(decoded).decode() != standard:
-        raise ValueError("not the one base64 text of these bytes")
+        raise ValueError("not base64 as RFC 4648 writes it")
     return decoded
 
 
