@@ -14,9 +14,13 @@ from agent.export.sink import Sink, open_sink
 
 
 def _maker(event: Event) -> Hashable:
-    """The source of an event, for sharing memory fairly: a local user, all remote consumers, or all flows."""
-    if str(event.get("type")).startswith("flow_"):
+    """The source of an event, for sharing memory fairly: a local user, all remote consumers, all flows, or
+    all licenses. Whoever can change files of licenses pushes no other event out."""
+    kind = str(event.get("type"))
+    if kind.startswith("flow_"):
         return "flows"
+    if kind == "license":
+        return "licenses"
     if event.get("origin") == "remote":
         return "remote"
     maker = event.get("consumer") or event.get("owner") or {}

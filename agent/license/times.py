@@ -40,11 +40,14 @@ class Notice:
     """The expiry or the termination; in grace, the expiry."""
     days: int
 
-    def is_nearer_than(self, told: Notice | None) -> bool:
-        """True unless this notice, or a nearer one about the same time, was told."""
+    def is_due_after(self, told: Notice | None, now: datetime) -> bool:
+        """True unless this notice, or a nearer one about the same time, was told. What was told at a license
+        time that was given up, and that `now` has not reached again, does not count."""
         if told is None or told.at != self.at:
             return True
-        return self.days > told.days if self.edge is Edge.GRACE else self.days < told.days
+        if self.edge is Edge.GRACE:
+            return self.days != told.days
+        return self.days < told.days or told.at - now > told.days * DAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Records:
         """While the block makes values of the record. One that has no such values is damaged."""
         try:
             yield
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
             self._damaged(self._folder / name, error)
 
     def write(self, name: str, record: object) -> None:

@@ -12,6 +12,8 @@ from agent.daemon.licensing.records import Records
 from agent.license.times import Edge, Notice
 
 TOLD = "told.json"
+MOST_DAYS = 3_000_000
+"""Times of licenses are in the years 1970 to 9999."""
 MOST_NOTICES = 1024
 """Of licenses that are gone, and may return. Those about the latest times are remembered."""
 
@@ -59,7 +61,9 @@ class Told:
             moment = datetime.fromisoformat(at)
             if moment.tzinfo is None:
                 raise ValueError(f"a time without an offset: {at}")
-            told.notices[str(name), of] = Notice(of, moment, int(days))
+            if not isinstance(days, int) or not 0 <= days <= MOST_DAYS:
+                raise ValueError(f"a notice of {days} days")
+            told.notices[str(name), of] = Notice(of, moment, days)
         return told
 
 

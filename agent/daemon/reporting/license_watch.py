@@ -166,7 +166,7 @@ class LicenseWatch:
     def _due(self, one: License, moment: Moment) -> Iterator[Notice]:
         if one.in_force:
             for notice in one.times.due(one.notice_days, moment):
-                if notice.is_nearer_than(self._told.notices.get((one.id, notice.edge))):
+                if notice.is_due_after(self._told.notices.get((one.id, notice.edge)), moment.license):
                     yield notice
 
 

@@ -109,6 +109,17 @@ def test_a_flood_pushes_out_its_own_events() -> None:
     assert [one["n"] for one in kept if one.get("consumer", {}).get("uid") == 1001][-1] == 999
 
 
+def test_a_flood_of_license_events_pushes_out_no_mode_change() -> None:
+    log = EventLog("none", 100)
+    log.write({"type": "mode", "message": "who switched it off"})
+    log.write(made_by(1002, 0))
+    for number in range(1_000):
+        log.write({"type": "license", "file": f"{number}.json", "state": "malformed"})
+    kept = log.recent(1_000)
+    assert [one["type"] for one in kept[:2]] == ["mode", "violation"]
+    assert kept[-1]["file"] == "999.json"
+
+
 def test_a_flood_of_many_users_leaves_the_newest_of_each() -> None:
     log = EventLog("none", 100)
     for number in range(1_000):

@@ -70,15 +70,21 @@ def test_a_license_without_grace_has_one_end() -> None:
     assert notices == [Notice(Edge.EXPIRY, EXPIRY, 1)]
 
 
-def test_what_was_told_is_not_nearer() -> None:
-    month = Notice(Edge.EXPIRY, EXPIRY, 30)
-    assert Notice(Edge.EXPIRY, EXPIRY, 7).is_nearer_than(month)
-    assert not month.is_nearer_than(month)
-    assert not Notice(Edge.EXPIRY, EXPIRY, 60).is_nearer_than(month)
-    assert Notice(Edge.EXPIRY, END, 60).is_nearer_than(month)
-    assert month.is_nearer_than(None)
-    assert Notice(Edge.GRACE, EXPIRY, 2).is_nearer_than(Notice(Edge.GRACE, EXPIRY, 1))
-    assert not Notice(Edge.GRACE, EXPIRY, 1).is_nearer_than(Notice(Edge.GRACE, EXPIRY, 1))
+def test_what_was_told_is_not_due_again() -> None:
+    month, now = Notice(Edge.EXPIRY, EXPIRY, 30), EXPIRY - 30 * DAY
+    assert Notice(Edge.EXPIRY, EXPIRY, 7).is_due_after(month, now)
+    assert not month.is_due_after(month, now)
+    assert not Notice(Edge.EXPIRY, EXPIRY, 60).is_due_after(month, now)
+    assert Notice(Edge.EXPIRY, END, 60).is_due_after(month, now)
+    assert month.is_due_after(None, now)
+    assert Notice(Edge.GRACE, EXPIRY, 2).is_due_after(Notice(Edge.GRACE, EXPIRY, 1), EXPIRY + 2 * DAY)
+    assert not Notice(Edge.GRACE, EXPIRY, 1).is_due_after(Notice(Edge.GRACE, EXPIRY, 1), EXPIRY + DAY)
+
+
+def test_what_was_told_at_a_time_that_was_given_up_is_due_again() -> None:
+    week = Notice(Edge.EXPIRY, EXPIRY, 7)
+    assert Notice(Edge.EXPIRY, EXPIRY, 30).is_due_after(week, EXPIRY - 20 * DAY)
+    assert Notice(Edge.GRACE, EXPIRY, 1).is_due_after(Notice(Edge.GRACE, EXPIRY, 9), EXPIRY + DAY)
 
 
 EVER = st.datetimes(max_value=datetime(9998, 1, 1), timezones=st.just(UTC))

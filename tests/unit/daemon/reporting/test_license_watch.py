@@ -125,6 +125,29 @@ def test_the_nearest_notice_is_told_once(telling: Telling) -> None:
     assert telling.told(END - 30 * DAY) == ["acme-2026 grace 1", "acme-2026 termination 30"]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_notices_of_a_time_that_was_given_up_come_again_in_time(telling: Telling, restarts: bool) -> None:
+    """A boot with a wrong clock tells what would be due then. Once it is corrected, nothing is missing."""
+    telling.host.put("a.json", notice_days=[30, 7, 1])
+    assert telling.told(EXPIRY - 2 * HOUR) == ["acme-2026 valid", "acme-2026 expiry 1"]
+    if restarts:
+        telling.restart()
+    assert telling.told(EXPIRY - 40 * DAY) == []
+    assert telling.told(EXPIRY - 30 * DAY, None) == ["acme-2026 expiry 30"]
+    assert telling.told(EXPIRY - 29 * DAY, None) == []
+    assert telling.told(EXPIRY - 7 * DAY, None) == ["acme-2026 expiry 7"]
+    assert telling.told(EXPIRY - HOUR, None) == ["acme-2026 expiry 1"]
+
+
+def test_days_of_grace_that_were_given_up_come_again(telling: Telling) -> None:
+    telling.host.put("a.json", notice_days=[1])
+    assert telling.told(EXPIRY + 20 * DAY) == ["acme-2026 grace"]
+    assert telling.told(EXPIRY - 2 * DAY) == ["acme-2026 valid"]
+    assert telling.told(EXPIRY + HOUR) == ["acme-2026 grace"]
+    assert telling.told(EXPIRY + DAY, None) == ["acme-2026 grace 1"]
+    assert telling.told(EXPIRY + DAY + HOUR, None) == []
+
+
 def test_a_renewal_begins_its_own_notices(telling: Telling) -> None:
     telling.host.put("a.json", notice_days=[7])
     assert telling.told(EXPIRY - 3 * DAY) == ["acme-2026 valid", "acme-2026 expiry 7"]
@@ -307,6 +330,10 @@ def test_a_damaged_record_costs_repetitions_only(telling: Telling) -> None:
         "[]",
         '{"states": [[["file"], {}]], "notices": []}',
         '{"states": [], "notices": [[]]}',
+        '{"states": [[["file", "x"], []]], "notices": []}',
+        '{"states": [], "notices": [["x", "expiry", "2026-01-01T00:00:00Z", 1e999]]}',
+        '{"states": [], "notices": [["acme-2026", "expiry", "2027-01-01T00:00:00Z", 99999999999]]}',
+        '{"states": [], "notices": [["x", "expiry", "9999-12-31T23:59:59-23:59", 1]]}',
     ):
         record.write_text(content)
         telling.restart()
