@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from functools import cached_property
 
 from agent.license.values import LicenseDocument
 from agent.model import Mode, Network, PortClass, Protocol, Reason, Target
 from agent.policy.terms.container_selector import ContainerSelector
-from agent.policy.terms.ports import Ports
+from agent.policy.terms.ports import ByPort, Ports
 from agent.wording import plain
 
 ANYONE = "anyone"
@@ -244,7 +245,7 @@ class UndeclaredListeners(StrEnum):
     VIOLATION = "violation"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which have no room for what is cached
 class Policy:
     """All files of a policy, merged. Mappings and tuples keep the order of the files."""
 
@@ -260,12 +261,18 @@ class Policy:
     """SHA-256 of the files' contents in order: `cat FILE… | sha256sum`."""
     warnings: tuple[Finding, ...] = ()
 
-    @property
+    @cached_property
     def ports(self) -> Ports:
         """Every port that a service declares, whatever the protocol."""
         return Ports.of(port for service in self.services.values() for port in service.ports)
 
-    @property
+    @cached_property
+    def declared(self) -> ByPort[tuple[Service, Port]]:
+        """Each declared port with its service, in policy order."""
+        pairs = ((service, port) for service in self.services.values() for port in service.ports)
+        return ByPort.of(pairs, lambda one: one[1])
+
+    @cached_property
     def targets(self) -> tuple[Target, ...]:
         return tuple(
             Target(service.name, port_class)
@@ -281,10 +288,8 @@ class Policy:
 
     def mode_of(self, target: Target) -> Mode:
         """The policy's mode, without run-time overrides."""
-        for name in (str(target), target.service, "default"):
-            if name in self.enforcement:
-                return self.enforcement[name]
-        return Mode.OBSERVE
+        names = (str(target), target.service, "default")
+        return next((self.enforcement[name] for name in names if name in self.enforcement), Mode.OBSERVE)
 
 
 def _latest(a: datetime | None, b: datetime | None) -> datetime | None:

@@ -24,6 +24,7 @@ from tests.bench.peer import RULES, load_rules
 from tests.bench.pinned import pinned_programs
 from tests.bench.policies import one_grant, policy_of_grants
 from tests.bench.rates import measure_rates, worst_ratio
+from tests.bench.services import measure_services
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 
@@ -94,6 +95,8 @@ class Bench:
         datagrams = measure_datagrams(rounds=self._rounds)
         say("many network namespaces")
         crowd = measure_crowd(self._lab)
+        say("thousands of services and listeners")
+        services = measure_services(self._lab)
         return {
             "ratio_unprotected": worst_ratio(rates, self._unprotected.name),
             "ratio_observe": worst_ratio(rates, self._observe.name),
@@ -117,6 +120,7 @@ class Bench:
             "start_again_to_protected_s": round(started_again.median, 3),
             "reload_10k_s": round(reload.median, 3),
             **crowd,
+            **services,
             **{name: value for name, value in datagrams.items() if name != "details"},
             "details": {
                 "machine": {

@@ -53,6 +53,32 @@ def _license(product: str, others: int, *, measured: bool) -> dict[str, object]:
     }
 
 
+def policy_of_services(services: int) -> str:
+    """So many services at this host, a port each, which anyone may use. Every eighth names its owner, because
+    a policy has room for 1,023 selectors."""
+    owned = {"owner": [{"uid": 0}]}
+    return json.dumps(
+        {
+            "version": 1,
+            "services": {
+                f"service-{n}": {
+                    "product": "whole",
+                    "ports": [{"port": FIRST_PORT + n, "class": "internal"}],
+                    **(owned if n % 8 == 0 else {}),
+                }
+                for n in range(services)
+            },
+            "licenses": [
+                {
+                    "id": "whole-license",
+                    "product": "whole",
+                    "entitlements": [{"id": "use", "classes": ["internal"], "principals": ["anyone"]}],
+                }
+            ],
+        }
+    )
+
+
 def one_grant(*, port: int, consumer: Path) -> str:
     """What most operators start with: one service, one licensed executable."""
     return json.dumps(

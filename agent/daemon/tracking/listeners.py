@@ -26,7 +26,8 @@ from agent.model import (
 from agent.observe.catalog import well_known
 from agent.observe.inventory import Inventory
 from agent.observe.proc import ProcReader
-from agent.policy.decision.listeners import declaration_of, judge_listener, opens_for_others
+from agent.policy.decision.declarations import declaration_of
+from agent.policy.decision.listeners import facts_judged_by, judge_listener, opens_for_others
 from agent.policy.decision.owners import could_be_owner
 from agent.policy.decision.unserved import Unserved, unserved
 from agent.policy.tables.ids import Ids
@@ -59,7 +60,7 @@ class Listening:
     """Declared ports without a listener at the last look."""
     _told: set[_Finding] = field(default_factory=set)
     _places: ServedPlaces = field(default_factory=ServedPlaces)
-    _judged_by: tuple[Policy | None, HostFacts] | None = None
+    _judged_by: tuple[Policy | None, object] | None = None
     _exact: dict[tuple[int, int], Process] = field(default_factory=dict)
     """Processes as the kernel reported them, by pid and start. Valid for one look."""
     _heard: dict[int, Process] = field(default_factory=dict)
@@ -102,8 +103,8 @@ class Listening:
     ) -> list[JudgedListener]:
         """Judge the listeners. One user can have 20,000 listeners, so an unchanged one keeps its earlier
         result."""
-        by, before = (policy, facts), dict[int, JudgedListener]()
-        if self._judged_by is not None and self._judged_by[0] is policy and self._judged_by[1] == facts:
+        by, before = (policy, facts_judged_by(facts)), dict[int, JudgedListener]()
+        if self._judged_by is not None and self._judged_by[0] is policy and self._judged_by[1] == by[1]:
             before = {one.listener.cookie: one for one in self.judged}
         self._judged_by = by
         judged = []

@@ -10,7 +10,6 @@ from agent.daemon.tracking.listeners import Listening, serving_process
 from agent.daemon.tracking.tally import keep_newest
 from agent.model import Address, Listener, ListenerState, PortClass, Process, Protocol, Target
 from agent.policy.decision.listeners import judge_listener
-from agent.policy.values import Policy
 from agent.system.boottime import boot_ns
 
 REMEMBERED = 1024
@@ -45,7 +44,7 @@ class Strangers:
     def heard(self, cookie: int, netns: int, address: Address, port: int, process: Process) -> None:
         """Record a listen() on a port, as reported by the kernel."""
         policy, facts = self.keeper.policy, self.keeper.facts
-        if policy is None or facts is None or not _declares(policy, port):
+        if policy is None or facts is None or port not in policy.ports:
             return
         one = Listener(
             protocol=Protocol.TCP,
@@ -102,10 +101,6 @@ class Strangers:
         before = self._seen.get(_key(fresh))
         seen = replace(fresh, times=before.times + 1) if before else fresh
         keep_newest(self._seen, _key(fresh), seen, REMEMBERED)
-
-
-def _declares(policy: Policy, port: int) -> bool:
-    return any(each.first <= port <= each.last for one in policy.services.values() for each in one.ports)
 
 
 def _key(one: Stranger) -> _Key:

@@ -18,8 +18,8 @@ from agent.model import (
     show_endpoint,
     show_network,
 )
+from agent.policy.decision.declarations import addresses_of, declaration_of
 from agent.policy.decision.owners import is_owner
-from agent.policy.tables.container_homes import container_homes
 from agent.policy.terms import networks, publications
 from agent.policy.values import Policy, Port, Service, UndeclaredListeners
 
@@ -37,6 +37,22 @@ class Judgement:
     """loopback, private, public or any: the widest side from which it is reachable."""
     explanation: str
     """Sentences for the operator, with the rule's place; empty if nothing is wrong."""
+
+
+def facts_judged_by(facts: HostFacts) -> tuple[object, ...]:
+    """What judge_listener reads of the facts. While it stays equal, so does every judgement."""
+    return (
+        facts.host_netns,
+        facts.addresses,
+        facts.namespaces,
+        facts.users,
+        facts.groups,
+        facts.realpaths,
+        facts.containers,
+        facts.delegated,
+        facts.container_netns,
+        facts.published,
+    )
 
 
 def judge_listener(policy: Policy | None, listener: Listener, facts: HostFacts) -> Judgement:
@@ -75,49 +91,6 @@ def _of_publication(service: Service, port: Port, listener: Listener, facts: Hos
     return Judgement(service.name, port.port_class.value, states, bind_of(listener.address), explanation)
 
 
-def declaration_of(policy: Policy, listener: Listener, facts: HostFacts) -> tuple[Service, Port] | None:
-    """The service and port that a listener serves. A service that names the address precedes one `at:
-    host`."""
-    found = None
-    for service in policy.services.values():
-        for port in service.ports:
-            if serves(service, port, listener, facts):
-                if not service.at_host:
-                    return service, port
-                found = (service, port)
-    return found
-
-
-def serves(service: Service, port: Port, listener: Listener, facts: HostFacts) -> bool:
-    """True if this is a listener on this port, whichever process holds it."""
-    if port.protocol is not listener.protocol or not port.first <= listener.port <= port.last:
-        return False
-    if service.at is not None and _is_at(service.at, listener, facts):
-        return True
-    if service.at_containers and listener.netns in container_homes(service, facts):
-        return True
-    return service.at_host and listener.netns == facts.host_netns
-
-
-def _is_at(at: tuple[Network, ...], listener: Listener, facts: HostFacts) -> bool:
-    if not listener.wildcard:
-        return networks.holds(at, listener.address)
-    return any(
-        networks.holds(at, address) and _accepts(listener, address)
-        for address in _addresses_of(listener.netns, facts)
-    )
-
-
-def _accepts(listener: Listener, address: Address) -> bool:
-    return networks.holds(networks.listening_prefixes(listener.address, listener.v6only), address)
-
-
-def _addresses_of(netns: int, facts: HostFacts) -> tuple[Address, ...]:
-    if netns == facts.host_netns:
-        return facts.addresses
-    return next((each.addresses for each in facts.namespaces if each.cookie == netns), ())
-
-
 def _faults(
     service: Service, port: Port, listener: Listener, facts: HostFacts
 ) -> Iterator[tuple[ListenerState, str]]:
@@ -137,12 +110,12 @@ def _own_reach(listener: Listener, facts: HostFacts) -> list[Network]:
     prefixes = networks.listening_prefixes(listener.address, listener.v6only)
     if not listener.wildcard or listener.netns == facts.host_netns:
         return list(prefixes)
-    addresses = _addresses_of(listener.netns, facts)
+    addresses = addresses_of(listener.netns, facts)
     return [Network((int(each), 128)) for each in addresses if networks.holds(prefixes, each)]
 
 
 def _published_reach(listener: Listener, facts: HostFacts) -> Iterator[tuple[str, Network]]:
-    for one in publications.into(listener, _addresses_of(listener.netns, facts), facts):
+    for one in publications.into(listener, addresses_of(listener.netns, facts), facts):
         spot = show_endpoint(one.address, one.port, one.protocol)
         for prefix in networks.listening_prefixes(one.address, v6only=True):
             yield f"is published at {spot} of this host ({one.by})", prefix

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent.model import Address, HostFacts, Listener, Protocol, Target
-from agent.policy.decision.listeners import serves
+from agent.policy.decision.declarations import serves
 from agent.policy.tables.container_homes import container_homes
 from agent.policy.values import Policy, Port, Service
 

@@ -8,6 +8,8 @@ from agent.policy.values import Service
 
 def container_homes(service: Service, facts: HostFacts) -> list[int]:
     """The network namespaces of the containers that a service is at."""
+    if not service.at_containers:
+        return []
     found = {
         facts.container_netns[path]
         for path, container in facts.containers.items()

@@ -6,7 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from operator import itemgetter
+from typing import Generic, Protocol, TypeVar
 
 
 class Range(Protocol):
@@ -78,3 +79,27 @@ def borders(ranges: Iterable[Range]) -> list[int]:
 def pieces_of(one: Range, cut_at: list[int]) -> int:
     """Into how many pieces these borders cut a range. The borders must include those of the range."""
     return bisect_left(cut_at, one.last + 1) - bisect_left(cut_at, one.first)
+
+
+@dataclass(frozen=True, slots=True)
+class ByPort(Generic[_Item]):
+    """Finds the items whose range has a port, without looking at all of them."""
+
+    pieces: tuple[tuple[int, int, tuple[_Item, ...]], ...] = ()
+    """(first, last, items). Disjoint and in the order of ports."""
+
+    @classmethod
+    def of(cls, items: Iterable[_Item], ports_of: Callable[[_Item], Range]) -> ByPort[_Item]:
+        found = []
+        for first, last, here in pieces(enumerate(items), lambda one: ports_of(one[1])):
+            in_order = sorted(here, key=itemgetter(0))
+            found.append((first, last, tuple(item for _, item in in_order)))
+        return cls(tuple(found))
+
+    def at(self, port: int) -> tuple[_Item, ...]:
+        """The items that have this port, in the order in which they were given."""
+        place = bisect_right(self.pieces, port, key=itemgetter(0)) - 1
+        if place < 0:
+            return ()
+        _, last, items = self.pieces[place]
+        return items if port <= last else ()

@@ -365,6 +365,24 @@ def test_what_is_as_it_was_is_not_judged_again(world: World) -> None:
         assert world.listening.judged[0] is not before
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gathered_boot_ns": 5},
+        {"cgroups": {"/a": 1}},
+        {"executables": frozenset({"/usr/bin/new"}), "for_anybody": frozenset({"/usr/bin/new"})},
+        {"wall_offset_ns": 7, "clock_synced": False},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_what_no_judgement_reads_of_a_host_makes_none_anew(world: World, changes: dict[str, Any]) -> None:
+    by, one = policy(), listener(LOOPBACK, 5432, POSTGRES)
+    world.look(one, by=by)
+    (first,) = world.listening.judged
+    world.listening.look(by, dataclasses.replace(FACTS, **changes))
+    assert world.listening.judged[0] is first
+
+
 LISTEN = """
 import os, socket, sys
 held = socket.socket()

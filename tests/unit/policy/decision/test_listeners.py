@@ -22,7 +22,7 @@ from agent.model import (
     Target,
     to_address,
 )
-from agent.policy.decision.listeners import in_scope, judge_listener
+from agent.policy.decision.listeners import facts_judged_by, in_scope, judge_listener
 from agent.policy.document.load import parse_policy
 from agent.policy.values import Policy
 
@@ -441,3 +441,54 @@ def test_a_runtimes_proxy_on_the_host_is_the_target_that_it_leads_to(
 
 def test_a_wildcard_of_the_host_stays_an_exposure() -> None:
     assert states(listener("0.0.0.0", 5432, POSTGRES)) == (ListenerState.EXPOSED,)
+
+
+OWNERS = (
+    "{user: postgres, exe: /usr/lib/postgresql/*}",
+    "{group: postgres}",
+    "{unit: postgresql.service}",
+    "{cgroup: /system.slice/a}",
+    "{container: '*'}",
+    "{cidr: [10.9.0.0/16]}",
+)
+
+
+class ReadFacts(HostFacts):
+    """Notes which facts are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in HostFacts.__dataclass_fields__:
+            read.add(name)
+        return super().__getattribute__(name)
+
+
+read: set[str] = set()
+
+
+def test_what_is_compared_between_two_looks_is_all_that_judging_reads() -> None:
+    container = Container("1", "docker", "db-1", known=True)
+    facts = ReadFacts(
+        **{name: getattr(FACTS, name) for name in HostFacts.__dataclass_fields__}
+        | {
+            "containers": {"/docker/1": container},
+            "container_netns": {"/docker/1": 9},
+            "published": (Publication(Protocol.TCP, OUTSIDE, 8080, (INSIDE,), 80, "state"),),
+        }
+    )
+    process = Process(pid=2, exe="/usr/bin/docker-proxy", uid=0, gid=0, cgroup="/a.service", netns=8)
+    here = to_address("192.0.2.1")
+    read.clear()
+    for owner in OWNERS:
+        for at in ("", "at: {container: db-*},", "at: [10.9.0.0/16],"):
+            policy = parse_policy(
+                f"version: 1\nservices: {{db: {{product: p, {at} owner: [{owner}], "
+                "ports: [{port: 5432, class: internal}]}}\n"
+            )
+            for netns in (7, 8, 9):
+                for address in ("0.0.0.0", str(here), "10.9.0.2"):
+                    judge_listener(policy, listener(address, 5432, process, netns=netns), facts)
+    judged_by = set(read)
+    assert {"host_netns", "namespaces", "users", "groups", "containers", "published"} <= judged_by
+    read.clear()
+    facts_judged_by(facts)
+    assert judged_by <= read

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.terms.ports import Ports, borders, pieces, pieces_of
+from agent.policy.terms.ports import ByPort, Ports, borders, pieces, pieces_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,11 @@ def test_what_a_range_costs_is_how_many_pieces_it_is_in(runs: list[Run]) -> None
     found = [number for _, _, here in pieces(items, lambda one: one[1]) for number, _ in here]
     for number, run in items:
         assert found.count(number) == pieces_of(run, borders(runs))
+
+
+@given(RUNS)
+def test_by_port_there_is_what_a_look_at_all_finds_in_the_given_order(runs: list[Run]) -> None:
+    items = list(enumerate(runs))
+    made = ByPort.of(items, lambda one: one[1])
+    for port in range(50):
+        assert list(made.at(port)) == [item for item in items if port in set(item[1])]
