@@ -3,7 +3,7 @@ that nobody signed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from prometheus_client.core import Metric
@@ -21,7 +21,7 @@ def licenses(found: Licenses, time_offset_s: float) -> Iterator[Metric]:
     """Of all licenses and revocation lists, and of license time."""
     named = found.by_id()
     yield from _of_each(named)
-    yield from _of_documents([one for one in named.values() if one.signed])
+    yield from _of_documents([one for one in named.values() if one.signed], found.renewals())
     documents = gauge(
         "licet_license_documents",
         "Files of paths.licenses by state; those that nobody signed have no other metric.",
@@ -58,7 +58,7 @@ def _of_each(named: dict[str, License]) -> Iterator[Metric]:
     yield from (expiry, termination, valid)
 
 
-def _of_documents(signed: list[License]) -> Iterator[Metric]:
+def _of_documents(signed: list[License], renewals: Mapping[str, datetime]) -> Iterator[Metric]:
     state = gauge("licet_license_state", "1 for the state of a signed license, else 0.", ("license", "state"))
     serial = gauge("licet_license_serial", "Serial number of the signed license.", ("license",))
     copy = gauge(
@@ -66,12 +66,18 @@ def _of_documents(signed: list[License]) -> Iterator[Metric]:
         "1 while a copy of the license is in force, because its file does not hold.",
         ("license",),
     )
+    renewal = gauge(
+        "licet_license_renewal_starts_timestamp_seconds",
+        "When a signed document that waits for its start renews the license, in Unix time; +Inf: none waits.",
+        ("license",),
+    )
     for one in signed:
         for each in State:
             state.add_metric([one.id, each.value], int(one.state is each))
         serial.add_metric([one.id], one.serial or 0)
         copy.add_metric([one.id], int(one.is_copy and one.in_force and not one.waits_for_file))
-    yield from (state, serial, copy)
+        renewal.add_metric([one.id], _unix_s(renewals.get(one.id)))
+    yield from (state, serial, copy, renewal)
 
 
 def _next_updates(found: Licenses) -> Metric:

@@ -243,12 +243,26 @@ class Licenses:
     """How many files of paths.licenses have each state, if any has."""
 
     def by_id(self) -> dict[str, License]:
-        """Of each id that may be told, the license that counts: the one in force, else the newest."""
+        """Of each id that may be told, the license that counts: the one in force, else the newest that has
+        begun."""
         best: dict[str, License] = {}
         for one in self.listed:
             if one.is_named and (one.id not in best or _rank(one) > _rank(best[one.id])):
                 best[one.id] = one
         return best
+
+    def renewals(self) -> dict[str, datetime]:
+        """By id: when the first document that waits for its start renews the license. A document renews its
+        own id, and those of its issuer that it supersedes."""
+        found: dict[str, datetime] = {}
+        issuers = {name: one.issuer for name, one in self.by_id().items() if one.verified}
+        for one in self.listed:
+            begins = one.times.starts_at
+            if begins and one.verified and one.state is State.NOT_YET_VALID and not one.left_out:
+                for name in (one.id, *one.supersedes):
+                    if issuers.get(name) == one.issuer:
+                        found[name] = min(begins, found.get(name, begins))
+        return found
 
     def next_updates(self) -> dict[str, datetime]:
         """By issuer: when its revocation lists in force end being up to date."""
@@ -274,8 +288,11 @@ class Licenses:
         return {**self.fields(), "licenses": licenses}
 
 
-def _rank(one: License) -> tuple[bool, bool, int, bool]:
-    return one.in_force, one.state in HOLDS, one.serial or 0, not one.is_copy
+def _rank(one: License) -> tuple[bool, bool, bool, int, bool]:
+    """One that waits for its start hides nothing: until then the one before it is what became of the
+    license."""
+    has_begun = one.state is not State.NOT_YET_VALID
+    return one.in_force, one.state in HOLDS, has_begun, one.serial or 0, not one.is_copy
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -20,7 +20,11 @@ PER_LICENSE = (
     "licet_license_termination_timestamp_seconds",
     "licet_license_valid",
 )
-PER_DOCUMENT = ("licet_license_serial", "licet_license_copy_in_force")
+PER_DOCUMENT = (
+    "licet_license_serial",
+    "licet_license_copy_in_force",
+    "licet_license_renewal_starts_timestamp_seconds",
+)
 
 
 def of(*listed: License) -> Samples:
@@ -58,6 +62,37 @@ def test_without_one_in_force_the_newest_counts() -> None:
     found = of(old, signed(serial=4, state=State.REVOKED, in_force=False))
     assert total(found, "licet_license_state", state="revoked", license="acme-2026") == 1
     assert total(found, "licet_license_serial") == 4
+
+
+@pytest.mark.parametrize("state", [State.EXPIRED, State.REVOKED, State.NODE_MISMATCH, State.CLOCK_ROLLBACK])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_renewal_that_has_not_begun_hides_no_license_that_has_ended(state: State, first: bool) -> None:
+    ended = signed(serial=3, state=state, in_force=False)
+    waits = signed(serial=4, state=State.NOT_YET_VALID, in_force=False, times=Times(NEW_YEAR), file="b.json")
+    found = of(ended, waits) if first else of(waits, ended)
+    assert total(found, "licet_license_state", state=state.value, license="acme-2026") == 1
+    assert total(found, "licet_license_state") == 1
+    assert total(found, "licet_license_expiry_timestamp_seconds") == NEW_YEAR.timestamp()
+
+
+WAITS = signed(serial=4, state=State.NOT_YET_VALID, in_force=False, times=Times(NEW_YEAR), file="b.json")
+
+
+@pytest.mark.parametrize(
+    ("others", "begins"),
+    [
+        ([], float("inf")),
+        ([WAITS], NEW_YEAR.timestamp()),
+        ([replace(WAITS, id="acme-2027", supersedes=("acme-2026",))], NEW_YEAR.timestamp()),
+        ([replace(WAITS, id="acme-2027")], float("inf")),
+        ([replace(WAITS, id="other", issuer="Other", supersedes=("acme-2026",))], float("inf")),
+        ([replace(WAITS, verified=False)], float("inf")),
+        ([replace(WAITS, left_out="no room")], float("inf")),
+        ([replace(WAITS, state=State.REVOKED)], float("inf")),
+    ],
+)
+def test_a_renewal_that_waits_is_told_by_its_start(others: list[License], begins: float) -> None:
+    assert total(of(signed(), *others), PER_DOCUMENT[-1], license="acme-2026") == begins
 
 
 def test_text_that_nobody_signed_is_no_label() -> None:
