@@ -11,8 +11,10 @@ from agent.export.license_text import license_line, revocations_line
 from agent.export.licenses import License, Revocations
 from agent.license.clock import Moment
 from agent.license.report import State
+from agent.license.times import Edge, Notice
 from agent.model import show_time
 from agent.policy.validity import Term, Validity
+from agent.wording import counted
 
 WITHDRAWN = "withdrawn"
 """The `state` of a license that is gone."""
@@ -24,7 +26,7 @@ def license_event(news: News, moment: Moment) -> Event:
     match news:
         case Noticed(one, notice):
             about = {"notice": {"of": notice.edge.value, "days": notice.days}}
-            return {**_license(one), **about, "message": _line(one, moment)}
+            return {**_license(one), **about, "message": f"{_line(one, moment)}; {_notice(notice)}"}
         case Withdrawn(key, before):
             return _withdrawn(key, before)
         case Changed(subject, before):
@@ -95,6 +97,15 @@ def _withdrawn(key: tuple[str, ...], before: Any) -> Event:
     elif "issuer" in before:
         what = "what its list revokes stays revoked"
     return {**fields, "file": where, "message": f"{where} is gone: {what}"}
+
+
+def _notice(notice: Notice) -> str:
+    """Several notices of one license may come at once: each says which it is."""
+    if notice.edge is Edge.GRACE:
+        return f"expired {counted(notice.days, 'day')} ago"
+    text = f"notice of {counted(notice.days, 'day')} before {notice.edge}"
+    # the line itself has the time of the expiry
+    return f"{text} ({notice.at:%Y-%m-%d %H:%M} UTC)" if notice.edge is Edge.TERMINATION else text
 
 
 def _line(one: License, moment: Moment) -> str:

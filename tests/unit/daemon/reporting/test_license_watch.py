@@ -355,6 +355,20 @@ def test_what_cannot_be_stored_is_stored_later(telling: Telling, monkeypatch: py
     assert telling.told() == []
 
 
+def test_notices_that_come_at_once_say_which_they_are(telling: Telling) -> None:
+    telling.host.put("a.json", notice_days=[60, 30])
+    messages = [event["message"] for event in telling.events(EXPIRY - 20 * DAY, POLICY)]
+    valid = messages[0]
+    assert valid.endswith("valid, expires in 20 days (2027-01-01 00:00 UTC), then 31 days of grace")
+    assert messages == [
+        valid,
+        f"{valid}; notice of 30 days before expiry",
+        f"{valid}; notice of 60 days before termination (2027-02-01 00:00 UTC)",
+    ]
+    (_, grace) = (telling.events(EXPIRY), telling.events(EXPIRY + 3 * DAY)[0])
+    assert grace["message"].endswith("grace, ends in 28 days (2027-02-01 00:00 UTC); expired 3 days ago")
+
+
 def test_notices_of_licenses_that_are_gone_are_bounded() -> None:
     told = Told()
     for number in range(MOST_NOTICES + 5):
