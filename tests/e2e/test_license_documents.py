@@ -258,3 +258,58 @@ def test_the_host_has_a_key_of_its_own(agent: RunningAgent) -> None:
     before = key.read_bytes(), (state / "host.pub").read_text()
     agent.restart()
     assert (key.read_bytes(), (state / "host.pub").read_text()) == before
+
+
+MARK = "7f3a"
+NOBODYS = {
+    "unknown_key": (None, "key {kid} is not pinned"),
+    "bad_signature": ([ACME.keys[0].kid], "no signature verifies"),
+}
+
+
+def nobodys(reason: str, name: str) -> bytes:
+    """A document that would license billing, if a vendor had signed it."""
+    keyids, _ = NOBODYS[reason]
+    texts = {"id": name, "licensee": f"Licensee {MARK}", "extensions": {"order": MARK}}
+    return FORGER.sign(ACME.license(**texts, serial=9, entitlements=APP), keyids=keyids)
+
+
+@pytest.mark.parametrize("reason", NOBODYS)
+def test_an_attempt_is_told_why_a_document_grants_nothing_and_not_its_name(
+    shared_lab: Lab, agent: RunningAgent, reason: str
+) -> None:
+    seen = len(agent.events())
+    put(agent, "x.json", nobodys(reason, f"forged-{MARK}"))
+    becomes(shared_lab, agent, reason)
+    assert attempt(shared_lab, agent, uid=1002) == "unlicensed_principal"
+    events = agent.events()[seen:]
+    refused = next(one for one in events if one["type"] == "violation" and one["reason"] == reason)
+    assert (refused["enforced"], refused["consumer"]["uid"]) == (True, 1001)
+    assert not {"license", "entitlement", "principal"} & {key for key, value in refused.items() if value}
+    told = [{**one, "message": ""} for one in events]
+    texts = (agent.get("/metrics")[1], *(agent.control("GET", f"/v1/{of}") for of in ("flows", "edges")))
+    assert MARK not in f"{told} {texts}"
+    (row,) = (one for one in agent.control("GET", "/v1/licenses")["licenses"] if one["file"] == "x.json")
+    assert (row["state"], row["verified"], row["in_force"], row["key"]) == (reason, False, False, "")
+    assert row["why"].startswith(NOBODYS[reason][1].format(kid=FORGER.keys[0].kid[:12]))
+    assert row["extensions"] == {}
+    for command in ("licenses", "status"):
+        shown = agent.licet(command).stdout
+        assert f"x.json, not verified, says: forged-{MARK} serial 9 (Acme, production) {reason}" in shown
+    assert agent.get("/readyz")[0] == 200
+
+
+@pytest.mark.parametrize("reason", NOBODYS)
+def test_a_document_that_nobody_signed_speaks_for_no_other_with_its_id(
+    shared_lab: Lab, agent: RunningAgent, reason: str
+) -> None:
+    put(agent, "good.json", license_(serial=3, entitlements=[{"id": "app", "principals": ["guest"]}]))
+    becomes(shared_lab, agent, "allowed", uid=1002)
+    before = {key: value for key, value in agent.metrics().items() if ("license", "acme-2026") in key[1]}
+    put(agent, "x.json", nobodys(reason, "acme-2026"))
+    becomes(shared_lab, agent, reason)
+    assert attempt(shared_lab, agent, uid=1002) == "allowed"
+    after = {key: value for key, value in agent.metrics().items() if ("license", "acme-2026") in key[1]}
+    assert after == before
+    assert agent.total("licet_license_serial", license="acme-2026") == 3
+    assert agent.total("licet_license_documents", state=reason) == 1
