@@ -116,6 +116,7 @@ class Daemon:
             self.manager.stopping()
         await self._summarise()
         await self.clock.store()
+        await asyncio.to_thread(self.licenses.store)
         await self.reload.store_uses()
         self.reports.stopped()
 

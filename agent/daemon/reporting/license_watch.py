@@ -103,9 +103,9 @@ class LicenseWatch:
         return all(timedelta() <= one < self._quiet_for for one in passed)
 
     def _allowed(self, moment: Moment, wanted: Mapping[Key, News]) -> Iterator[News]:
-        """As many as may be told now: what a name stands for first, else in the order in which it came up."""
+        """As many as may be told now: rights first, then names, else in the order in which it came up."""
         self._waiting = dict.fromkeys(key for key in (*self._waiting, *wanted) if key in wanted)
-        for key in sorted(self._waiting, key=lambda key: not _is_named(wanted[key])):
+        for key in sorted(self._waiting, key=lambda key: _rank(wanted[key])):
             if not self._allowance.take():
                 return
             del self._waiting[key]
@@ -170,13 +170,18 @@ class LicenseWatch:
                     yield notice
 
 
-def _is_named(news: News) -> bool:
+def _rank(news: News) -> int:
+    """0: of a license that grants, or did; 1: of what a name stands for; 2: the rest. Files that flip hold
+    nothing up that ranks before them."""
     match news:
-        case Changed(subject):
-            return subject.is_named
+        case Changed(subject, before):
+            is_named = subject.is_named
+            is_right = subject.item.in_force or (is_named and before.get("in_force"))
         case Withdrawn(_, before):
-            return "issuer" in before or "license" in before
-    return True
+            is_right, is_named = before.get("in_force"), "issuer" in before or "license" in before
+        case Noticed():
+            return 0
+    return 0 if is_right else 1 if is_named else 2
 
 
 def _quiet_for(found: Licenses) -> Iterator[timedelta]:

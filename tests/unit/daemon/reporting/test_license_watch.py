@@ -171,7 +171,7 @@ def test_two_files_with_one_license_give_one_notice(telling: Telling) -> None:
     telling.host.put("a.json", notice_days=[7])
     telling.host.write("b.json", (telling.host.files / "a.json").read_bytes())
     found = telling.told(EXPIRY - 3 * DAY)
-    assert found == ["acme-2026 valid", "acme-2026 valid", "acme-2026 expiry 7"]
+    assert found == ["acme-2026 valid", "acme-2026 expiry 7", "acme-2026 valid"]  # what is in force first
 
 
 def test_grace_is_told_daily(telling: Telling) -> None:
@@ -319,6 +319,23 @@ def test_files_that_flip_are_told_as_the_allowance_lets_them(telling: Telling) -
     telling.now_s += 1000
     assert len(gone + telling.told(policy=None)) == 39 + 10 + 2  # as many as were told of
     assert telling.told() == []
+
+
+def test_documents_that_grant_nothing_hold_up_no_right(telling: Telling) -> None:
+    """Another vendor's documents for other hosts come and go, each of them signed."""
+    telling.most, telling.per_s = 10, 1.0
+    telling.restart()
+    telling.host.put("z.json")
+    assert telling.told() == ["acme-2026 valid"]
+    for number in range(20):
+        telling.host.put(f"{number:02}.json", id=f"a{number}", node_lock={"any_of": ["hk:" + "0" * 64]})
+    assert telling.told() == [f"a{number} node_mismatch" for number in range(9)]
+    telling.host.put("z.json", serial=2)
+    telling.now_s += 1
+    assert telling.told() == ["acme-2026 valid"]
+    telling.host.revoke("z2.json", licenses=[{"id": "acme-2026", "serials": "all"}])
+    telling.now_s += 2
+    assert sorted(telling.told()) == ["acme-2026 revoked", "z2.json valid"]
 
 
 def test_a_damaged_record_costs_repetitions_only(telling: Telling) -> None:
