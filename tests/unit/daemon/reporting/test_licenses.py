@@ -131,6 +131,22 @@ def test_a_forged_document_takes_no_id_from_a_license_of_the_policy(host: Host) 
     assert not host.load(POLICY + INLINE).by_id()["plain"].signed
 
 
+@pytest.mark.parametrize("name", ["0.json", "z.json"])
+def test_another_vendor_takes_no_id(host: Host, name: str) -> None:
+    """Its key is pinned, for the same product, and its document is signed and newer."""
+    other = Vendor(issuer="Other", keys=[VendorKey(7)])
+    other.pin(host.folder / "keys")
+    host.put("a.json", serial=3)
+    before = host.load().by_id()
+    text = other.license(**TIMES, serial=9, entitlements=[{"id": "app", "principals": ["billing"]}])
+    host.write(name, other.sign(text))
+    found = host.load()
+    assert shown(found) == {"a.json!": "valid", name: "unknown_key"}
+    assert found.by_id() == before
+    (claim,) = (one for one in found.listed if one.file == name)
+    assert (claim.is_named, claim.why) == (False, "issuer 'Acme' has this id")
+
+
 def test_a_license_of_the_policy_gives_way_to_the_document(host: Host) -> None:
     host.put("a.json", id="plain")
     found = host.load(POLICY + INLINE)
