@@ -46,6 +46,8 @@ class PolicyReload:
     quiet: bool
     """True if no lines for people are printed, so a refused policy is logged."""
     _is_watching: bool = False
+    _waits: bool = False
+    """A reload of changed files has not begun to read them. It covers all changes until then."""
 
     async def first(self, generation: int) -> None:
         """Put the first policy in force. `generation` is that of an earlier run in the kernel; 0 if there is
@@ -93,6 +95,7 @@ class PolicyReload:
 
     async def _reload(self) -> None:
         async with self.host.busy:
+            self._waits = False
             try:
                 with self.passes.passing("reload"):
                     await asyncio.to_thread(self.keeper.reload)
@@ -145,7 +148,8 @@ class PolicyReload:
             self.background.start(self.reload_quietly())
 
     def look_at_files(self) -> None:
-        if self.files.changed():
+        if self.files.changed() and not self._waits:
+            self._waits = True
             self.background.start(self.reload_quietly())
 
     def in_force(self) -> str:
