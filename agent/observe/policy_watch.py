@@ -2,9 +2,9 @@
 
 inotify only wakes the daemon. A change is judged by content, and by which users could write the files. So
 touching a file is no change, and the method by which an editor or a ConfigMap swaps files does not matter.
-Two changes go unseen: the rename of a directory above those that hold the policy, and changes on another
-machine of a network file system (inotify(7)). Without an inotify instance or watch, the caller has to
-poll.
+inotify reports no mount, and no rename of a directory above. `is_elsewhere()` finds both by comparing what
+is at each path. Changes on another machine of a network file system go unseen (inotify(7)). Without an
+inotify instance or watch, the caller has to poll.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from inotify_simple import INotify, flags
 
 from agent.system import files, ownership
 from agent.system.closing import Closing
+from agent.system.mount_ids import mount_id
 
 _EVENTS = (
     flags.CLOSE_WRITE  # not MODIFY: a half-written file is not a policy yet
@@ -31,6 +32,8 @@ _EVENTS = (
     | flags.ONLYDIR
 )
 _MAX_ROUNDS = 8
+Identity = tuple[int, int] | None
+"""Device and inode of a directory or file; None if there is none."""
 MOST_BYTES = 4 << 20
 """Of a file, to tell whether it has changed. A longer one has also changed if its size or time has."""
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -38,9 +41,11 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class PolicyWatch(Closing):
-    """Watches `file` and the files of `directories` with one of SUFFIXES; all may be missing. Wait until
-    `fileno()` is readable, then call `changed()`. While `problem` is not empty, call it every few seconds.
-    Create the watch before the policy is first read, so that no change is missed."""
+    """Watches `file` and the files of `directories` with one of SUFFIXES; all may be missing.
+
+    Wait until `fileno()` is readable, then call `changed()`. Every few seconds, also call it while `problem`
+    is not empty or `is_elsewhere()` is true. Create the watch before the policy is first read, so that no
+    change is missed."""
 
     def __init__(self, file: Path, *directories: Path) -> None:
         self._file = file.absolute()
@@ -50,6 +55,8 @@ class PolicyWatch(Closing):
         self._inotify = self._instance()
         self._watched: dict[Path, int] = {}
         """Watch descriptor by directory."""
+        self._places: dict[Path, Identity] = {}
+        """What was at each path when it was last watched."""
         self._watch()
         self._seen = self._fingerprint()
 
@@ -73,6 +80,11 @@ class PolicyWatch(Closing):
         before, self._seen = self._seen, now
         return now != before
 
+    def is_elsewhere(self) -> bool:
+        """True if something else is at a watched path than at the last look, as after a mount. It may
+        block on a network file system, so another thread may call it."""
+        return any(_identity(path) != before for path, before in self._places.items())
+
     def _instance(self) -> INotify | None:
         try:
             return INotify(nonblocking=True)
@@ -91,6 +103,9 @@ class PolicyWatch(Closing):
         self.problem = ""
         for _ in range(_MAX_ROUNDS):
             wanted = self._wanted()
+            # before the watches: what is mounted between the two is found by the next is_elsewhere()
+            places = (*wanted, self._file, *self._files_of_directories())
+            self._places = {path: _identity(path) for path in places}
             watched = {path: self._add(self._inotify, path) for path in wanted}
             present = {path: number for path, number in watched.items() if number is not None}
             for stale in set(self._watched.values()) - set(present.values()):
@@ -127,12 +142,13 @@ class PolicyWatch(Closing):
     def _files_of_directories(self) -> list[Path]:
         return [path for directory in self._directories for path in _files_of(directory)]
 
-    def _fingerprint(self) -> tuple[dict[Path, str], list[ownership.Doubt]]:
-        """Digest of each file, or the error if it cannot be read; and the users that could write the
-        files."""
+    def _fingerprint(self) -> tuple[dict[Path, str], list[ownership.Doubt], list[int | None]]:
+        """Digest of each file, or the error if it cannot be read; the users that could write the files; and
+        the mount of each directory, as files that vanish with a mount are not deleted."""
         places = [self._file, *self._files_of_directories()]
         digests = {path: _digest(path) for path in places}
-        return digests, ownership.doubts([*self._directories, *places])
+        on = [_mount(directory) for directory in self._directories]
+        return digests, ownership.doubts([*self._directories, *places]), on
 
 
 def _files_of(directory: Path) -> list[Path]:
@@ -141,6 +157,21 @@ def _files_of(directory: Path) -> list[Path]:
     except OSError:
         return []
     return [entry for entry in entries if entry.suffix in SUFFIXES and not entry.name.startswith(".")]
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _mount(path: Path) -> int | None:
+    try:
+        return mount_id(path)
+    except OSError:
+        return None
 
 
 def _nearest_directory(path: Path) -> Path:

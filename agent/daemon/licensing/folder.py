@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.system import files
+from agent.system.mount_ids import is_mount, mount_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Folder:
         self._suffixes = suffixes
         self._most_files = most_files
         self._most_bytes = most_bytes
-        self._device: int | None = None
-        """Device number of the folder when it last had files."""
+        self._mount: int | None = None
+        """Id of the mount that the folder was on when it last had files."""
         self.is_mount = False
         """True if the folder was a mount, as of the last look that found files."""
 
@@ -52,18 +53,18 @@ class Folder:
         many. Raises nothing: each problem is in the listing."""
         try:
             names = sorted(entry.name for entry in self.path.iterdir() if self._is_wanted(entry.name))
-            device, is_mount = self.path.stat().st_dev, _is_mount(self.path)
+            mount, is_own = mount_id(self.path), is_mount(self.path)
         except (FileNotFoundError, NotADirectoryError):
-            if self._device is None and not self.path.is_symlink():
+            if self._mount is None and not self.path.is_symlink():
                 return Listing()
             return Listing(problem="the folder is gone")
         except OSError as error:
             return Listing(problem=f"cannot be read: {error.strerror}")
-        if not names and self._device not in (None, device):
+        if not names and self._mount not in (None, mount):
             return Listing(problem="another file system is there, and it is empty")
         if names:
-            self._device = device
-            self.is_mount = is_mount
+            self._mount = mount
+            self.is_mount = is_own
         ranked = sorted(names, key=lambda name: name not in first)
         found = {name: self._read(self.path / name) for name in sorted(ranked[: self._most_files])}
         return Listing(found, left_out=tuple(ranked[self._most_files :]))
@@ -73,10 +74,10 @@ class Folder:
         of it were in force before this start."""
         self.is_mount = was_mount
         try:
-            is_there = _is_mount(self.path) or not was_mount
-            self._device = self.path.stat().st_dev if is_there else -1
+            is_there = is_mount(self.path) or not was_mount
+            self._mount = mount_id(self.path) if is_there else -1
         except OSError:
-            self._device = -1
+            self._mount = -1
 
     def _is_wanted(self, name: str) -> bool:
         return name.endswith(self._suffixes) and not name.startswith(".")
@@ -89,9 +90,3 @@ class Folder:
         if len(content) > self._most_bytes:
             return Read(problem=f"larger than {self._most_bytes >> 10} KiB")
         return Read(content)
-
-
-def _is_mount(path: Path) -> bool:
-    """True if another file system than that of the folder above is there. Raises OSError."""
-    real = path.resolve()
-    return real.stat().st_dev != real.parent.stat().st_dev

@@ -205,7 +205,7 @@ class Daemon:
             log.error("the gates cannot be loaded; licet can only observe here: %s", error)
 
     async def _see_to_troubles(self) -> None:
-        self.reload.follow_up()
+        await self.reload.follow_up()
         await asyncio.to_thread(self.troubles.look)
         self.troubles.log_changes()
 

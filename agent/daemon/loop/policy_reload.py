@@ -139,9 +139,10 @@ class PolicyReload:
             asyncio.get_running_loop().add_reader(descriptor, self.look_at_files)
             self._is_watching = True
 
-    def follow_up(self) -> None:
-        """Reload after changes that the kernel does not report, and when a failed reload is due again."""
-        if self.files.problem:
+    async def follow_up(self) -> None:
+        """Reload after changes that the kernel does not report, as of mounts, and when a failed reload is due
+        again."""
+        if bool(self.files.problem) or await asyncio.to_thread(self.files.is_elsewhere):
             self.look_at_files()
             self.follow_files()
         if self.retry.is_due():

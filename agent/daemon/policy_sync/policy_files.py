@@ -10,6 +10,7 @@ from agent.config import Paths
 from agent.daemon.state_files import State
 from agent.errors import PolicyError, PolicyErrors
 from agent.policy.document.load import Loaded, Source, load_in_place
+from agent.system.mount_ids import mount_id
 
 
 class PolicyFiles:
@@ -18,14 +19,14 @@ class PolicyFiles:
         self._state = state
         self._last: Sequence[str] = ()
         """Files of the policy in force, or of the last good one."""
-        self._device: int | None = None
-        """Device number of policy.d when it was last read."""
+        self._mount: int | None = None
+        """Id of the mount that policy.d was on when it was last read."""
 
     def kept(self) -> tuple[Source, ...]:
         """Sources of the last good policy, which counts as in force from now on; () if none is stored."""
         kept = self._state.kept_policy()
         self._last = tuple(source.file for source in kept)
-        self._device = _device(self._paths.policy_dir)
+        self._mount = _mount(self._paths.policy_dir)
         return kept
 
     def read(self, now: datetime) -> Loaded | None:
@@ -40,7 +41,7 @@ class PolicyFiles:
         """Store `sources` as the last good policy."""
         if sources:
             self._last = tuple(source.file for source in sources)
-            self._device = _device(self._paths.policy_dir)
+            self._mount = _mount(self._paths.policy_dir)
             self._state.keep_policy(sources)
 
     def _refuse_vanished(self, files: Sequence[str]) -> None:
@@ -52,7 +53,7 @@ class PolicyFiles:
         elif str(main) in self._last and str(main) not in files:
             gone, reason = main, "the main file of the policy is gone"
         elif missing := [file for file in self._last if file not in files and Path(file).parent == folder]:
-            if self._device == _device(folder):
+            if self._mount == _mount(folder):
                 return
             gone, reason = folder, f"the folder is another one or gone, and {missing[0]} with it"
         else:
@@ -62,9 +63,9 @@ class PolicyFiles:
         raise PolicyErrors([error], is_unread=True)
 
 
-def _device(folder: Path) -> int | None:
-    """Device number of `folder`, or None if it does not exist."""
+def _mount(folder: Path) -> int | None:
+    """Id of the mount that `folder` is on, or None if it does not exist."""
     try:
-        return folder.stat().st_dev
+        return mount_id(folder)
     except OSError:
         return None
