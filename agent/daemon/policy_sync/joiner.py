@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -11,12 +12,19 @@ from agent.errors import PolicyErrors
 from agent.license.report import DocumentReport
 from agent.model import HostFacts
 from agent.policy.document.join import join
+from agent.policy.document.room import Tables
 from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.grants import next_end
 from agent.policy.tables.ids import Ids
-from agent.policy.values import Finding, License, Place, Policy
+from agent.policy.tables.set_room import SetRoom
+from agent.policy.values import License, Policy
 
-FULL = "the kernel's tables have no room for it"
+
+class _NoRoom:
+    """For a policy that compiles with none of them."""
+
+    def misfit(self, _licenses: Sequence[License]) -> str:
+        return "the kernel's tables have no room for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +76,22 @@ class Joiner:
     def _fitting(
         self, base: Policy, reports: tuple[DocumentReport, ...], facts: HostFacts, ids: Ids, now: datetime
     ) -> tuple[Policy, Compiled, dict[str, str]]:
-        """With as many documents as fit, in file order."""
-        try:
-            return self._joined(base, reports, len(reports), facts, ids, now)
-        except PolicyErrors:
-            if not reports:
-                raise
-        least, most = 0, len(reports) - 1
-        found = self._joined(base, reports, 0, facts, ids, now)
-        while least < most:
-            middle = (least + most + 1) // 2
-            try:
-                found = self._joined(base, reports, middle, facts, ids, now)
-                least = middle
-            except PolicyErrors:
-                most = middle - 1
-        return found
+        """With every document that fits. Only if they do not fit together, each is tried by itself."""
+        room = (None, SetRoom(base, facts, now)) if reports else ()
+        for tables in room:
+            with contextlib.suppress(PolicyErrors):
+                return self._joined(base, reports, facts, ids, now, tables)
+        return self._joined(base, reports, facts, ids, now, _NoRoom())
 
     def _joined(
         self,
         base: Policy,
         reports: tuple[DocumentReport, ...],
-        taken: int,
         facts: HostFacts,
         ids: Ids,
         now: datetime,
+        tables: Tables | None,
     ) -> tuple[Policy, Compiled, dict[str, str]]:
-        joined = join(base, reports[:taken], now, require_signed=self.require_signed)
-        left_out = {one.file: FULL for one in reports[taken:] if one.verified}
-        findings = (Finding(Place(file), f"left out: {why}") for file, why in left_out.items())
-        warnings = (*joined.policy.warnings, *findings, *self.licenses.findings)
-        policy = replace(joined.policy, warnings=warnings)
-        return policy, compile_policy(policy, facts, ids, now), {**joined.left_out, **left_out}
+        joined = join(base, reports, now, require_signed=self.require_signed, tables=tables)
+        policy = replace(joined.policy, warnings=(*joined.policy.warnings, *self.licenses.findings))
+        return policy, compile_policy(policy, facts, ids, now), joined.left_out

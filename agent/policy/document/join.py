@@ -11,7 +11,7 @@ from agent.license.report import DocumentReport, State
 from agent.license.values import DocumentEntitlement, LicenseDocument
 from agent.model import Reason
 from agent.policy.document.coverage import coverage_findings
-from agent.policy.document.room import Parts, Room, parts_of
+from agent.policy.document.room import Parts, Room, Tables, parts_of
 from agent.policy.values import (
     ANYONE,
     Entitlement,
@@ -49,17 +49,22 @@ class Joined:
 
 
 def join(
-    policy: Policy, reports: Sequence[DocumentReport], now: datetime, *, require_signed: bool = False
+    policy: Policy,
+    reports: Sequence[DocumentReport],
+    now: datetime,
+    *,
+    require_signed: bool = False,
+    tables: Tables | None = None,
 ) -> Joined:
     """The policy with the licenses of these documents behind its own, in file order; verified ones first.
     `now`: license time. A document that has not begun takes no room from one that holds.
 
     An inline license gives way to a verified document with its id and product, unless that has no room.
-    `require_signed`: inline licenses grant nothing."""
+    `require_signed`: inline licenses grant nothing. `tables`: what else a document has to fit into."""
     ranked = sorted(reports, key=_rank)
     kept: set[_Named] = set()
     while True:
-        joining = _joining(policy, ranked, now, kept, require_signed=require_signed)
+        joining = _joining(policy, ranked, now, kept, Room(policy, tables), require_signed=require_signed)
         taken = {_named(one) for one in joining.documents}
         homeless = {_named(one) for one in policy.licenses} & _verified(reports).keys() - taken - kept
         if not homeless:
@@ -89,11 +94,12 @@ def _joining(
     ranked: Sequence[DocumentReport],
     now: datetime,
     kept: Collection[_Named],
+    room: Room,
     *,
     require_signed: bool,
 ) -> _Joining:
     """`kept`: inline licenses that give way to no document."""
-    joining = _Joining(policy, now, Room(policy))
+    joining = _Joining(policy, now, room)
     verified = _verified(ranked)
     for license_ in policy.licenses:
         if _named(license_) in verified and _named(license_) not in kept:

@@ -4,9 +4,10 @@ can grant, whichever was first."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 
 from agent.model import Target
 from agent.policy.tables.clauses import number_clauses
@@ -37,11 +38,19 @@ class _Taken:
     principals: defaultdict[Target, set[str]] = field(default_factory=lambda: defaultdict(set))
 
 
-class Room:
-    """What the licenses of one policy have taken."""
+class Tables(Protocol):
+    """Limits that depend on the host."""
 
-    def __init__(self, policy: Policy) -> None:
+    def misfit(self, licenses: Sequence[License]) -> str:
+        """Why the policy does not compile with these licenses; "" if it does."""
+
+
+class Room:
+    """What the licenses of one policy have taken. `tables`: asked for each license that can grant."""
+
+    def __init__(self, policy: Policy, tables: Tables | None = None) -> None:
         self._policy = policy
+        self._tables = tables
         self._excluded = frozenset(one.principal for one in policy.exclusions)
         self._by_product: defaultdict[str, list[Service]] = defaultdict(list)
         for service in policy.services.values():
@@ -57,9 +66,12 @@ class Room:
 
     def misfit(self, parts: Parts) -> str:
         """Why a license has no room; "" if it has. Its part that can grant decides, if there is one."""
-        if parts.able:
-            return self._misfit(parts.able, [self._able])
-        return self.misfit_of_ended(parts)
+        if parts.able is None:
+            return self.misfit_of_ended(parts)
+        why = self._misfit(parts.able, [self._able])
+        if why or self._tables is None:
+            return why
+        return self._tables.misfit([*self._able.licenses, parts.able])
 
     def misfit_of_ended(self, parts: Parts) -> str:
         """The same of its part that only denies."""

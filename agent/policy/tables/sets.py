@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 from agent.policy.findings import policy_errors
@@ -67,13 +68,20 @@ class Sets:
     def all(self) -> tuple[int, ...]:
         return tuple(self._sets)
 
+    def copy(self) -> Sets:
+        """Sets that can be added to without changing these."""
+        same = copy.copy(self)
+        same._sets, same._ids, same._lists = [*self._sets], {**self._ids}, {**self._lists}
+        return same
+
     def check(self, policy: Policy) -> None:
         """Raises PolicyErrors if the kernel's tables have no room for all of them."""
         place = Place(policy.files[0] if policy.files else "policy")
-        if found := [Finding(place, reason, remedy) for reason, remedy in self._too_many()]:
+        if found := [Finding(place, reason, remedy) for reason, remedy in self.too_many()]:
             raise policy_errors(found)
 
-    def _too_many(self) -> Iterator[tuple[str, str]]:
+    def too_many(self) -> Iterator[tuple[str, str]]:
+        """The reason and the remedy for each limit that is exceeded."""
         if len(self._sets) > MAX_SETS:
             reason = f"{len(self._sets)} different combinations of selectors, {MAX_SETS} are the most"
             yield reason, "fewer overlapping CIDRs or shared executables"
