@@ -49,6 +49,19 @@ class Serials:
                 changed = True
         return changed
 
+    def add(self, earlier: Serials) -> None:
+        """Add what was established before: the highest counts, and the first issuer of an id."""
+        for key, by_kid in earlier.highest.items():
+            seen = self.highest.setdefault(key, {})
+            for kid, one in by_kid.items():
+                if kid not in seen or one.serial >= seen[kid].serial:
+                    seen[kid] = one
+        for key, replacing in earlier.replaced.items():
+            known = self.replaced.setdefault(key, {})
+            for by, issued_s in replacing.items():
+                known[by] = max(issued_s, known.get(by, issued_s))
+        self.owners |= earlier.owners
+
     def why_superseded(self, document: LicenseDocument, payload: str, kids: Collection[str]) -> str:
         """One clause; "" if the document is not superseded."""
         key = document.issuer, document.id

@@ -21,8 +21,12 @@ _KINDS = (
 )
 
 
+class NotAFile(OSError):
+    """Something else than a regular file is there."""
+
+
 def read_bytes(path: Path, most: int = -1) -> bytes:
-    """Read at most `most` bytes. Raises OSError for all but a regular file, with the kind in the message.
+    """Read at most `most` bytes. Raises NotAFile for all but a regular file, with the kind in the message.
     Reading a FIFO would block, and a device may never end."""
     _refuse_others(os.stat(path), path)  # checked before opening: opening alone has effects on some devices
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -36,8 +40,8 @@ def kind(mode: int) -> str:
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "no file")
 
 
-def no_file(mode: int, path: Path) -> OSError:
-    return OSError(errno.EINVAL, f"it is {kind(mode)}, and a file is expected", str(path))
+def no_file(mode: int, path: Path) -> NotAFile:
+    return NotAFile(errno.EINVAL, f"it is {kind(mode)}, and a file is expected", str(path))
 
 
 def _refuse_others(about: os.stat_result, path: Path) -> None:

@@ -48,6 +48,11 @@ class Folder:
         self.is_mount = False
         """True if the folder was a mount, as of the last look that found files."""
 
+    @property
+    def had_files(self) -> bool:
+        """True if files were there at an earlier look, or are expected."""
+        return self._mount is not None
+
     def read(self, first: Collection[str] = ()) -> Listing:
         """Read every file that is wanted. `first`: names of files that others do not displace if they are too
         many. Raises nothing: each problem is in the listing."""

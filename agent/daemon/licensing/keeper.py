@@ -67,8 +67,6 @@ class LicenseKeeper:
         self._seen = _Folder()
         self._newest: dict[Key, SignedList] = {}
         """Revocation lists by issuer and kid."""
-        if store.copies:
-            self._folder.expect_files(was_mount=store.was_mount("licenses"))
         self.reports: tuple[DocumentReport, ...] = ()
         """Each file, in name order, and behind it the copy that is in force instead."""
         self.revocations: tuple[RevocationsReport, ...] = ()
@@ -94,8 +92,8 @@ class LicenseKeeper:
 
     @property
     def no_verdict(self) -> str:
-        """Why some signatures could not be verified; "" if there is a verdict about each."""
-        return self._verifier.problem
+        """Why some signatures could not be verified, or some records not read; "" if all were."""
+        return self._verifier.problem or self._store.unread
 
     @property
     def node_ids(self) -> dict[str, str]:
@@ -104,8 +102,11 @@ class LicenseKeeper:
 
     def refresh(self) -> None:
         """Read keys, node ids and documents again, have new signatures verified, and judge."""
+        self._store.load()
         self._keys.read()
         self._node.read()
+        if self._store.copies and not self._folder.had_files:
+            self._folder.expect_files(was_mount=self._store.was_mount("licenses"))
         listing = self._folder.read(self._store.copies)
         readable = {name: read.content for name, read in listing.files.items() if not read.problem}
         contents = [self._content(name, content) for name, content in readable.items()]

@@ -23,9 +23,6 @@ class KeyRing:
     def __init__(self, path: Path, store: LicenseStore) -> None:
         self._folder = Folder(path, (".yaml", ".yml"), MOST_KEYS, MOST_KEY_BYTES)
         self._store = store
-        self._texts = store.keys()
-        if self._texts:
-            self._folder.expect_files(was_mount=store.was_mount("keys"))
         self.keys: tuple[PinnedKey, ...] = ()
         self.findings: tuple[Finding, ...] = ()
         self.problem = ""
@@ -33,11 +30,14 @@ class KeyRing:
 
     def read(self) -> None:
         """Read the folder again."""
-        listing = self._folder.read(self._texts)
+        known = self._store.keys
+        if known and not self._folder.had_files:
+            self._folder.expect_files(was_mount=self._store.was_mount("keys"))
+        listing = self._folder.read(known)
         path = self._folder.path
         self.problem = f"{path}: {listing.problem}" if listing.problem else ""
         findings: list[Finding] = []
-        texts = dict(self._texts) if listing.problem else {}
+        texts = dict(known) if listing.problem else {}
         if listing.problem:
             why = f"{listing.problem}; its keys stay pinned"
             findings.append(Finding(Place(str(path)), why, BRING_BACK))
@@ -51,8 +51,7 @@ class KeyRing:
         if listing.left_out:
             more = f"{len(listing.left_out)} key files are too many, {MOST_KEYS} are read"
             findings.append(Finding(Place(str(self._folder.path)), more, "remove keys that are not in use"))
-        if texts != self._texts:
-            self._texts = texts
+        if texts != known:
             self._store.put_keys(texts)
         self._store.put_mount("keys", is_mount=self._folder.is_mount)
         self.keys, self.findings = tuple(keys), tuple(findings)
@@ -71,7 +70,7 @@ class KeyRing:
                 findings.extend(_findings(error))
         elif read:
             findings.append(Finding(Place(str(path)), read.problem))
-        kept = self._texts.get(name)
+        kept = self._store.keys.get(name)
         if kept is None:
             return None, ""
         if read:

@@ -11,6 +11,7 @@ from agent.daemon.state_files import CLOCK, State, kept_time
 from agent.license import clock_json
 from agent.license.clock import SECOND_NS, LicenseClock, Moment
 from agent.system.boottime import boot_id, clocks
+from agent.system.files import NotAFile
 
 log = logging.getLogger(__name__)
 MOVED_NS = SECOND_NS // 2
@@ -26,21 +27,41 @@ class LicenseTime:
         read: Callable[[], tuple[int, int]] = clocks,
         boot: Callable[[], str] = boot_id,
     ) -> None:
-        """Goes on from the file in `folder`. If that cannot be read or is damaged, license time starts anew,
-        and `damage` has the reason."""
+        """Goes on from the file in `folder`. If that is damaged, license time starts anew, and `damage` has
+        the reason. If it cannot be read now, `store` tries again, and writes nothing before."""
+        self._folder = folder
         self._read = read
+        self._boot = boot
+        self._unread = ""
         self._lock = threading.Lock()
         self.damage = ""
         boot_ns, wall_ns = read()
         try:
-            self._clock = _begun(kept_time(folder), boot(), boot_ns, wall_ns)
+            self._clock = self._resumed(boot_ns, wall_ns)
         except (OSError, ValueError) as error:
             self._clock = LicenseClock.started(boot(), boot_ns, wall_ns)
-            self.damage = (
-                f"{folder / CLOCK}: {_why(error)}; license time starts anew, from the release date of this "
-                "version or the wall clock"
-            )
+            self._note(error)
         self._stored_ns: int | None = None
+
+    def _resumed(self, boot_ns: int, wall_ns: int) -> LicenseClock:
+        """Raises OSError and ValueError."""
+        stored = kept_time(self._folder)
+        if stored is None:
+            return LicenseClock.started(self._boot(), boot_ns, wall_ns)
+        return clock_json.resumed(stored, self._boot(), boot_ns, wall_ns)
+
+    def _note(self, error: OSError | ValueError) -> None:
+        path = self._folder / CLOCK
+        if isinstance(error, OSError) and not isinstance(error, NotAFile):
+            self._unread = (
+                f"{path}: cannot be read: {error.strerror}; the agent tries again, and goes by the release "
+                "date of this version or the wall clock meanwhile"
+            )
+            return
+        self.damage = (
+            f"{path}: {_why(error)}; license time starts anew, from the release date of this version or the "
+            "wall clock"
+        )
 
     @property
     def now(self) -> LicenseClock:
@@ -60,9 +81,23 @@ class LicenseTime:
 
     def store(self, state: State) -> None:
         """Look, and store license time. If it cannot be written, `state` has the problem and tries again."""
+        if self._unread and not self._is_read():
+            return
         clock = self.look()
         state.keep_time(clock_json.to_json(clock))
         self._stored_ns = clock.offset_ns
+
+    def _is_read(self) -> bool:
+        """Try again to go on from the file."""
+        with self._lock:
+            self._unread = ""
+            try:
+                self._clock = self._resumed(*self._read())
+            except (OSError, ValueError) as error:
+                self._note(error)
+            if self.damage:
+                log.error("%s", self.damage)
+            return not self._unread
 
     @property
     def has_moved(self) -> bool:
@@ -71,14 +106,9 @@ class LicenseTime:
 
     @property
     def problem(self) -> str:
-        """What is wrong while the wall clock and license time differ by more than five minutes."""
-        return self._clock.problem
-
-
-def _begun(stored: object, boot: str, boot_ns: int, wall_ns: int) -> LicenseClock:
-    if stored is None:
-        return LicenseClock.started(boot, boot_ns, wall_ns)
-    return clock_json.resumed(stored, boot, boot_ns, wall_ns)
+        """Why the stored time cannot be read, or what is wrong while the wall clock and license time differ
+        by more than five minutes."""
+        return self._unread or self._clock.problem
 
 
 def _why(error: OSError | ValueError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any
 from agent.daemon.licensing.records import Records
 from agent.license.times import Edge, Notice
 
+log = logging.getLogger(__name__)
 TOLD = "told.json"
 MOST_DAYS = 3_000_000
 """Times of licenses are in the years 1970 to 9999."""
@@ -78,8 +80,13 @@ class ToldStore:
         return self._records.problem
 
     def read(self) -> Told:
-        """Empty if there is none, or if it is damaged."""
-        stored = self._records.read(TOLD)
+        """Empty if there is none, or if it cannot be read or is damaged: what it holds is then told again."""
+        try:
+            stored = self._records.read(TOLD)
+        except OSError as error:
+            log.error("%s: cannot be read: %s; licenses are told again", TOLD, error.strerror)
+            self._records.release(TOLD)
+            return Told()
         if stored is not None:
             with self._records.understanding(TOLD):
                 return Told.from_json(stored)

@@ -62,8 +62,8 @@ class PolicyReload:
                 raise
             self.keeper.generation = generation
             log.error("the policy of an earlier run stays in force: %s", error)
+        self.retry.reloaded()
         if self.keeper.last_error:
-            self.retry.reloaded()
             self.reports.policy_refused(self.keeper.last_error)
 
     async def settle_first(self) -> None:

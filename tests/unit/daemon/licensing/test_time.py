@@ -153,3 +153,39 @@ def test_a_reader_that_is_stopped_between_two_reads_reads_again(monkeypatch: pyt
     monkeypatch.setattr("time.clock_gettime_ns", read)
     boot_ns, wall_ns = clocks()
     assert wall_ns == boot_ns
+
+
+def test_a_file_that_cannot_be_read_now_is_read_later_and_not_written_over(machine: Machine) -> None:
+    machine.start().store(State(machine.folder))
+    path, aside = machine.folder / "clock.json", machine.folder / "aside"
+    ahead_s = 365 * 24 * 3600
+    machine.wall_s += ahead_s  # a restart believes no clock
+    path.rename(aside)
+    path.symlink_to("clock.json")  # a link to itself
+    time, state = machine.start(), State(machine.folder)
+    for _ in range(2):
+        machine.runs(60)
+        time.look()
+        time.store(state)
+        assert time.has_moved
+        assert path.is_symlink()
+        assert "clock.json: cannot be read: Too many levels" in time.problem
+    assert time.damage == ""
+    assert machine.license_s(time) == machine.wall_s
+    path.unlink()
+    aside.rename(path)
+    time.store(state)
+    assert machine.license_s(time) == machine.wall_s - ahead_s
+    assert "cannot be read" not in time.problem
+    assert machine.license_s(machine.start()) == machine.wall_s - ahead_s
+
+
+def test_a_file_that_turns_out_to_be_damaged_is_written_anew(machine: Machine) -> None:
+    path = machine.folder / "clock.json"
+    path.symlink_to("clock.json")
+    time, state = machine.start(), State(machine.folder)
+    path.unlink()
+    path.write_text("{")
+    time.store(state)
+    assert "clock.json: damaged" in time.damage
+    assert machine.start().damage == ""
