@@ -6,9 +6,9 @@ import http.client
 import ipaddress
 import os
 import resource
+import select
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -48,6 +48,13 @@ def crowd(namespace: Namespace, address: str, many: int, says: bytes = b"") -> I
                 one.sendall(says)
             held.append(one)
         yield held
+
+
+def closed(connections: list[socket.socket]) -> int:
+    ends = select.poll()
+    for one in connections:
+        ends.register(one, select.POLLRDHUP)
+    return len(ends.poll(0))
 
 
 def answer(lab: Lab, namespace: Namespace, address: str, path: str, port: int = PORT) -> int:
@@ -129,10 +136,10 @@ def test_without_descriptors_it_answers_and_is_quiet(shared_lab: Lab, agent: Run
     resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (used + 20, before[1]))
     try:
         remote = shared_lab.remote
-        with crowd(remote, "10.77.2.1", 50), crowd(remote, "fd77:2::1", 50):
+        with crowd(remote, "10.77.2.1", 50) as four, crowd(remote, "fd77:2::1", 50) as six:
             wait_for(lambda: "cannot accept connections" in agent.log()[said:], "descriptors ran out")
             assert answer(shared_lab, shared_lab.host, "127.0.0.1", "/healthz", HEALTH_PORT) == 200
-            time.sleep(2)  # ten times that it tries again
+            wait_for(lambda: closed([*four, *six]) >= 10, "it has tried again ten times, and closed one each")
     finally:
         resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, before)
     assert answer(shared_lab, shared_lab.host, "127.0.0.1", "/healthz") == 200

@@ -130,7 +130,7 @@ import socket, sys, time
 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 while True:
     sender.sendto(b"x", ("127.0.0.1", int(sys.argv[1])))
-    time.sleep(0.01)
+    time.sleep(0.01)  # its pace
 """
 
 

@@ -220,7 +220,7 @@ for number in range(count + end):
     except OSError:
         refused += 1
     if number % 50 == 0:
-        time.sleep(0.005)
+        time.sleep(0.005)  # its pace: the receiver is to lose none
 print(refused)
 """
 

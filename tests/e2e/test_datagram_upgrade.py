@@ -43,7 +43,7 @@ while os.path.exists(flag):
     except OSError as error:
         name = errno.errorcode[error.errno]
     said[name] = said.get(name, 0) + 1
-    time.sleep(0.01)
+    time.sleep(0.01)  # its pace
 print(json.dumps(said))
 """
 

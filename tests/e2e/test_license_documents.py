@@ -213,8 +213,7 @@ def test_a_document_expires_at_its_second_without_an_agent(shared_lab: Lab, agen
     put(agent, "a.json", license_(expires_at=stamp(6), terminates_at=stamp(6)))
     becomes(shared_lab, agent, "allowed")
     agent.kill9()
-    while time.time() < ends + 0.1:
-        time.sleep(0.05)
+    wait_for(lambda: time.time() > ends + 0.1, "it has expired")
     assert shared_lab.load(shared_lab.host, "127.0.0.1", PORT, uid=1001)["errors"] == {"EPERM": 1}
     agent.start()
     assert attempt(shared_lab, agent) == "expired"

@@ -163,7 +163,7 @@ def test_what_nobody_has_told_of_yet_is_this_host(
     for address, errors in said.items():
         assert errors.pop("remote", "ECONNREFUSED") == "ECONNREFUSED", address
         assert errors == {"licensed": "", "unlicensed": "ECONNREFUSED"}, address
-        wait_for(lambda address=address: is_known(lab, agent, address), "it is known", timeout_s=5)
+        wait_for(lambda address=address: is_known(lab, agent, address), "it is known")
         assert dial(lab, lab.host, "plain", address, PORT, uid=LICENSED)["error"] == ""
 
 
@@ -207,7 +207,7 @@ def test_a_container_is_judged_by_address_until_it_is_known(shared_lab: Lab, age
         route(lab, "add", network)
         assert dial(lab, lab.container, "plain", address, PORT, uid=LICENSED)["error"] == "ECONNREFUSED"
     assert since(before, agent, "db") == {("remote", "denied"): 1}
-    wait_for(lambda: is_known(lab, agent, address), "it is known", timeout_s=5)
+    wait_for(lambda: is_known(lab, agent, address), "it is known")
     assert dial(lab, lab.container, "plain", address, PORT, uid=LICENSED)["error"] == ""
     route(lab, "del", network)
 

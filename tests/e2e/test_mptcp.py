@@ -141,7 +141,7 @@ def test_a_further_subflow_of_what_is_no_attempt_is_none_either(
         assert running.stdout.readline() == "open\n"
         if mode == "observe":
             wait_for(lambda: joined(network), "a further subflow to the service's port")
-        time.sleep(0.5)  # what is not to come
+        time.sleep(0.5)  # nothing is to come: where it is refused, no socket shows that it was tried
         running.communicate("\n")
         of_process = {key: count for key, count in connections(agent, "db").items() if key[0] != "remote"}
         assert of_process == {}

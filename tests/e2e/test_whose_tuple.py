@@ -211,9 +211,9 @@ def wait_until_known(lab: Lab, place: Namespace, *, filtered: bool) -> None:
         at = [dial(lab, place, "plain", to, PORT, uid=UNLICENSED) for to in ("10.77.4.1", "fd77:4::1")]
         return {one["error"] for one in at} == {"EPERM"}
 
-    wait_for(known, "the host's new addresses are known", timeout_s=5)
+    wait_for(known, "the host's new addresses are known")
     if filtered:
-        wait_for(lambda: "bpf" in tc_filters(lab, "to-users"), "the interface has a filter", timeout_s=5)
+        wait_for(lambda: "bpf" in tc_filters(lab, "to-users"), "the interface has a filter")
 
 
 def tc_filters(lab: Lab, interface: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import LICET, RunningAgent
+from tests.fixtures.waiting import wait_for
 
 POLICY = """\
 version: 1
@@ -79,8 +80,7 @@ def test_the_overrides_of_the_host_and_of_a_target_are_as_the_kernel_takes_them(
 def test_an_override_that_has_ended_refuses_no_more(agent: RunningAgent) -> None:
     agent.licet("mode", "enforce", "--for", "1s", "--yes")
     agent.kill9()
-    time.sleep(1.1)
-    assert "they count attempts and refuse nothing" in told(agent, "status")
+    wait_for(lambda: "they count attempts and refuse nothing" in told(agent, "status"), "it has ended")
 
 
 def test_hung(agent: RunningAgent) -> None:

@@ -22,5 +22,5 @@ def attempt(port: int) -> str:
 if __name__ == "__main__":
     print(attempt(int(sys.argv[1])), flush=True)
     while len(sys.argv) > 2 and os.path.exists(sys.argv[2]):
-        time.sleep(PAUSE_S)
+        time.sleep(PAUSE_S)  # its pace
         print(attempt(int(sys.argv[1])), flush=True)

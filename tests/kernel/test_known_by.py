@@ -168,7 +168,7 @@ def test_a_file_in_a_renamed_directory_is_soon_known_by_its_new_path(world: Worl
     world.add_program("/old/tool")
     assert judge(exe="/old/tool") == LICENSED
     (world.root / "old").rename(world.root / "new")
-    wait_for(lambda: judge(exe="/new/tool") == UNLICENSED, "it is /new/tool", timeout_s=5)
+    wait_for(lambda: judge(exe="/new/tool") == UNLICENSED, "it is /new/tool")
     assert judge.ask(exe="/new/tool")[2] == path_hash("/new/tool", world.seed)
 
 

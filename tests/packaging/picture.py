@@ -66,7 +66,7 @@ def play(lab: Lab, agent: RunningAgent) -> None:
             agent.licet("mode", "enforce", "--target", "orders-db/admin", "--yes")
             agent.files.write_policy("version: 1\nservces: {}\n")
             enforced = True
-        time.sleep(0.5)
+        time.sleep(0.5)  # its pace: the picture shows rates
 
 
 def ask(prometheus: RunningPrometheus, panel: dict[str, Any], start_s: float) -> list[tuple[str, Any]]:

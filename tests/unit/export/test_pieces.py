@@ -16,11 +16,13 @@ class Reader:
 
     def __init__(self, takes: float = float("inf")) -> None:
         self.got: list[Message] = []
+        self.is_stuck = False
         self._takes = takes
 
     async def send(self, message: Message) -> None:
-        while len(self.got) > self._takes:
-            await asyncio.sleep(3600)
+        if len(self.got) > self._takes:
+            self.is_stuck = True
+            await asyncio.Event().wait()
         self.got.append(message)
         await asyncio.sleep(0)
 
@@ -39,6 +41,11 @@ async def _receive() -> Message:
 
 def answer(reader: Reader, body: bytes, bodies: Bodies) -> Coroutine[Any, Any, None]:
     return InPieces(body, bodies, "text/plain", {})({"type": "http"}, _receive, reader.send)  # type: ignore[arg-type]
+
+
+async def stuck(readers: list[Reader]) -> None:
+    while not all(reader.is_stuck for reader in readers):
+        await asyncio.sleep(0)
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -64,7 +71,7 @@ def test_readers_of_the_oldest_body_are_given_up_for_a_new_one() -> None:
         tasks = [
             asyncio.create_task(answer(slow[n], body, bodies)) for n, body in enumerate((older, older, old))
         ]
-        await asyncio.sleep(0.01)
+        await stuck(slow)
         quick = Reader()
         await answer(quick, b"n" * 2 * PIECE_BYTES, bodies)
         assert quick.is_whole
@@ -85,7 +92,7 @@ def test_a_body_that_all_have_read_takes_no_place() -> None:
             assert reader.is_whole
         waiting = Reader(takes=1)
         task = asyncio.create_task(answer(waiting, bytes(2 * PIECE_BYTES), bodies))
-        await asyncio.sleep(0.01)
+        await stuck([waiting])
         assert not task.done()
         task.cancel()
 

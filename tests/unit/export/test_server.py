@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from agent.errors import ConfigError
-from agent.export import connections, health, server
+from agent.export import api, connections, health
 from agent.export.client import ControlClient
 from agent.export.server import Servers
 from tests.fixtures.waiting import wait_for
@@ -38,19 +39,19 @@ def test_a_follower_does_not_hold_up_the_stop(tmp_path: Path) -> None:
     agent = FakeAgent()
     agent.log.write({"type": "use", "n": 1})
     seen: list[object] = []
+    whole = threading.Event()
 
     def follow() -> None:
         seen.extend(ControlClient(path).lines("/v1/events?follow=1&limit=1"))
+        whole.set()
 
     with serving(agent, path):
         follower = threading.Thread(target=follow)
         follower.start()
         wait_for(lambda: seen, "the follower has an event")
-        started_s = time.monotonic()
     follower.join(5)
-    assert not follower.is_alive()
     assert seen == [{"type": "use", "n": 1}]
-    assert time.monotonic() - started_s < server.STOP_WITHIN_S  # it was not cut off by the deadline
+    assert whole.is_set(), "cut off by STOP_WITHIN_S"
 
 
 def test_a_follower_that_left_is_forgotten(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_follower_that_left_is_forgotten(tmp_path: Path) -> None:
         def quiet() -> bool:
             if len(asked) != quiet_since[0]:
                 quiet_since[:] = [len(asked), time.monotonic()]
-            return time.monotonic() - quiet_since[1] > 0.6  # three polls
+            return time.monotonic() - quiet_since[1] > 3 * api.FOLLOW_POLL_S
 
         wait_for(quiet, "nobody asks for events any more")
 
@@ -107,7 +108,9 @@ def test_an_answer_that_nobody_takes_is_given_up(tmp_path: Path, monkeypatch: py
         client.settimeout(5)
         client.connect(str(path))
         client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(1.5)
+        given_up = select.poll()
+        given_up.register(client, select.POLLRDHUP)
+        assert given_up.poll(10_000)
         received = 0
         with contextlib.suppress(ConnectionResetError):
             while part := client.recv(1 << 20):
@@ -136,7 +139,7 @@ def test_scrapes_that_wait_share_one_answer(tmp_path: Path) -> None:
 
         def status(self) -> dict[str, object]:
             type(self).reads += 1
-            time.sleep(0.2)
+            time.sleep(0.2)  # time for all to come: nothing shows how many wait
             return super().status()
 
     with serving(Slow(), tmp_path / "control.sock") as servers:
@@ -171,7 +174,7 @@ def test_a_hundred_scrapes_at_once_are_read_one_after_the_other(tmp_path: Path) 
         def status(self) -> dict[str, object]:
             type(self).now += 1
             type(self).most = max(self.most, self.now)
-            time.sleep(0.001)
+            time.sleep(0.001)  # another one would come meanwhile
             type(self).now -= 1
             return super().status()
 

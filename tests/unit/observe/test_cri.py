@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from agent.model import Container
-from agent.observe.containers.cri import PAUSE_S, TIMEOUT_S, Cri
+from agent.observe.containers.cri import PAUSE_S, Cri
 from agent.observe.containers.grpc import MAX_BYTES
 from agent.observe.containers.wire import Message, field
 from tests.fixtures.cri.recorded import CONTAINER, CONTAINERD, SANDBOX, crio
@@ -79,11 +78,10 @@ def test_what_is_no_id_of_a_runtime_is_not_asked_for(path: Path) -> None:
 def test_a_runtime_that_hangs_is_left_alone_for_a_while(path: Path) -> None:
     clock = Clock()
     cri = Cri(str(path), clock)
-    with Runtime(path, {}, says=b""):
-        started = time.monotonic()
+    with Runtime(path, {}, says=b"") as runtime:
         assert cri.read(CONTAINER) is None
-        assert time.monotonic() - started < 10 * TIMEOUT_S, "both methods, then a pause"
         assert "timed out" in cri.about()["error"]
+        assert runtime.clients == 1
     with Runtime(path, CONTAINERD) as runtime:
         assert cri.read(CONTAINER) is None
         assert runtime.calls == []

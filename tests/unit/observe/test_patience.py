@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from agent.observe.patience import Patience, Unanswered
+from tests.fixtures.waiting import wait_for
 
 WAIT_S = 0.05
 
@@ -31,8 +31,7 @@ def test_who_does_not_answer_is_not_asked_again_until_he_does() -> None:
     assert (first.value.is_asked, second.value.is_asked, asked) == (True, False, [])
     assert patience.ask("another", lambda: 7) == 7
     answers.set()
-    while patience.unanswered:
-        time.sleep(0.001)
+    wait_for(lambda: not patience.unanswered, "he has answered")
     assert patience.ask("he", lambda: 8) == 8
 
 
