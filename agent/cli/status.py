@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any
 
 from agent.cli.alone import asked
 from agent.cli.output import Json, print_facts, print_json, print_table, target_name
@@ -12,6 +11,7 @@ from agent.cli.running import Config
 from agent.export.human import clock
 from agent.export.license_text import about_unsigned, license_lines
 from agent.export.licenses import LicensesFields
+from agent.export.status import ContainersStatus, Status, UnservedPort
 from agent.wording import counted
 
 MOST_UNSERVED = 10
@@ -21,7 +21,7 @@ MOST_LICENSES = 20
 def status(config: Config = None, as_json: Json = False) -> None:
     """Show the attached programs with place and attach method (rung), the policy, losses, memory, and what
     is not covered. Without a daemon, show what its kernel programs do."""
-    answer = asked(config, "/v1/status", as_json)
+    answer: Status = asked(config, "/v1/status", as_json)
     if as_json:
         print_json(answer)
         return
@@ -53,7 +53,7 @@ def status(config: Config = None, as_json: Json = False) -> None:
     )
 
 
-def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(answer: Status) -> list[tuple[str, str]]:
     policy, flows, scope = answer["policy"], answer["flows"], answer["scope"]
     losses = [f"{cause} {count:,}" for cause, count in answer["losses"].items() if count]
     facts = [
@@ -89,12 +89,14 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _not_ready(answer: Mapping[str, Any]) -> str:
+def _not_ready(answer: Status) -> str:
     if answer["ready"]:
         return ""
-    why = answer.get("not_ready") or {}  # a daemon of an earlier version does not send it
-    if not why.get("since"):
-        return f" (not ready yet: {why['reason']})" if why else " (not ready)"
+    why = answer.get("not_ready")  # a daemon of an earlier version does not send it
+    if not why:
+        return " (not ready)"
+    if not why["since"]:
+        return f" (not ready yet: {why['reason']})"
     since = clock(datetime.fromisoformat(why["since"]).astimezone(), date.today())
     return f" (not ready since {since}: see TROUBLE)"
 
@@ -111,7 +113,7 @@ def _licenses(answer: LicensesFields | None) -> list[tuple[str, str]]:
     return [("licenses" if not number else "", line) for number, line in enumerate(shown)]
 
 
-def _unserved(ports: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _unserved(ports: Sequence[UnservedPort]) -> list[tuple[str, str]]:
     lines = [
         f"no process listens on {one['ports']} of {target_name(one)}: "
         f"start it, or correct the policy ({one['rule']})"
@@ -122,7 +124,7 @@ def _unserved(ports: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [("unserved" if not number else "", line) for number, line in enumerate(lines)]
 
 
-def _containers(answer: Mapping[str, Any]) -> str:
+def _containers(answer: ContainersStatus) -> str:
     there = [f"{name} ({places})" for name, places in answer["state"].items() if places]
     cri = answer["cri"]
     if cri["runtime"]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.enforce.mode_table import Entries, ModeMap, ModeTable
+from agent.enforce.mode_table import Entries, ModeMap, ModeTable, Targets
 from agent.enforce.override_file import Override, OverrideFile
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, Target
@@ -51,8 +51,8 @@ class Change:
 
 
 class Overrides:
-    """The only writer of the map `modes`. `targets` returns the targets of the policy in force; `id_of` is
-    called for these only. Call `restore` before any other method, and again after each policy change.
+    """The only writer of the map `modes`. Call `restore` before any other method, and again after each
+    policy change.
 
     Thread-safe. Methods raise KernelError if the map cannot be written. Setting a target to enforce also
     raises it if the file cannot be written. Any other change takes effect without the file: `problem` then
@@ -61,14 +61,13 @@ class Overrides:
     def __init__(
         self,
         modes: ModeMap,
-        id_of: Callable[[Target], int],
-        targets: Callable[[], Sequence[Target]],
+        targets: Targets,
         path: Path,
         *,
         boot_ns: Callable[[], int] = boot_ns,
         unix_s: Callable[[], float] = time.time,
     ) -> None:
-        self._table = ModeTable(modes, id_of, targets)
+        self._table = ModeTable(modes, targets)
         self._targets = targets
         self._file = OverrideFile(path)
         self._boot_ns = boot_ns
@@ -185,12 +184,12 @@ class Overrides:
             self._set_by(scope)
 
     def _set_by(self, scope: str | None) -> list[Target | None]:
-        return _in_scope(scope, self._targets())
+        return _in_scope(scope, self._targets.targets_in_force())
 
     def _reset_by(self, scope: str | None) -> list[Target | None]:
         """The keys of the overrides that a reset of this scope removes, if they are set."""
         stored = (target for target in self._entries if target is not None)
-        return _in_scope(scope, [*self._targets(), *stored])
+        return _in_scope(scope, [*self._targets.targets_in_force(), *stored])
 
     def _without(self, gone: Iterable[Target | None]) -> Entries:
         taken = set(gone)

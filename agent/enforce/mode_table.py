@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from agent.abi import NEVER_NS, U32, RawMode
 from agent.enforce.override_file import Override
 from agent.errors import KernelError
 from agent.model import Mode, Target
+from agent.policy.tables.ids import Ids
 from agent.policy.tables.shape import MAX_TARGETS
 
 Entries = Mapping[Target | None, Override]
@@ -29,14 +30,21 @@ class ModeMap(Protocol):
     def put(self, key: bytes, value: bytes) -> None: ...
 
 
+class Targets(Protocol):
+    """The targets of the policy in force, and their numbers."""
+
+    @property
+    def ids(self) -> Ids: ...
+
+    def targets_in_force(self) -> Sequence[Target]: ...
+
+
 @dataclass(slots=True)
 class ModeTable:
-    """The only writer of the map. `targets` returns the targets of the policy in force; `id_of` is called for
-    these only."""
+    """The only writer of the map."""
 
     modes: ModeMap
-    id_of: Callable[[Target], int]
-    targets: Callable[[], Sequence[Target]]
+    targets: Targets
     _written: frozenset[int] = frozenset(range(MAX_TARGETS + 1))
     """Indices that may hold an override. At the start these are all indices, because an earlier run may have
     left entries."""
@@ -80,4 +88,4 @@ class ModeTable:
         self._written = frozenset(wanted)
 
     def _indices(self) -> dict[Target | None, int]:
-        return {None: _HOST, **{target: self.id_of(target) for target in self.targets()}}
+        return {None: _HOST, **{one: self.targets.ids.target(one) for one in self.targets.targets_in_force()}}

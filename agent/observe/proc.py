@@ -52,7 +52,7 @@ class UserNames:
         self._clock = clock
         self._known: dict[int, tuple[float, str]] = {}
 
-    def __call__(self, uid: int) -> str:
+    def name_of(self, uid: int) -> str:
         """The user name; "" if the uid has none."""
         until_s, name = self._known.get(uid, (0.0, ""))
         now_s = self._clock()
@@ -76,7 +76,7 @@ class ProcReader:
         root: Path = Path("/proc"),
         *,
         cgroup_mount: Path | None = None,
-        user_name: Callable[[int], str] | None = None,
+        users: UserNames | None = None,
         ticks_per_s: int | None = None,
         container_of: Callable[[str], Container | None] | None = None,
         unit_of: Callable[[str], str] = unit_of,
@@ -90,7 +90,7 @@ class ProcReader:
         self._places = Places(root)
         self.patience = patience or Patience()
         self._cgroup_mount = cgroup_mount
-        self._user_name = user_name or UserNames()
+        self._users = users or UserNames()
         self._tick_ns = NS_PER_S // (ticks_per_s or os.sysconf("SC_CLK_TCK"))
 
     def pids(self) -> list[int]:
@@ -135,7 +135,7 @@ class ProcReader:
             exe=exe,
             args=args,
             uid=uid,
-            user=self._user_name(uid),
+            user=self._users.name_of(uid),
             gid=gid,
             gids=tuple(sorted({gid, *map(int, status["Groups"])})),
             cgroup_id=cgroup_id(self._cgroup_mount, cgroup) if self._cgroup_mount and cgroup else 0,

@@ -12,11 +12,19 @@ from agent import abi
 from agent.enforce.mode_overrides import Overrides
 from agent.kernel.uapi import MapType
 from agent.model import Mode, PortClass, Target
+from agent.policy.tables.ids import Ids
 from agent.system import bpf_map
 
 pytestmark = pytest.mark.root
 FIRST, LAST = Target("a", PortClass.PUBLIC), Target("z", PortClass.ADMIN)
 IDS = {FIRST: 1, LAST: abi.MAX_TARGETS}
+
+
+class InForce:
+    ids = Ids(dict(IDS))
+
+    def targets_in_force(self) -> list[Target]:
+        return list(IDS)
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def modes() -> Iterator[bpf_map.Map]:
 
 
 def started(modes: bpf_map.Map, folder: Path) -> Overrides:
-    overrides = Overrides(modes, IDS.__getitem__, lambda: list(IDS), folder / "modes.json")
+    overrides = Overrides(modes, InForce(), folder / "modes.json")
     overrides.restore()
     return overrides
 

@@ -32,7 +32,7 @@ from agent.daemon.reporting.view import View
 from agent.daemon.tracking.datagram_rows import DatagramRows
 from agent.errors import LicetError
 from agent.export.server import Servers
-from agent.export.service_manager import NoManager
+from agent.export.service_manager import ServiceManager
 from agent.kernel.upgrade import earlier_events
 from agent.observe.route_watch import AddressWatch
 from agent.system.boottime import boot_ns
@@ -58,7 +58,7 @@ class Daemon:
     """Runs finished parts (wiring/). Each part has its work; the loop has the times."""
 
     settings: Settings
-    manager: NoManager
+    manager: ServiceManager
     ring: RingEvents
     reload: PolicyReload
     host: HostWatch

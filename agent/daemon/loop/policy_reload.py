@@ -20,7 +20,7 @@ from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.tracking.last_hour import LastHour
 from agent.enforce.mode_overrides import Overrides
 from agent.errors import LicetError
-from agent.export.service_manager import NoManager
+from agent.export.service_manager import ServiceManager
 from agent.observe.policy_watch import PolicyWatch
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class PolicyReload:
     execs: ExecWatch
     last_hour: LastHour
     reports: AgentReports
-    manager: NoManager
+    manager: ServiceManager
     troubles: Troubles
     passes: Passes
     retry: ReloadRetry

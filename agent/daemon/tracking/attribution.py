@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from agent.abi import COMPONENT_BYTES
 from agent.daemon.tracking.tally import keep_newest
 from agent.model import Process
 from agent.observe.cgroup import list_cgroups
-from agent.observe.proc import ProcReader
+from agent.observe.proc import ProcReader, UserNames
 
 MOST_ARGS = 1024
 RECENT_S = 1.0
@@ -25,10 +25,10 @@ ended."""
 class Attributor:
     """Completes processes from /proc, and remembers the results by process and cgroup."""
 
-    def __init__(self, reader: ProcReader, cgroup_mount: Path, user_name: Callable[[int], str]) -> None:
+    def __init__(self, reader: ProcReader, cgroup_mount: Path, users: UserNames) -> None:
         self._reader = reader
         self._mount = cgroup_mount
-        self._user_name = user_name
+        self._users = users
         self._cgroups: dict[int, str] = {}
         self._before: frozenset[int] = frozenset()
         """Cgroups known when all were last read. A cgroup that came later is missing from that list without
@@ -103,7 +103,7 @@ class Attributor:
             exe=exe,
             args=args,
             uid=uid,
-            user=self._user_name(uid) if uid is not None else "",
+            user=self._users.name_of(uid) if uid is not None else "",
             gid=gid,
             gids=tuple(sorted({*gids, *live.gids, *seen.gids})),
             cgroup=cgroup or live.cgroup,

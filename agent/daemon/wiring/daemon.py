@@ -34,7 +34,7 @@ from agent.daemon.wiring.parts import (
     reporting_parts,
     tracking_parts,
 )
-from agent.export.service_manager import NoManager
+from agent.export.service_manager import ServiceManager
 from agent.kernel.loading.manifest import Manifest
 from agent.kernel.pins import Pins
 from agent.kernel.uapi import STATS_RUN_TIME
@@ -45,7 +45,7 @@ from agent.system.bpf_ring import RingReader
 
 
 def daemon(
-    settings: Settings, manifest: Manifest, cgroup_mount: Path, manager: NoManager, quiet: bool
+    settings: Settings, manifest: Manifest, cgroup_mount: Path, manager: ServiceManager, quiet: bool
 ) -> Daemon:
     """The daemon for programs that are loaded. Raises LicetError if a part cannot be made."""
     pins = Pins(settings.paths.pins)

@@ -51,12 +51,12 @@ def judging(settings: Settings, pins: Pins, cgroup_mount: Path) -> Judging:
     """The parts that judge by the maps of `pins`."""
     state = State(settings.paths.state, settings.paths.run)
     maps, counters = PolicyMaps(pins), Counters(pins)
-    seed, user_name = maps.ensure_seed(), UserNames()
+    seed, users = maps.ensure_seed(), UserNames()
     containers = containers_of(settings, cgroup_mount)
     reader = ProcReader(
         settings.paths.proc,
         cgroup_mount=cgroup_mount,
-        user_name=user_name,
+        users=users,
         container_of=containers.containing,
         unit_of=containers.unit_of,
     )
@@ -76,7 +76,7 @@ def judging(settings: Settings, pins: Pins, cgroup_mount: Path) -> Judging:
         reader,
         namespaces,
         names,
-        Attributor(reader, cgroup_mount, user_name),
+        Attributor(reader, cgroup_mount, users),
         license_time,
         host,
         keeper,

@@ -60,7 +60,7 @@ def tracking_parts(settings: Settings, by: Judging) -> Tracking:
     """The parts that track the host for the judging parts `by`."""
     keeper, counters, names, attributor = by.keeper, by.counters, by.names, by.attributor
     kept_in = settings.paths.state / "modes.json"
-    overrides = Overrides(counters.modes, keeper.ids.target, keeper.targets_in_force, kept_in)
+    overrides = Overrides(counters.modes, keeper, kept_in)
     modes = ModesInForce(keeper, overrides)
     usage = Usage(counters, names, attributor, keeper.ids, Resolution(keeper, modes))
     flows = FlowTable(counters, names, attributor, keeper.ids, by.listening)

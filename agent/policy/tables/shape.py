@@ -125,7 +125,7 @@ is not a unit."""
 MEMBER_FLAGS = MEMBER_UNSURE | MEMBER_CONTAINER | MEMBER_UNSURE_UNIT
 
 
-class SetId:
+class SetId(IntEnum):
     """Sets with a fixed place in `Tables.sets`."""
 
     EMPTY = 0
@@ -150,7 +150,7 @@ class SetId:
     FIRST_FREE = 80
 
 
-class Uncertain:
+class Uncertain(IntEnum):
     """Why a local consumer's set may be too large. Bits; values are the wire's (bpf/abi.h)."""
 
     EXE = 1

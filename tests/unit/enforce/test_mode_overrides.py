@@ -16,6 +16,7 @@ from agent import abi
 from agent.enforce.mode_overrides import Overrides
 from agent.errors import KernelError, ModeError
 from agent.model import Mode, PortClass, Target
+from agent.policy.tables.ids import Ids
 from tests.unit.kernel.memory_map import MemoryMap
 
 DB = Target("db", PortClass.INTERNAL)
@@ -36,6 +37,7 @@ class Host:
     folder: Path
     map: MemoryMap = field(default_factory=lambda: MemoryMap("modes", max_entries=abi.MAX_TARGETS + 1))
     targets: list[Target] = field(default_factory=lambda: list(IDS))
+    ids: Ids = field(default_factory=lambda: Ids(dict(IDS)))
     boot_ns: int = 1000 * SECOND_NS
     unix_s: float = 1_800_000_000.0
 
@@ -43,12 +45,14 @@ class Host:
     def path(self) -> Path:
         return self.folder / "modes.json"
 
+    def targets_in_force(self) -> list[Target]:
+        return self.targets
+
     def start(self) -> Overrides:
         """A daemon that starts now."""
         overrides = Overrides(
             self.map,
-            IDS.__getitem__,
-            lambda: self.targets,
+            self,
             self.path,
             boot_ns=lambda: self.boot_ns,
             unix_s=lambda: self.unix_s,

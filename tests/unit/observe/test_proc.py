@@ -14,9 +14,14 @@ from tests.unit.observe.proc_tree import add_process, hold, remove_process
 CONTAINER = "f" * 64
 
 
+class Users(UserNames):
+    def name_of(self, uid: int) -> str:
+        return {0: "root", 26: "postgres"}[uid]
+
+
 @pytest.fixture
 def reader(tmp_path: Path) -> ProcReader:
-    return ProcReader(tmp_path, user_name={0: "root", 26: "postgres"}.__getitem__, ticks_per_s=100)
+    return ProcReader(tmp_path, users=Users(), ticks_per_s=100)
 
 
 def read(reader: ProcReader, pid: int = 7) -> Process:
@@ -128,8 +133,8 @@ def test_the_cgroup_id_comes_from_the_mount(tmp_path: Path) -> None:
 
 
 def test_an_unknown_uid_has_no_name(tmp_path: Path) -> None:
-    assert UserNames()(0) == "root"
-    assert UserNames()(3_999_999_999) == ""
+    assert UserNames().name_of(0) == "root"
+    assert UserNames().name_of(3_999_999_999) == ""
 
 
 def test_user_names_are_asked_for_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +148,7 @@ def test_user_names_are_asked_for_again_after_a_while(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("pwd.getpwuid", getpwuid)
     for now[0] in (0.0, 10.0, 1000.0):
-        assert names(12345) == ""
+        assert names.name_of(12345) == ""
     assert asked == [12345, 12345]
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from agent.errors import KernelError, ModeError
 from agent.export.agent_port import Caller, ModeRequest
 from agent.model import Mode, PortClass, Process, Target, to_address
 from agent.policy.document.load import load_policy_files
+from agent.policy.tables.ids import Ids
 from agent.policy.values import Finding, Place, Policy
 from tests.unit.kernel.memory_map import MemoryMap
 
@@ -75,13 +76,13 @@ class World:
         self.policy: Policy | None = load_policy_files([file])
         self.asked: list[list[str]] = []
         self.events: list[dict[str, Any]] = []
+        self.ids = Ids(dict(IDS))
         self.map = MemoryMap("modes")
         self.gates = FakeGates(self.map)
         self.boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self.overrides = Overrides(
             self.map,
-            IDS.__getitem__,
-            lambda: self.policy.targets if self.policy else (),
+            self,
             folder / "modes.json",
             boot_ns=lambda: self.boot_ns,
         )
@@ -101,6 +102,9 @@ class World:
         )
         self.strangers: list[Stranger] = []
         self.since_ns = self.boot_ns - 2 * HOUR_NS
+
+    def targets_in_force(self) -> Sequence[Target]:
+        return self.policy.targets if self.policy else ()
 
     def mode(self, event: dict[str, Any]) -> None:
         assert self.cutter.looks, "flows are judged by the mode that is told of"

@@ -33,18 +33,18 @@ class Keeper:
 class Host:
     def __init__(self, folder: Path) -> None:
         self.keeper = Keeper(parse_policy(POLICY))
+        self.ids = numbered(DB, ADMIN)
         self.now_ns = 10**12
         self.overrides = Overrides(
             MemoryMap("modes"),
-            numbered(DB, ADMIN).target,
-            self.targets,
+            self,
             folder / "modes.json",
             boot_ns=lambda: self.now_ns,
         )
         self.overrides.restore()
         self.modes = ModesInForce(self.keeper, self.overrides)  # type: ignore[arg-type]
 
-    def targets(self) -> tuple[Target, ...]:
+    def targets_in_force(self) -> tuple[Target, ...]:
         return self.keeper.policy.targets if self.keeper.policy else (DB, ADMIN)
 
     def set(self, scope: str | None, mode: Mode, for_s: float | None = None) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.daemon.tracking.attribution import RECENT, RECENT_S, Attributor, is_same_program
 from agent.model import Process
-from agent.observe.proc import ProcReader
+from agent.observe.proc import ProcReader, UserNames
 from tests.unit.observe.proc_tree import add_process, remove_process
 
 BASH = Process(pid=7, start_boot_ns=10_000_000_000, exe="/usr/bin/bash", uid=0, gid=0)
@@ -19,7 +19,7 @@ def attributor(tmp_path: Path) -> Attributor:
     cgroups = tmp_path / "cgroups"
     cgroups.mkdir()
     (tmp_path / "proc").mkdir()
-    return Attributor(ProcReader(tmp_path / "proc", ticks_per_s=100), cgroups, str)
+    return Attributor(ProcReader(tmp_path / "proc", ticks_per_s=100), cgroups, UserNames())
 
 
 def test_arguments_are_those_of_the_program_that_was_seen(attributor: Attributor, tmp_path: Path) -> None:
