@@ -179,7 +179,7 @@ def _print_strangers(preview: Mapping[str, Any], hours: str) -> None:
         nothing="",
         file=sys.stderr,
     )
-    print("connections to those that listen already are refused by the socket gate", file=sys.stderr)
+    print("the socket gate refuses connections to those of them that listen already", file=sys.stderr)
     print(
         "to allow one, add it to the owners: owner: [..., {exe: PROGRAM, user: USER}], or {unit: UNIT}",
         file=sys.stderr,

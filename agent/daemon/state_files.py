@@ -86,9 +86,9 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return Ids()
         except OSError as error:
-            raise KernelError(f"{path}: cannot be read: {error.strerror}; {_let_go(path)}") from error
+            raise KernelError(f"{path}: cannot be read: {error.strerror}; {_ids_remedy(path)}") from error
         except (ValueError, TypeError, AttributeError) as error:
-            raise KernelError(f"{path}: damaged ({error}); {_let_go(path)}") from error
+            raise KernelError(f"{path}: damaged ({error}); {_ids_remedy(path)}") from error
 
     def store_ids(self, ids: Ids) -> None:
         """Store `ids` if they differ from the stored ones."""
@@ -157,7 +157,7 @@ class State:
         return True
 
 
-def _let_go(path: Path) -> str:
+def _ids_remedy(path: Path) -> str:
     """Remedy for an unreadable file of ids. Counters in the kernel are keyed by these ids, so both are
     removed."""
     aside = f"mv {path} {path}.bad"

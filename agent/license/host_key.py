@@ -66,7 +66,7 @@ def load_host_key(folder: Path) -> HostKey:
     private = files.read_bytes(folder / KEY, _MOST_BYTES)
     key = _of_file(folder, private)
     if key.public_key != public:
-        raise ValueError(f"{folder / PUBLIC}: it is not of {KEY}; remove it, and it is made again")
+        raise ValueError(f"{folder / PUBLIC}: it is not of {KEY}; remove it, and licet writes it again")
     return HostKey(private, public)
 
 
@@ -80,7 +80,9 @@ def _stored(folder: Path) -> bytes | None:
     except ValueError:
         public = b""
     if not is_usable(public):
-        raise ValueError(f"{folder / PUBLIC}: damaged: not a public key; remove it, and it is made again")
+        raise ValueError(
+            f"{folder / PUBLIC}: damaged: not a public key; remove it, and licet writes it again"
+        )
     return public
 
 

@@ -28,12 +28,12 @@ class HostRequest:
     hostname: str
     requested_at: datetime
     licet: str
-    """Version."""
+    """Version of licet."""
     kernel: str
-    """Release."""
+    """Release of the kernel, as `uname -r` prints it."""
     node_ids: tuple[str, ...]
     public_key: bytes
-    """The host's, 32 bytes. One of the node ids is its."""
+    """The host's public key, 32 bytes. One of the node ids is the id of this key."""
 
 
 def request_payload(request: HostRequest) -> bytes:

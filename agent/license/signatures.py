@@ -61,7 +61,7 @@ def load_private_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
     except TypeError as error:
         raise ValueError("it needs no passphrase" if passphrase else "it needs a passphrase") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        why = "it is not a private key in PEM: name the file that `licet license keygen` called private key"
+        why = "it is not a private key in PEM: name the private key file that `licet license keygen` wrote"
         if passphrase is not None:
             why = "wrong passphrase, or the file is damaged: try again, then use its copy"
         raise ValueError(why) from error

@@ -1,4 +1,4 @@
-"""Collects mistakes: all of them in one pass, in the operator's words."""
+"""Collects all mistakes of a policy in one pass, in the operator's words."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ class InForce:
                 self.cgroup_made(number, path)  # else its network namespace would not be awaited
 
     def awaits_home(self, newer_than_s: float) -> bool:
-        """True if a container that a service runs in appeared within that time, and its network namespace is
-        not known yet."""
+        """True if a container that a service runs in appeared within the last `newer_than_s` seconds, and its
+        network namespace is not known yet."""
         with self._lock:
             return self._in_force is not None and self._in_force.awaits_home(newer_than_s)
 

@@ -25,11 +25,11 @@ NOT_COVERED = (
 )
 CHANGED_ON_ITS_WAY = (
     "a connect() that a load balancer's program changes",
-    "sockops programs know the process from Linux 6.10 on: here it is judged by address where it arrives",
+    "before Linux 6.10 sockops programs cannot read the process: judged by address where it arrives",
 )
 LISTENS_UNBIDDEN = (
     "a stranger's listener in its first moment",
-    "sockops programs know cgroups from Linux 6.10 on: here it is judged at the agent's next look",
+    "before Linux 6.10 sockops programs cannot read the cgroup: judged at the agent's next look",
 )
 _NEEDS = ((REWRITTEN, CHANGED_ON_ITS_WAY), (LISTENER, LISTENS_UNBIDDEN))
 """Programs, and the traffic that is not covered without them."""

@@ -59,7 +59,10 @@ def _doubts(
             yield f"unit '{unit}' is not running on this host", "correct the name, or start it"
     if any(each.pod or each.namespace for each in selector.containers):
         for node in sorted(_nodes_in_containers(facts)):
-            reason = f"pods of the node in container {node} (kind) count as that container: nothing matches"
+            reason = (
+                f"container {node} is a Kubernetes node (kind), and its pods count as that container: "
+                "`pod` and `namespace` match nothing"
+            )
             yield reason, "run the agent in the node, in the node's cgroup namespace"
 
 

@@ -57,7 +57,7 @@ class Ground:
     delegated: Set[str] = frozenset()
     """Cgroups in which users other than root can create some, or could when some were created."""
     tops: Set[str] = frozenset()
-    """Own cgroups of containers, those with a bare name included."""
+    """Top cgroups of containers, also of those whose cgroup's name shows no container (/web)."""
 
     def is_hosts(self, path: str) -> bool:
         """True if only root could have created a cgroup there, outside of containers. This is not about the

@@ -33,7 +33,7 @@ class Shape:
 
     @property
     def word(self) -> int:
-        """The word that the kernel uses (bpf/lib/glob.h)."""
+        """The shape as one number, packed as in bpf/lib/glob.h."""
         return self.place | self.prefix_bytes << 8 | self.suffix_bytes << 16
 
 

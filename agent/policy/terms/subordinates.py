@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 Block = tuple[int, int]
-"""The first id, and the number of bits, of 32, that all ids share."""
+"""A prefix: the first id, and how many of the 32 bits all ids of the block share."""
 
 
 def blocks_of(ranges: Iterable[tuple[range, int]]) -> dict[Block, int]:

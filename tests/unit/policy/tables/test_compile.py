@@ -484,7 +484,10 @@ def test_pods_of_a_node_in_a_container_are_out_of_reach() -> None:
         containers={node: Container("a" * 64, "docker", "kind-worker", known=True)},
     )
     (warning,) = compiled("[{container: {pod: 'web-*'}}]", facts).of_host
-    assert "pods of the node in container kind-worker (kind) count as that container" in warning.reason
+    assert (
+        "container kind-worker is a Kubernetes node (kind), and its pods count as that container"
+        in warning.reason
+    )
     assert compiled("[{container: 'web-*'}]", facts).of_host == ()
     inside = {"/system.slice/billing.service": 1, pod.removeprefix(node): 3}
     there = replace(facts, cgroups=inside, containers={})
