@@ -62,12 +62,18 @@ class _Listing:
     def licenses(self) -> Iterator[License]:
         unsigned = {one.id: one for one in self.in_force if one.document is None}
         signed = {(one.place.file, id(one.document)): one for one in self.in_force if _grants(one)}
-        files = {one.id: one.place.file for one in self.in_force if one.document and one.is_verified}
+        documents = sorted((one for one in self.in_force if one.document), key=self._holds)
+        files = {one.id: one.place.file for one in documents if one.is_verified}
         for license_ in self.sources.unsigned:
             yield self._unsigned(license_, unsigned.get(license_.id), files.get(license_.id, "with its id"))
         for report in self.sources.reports:
             if not isinstance(report.document, RevocationList):
                 yield self._signed(report, signed.get((report.file, id(report.document))))
+
+    def _holds(self, document: values.License) -> bool:
+        window = document.window
+        times = Times(window.starts_at, window.expires_at, window.ends_at)
+        return document.state is None and times.state(self.moment) in HOLDS
 
     def _unsigned(self, license_: values.License, in_force: values.License | None, document: str) -> License:
         """A license of the policy. `document`: the file of the document that is used instead of it."""

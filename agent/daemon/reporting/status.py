@@ -114,7 +114,7 @@ class StatusPage:
             "sha256": keeper.sha256,
             "loaded_at": _time_or_none(keeper.loaded_unix_s or None),
             "targets": len(policy.targets) if policy else 0,
-            "grants": len(keeper.compiled.grants) if keeper.compiled else 0,
+            "grants": len(keeper.compiled.tables.grants) if keeper.compiled else 0,
             "warnings": shown(warnings_now(keeper)),
             "last_error": keeper.last_error,
             "is_last_good": keeper.is_last_good,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent.license.report import DocumentReport, State
+from agent.license.standing import HOLDS
 from agent.license.values import DocumentEntitlement, LicenseDocument
 from agent.model import Reason
 from agent.policy.document.coverage import coverage_findings
@@ -81,12 +82,16 @@ def _rank(report: DocumentReport) -> tuple[bool, bool, str]:
 
 
 def _verified(reports: Iterable[DocumentReport]) -> dict[_Named, str]:
-    """Files of the verified licenses that have candidates."""
-    return {
-        _named(report.document): report.file
-        for report in reports
-        if report.verified and isinstance(report.document, LicenseDocument)
-    }
+    """Files of the verified licenses that have candidates: of several documents, that of one that holds."""
+    found: dict[_Named, str] = {}
+    for report in sorted(reports, key=_holds, reverse=True):
+        if report.verified and isinstance(report.document, LicenseDocument):
+            found.setdefault(_named(report.document), report.file)
+    return found
+
+
+def _holds(report: DocumentReport) -> bool:
+    return report.standing.state in HOLDS
 
 
 def _joining(

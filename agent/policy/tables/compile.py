@@ -25,7 +25,6 @@ from agent.policy.tables.index import Index, index_clauses
 from agent.policy.tables.members import member_flags
 from agent.policy.tables.named_sets import named_sets
 from agent.policy.tables.shape import (
-    Grant,
     Tables,
     empty_tables,
 )
@@ -44,8 +43,6 @@ class Compiled:
     """What the policy names and this host did not have then."""
     clauses: tuple[Clause, ...] = ()
     index: Index = field(default_factory=lambda: index_clauses((), HostFacts(0, ())))
-    grants: Mapping[int, PlannedGrant] = field(default_factory=dict)
-    """By grant id: the rule that made the grant, with its place."""
     plans: Mapping[Target, Sequence[PlannedGrant]] = field(default_factory=dict)
     """The rule of each candidate of a target's row."""
 
@@ -85,10 +82,7 @@ def _compiled(policy: Policy, facts: HostFacts, ids: Ids, now: datetime) -> Comp
         members=named.members,
         sources=named.sources,
         sets=named.sets.all,
-        grants={
-            number: Grant(number, plan.license.id, plan.entitlement.id, plan.principal, plan.target)
-            for number, plan in judged.grants.items()
-        },
+        grants=judged.grants,
         owners=judged.owners,
         elsewhere=frozenset((facts.host_netns, address) for address in facts.elsewhere),
         ground=ground_of(facts),
@@ -101,7 +95,6 @@ def _compiled(policy: Policy, facts: HostFacts, ids: Ids, now: datetime) -> Comp
         tuple(host_warnings(policy, facts)),
         tuple(clauses),
         named.index,
-        judged.grants,
         judged.plans,
     )
 

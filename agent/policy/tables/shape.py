@@ -236,7 +236,7 @@ class TargetRow:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The meaning of a grant id, to name the rule that decided."""
+    """The meaning of a grant id, to name the rule that decided. Documents of one license share it."""
 
     id: int
     license: str

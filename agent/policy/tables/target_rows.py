@@ -13,7 +13,7 @@ from agent.policy.tables.ids import Ids
 from agent.policy.tables.index import Index
 from agent.policy.tables.named_sets import NamedSets
 from agent.policy.tables.sets import Sets
-from agent.policy.tables.shape import NO_BOOT_NS, Candidate, SetId, TargetRow
+from agent.policy.tables.shape import NO_BOOT_NS, Candidate, Grant, SetId, TargetRow
 from agent.policy.tables.windows import Windows
 from agent.policy.values import Policy, Service
 
@@ -24,15 +24,15 @@ class TargetRows:
     owners: dict[int, TargetRow]
     plans: dict[Target, list[PlannedGrant]]
     """The rule of each candidate of a row."""
-    grants: dict[int, PlannedGrant]
-    """By grant id: the rule that made the grant."""
+    grants: dict[int, Grant]
+    """By grant id."""
 
 
 def target_rows(policy: Policy, facts: HostFacts, ids: Ids, now: datetime, named: NamedSets) -> TargetRows:
     """Adds the sets of the rows to those of `named`."""
     planned = planned_grants(policy.services.values(), policy.licenses)
     plans = {target: fitting(more, now) for target, more in planned.items()}
-    grants: dict[int, PlannedGrant] = {}
+    grants: dict[int, Grant] = {}
     rows = _rows(policy, facts, ids, named.index, named.sets, plans, grants)
     return TargetRows(rows, _owner_rows(policy, rows, named.index, named.sets), plans, grants)
 
@@ -44,7 +44,7 @@ def _rows(
     index: Index,
     sets: Sets,
     plans: Mapping[Target, Sequence[PlannedGrant]],
-    grants: dict[int, PlannedGrant],
+    grants: dict[int, Grant],
 ) -> dict[int, TargetRow]:
     """Adds what it gives a number to `grants`."""
     rows = {}
@@ -55,8 +55,7 @@ def _rows(
             number = 0
             if plan.license.is_verified:
                 number = ids.grant(plan.name)
-                if plan.license.state is None or number not in grants:
-                    grants[number] = plan
+                grants[number] = _named(number, plan)
             principal = sets.id_of(index.principals.get(plan.principal, 0))
             state = plan.license.state or 0
             candidates.append(Candidate(number, principal, state, *windows.boot_ns(plan.window)))
@@ -74,6 +73,11 @@ def _rows(
         )
         rows[row_id] = _with_groups(rows[row_id], index, sets)
     return rows
+
+
+def _named(number: int, plan: PlannedGrant) -> Grant:
+    """The same for each document of one license: the number stands for these names, not for a file."""
+    return Grant(number, plan.license.id, plan.entitlement.id, plan.principal, plan.target)
 
 
 def _with_groups(row: TargetRow, index: Index, sets: Sets) -> TargetRow:

@@ -93,7 +93,7 @@ def test_an_entitlement_that_has_ended_gives_way_like_a_license() -> None:
     found = policy(f"  - {{id: l, product: acme, entitlements: [{entitlements}]}}\n")
     compiled = compile_policy(found, FACTS, Ids())
     (row,) = compiled.tables.rows.values()
-    assert [compiled.grants[one.grant].entitlement.id for one in row.candidates] == [
+    assert [compiled.tables.grants[one.grant].entitlement for one in row.candidates] == [
         f"e{number}" for number in range(4, 12)
     ]
 
