@@ -47,6 +47,11 @@ def show_time(moment: datetime, timespec: str = "auto") -> str:
     return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
+def show_utc(moment: datetime) -> str:
+    """For people: 2027-01-01 00:00 UTC, with seconds if it has any."""
+    return f"{moment.astimezone(UTC):{'%Y-%m-%d %H:%M:%S' if moment.second else '%Y-%m-%d %H:%M'}} UTC"
+
+
 def show_address(address: Address) -> str:
     """The form people write: 10.0.0.1 rather than ::ffff:10.0.0.1."""
     return str(address.ipv4_mapped or address)

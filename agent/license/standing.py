@@ -17,7 +17,7 @@ from agent.license.values import (
     PinnedKey,
     RevocationList,
 )
-from agent.model import show_time
+from agent.model import show_utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ class Judge:
         known = {key.kid for key in self.pinned}
         what = f"issuer '{document.issuer}'"
         if isinstance(document, LicenseDocument):
-            what += f", product '{document.product}', issued {show_time(document.issued_at)}"
+            what += f", product '{document.product}', issued {show_utc(document.issued_at)}"
         else:
-            what += f", a revocation list issued {show_time(document.issued_at)}"
+            what += f", a revocation list issued {show_utc(document.issued_at)}"
         if limited := ((opened.verified or frozenset()) | frozenset(hints)) & known:
             return f"key {short(min(limited))} is pinned, but may not sign for {what}"
         return f"key {short(min(hints))} is not pinned" if hints else f"no pinned key may sign for {what}"

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from agent.license.clock import Moment
 from agent.license.times import Times
-from agent.model import show_time
+from agent.model import Reason, show_time, show_utc
 from agent.policy.values import Finding, License, Place, Window
 
 
@@ -67,11 +67,20 @@ class Term:
                 return f"{name} is valid"
 
 
+def validity_of(license_: License, now: Moment) -> Validity | None:
+    """None: it is denied for another reason than the time."""
+    if license_.state is not None or not license_.is_verified:
+        return None
+    return Term(license_.id, "", license_.place, license_.window).at(now)
+
+
 def described(license_: License) -> str:
     """Its id, and its kind or that it is not verified: `acme-2026 (production)`. A license of the policy has
-    no kind."""
+    no kind: `acme (not signed, and require_signed is set)` if that denies it."""
     if not license_.is_verified:
         return f"{license_.id} (not verified)"
+    if license_.state is Reason.BAD_SIGNATURE:
+        return f"{license_.id} (not signed, and require_signed is set)"
     return f"{license_.id} ({license_.document.kind})" if license_.document else license_.id
 
 
@@ -103,4 +112,4 @@ def ended(licenses: Iterable[License], now: Moment) -> list[Finding]:
 
 
 def _shown(moment: datetime | None) -> str:
-    return show_time(moment) if moment else "an unknown time"
+    return show_utc(moment) if moment else "an unknown time"

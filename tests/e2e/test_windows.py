@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.model import show_time
+from agent.model import show_time, show_utc
 from tests.fixtures.lab import Lab
 from tests.fixtures.running_agent import RunningAgent
 from tests.fixtures.saying import connections, matching, since, told, violations
@@ -165,14 +165,14 @@ def test_what_expires_and_ends_is_told_though_nobody_connects(agent: RunningAgen
     ended = told(agent, {**at, "license": "lasting", "validity": "expired"})
     assert (ended["severity"], ended["terminates_at"]) == ("warning", show_time(soon))
     assert datetime.fromisoformat(ended["time"]) >= soon
-    assert ended["message"] == f"license 'lasting' ended at {show_time(soon)}: it licenses no consumer"
+    assert ended["message"] == f"license 'lasting' ended at {show_utc(soon)}: it licenses no consumer"
     assert told(agent, {**at, "license": "grace", "validity": "grace"})["severity"] == "warning"
     told(agent, {**at, "license": "entitled", "entitlement": "use", "validity": "expired"})
     assert not matching(agent, {"type": "license", "license": "future"})
     said = [
-        f"license 'lasting' ended at {show_time(soon)}: it licenses no consumer",
-        f"license 'grace' expired at {show_time(soon)}: grace until 2099-01-01T00:00:00Z",
-        f"license 'entitled', entitlement 'use' ended at {show_time(soon)}: it licenses no consumer",
+        f"license 'lasting' ended at {show_utc(soon)}: it licenses no consumer",
+        f"license 'grace' expired at {show_utc(soon)}: grace until 2099-01-01 00:00 UTC",
+        f"license 'entitled', entitlement 'use' ended at {show_utc(soon)}: it licenses no consumer",
     ]
     warned = "\n".join(agent.control("GET", "/v1/status")["policy"]["warnings"])
     checked = agent.licet("policy", "check").stdout

@@ -15,7 +15,7 @@ from agent.model import (
     Target,
     Verdict,
     show_endpoint,
-    show_time,
+    show_utc,
 )
 from agent.policy.decision.consumer_sets import who_is
 from agent.policy.decision.evaluate import decide, outcome, row_of_destination, row_of_target
@@ -185,11 +185,11 @@ def _yields(row: TargetRow, candidate: Candidate, plan: PlannedGrant, holds: Hol
 def _window(window: Window) -> str:
     parts = []
     if window.starts_at:
-        parts.append(f"from {show_time(window.starts_at)}")
+        parts.append(f"from {show_utc(window.starts_at)}")
     if window.expires_at:
-        parts.append(f"until {show_time(window.expires_at)}")
+        parts.append(f"until {show_utc(window.expires_at)}")
     if window.ends_at and window.ends_at != window.expires_at:
-        parts.append(f"grace until {show_time(window.ends_at)}")
+        parts.append(f"grace until {show_utc(window.ends_at)}")
     return ", ".join(parts) or "no time limit"
 
 

@@ -67,20 +67,20 @@ def test_what_has_ended_or_is_in_grace_is_found_once_with_its_place() -> None:
     licenses = parse_policy(POLICY).licenses
     found = [(one.place.line, one.reason, one.remedy) for one in ended(licenses, Moment.of(NOON))]
     assert found == [
-        (5, "license 'old' ended at 2026-06-01T10:00:00Z: it licenses no consumer", RENEW),
+        (5, "license 'old' ended at 2026-06-01 10:00 UTC: it licenses no consumer", RENEW),
         (
             11,
-            "license 'graceful' expired at 2026-06-01T10:00:00Z: grace until 2026-06-01T14:00:00Z",
+            "license 'graceful' expired at 2026-06-01 10:00 UTC: grace until 2026-06-01 14:00 UTC",
             "renew it",
         ),
         (
             15,
-            "license 'graceful', entitlement 'a' ended at 2026-06-01T11:00:00Z: it licenses no consumer",
+            "license 'graceful', entitlement 'a' ended at 2026-06-01 11:00 UTC: it licenses no consumer",
             RENEW,
         ),
         (
             20,
-            "license 'lasting', entitlement 'b' ended at 2026-06-01T11:00:00Z: it licenses no consumer",
+            "license 'lasting', entitlement 'b' ended at 2026-06-01 11:00 UTC: it licenses no consumer",
             RENEW,
         ),
     ]

@@ -260,7 +260,7 @@ def test_licenses_of_the_policy_are_told_once_there_is_something_to_do(telling: 
     assert telling.told(NOW + 30 * DAY, POLICY + ends) == ["plain grace"]
     assert telling.told(NOW + 31 * DAY, None) == ["plain grace 1"]
     (event,) = telling.events(NOW + 61 * DAY, POLICY + ends)
-    assert event["message"] == "license 'plain' ended at 2026-08-01T00:00:00Z: it licenses no consumer"
+    assert event["message"] == "license 'plain' ended at 2026-08-01 00:00 UTC: it licenses no consumer"
     (event,) = telling.events(policy=POLICY)
     assert event["message"] == "license 'plain' is no longer in the policy"
 

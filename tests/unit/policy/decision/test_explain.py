@@ -82,7 +82,7 @@ def test_an_expired_license_is_named() -> None:
     text = WHOLE.replace("    entitlements", "    expires_at: 2026-06-01T00:00:10Z\n    entitlements")
     found = explained(BILLING, text, now_s=10)
     assert found.summary == "db/internal: denied, expired: license l1, entitlement app (policy.yaml:15)"
-    assert found.rules[0].yields == "denied, expired (until 2026-06-01T00:00:10Z)"
+    assert found.rules[0].yields == "denied, expired (until 2026-06-01 00:00:10 UTC)"
 
 
 def test_of_a_license_in_grace_and_its_renewal_both_are_told_and_the_renewal_decides() -> None:
