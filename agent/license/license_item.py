@@ -90,7 +90,7 @@ def _check_license(document: LicenseDocument) -> None:
             ("supersedes", at),
         )
     if document.kind == Kind.EVALUATION and document.expires_at is None:
-        raise Mistake("an evaluation without expires_at", "say when it ends", ("kind",))
+        raise Mistake("an evaluation without expires_at", "add it, or issue with --until DAY", ("kind",))
     _check_window(document.starts_at, document.expires_at)
     if document.terminates_at is None:
         return
@@ -103,7 +103,7 @@ def _check_license(document: LicenseDocument) -> None:
     if document.terminates_at < document.expires_at:
         raise Mistake(
             "terminates_at is before expires_at",
-            "grace starts at expires_at and ends at terminates_at",
+            "grace starts at expires_at and ends at terminates_at; issue sets it with --grace DAYS",
             ("terminates_at",),
         )
 

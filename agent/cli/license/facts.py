@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from agent.cli.license.moments import utc_and_local
@@ -34,7 +35,7 @@ def license_facts(document: LicenseDocument) -> Facts:
         ("notices", f"{', '.join(map(str, document.notice_days))} days before expiry and termination"),
         ("hosts", f"{document.hosts:,}, reported and not enforced" if document.hosts else ""),
         ("clock", document.clock),
-        ("period", f"{period.every}" + (f" from {period.start}" if period.start else "")),
+        ("period", f"{period.every}" + (f" from {period.start}" if period.start else "") + ", in UTC"),
         ("node lock", f"{lock.at_least} of {counted(len(lock.any_of), 'node id')}" if lock else "any host"),
         *(("", one) for one in (lock.any_of if lock else ())),
     ]
@@ -62,12 +63,13 @@ def times(document: LicenseDocument) -> Facts:
     ]
 
 
-def revocation_facts(revocations: RevocationList) -> Facts:
-    """Everything in a revocation list."""
+def revocation_facts(revocations: RevocationList, now: datetime | None = None) -> Facts:
+    """Everything in a revocation list. `now`: when it may be overdue."""
+    overdue = ", overdue: ask for the next list" if now and revocations.next_update <= now else ""
     facts = [
         ("revocations", f"serial {revocations.serial} ({revocations.issuer})"),
         ("issued", utc_and_local(revocations.issued_at)),
-        ("next update", utc_and_local(revocations.next_update)),
+        ("next update", utc_and_local(revocations.next_update) + overdue),
     ]
     facts += [("license" if not at else "", _revoked(one)) for at, one in enumerate(revocations.licenses)]
     facts += [("key" if not at else "", kid) for at, kid in enumerate(revocations.keys)]
@@ -92,6 +94,7 @@ def time_warnings(document: LicenseDocument, now: datetime) -> list[str]:
     found = []
     if document.issued_at > now:
         found.append(f"issued_at is in the future: {utc_and_local(document.issued_at)}")
+    found += _never_held(document)
     if expires is None or ends is None:
         return found
     found += [
@@ -104,6 +107,15 @@ def time_warnings(document: LicenseDocument, now: datetime) -> list[str]:
     if expires <= now:
         found.append("it has expired already")
     return found
+
+
+def _never_held(document: LicenseDocument) -> Iterator[str]:
+    """Entitlements whose own time does not meet that of the license."""
+    for one in document.entitlements:
+        starts = max(document.starts_at, one.starts_at or document.starts_at)
+        ends = [moment for moment in (document.terminates_at, one.expires_at) if moment]
+        if ends and min(ends) <= starts:
+            yield f"entitlement {one.id} never holds: its time is outside that of the license"
 
 
 def _entitlement(one: DocumentEntitlement) -> str:

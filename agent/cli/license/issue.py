@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,12 +26,15 @@ from agent.cli.license.templates import Given, filled_in, read_template
 from agent.cli.license.writing import ANOTHER_SERIAL, READABLE, place_of, refuse_existing, write_once
 from agent.cli.output import print_facts
 from agent.cli.values import whole
+from agent.license.fields import Mistake, instant
 from agent.license.keys import kid_of
 from agent.license.payload import license_payload
 from agent.license.values import LICENSE_TYPE, MOST_SERIAL, LicenseDocument
 from agent.model import show_time
+from agent.policy.document.yamltext import Text
 
 MOST_GRACE_DAYS = 3650
+_SETS = {"--until": "expires_at", "--grace": "terminates_at"}
 
 
 def issue(
@@ -72,7 +76,8 @@ def issue(
     issued_at is now, unless the template has it. A mistake is told with file, line and remedy. A document
     that hosts would find malformed, or that the key may not sign, is refused."""
     now = datetime.now(UTC).replace(microsecond=0)
-    document = _document(template, now, until, grace, serial)
+    text = read_template(template)
+    document = _document(text, now, until, grace, serial)
     file = place_of(out, f"{document.id}-{document.serial}.json")
     refuse_existing(file, remedy=ANOTHER_SERIAL)
     signers = chosen_signers(key or (), passphrase_file or (), sign_with, public_key)
@@ -83,14 +88,16 @@ def issue(
     facts = license_facts(document)
     facts += [("signed by", f"{kid_of(one.public_key)} ({one.name})") for one in signers]
     print_facts([*facts, ("file", str(file))], INDENT)
+    given = {"--until": until is not None, "--grace": grace is not None}
+    for note in _replaced(text, document, [option for option, is_given in given.items() if is_given]):
+        typer.echo(f"licet: note: {note}", err=True)
     for warning in time_warnings(document, now):
         typer.echo(f"licet: warning: {warning}", err=True)
 
 
 def _document(
-    path: Path, now: datetime, until: datetime | None, grace: int | None, serial: int | None
+    template: Text, now: datetime, until: datetime | None, grace: int | None, serial: int | None
 ) -> LicenseDocument:
-    template = read_template(path)
     instead = {}
     if serial is not None:
         instead["serial"] = Given("--serial", serial)
@@ -110,3 +117,19 @@ def _document(
     except OverflowError:
         raise typer.BadParameter("it would end after the year 9999", param_hint="--grace") from None
     return filled_in(template, default, instead)
+
+
+def _replaced(template: Text, document: LicenseDocument, options: Iterable[str]) -> Iterator[str]:
+    """Which times of the template are not those of the document, because an option was given."""
+    for option in options:
+        field = _SETS[option]
+        written = template.data.get(field)
+        if written is not None and not _is(written, getattr(document, field)):
+            yield f"{template.place((field,))}: {option} replaces {field} of the template"
+
+
+def _is(written: object, moment: datetime) -> bool:
+    try:
+        return instant(written) == moment
+    except Mistake:
+        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from agent.errors import LicetError
 from agent.license.curve import PUBLIC_KEY_BYTES
 from agent.license.keys import key_from, key_text, kid_of
 from agent.license.values import Malformed, Permission, PinnedKey
+from agent.model import show_utc
 
 TO_PIN = "for /etc/licet/keys on each host, after its operator compared the kid with you"
 INDENT = 13
@@ -99,8 +100,10 @@ def keygen(
 
 def _write_public(pinned: PinnedKey, out: Path | None) -> None:
     public = place_of(out, f"{_file_name(pinned)}.yaml")
+    refuse_existing(public)
     write_once(public, key_text(pinned).encode(), READABLE)
     print_facts([("kid", pinned.kid), ("public key", f"{public}: {TO_PIN}")], INDENT)
+    _warn_if_over(pinned)
 
 
 def _write_both(
@@ -131,11 +134,20 @@ def _write_both(
         ("public key", f"{public}: {TO_PIN}"),
     ]
     print_facts(facts, INDENT)
+    _warn_if_over(pinned)
     if no_passphrase:
         typer.echo(f"licet: warning: {private} has no passphrase: whoever reads it signs as you", err=True)
     if Permission.REVOKE in pinned.may and Permission.LICENSE in pinned.may:
         hint = "make a second key with --may revoke, because no key can revoke itself"
         typer.echo(f"licet: hint: {hint}", err=True)
+
+
+def _warn_if_over(pinned: PinnedKey) -> None:
+    if pinned.valid_until and pinned.valid_until <= datetime.now(UTC):
+        over = (
+            f"the key was valid until {show_utc(pinned.valid_until)}: nothing new that it signs is accepted"
+        )
+        typer.echo(f"licet: warning: {over}; give a later --valid-until", err=True)
 
 
 def public_key_of(file: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli.license import moments
+from agent.cli.license.earlier import NOTHING_KEPT, Serials, continued, merged, read_earlier
 from agent.cli.license.facts import INDENT, revocation_facts
 from agent.cli.license.signing import (
     CannotSign,
@@ -42,16 +43,6 @@ _OPTIONS = {"licenses": "--license", "keys": "--key-id", "next_update": "--next-
 
 
 def revoke(
-    issuer: Annotated[str, typer.Option("--issuer", help="The vendor's name, as in its documents.")],
-    serial: Annotated[
-        int,
-        typer.Option(
-            "--serial",
-            parser=whole(1, MOST_SERIAL),
-            metavar="N",
-            help="Higher than that of the list before: of one key's lists only the newest counts.",
-        ),
-    ],
     next_update: Annotated[
         datetime,
         typer.Option(
@@ -61,6 +52,27 @@ def revoke(
             help="Last day (UTC) of this list: hosts alert if none followed it until then.",
         ),
     ],
+    earlier_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="An earlier list: what it revokes is kept, and the serial is the next.",
+        ),
+    ] = None,
+    issuer: Annotated[
+        str | None,
+        typer.Option("--issuer", help="The vendor's name, as in its documents; default: that of --from."),
+    ] = None,
+    serial: Annotated[
+        int | None,
+        typer.Option(
+            "--serial",
+            parser=whole(1, MOST_SERIAL),
+            metavar="N",
+            help="Higher than that of the list before: of one key's lists only the newest counts.",
+        ),
+    ] = None,
     licenses: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,16 +96,20 @@ def revoke(
 
     A list has everything that is revoked: the next one replaces it. A key is revoked by another key of the
     issuer."""
+    earlier = read_earlier(earlier_list) if earlier_list else None
+    serials, keys = _serials(licenses or ()), list(key_ids or ())
+    if earlier:
+        serials = merged(earlier.serials, serials)
+        keys = list(dict.fromkeys((*earlier.listed.keys, *keys)))
     raw = {
-        "issuer": issuer,
-        "serial": serial,
+        **continued(earlier, issuer, serial),
         "issued_at": datetime.now(UTC).replace(microsecond=0),
         "next_update": next_update,
-        "licenses": _licenses(licenses or ()),
-        "keys": list(key_ids or ()),
+        "licenses": list(_entries(serials)),
+        "keys": keys,
     }
     revocations = _checked(raw)
-    file = place_of(out, f"{plain_name(issuer)}-revocations-{serial}.json")
+    file = place_of(out, f"{plain_name(revocations.issuer)}-revocations-{revocations.serial}.json")
     refuse_existing(file, remedy=ANOTHER_SERIAL)
     signers = chosen_signers(key or (), passphrase_file or (), sign_with, public_key)
     refuse_if_not_allowed(signers, revocations)
@@ -104,6 +120,10 @@ def revoke(
     facts = revocation_facts(revocations)
     facts += [("signed by", f"{kid_of(one.public_key)} ({one.name})") for one in signers]
     print_facts([*facts, ("file", str(file))], INDENT)
+    if earlier and (warning := earlier.warning(signers)):
+        typer.echo(f"licet: warning: {warning}", err=True)
+    if not earlier and revocations.serial > 1:
+        typer.echo(f"licet: hint: {NOTHING_KEPT}", err=True)
 
 
 def _checked(raw: Mapping[str, Any]) -> RevocationList:
@@ -115,21 +135,25 @@ def _checked(raw: Mapping[str, Any]) -> RevocationList:
         raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
-def _licenses(given: Sequence[str]) -> list[dict[str, Any]]:
-    """As the payload has them; what is given for one license several times is merged."""
-    found: dict[str, str | list[int]] = {}
+def _serials(given: Sequence[str]) -> Serials:
+    """What is given for one license several times is merged."""
+    found: Serials = {}
     for one in given:
         name, colon, rest = one.partition(":")
-        before = found.get(name, [])
-        if not colon or isinstance(before, str):
-            found[name] = "all"
-            continue
         try:
-            serials = [whole_number(each.strip(), 1, MOST_SERIAL) for each in rest.split(",")]
+            serials = frozenset(whole_number(each.strip(), 1, MOST_SERIAL) for each in rest.split(","))
         except ValueError as error:
-            raise typer.BadParameter(f"{name}: {error}", param_hint="--license") from error
-        found[name] = list(dict.fromkeys((*before, *serials)))
-    return [{"id": name, "serials": serials} for name, serials in found.items()]
+            if colon:
+                raise typer.BadParameter(f"{name}: {error}", param_hint="--license") from error
+            serials = None
+        found = merged(found, {name: serials})
+    return found
+
+
+def _entries(revoked: Serials) -> Iterable[dict[str, Any]]:
+    """As the payload has them."""
+    for name, serials in revoked.items():
+        yield {"id": name, "serials": "all" if serials is None else sorted(serials)}
 
 
 def _refuse_own_key(signers: Sequence[Signer], revocations: RevocationList) -> None:

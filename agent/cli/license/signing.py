@@ -14,7 +14,6 @@ import typer
 from agent import given
 from agent.cli.license import passphrases
 from agent.cli.license.external_signer import external_signer
-from agent.cli.license.moments import utc
 from agent.errors import EXIT_NO, LicetError
 from agent.license.envelope import read_envelope, write_envelope
 from agent.license.keys import kid_of
@@ -28,6 +27,7 @@ from agent.license.values import (
     RevocationList,
     Signature,
 )
+from agent.model import show_utc
 from agent.policy.document.key_file import read_key
 
 if TYPE_CHECKING:
@@ -183,14 +183,20 @@ def signed(signers: Sequence[Signer], payload_type: str, payload: bytes) -> byte
     return content
 
 
-def check_signed(content: bytes, signers: Sequence[Signer]) -> None:
-    """Raises LicetError unless this file has the signature of each of them."""
+def is_signed_by(public_key: bytes, envelope: Envelope) -> bool:
+    """True if a signature of the envelope verifies under this key."""
     from agent.license.signatures import verify_one
 
+    kid = kid_of(public_key)
+    signatures = sorted(envelope.signatures, key=lambda one: one.keyid != kid)
+    return any(verify_one(public_key, envelope.message, one.value) for one in signatures)
+
+
+def check_signed(content: bytes, signers: Sequence[Signer]) -> None:
+    """Raises LicetError unless this file has the signature of each of them."""
     envelope = read_envelope(content)
     for one in signers:
-        values = [each.value for each in envelope.signatures if each.keyid == kid_of(one.public_key)]
-        if not any(verify_one(one.public_key, envelope.message, value) for value in values):
+        if not is_signed_by(one.public_key, envelope):
             raise LicetError(
                 f"{one.name}: the signature does not verify under key {kid_of(one.public_key)}: it is of "
                 "another key, or of a hash of the message; nothing was written"
@@ -213,9 +219,9 @@ def _why_not(key: PinnedKey, document: LicenseDocument | RevocationList) -> str:
     if isinstance(document, LicenseDocument) and document.product not in key.products:
         return f"the key is for {', '.join(key.products)}, and the license for '{document.product}'"
     if key.valid_from and document.issued_at < key.valid_from:
-        return f"the key is valid from {utc(key.valid_from)}, after issued_at"
+        return f"the key is valid from {show_utc(key.valid_from)}, after issued_at"
     assert key.valid_until
-    return f"the key is valid until {utc(key.valid_until)}, and issued_at is not before that"
+    return f"the key is valid until {show_utc(key.valid_until)}, and issued_at is not before that"
 
 
 def _private_file(file: Path) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from agent.errors import LicetError
 from agent.license import strict_json
 from agent.license.payload import license_from
 from agent.license.values import LicenseDocument, Malformed
@@ -28,14 +29,21 @@ class Given:
 
 
 def read_template(path: Path) -> Text:
-    """The template with the line of each field. Raises PolicyErrors."""
+    """The template with the line of each field. Raises PolicyErrors, and LicetError for a signed file."""
     try:
         content = read_content(path, MOST_BYTES, "make two licenses of it")
         if content.lstrip().startswith(b"{") and (found := _json(content)):
+            _refuse_signed(path, found[0])
             return Text(str(path), found[0], _lines(content))
         return parse_content(content, str(path))
     except Unreadable as error:
         raise policy_errors(error.findings) from error
+
+
+def _refuse_signed(path: Path, value: Any) -> None:
+    if isinstance(value, dict) and {"payload", "payloadType", "signatures"} <= value.keys():
+        remedy = "give the template that it was made from; `licet license show --json` shows its fields"
+        raise LicetError(f"{path}: it is signed already, and no template: {remedy}")
 
 
 def filled_in(template: Text, default: Mapping[str, Any], instead: Mapping[str, Given]) -> LicenseDocument:

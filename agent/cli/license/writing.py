@@ -28,8 +28,10 @@ def plain_name(text: str) -> str:
 
 
 def refuse_existing(*paths: Path, remedy: str = ANOTHER) -> None:
-    """Raises LicetError if there is anything at one of these paths."""
+    """Raises LicetError if there is anything at one of these paths, or no folder for it."""
     for path in paths:
+        if not path.parent.is_dir():
+            raise LicetError(f"{path.parent}: no such folder: make it, or choose another --out")
         if path.exists() or path.is_symlink():
             raise _exists(path, remedy)
 

@@ -85,7 +85,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "a kind that is a list": (more(kind=["production"]), "kind: a list is not one of"),
     "an evaluation without an end": (
         license_raw(kind="evaluation", expires_at=None, terminates_at=None),
-        "an evaluation without expires_at (say when it ends)",
+        "an evaluation without expires_at (add it, or issue with --until DAY)",
     ),
     "ends when it starts": (
         more(starts_at="2027-01-01T00:00:00Z"),
@@ -97,7 +97,7 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     ),
     "terminates before it expires": (
         more(terminates_at="2026-12-31T23:59:59Z"),
-        "terminates_at is before expires_at (grace starts at expires_at and ends at terminates_at)",
+        "terminates_at is before expires_at (grace starts at expires_at and ends at terminates_at; issue sets it with --grace DAYS)",
     ),
     "terminates before it expires, by the offset": (
         more(terminates_at="2027-01-01T00:00:00+00:01"),

@@ -125,6 +125,57 @@ def test_a_renewal_is_the_same_template_with_another_serial_and_end(vendor: Vend
     )
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ((), []),
+        (("--until", "2027-01-15", "--serial", "4"), ["13: --until replaces expires_at"]),
+        (("--until", "2026-12-31"), []),
+        (("--grace", "10"), ["14: --grace replaces terminates_at"]),
+        (("--grace", "31"), []),
+        (("--until", "2027-12-31", "--grace", "31"), ["13: --until replaces", "14: --grace replaces"]),
+    ],
+)
+def test_an_option_that_replaces_a_time_of_the_template_says_so(
+    vendor: Vendor, more: tuple[str, ...], told: list[str]
+) -> None:
+    template = vendor.template()
+    made = issue(vendor, template, *more)
+    assert made.code == 0, made.err
+    notes = [line for line in made.err.splitlines() if "note: " in line]
+    assert len(notes) == len(told)
+    expected = zip(notes, told, strict=True)
+    assert all(line.startswith(f"licet: note: {template}:{one}") for line, one in expected), notes
+
+
+@pytest.mark.parametrize(
+    ("window", "is_told"),
+    [
+        ({"starts_at": "2099-02-01T00:00:00Z"}, True),
+        ({"expires_at": "2025-12-31T00:00:00Z"}, True),
+        ({"starts_at": "2026-02-01T00:00:00Z", "expires_at": "2098-01-01T00:00:00Z"}, False),
+        ({}, False),
+    ],
+)
+def test_an_entitlement_that_never_holds_is_a_warning(
+    vendor: Vendor, window: dict[str, str], is_told: bool
+) -> None:
+    entitlement = {"id": "app", "principals": ["billing"], **window}
+    ends = {"expires_at": "2099-01-01T00:00:00Z", "terminates_at": "2099-02-01T00:00:00Z"}
+    made = issue(vendor, vendor.template(entitlements=[entitlement], **ends))
+    assert made.code == 0
+    assert ("warning: entitlement app never holds" in made.err) == is_told
+
+
+def test_what_is_signed_already_is_no_template(vendor: Vendor) -> None:
+    assert issue(vendor, vendor.template()).code == 0
+    assert vendor.run("request", "--out", "request.json").code == 0
+    for file in ("acme-2026-3.json", "request.json"):
+        made = issue(vendor, file, "--serial", "4")
+        assert made.code == 1
+        assert f"licet: {file}: it is signed already, and no template: give the template" in made.err
+
+
 def test_without_issued_at_it_is_issued_now(vendor: Vendor) -> None:
     before = time.time()
     template = vendor.template(issued_at=None, starts_at=None, expires_at=None, terminates_at=None)
@@ -202,7 +253,7 @@ def test_a_mistake_in_a_template_names_file_and_line(vendor: Vendor, written: st
     [
         (("--until", "2026-02-30"), "--until: '2026-02-30' is not valid: write a day, as 2026-12-31"),
         (("--until", "2026-12-31T00:00:00Z"), "--until: '2026-12-31T00:00:00Z' is not valid"),
-        (("--until", "9999-12-31"), "--until: '9999-12-31' is not valid"),
+        (("--until", "9999-12-31"), "--until: '9999-12-31' is not valid: it ends in the year 10000"),
         (("--until", "2025-12-31"), "--until: expires_at is not after starts_at"),
         (("--serial", "0"), "--serial: a whole number from 1 to 9007199254740991 is expected, not 0"),
         (("--grace", "-1"), "--grace: a whole number from 0 to 3650 is expected, not -1"),
@@ -237,7 +288,7 @@ def test_nothing_is_overwritten_and_a_folder_takes_the_default_name(vendor: Vend
 def test_a_folder_that_is_not_there_is_told(vendor: Vendor) -> None:
     made = issue(vendor, vendor.template(), "--out", "nowhere/a.json")
     assert made.code == 1
-    assert "nowhere/a.json: cannot be written: No such file or directory" in made.err
+    assert "nowhere: no such folder: make it, or choose another --out" in made.err
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])

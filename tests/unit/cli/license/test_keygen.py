@@ -65,6 +65,24 @@ def test_a_key_may_do_both(vendor: Vendor, may: tuple[str, ...]) -> None:
     assert sorted(raw["may"]) == ["license", "revoke"]
 
 
+@pytest.mark.parametrize("source", ["new", "of"])
+def test_a_key_that_is_over_already_is_a_warning(vendor: Vendor, source: str) -> None:
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", "hsm"], check=True)
+    subprocess.run(["openssl", "pkey", "-in", "hsm", "-pubout", "-out", "hsm.pub"], check=True)
+    how = ("--of", "hsm.pub") if source == "of" else ("--passphrase-file", vendor.passphrase())
+    told = "warning: the key was valid until 2020-01-02 00:00 UTC: nothing new that it signs is accepted"
+    assert told in vendor.run("keygen", *ACME, *how, "--valid-until", "2020-01-01", "--out", "1.key").err
+    assert "valid until" not in vendor.run("keygen", *ACME, *how, "--valid-until", "2099-01-01").err
+
+
+@pytest.mark.parametrize("how", [("--no-passphrase",), ("--of", "hsm.pub")])
+def test_a_folder_that_is_not_there_is_told_with_a_remedy(vendor: Vendor, how: tuple[str, ...]) -> None:
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", "hsm"], check=True)
+    subprocess.run(["openssl", "pkey", "-in", "hsm", "-pubout", "-out", "hsm.pub"], check=True)
+    made = vendor.run("keygen", *ACME, *how, "--out", "keys/acme.pem")
+    assert (made.code, made.err) == (1, "licet: keys: no such folder: make it, or choose another --out\n")
+
+
 @pytest.mark.parametrize("there", ["acme.pem", "acme.yaml"])
 def test_nothing_is_overwritten(vendor: Vendor, there: str) -> None:
     (vendor.folder / there).symlink_to("/nonexistent")  # not even what a link leads to
@@ -149,7 +167,10 @@ def test_the_yaml_of_a_key_of_another_kind_is_not_written(vendor: Vendor, algori
         ((*ACME, "--may", "sign"), "--may: may[0]: 'sign' is not one of license, revoke"),
         ((*ACME, "--may", ""), "--may: may[0]: an empty text is not one of"),
         ((*ACME, "--valid-from", "tomorrow"), "--valid-from: 'tomorrow' is not valid: write a day, as"),
-        ((*ACME, "--valid-until", "9999-12-31"), "--valid-until: '9999-12-31' is not valid"),
+        (
+            (*ACME, "--valid-until", "9999-12-31"),
+            "--valid-until: '9999-12-31' is not valid: it ends in the year",
+        ),
         (
             (*ACME, "--valid-from", "2026-02-01", "--valid-until", "2026-01-01"),
             "--valid-until: valid_until is not after valid_from",

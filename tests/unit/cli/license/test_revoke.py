@@ -124,3 +124,75 @@ def test_what_a_list_needs_is_asked_for(vendor: Vendor, left_out: int) -> None:
 def test_nothing_is_overwritten(vendor: Vendor) -> None:
     assert revoke(vendor).code == 0
     assert revoke(vendor).code == 1
+
+
+def continued(vendor: Vendor, *more: str, file: str = "acme-revocations-1.json") -> Ended:
+    return revoke(vendor, *more, base=("--from", file, "--next-update", "2099-03-31"))
+
+
+def test_a_list_from_an_earlier_one_keeps_what_that_revokes(vendor: Vendor) -> None:
+    first = ("--license", "a:1", "--license", "b", "--license", "c:2,3", "--key-id", "ab" * 32)
+    assert revoke(vendor, *first).code == 0
+    made = continued(vendor, "--license", "c:4", "--license", "a", "--license", "b:1", "--license", "d:1")
+    assert (made.code, made.err) == (0, "")
+    found = list_in(vendor.folder / "acme-revocations-2.json")
+    assert (found.issuer, found.serial, found.keys) == ("Acme", 2, ("ab" * 32,))
+    assert found.licenses == (
+        RevokedLicense("a", None),
+        RevokedLicense("b", None),
+        RevokedLicense("c", frozenset({2, 3, 4})),
+        RevokedLicense("d", frozenset({1})),
+    )
+    made = continued(vendor, "--key-id", "ab" * 32, "--key-id", "cd" * 32, file="acme-revocations-2.json")
+    assert made.code == 0
+    third = list_in(vendor.folder / "acme-revocations-3.json")
+    assert (third.licenses, third.keys) == (found.licenses, ("ab" * 32, "cd" * 32))
+
+
+def test_a_higher_serial_without_the_earlier_list_is_hinted_at(vendor: Vendor) -> None:
+    told = "what only that one revokes is revoked no more; --from FILE keeps what a list revokes"
+    assert told not in revoke(vendor, "--license", "a").err
+    assert told in revoke(vendor, "--serial", "2").err
+
+
+def test_a_serial_may_be_skipped_and_not_go_back(vendor: Vendor) -> None:
+    assert revoke(vendor, "--serial", "4").code == 0
+    for serial in ("3", "4"):
+        made = continued(vendor, "--serial", serial, file="acme-revocations-4.json")
+        assert made.code == 2
+        assert "--serial: acme-revocations-4.json has serial 4, and the list that follows" in made.err
+    assert continued(vendor, "--serial", "9", file="acme-revocations-4.json").code == 0
+    assert list_in(vendor.folder / "acme-revocations-9.json").serial == 9
+
+
+def test_a_list_of_another_issuer_is_not_continued(vendor: Vendor) -> None:
+    assert revoke(vendor).code == 0
+    made = continued(vendor, "--issuer", "Bolt")
+    assert made.code == 2
+    assert "--issuer: acme-revocations-1.json is of issuer 'Acme': leave --issuer out" in made.err
+
+
+def test_an_earlier_list_that_another_key_has_signed_is_a_warning(vendor: Vendor) -> None:
+    assert revoke(vendor, "--license", "a").code == 0
+    vendor.key("other")
+    made = vendor.run(
+        *("revoke", "--from", "acme-revocations-1.json", "--next-update", "2099-03-31"),
+        *("--key", "other.pem", "--passphrase-file", vendor.passphrase()),
+    )
+    assert made.code == 0
+    assert "warning: acme-revocations-1.json: none of these keys has signed it" in made.err
+    assert list_in(vendor.folder / "acme-revocations-2.json").licenses == (RevokedLicense("a", None),)
+
+
+def test_what_is_no_list_is_not_continued(vendor: Vendor) -> None:
+    vendor.key()
+    made = vendor.run(
+        "issue", vendor.template(), "--key", "acme.pem", "--passphrase-file", vendor.passphrase()
+    )
+    assert made.code == 0
+    (vendor.folder / "half.json").write_text("{")
+    told = {"acme-2026-3.json": "it is a license", "half.json": "not JSON", "none.json": "cannot be read"}
+    for file, why in told.items():
+        made = continued(vendor, file=file)
+        assert made.code == 1
+        assert f"licet: {file}: {why}" in made.err
