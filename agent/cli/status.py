@@ -107,9 +107,10 @@ def _licenses(answer: LicensesFields | None) -> list[tuple[str, str]]:
         return []
     in_force_first = sorted(answer["licenses"], key=lambda one: not one["in_force"])
     lines = license_lines({**answer, "licenses": in_force_first})
-    shown = [*lines[:MOST_LICENSES], about_unsigned(answer)]
+    shown = lines[:MOST_LICENSES]
     if len(lines) > MOST_LICENSES:
-        shown.insert(-1, f"and {len(lines) - MOST_LICENSES:,} more (licet licenses)")
+        shown.append(f"and {len(lines) - MOST_LICENSES:,} more (licet licenses)")
+    shown += filter(None, [about_unsigned(answer)])
     return [("licenses" if not number else "", line) for number, line in enumerate(shown)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from agent.export.licenses import LicenseFields, LicensesFields, RevocationFields
+from agent.model import show_utc
 from agent.wording import counted, listed
 
 _UNITS = ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute"))
@@ -41,10 +42,12 @@ def license_lines(answer: LicensesFields) -> list[str]:
 
 
 def about_unsigned(answer: LicensesFields) -> str:
-    """Whether licenses of the policy may grant, and which do."""
+    """Whether licenses of the policy may grant, and which do; "" where there is no license at all."""
     if answer["require_signed"]:
         return "only signed licenses grant (require_signed)"
     unsigned = [one["id"] for one in answer["licenses"] if not one["signed"] and one["in_force"]]
+    if not answer["licenses"]:
+        return ""
     if not unsigned:
         return "no license that is not signed is in force; require_signed is off"
     return f"not signed, and in force: {listed(unsigned)}; require_signed is off"
@@ -64,8 +67,9 @@ def revocations_line(one: RevocationFields, now: datetime) -> str:
     head = f"revocations of {one['issuer']}, serial {one['serial']}"
     if not one["verified"]:
         head = f"{one['file']}, not verified, says: {head}"
-    what = f"{counted(one['licenses'], 'license')}, {counted(one['keys'], 'key')}"
-    text = f"{head}: {what}"
+    counts = ((one["licenses"], "license"), (one["keys"], "key"))
+    what = ", ".join(counted(count, name) for count, name in counts if count)
+    text = f"{head}: {what or 'nothing is revoked'}"
     if one["state"] != "valid" or not one["in_force"]:
         text += f"; {one['state']}"
     if one["why"]:
@@ -112,7 +116,7 @@ def _grace(one: LicenseFields) -> str:
 
 def _when(moment: datetime, now: datetime) -> str:
     """`in 33 days (2027-01-01 00:00 UTC)`, or `33 days ago (…)`."""
-    at = f"({moment:%Y-%m-%d %H:%M} UTC)"
+    at = f"({show_utc(moment)})"
     return f"in {_span(moment - now)} {at}" if moment > now else f"{_span(now - moment)} ago {at}"
 
 

@@ -54,7 +54,8 @@ class KeyRing:
         if texts != known:
             self._store.put_keys(texts)
         self._store.put_mount("keys", is_mount=self._folder.is_mount)
-        self.keys, self.findings = tuple(keys), tuple(findings)
+        # several files may share a folder that others can write to
+        self.keys, self.findings = tuple(keys), tuple(dict.fromkeys(findings))
 
     def _key(
         self, name: str, listing: Listing, findings: list[Finding], refused: frozenset[str]
@@ -71,10 +72,11 @@ class KeyRing:
         elif read:
             findings.append(Finding(Place(str(path)), read.problem))
         kept = self._store.keys.get(name)
+        if read:
+            now = "stays pinned as the file had it before" if kept is not None else "is not used"
+            findings.append(Finding(Place(str(path)), f"the key {now}"))
         if kept is None:
             return None, ""
-        if read:
-            findings.append(Finding(Place(str(path)), "the key stays pinned as the file had it before"))
         try:
             return read_key(kept.encode(), str(path)), kept
         except PolicyErrors:

@@ -295,6 +295,16 @@ def test_licenses_are_listed_in_one_line_each(licet: Licet) -> None:
     assert [one["extensions"] for one in answer["licenses"]] == [{}, {"order": "4711"}, {}]
 
 
+def test_without_any_license_there_is_one_line_and_none_in_the_status(licet: Licet, agent: FakeAgent) -> None:
+    none = replace(LICENSES, listed=(), revocations=())
+    agent.seen = replace(agent.seen, licenses=none)
+    assert licet("licenses").splitlines() == [
+        "there is no license: no file in paths.licenses, and none in the policy"
+    ]
+    agent.status_fields = {**STATUS, "licenses": none.fields()}
+    assert "licenses" not in licet("status")
+
+
 def test_a_file_name_cannot_steer_the_terminal(licet: Licet, agent: FakeAgent) -> None:
     odd = replace(FORGED, file="a\x1b[31m\n\u202eb.json")
     agent.seen = replace(agent.seen, licenses=replace(LICENSES, listed=(odd,)))

@@ -122,6 +122,21 @@ def test_revocation_lists_are_behind_the_licenses() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("licenses", "keys", "told"),
+    [(2, 0, "2 licenses"), (0, 1, "1 key"), (1, 2, "1 license, 2 keys"), (0, 0, "nothing is revoked")],
+)
+def test_a_revocation_list_says_only_what_it_revokes(licenses: int, keys: int, told: str) -> None:
+    listed = replace(REVOCATIONS, licenses=licenses, keys=keys)
+    (line,) = license_lines(Licenses(moment=LICENSES.moment, revocations=(listed,)).fields())
+    assert line.startswith(f"revocations of Acme, serial 4: {told}; next update in ")
+
+
+def test_where_there_is_no_license_nothing_is_said_of_unsigned_ones() -> None:
+    assert about_unsigned(replace(LICENSES, listed=()).fields()) == ""
+    assert about_unsigned(replace(LICENSES, listed=(), require_signed=True).fields()) != ""
+
+
 def test_which_unsigned_licenses_are_in_force_is_said() -> None:
     assert about_unsigned(LICENSES.fields()) == "not signed, and in force: forever; require_signed is off"
     strict = replace(LICENSES, require_signed=True)

@@ -341,7 +341,26 @@ def test_a_key_that_anyone_can_write_is_not_pinned(world: World) -> None:
         path.chmod(0o666)
     keeper = world.start()
     assert states(keeper) == {"a.json": "unknown_key"}
-    assert keeper.findings
+    paths = sorted(world.keys.iterdir())
+    assert [str(one) for one in keeper.findings] == [
+        *(f"{path}: everybody may write to it (chmod o-w)" for path in paths),
+        *(f"{path}: the key is not used" for path in paths),
+    ]
+
+
+def test_a_key_file_that_pins_nothing_says_so(world: World) -> None:
+    path = max(world.keys.iterdir())
+    path.write_text("kid: x\n")
+    assert [str(one) for one in world.start().findings][-1] == f"{path}: the key is not used"
+
+
+def test_a_folder_that_anyone_can_write_is_told_once_for_all_its_keys(world: World) -> None:
+    world.keys.chmod(0o777)
+    told = [str(one) for one in world.start().findings]
+    assert told == [
+        f"{world.keys}: everybody may write to it (chmod o-w)",
+        *(f"{path}: the key is not used" for path in sorted(world.keys.iterdir())),
+    ]
 
 
 def test_reports_are_of_the_document(world: World) -> None:
