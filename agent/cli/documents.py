@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +14,12 @@ import typer
 from agent.cli.license.host import STRANGER, Host
 from agent.cli.license.remedies import remedy_of
 from agent.cli.running import settings_of
+from agent.daemon.licensing.keeper import LicenseKeeper
 from agent.daemon.policy_sync.joiner import Joiner
-from agent.license.report import State
+from agent.license.report import DocumentReport, State
 from agent.license.standing import HOLDS
 from agent.license.values import LicenseDocument
-from agent.model import HostFacts, show_time
+from agent.model import HostFacts, show_utc
 from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.values import Finding, Place, Policy
@@ -43,20 +44,27 @@ class Documents:
     elsewhere: bool = False
 
     def compiled(
-        self, policy: Policy, facts: HostFacts, files: Sequence[Path]
+        self, policy: Policy, facts: HostFacts, files: Sequence[Path], now: datetime
     ) -> tuple[Policy, Compiled, list[Finding]]:
         """The policy with the documents, compiled, and findings about documents that do not hold. `files`:
-        the policy files that were given, if any. Raises PolicyErrors."""
+        the policy files that were given, if any. `now`: when no document counts. Raises PolicyErrors."""
         if not self._count_for(files):
-            return policy, compile_policy(policy, facts, Ids()), []
+            return policy, compile_policy(policy, facts, Ids(), now), []
         with self._joiner() as joiner:
+            _warn(joiner.licenses.no_verdict)  # the policy's warnings have all that is wrong with folders
             joined, compiled, _ = joiner.compiled(policy, facts, Ids())
             assert joined is not None
-            return joined, compiled, list(self._findings(joiner))
+            return joined, compiled, list(self._findings(joiner.licenses.reports))
 
     def joined(self, policy: Policy, facts: HostFacts, files: Sequence[Path]) -> Policy:
         """As `compiled`, the policy alone."""
-        return self.compiled(policy, facts, files)[0] if self._count_for(files) else policy
+        if not self._count_for(files):
+            return policy
+        with self._joiner() as joiner:
+            _warn(joiner.licenses.problem)
+            joined, _, _ = joiner.compiled(policy, facts, Ids())
+            assert joined is not None
+            return joined
 
     def _count_for(self, files: Sequence[Path]) -> bool:
         if self.asked:
@@ -69,21 +77,44 @@ class Documents:
             typer.echo(f"licet: note: {STRANGER}", err=True)
         is_daemons = self.licenses == self.host.paths.licenses
         with self.host.keeper(self.licenses, with_copies=is_daemons) as keeper:
-            if keeper.problem:
-                typer.echo(f"licet: warning: {keeper.problem}", err=True)
+            self._say_when(keeper)
             yield Joiner(keeper, require_signed=self.host.require_signed)
 
-    def _findings(self, joiner: Joiner) -> Iterator[Finding]:
-        for one in joiner.licenses.reports:
+    def _say_when(self, keeper: LicenseKeeper) -> None:
+        clock = "the wall clock" if self.elsewhere else self.host.clock_of(keeper.moment)
+        if keeper.reports and clock:
+            judged = f"license documents are judged at {show_utc(keeper.moment.license)}, by {clock}"
+            typer.echo(f"licet: note: {judged}", err=True)
+
+    def _findings(self, reports: Sequence[DocumentReport]) -> Iterator[Finding]:
+        for one in reports:
             state = one.standing.state
             told = state is State.EXPIRED or (self.elsewhere and state is State.NODE_MISMATCH)
             if state in HOLDS or one.is_copy or told:
                 continue
             why = one.standing.why
             if state is State.NOT_YET_VALID and isinstance(one.document, LicenseDocument):
-                why = f"it begins at {show_time(one.document.starts_at)}"
+                if _renews_what_holds(one.document, reports):
+                    continue
+                why = f"it begins at {show_utc(one.document.starts_at)}, and nothing of it is granted before"
             place = Place(str(self.licenses / one.file))
             yield Finding(place, f"{state}: {why}" if why else str(state), remedy_of(state))
+
+
+def _warn(problem: str) -> None:
+    if problem:
+        typer.echo(f"licet: warning: {problem}", err=True)
+
+
+def _renews_what_holds(renewal: LicenseDocument, reports: Sequence[DocumentReport]) -> bool:
+    """True if a license that it renews or supersedes is in force until it begins."""
+    return any(
+        one.standing.state in HOLDS
+        and isinstance(one.document, LicenseDocument)
+        and one.document.issuer == renewal.issuer
+        and one.document.id in (renewal.id, *renewal.supersedes)
+        for one in reports
+    )
 
 
 def documents(
@@ -99,6 +130,7 @@ def documents(
         if folder and not folder.is_dir():
             raise typer.BadParameter(f"{folder}: no such folder", param_hint=option)
     settings = settings_of(config)
+    at = datetime.now(UTC) if elsewhere else at
     host = Host(settings.paths, keys or settings.paths.keys, at, require_signed=settings.require_signed)
     asked = licenses is not None or keys is not None
     return Documents(host, licenses or settings.paths.licenses, asked, elsewhere)

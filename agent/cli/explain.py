@@ -79,24 +79,24 @@ def explain(
         address=_address(address) if address else None,
     )
     _refuse_mixtures(question, pid, (user, uid), (unit, cgroup), (unit, container), (cgroup, container))
-    loaded = offline.load(config, policy or [], in_force=in_force)
+    judged_at = asked_time(when, config)
+    loaded = offline.load(config, policy or [], judged_at, in_force=in_force)
     signed = documents(config, licenses, keys, when)
     loaded = signed.joined(loaded, offline.host_facts(loaded), policy or ())
     try:
         chosen = target_named(loaded, target)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None
-    now_ns, wall_lead_ns = asked_time(when, config)
     if pid is None:
-        bench = offline.answer_questions(loaded, [question], wall_lead_ns)
+        bench = offline.answer_questions(loaded, [question], judged_at)
     else:
         reader = ProcReader()
         process = reader.process(pid)
         if process is None:
             raise typer.BadParameter(f"no process {pid}, or no permission to read it", param_hint="--pid")
         containers = offline.named_containers(config)
-        bench = offline.answer_process(loaded, reader, process, containers, wall_lead_ns)
-    found = explain_decision(loaded, bench.compiled, bench.consumers[0], chosen, now_ns)
+        bench = offline.answer_process(loaded, reader, process, judged_at, containers)
+    found = explain_decision(loaded, bench.compiled, bench.consumers[0], chosen, judged_at.ns)
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
     if found.denied:
         raise typer.Exit(EXIT_NO)

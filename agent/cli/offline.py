@@ -9,13 +9,13 @@ import pwd
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agent.cli.running import settings_of
+from agent.cli.time_here import JudgedAt
 from agent.daemon.enforcement.confined_rights import running_inside
 from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.host_facts import Host, containers_of, mentions_of
@@ -37,7 +37,6 @@ from agent.policy.decision.question import NOBODY, Question, consumer_of
 from agent.policy.document.load import find_policy_files, load_policy_files, ownership_findings, parse_sources
 from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
-from agent.policy.tables.windows import unix_ns
 from agent.policy.values import Finding, Policy
 
 InForce = Annotated[
@@ -80,15 +79,15 @@ def not_only_roots(config: Path | None, files: Sequence[Path]) -> list[Finding]:
     return [*refused, *warned]
 
 
-def load(config: Path | None, files: Sequence[Path], *, in_force: bool = False) -> Policy:
-    """Load the policy. `in_force`: the last good policy, which the daemon uses while its files are
-    refused.
+def load(config: Path | None, files: Sequence[Path], at: JudgedAt, *, in_force: bool = False) -> Policy:
+    """Load the policy. `at`: what has ended by then takes no room. `in_force`: the last good policy, which
+    the daemon uses while its files are refused.
 
     Raises LicetError. If files are refused, the message names the option that shows the policy in force."""
     if in_force:
-        return _last_good(config, files)
+        return _last_good(config, files, at)
     try:
-        return load_policy_files(policy_files(config, files))
+        return load_policy_files(policy_files(config, files), at.time)
     except PolicyErrors as error:
         if not files and os.path.exists(settings_of(config).paths.state / POLICY):
             hint = "while these files are refused, the daemon uses the last good policy: see --in-force"
@@ -96,14 +95,14 @@ def load(config: Path | None, files: Sequence[Path], *, in_force: bool = False) 
         raise
 
 
-def _last_good(config: Path | None, files: Sequence[Path]) -> Policy:
+def _last_good(config: Path | None, files: Sequence[Path], at: JudgedAt) -> Policy:
     if files:
         raise LicetError("--in-force shows the policy of the daemon: do not give a file with it")
     folder = settings_of(config).paths.state
     stored = last_good_policy(folder)
     if not stored:
         raise LicetError(f"{folder}: no policy has been in force on this host yet")
-    return parse_sources(stored)
+    return parse_sources(stored, at.time)
 
 
 def host_facts(policy: Policy) -> HostFacts:
@@ -159,11 +158,11 @@ class Bench:
     consumers: Sequence[Consumer]
 
 
-def answer_questions(policy: Policy, questions: Sequence[Question], wall_lead_ns: int = 0) -> Bench:
+def answer_questions(policy: Policy, questions: Sequence[Question], at: JudgedAt) -> Bench:
     """Compile the policy for these questions. Users and groups that this machine lacks get made-up ids.
     The programs and cgroups in the questions count as known, so no answer is `unresolved` only because
-    nothing runs. `wall_lead_ns`: wall clock minus license time, if it is ahead."""
-    facts = replace(host_facts(policy), wall_offset_ns=wall_lead_ns)
+    nothing runs."""
+    facts = replace(host_facts(policy), wall_offset_ns=at.wall_lead_ns)
     user_names = {each.user for each in questions if isinstance(each.user, str)} | mentions_of(policy).users
     group_names = {group for each in questions for group in each.groups if isinstance(group, str)}
     users = _numbered(user_names, uids(user_names))
@@ -172,7 +171,7 @@ def answer_questions(policy: Policy, questions: Sequence[Question], wall_lead_ns
     consumers = [consumer_of(question, users, groups, HOST_NETNS) for question in questions]
     containers = {each.cgroups[0]: each.container for each in questions if each.container}
     known = replace(_knowing(facts, consumers, users, groups), containers=containers)
-    return Bench(policy, compile_policy(policy, known, Ids()), consumers)
+    return Bench(policy, compile_policy(policy, known, Ids(), at.time), consumers)
 
 
 def named_containers(config: Path | None) -> Containers | None:
@@ -187,8 +186,8 @@ def answer_process(
     policy: Policy,
     reader: ProcReader,
     process: Process,
+    at: JudgedAt,
     containers: Containers | None = None,
-    wall_lead_ns: int = 0,
 ) -> Bench:
     """Compile the policy for a running process. The addresses of another network namespace are not looked
     up here. A process in one is therefore unresolved where a CIDR matters."""
@@ -198,14 +197,14 @@ def answer_process(
         exe=process.exe,
         uid=NOBODY if process.uid is None else process.uid,
     )
-    facts = replace(host_facts(policy), wall_offset_ns=wall_lead_ns)
+    facts = replace(host_facts(policy), wall_offset_ns=at.wall_lead_ns)
     known = _knowing(facts, [consumer], facts.users, facts.groups)
     if containers:
         found = {path: one for path in consumer.cgroups if (one := containers.at(path))}
         given = (path for path in consumer.cgroups if not containers.only_root_makes(path))
         delegated = frozenset(path.rpartition("/")[0] or "/" for path in given)
         known = replace(known, containers=found, delegated=delegated)
-    return Bench(policy, compile_policy(policy, known, Ids()), [consumer])
+    return Bench(policy, compile_policy(policy, known, Ids(), at.time), [consumer])
 
 
 def rights_lost(policy: Policy, compiled: Compiled, host_netns: int, config: Path | None) -> list[Finding]:
@@ -232,11 +231,6 @@ def with_groups(question: Question) -> Question:
     if question.user is None or question.groups:
         return question
     return replace(question, groups=groups_of_user(question.user))
-
-
-def instant_ns(at: datetime | None) -> int:
-    """The time to judge at, in ns: the given time, or now."""
-    return time.time_ns() if at is None else unix_ns(at)
 
 
 def _numbered(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:

@@ -13,14 +13,14 @@ from agent.cli import offline
 from agent.cli.documents import Keys, Licenses, documents
 from agent.cli.running import Config
 from agent.cli.show_policy import policy_json, policy_text
-from agent.cli.time_here import moment_here
+from agent.cli.time_here import JudgedAt, asked_time, moment_here
 from agent.errors import EXIT_NO, MOST_SHOWN, PolicyErrors, shown
 from agent.license.clock import Moment
 from agent.policy.decision.explain import Explanation, explain
 from agent.policy.document.expectations import Case, CaseFile, load_cases, target_named
 from agent.policy.document.load import load_policy_files
 from agent.policy.findings import policy_errors
-from agent.policy.validity import ended
+from agent.policy.validity import IN_FORCE, Validity, ended, validity_of
 from agent.policy.values import Finding, Policy
 from agent.wording import counted
 
@@ -48,13 +48,13 @@ def check(
     errors: list[dict[str, Any]] = []
     warnings: tuple[Finding, ...] = ()
     policy = None
+    now = Moment.of(datetime.now(UTC)) if elsewhere else moment_here(config)
     try:
-        policy = load_policy_files(chosen)
+        policy = load_policy_files(chosen, now.license)
         facts = offline.host_facts(policy) if elsewhere else offline.facts_here(config, policy)
         signed = documents(config, licenses, keys, elsewhere=elsewhere)
-        policy, compiled, refused = signed.compiled(policy, facts, files or ())
+        policy, compiled, refused = signed.compiled(policy, facts, files or (), now.license)
         warnings = compiled.warnings if elsewhere else (*compiled.warnings, *compiled.of_host)
-        now = Moment.of(datetime.now(UTC)) if elsewhere else moment_here(config)
         holding = [one for one in policy.licenses if one.state is None and one.is_verified]
         warnings = (*refused, *ended(holding, now), *warnings)
         if not elsewhere:
@@ -79,12 +79,12 @@ def check(
             )
         )
     else:
-        _print_check(policy, warnings, len(errors))
+        _print_check(policy, now, warnings, len(errors))
     if errors:
         raise typer.Exit(EXIT_NO)
 
 
-def _print_check(policy: Policy | None, warnings: tuple[Finding, ...], errors: int) -> None:
+def _print_check(policy: Policy | None, now: Moment, warnings: tuple[Finding, ...], errors: int) -> None:
     for warning in shown(warnings):
         typer.echo(f"warning: {warning}")
     if policy is None:
@@ -93,10 +93,21 @@ def _print_check(policy: Policy | None, warnings: tuple[Finding, ...], errors: i
     counts = [
         counted(len(policy.targets), "target"),
         counted(len(policy.principals), "principal"),
-        counted(len(policy.licenses), "license"),
+        _license_count(policy, now),
         *([counted(len(warnings), "warning")] if warnings else ()),
     ]
     typer.echo(f"fine: {', '.join(counts)}")
+
+
+def _license_count(policy: Policy, now: Moment) -> str:
+    """`2 licenses`: those that hold now. `1 license (1 has not begun, 2 do not hold)`."""
+    found = [validity_of(one, now) for one in policy.licenses]
+    holding = sum(one in IN_FORCE for one in found)
+    later = found.count(Validity.NOT_YET_VALID)
+    rest = len(found) - holding - later
+    more = [f"{later} {'has' if later == 1 else 'have'} not begun"] if later else []
+    more += [f"{rest} {'does' if rest == 1 else 'do'} not hold"] if rest else []
+    return counted(holding, "license") + (f" ({', '.join(more)})" if more else "")
 
 
 def _finding_json(finding: Finding) -> dict[str, Any]:
@@ -118,9 +129,10 @@ def run_cases(
     """Compare expected decisions with the policy's. Exit code 3 if one differs."""
     cases = load_cases(file)
     files = [cases.policy] if cases.policy else []
-    policy = offline.load(config, files)
-    policy = documents(config, licenses, keys).joined(policy, offline.host_facts(policy), files)
-    results = _run(policy, cases)
+    now = asked_time(None, config)
+    policy = offline.load(config, files, JudgedAt(cases.at) if cases.at else now)
+    policy = documents(config, licenses, keys, cases.at).joined(policy, offline.host_facts(policy), files)
+    results = _run(policy, cases, now)
     failed = [(case, found) for case, found in results if not _holds(case, found)]
     if as_json:
         typer.echo(json.dumps({"ok": not failed, "cases": [_case_json(*result) for result in results]}))
@@ -132,18 +144,22 @@ def run_cases(
         raise typer.Exit(EXIT_NO)
 
 
-def _run(policy: Policy, cases: CaseFile) -> list[tuple[Case, Explanation]]:
-    bench = offline.answer_questions(policy, [offline.with_groups(case.question) for case in cases.cases])
+def _run(policy: Policy, cases: CaseFile, now: JudgedAt) -> list[tuple[Case, Explanation]]:
+    """`now`: for cases without a time."""
+    questions = [offline.with_groups(case.question) for case in cases.cases]
+    asked = [case.at or cases.at for case in cases.cases]
+    times = [JudgedAt(one) if one else now for one in asked]
+    benches = {at.wall_lead_ns: offline.answer_questions(policy, questions, at) for at in times}
     results = []
     wrong: list[Finding] = []
-    for case, consumer in zip(cases.cases, bench.consumers, strict=True):
+    for number, (case, at) in enumerate(zip(cases.cases, times, strict=True)):
+        bench = benches[at.wall_lead_ns]
         try:
             target = target_named(policy, case.target)
         except ValueError as error:
             wrong.append(Finding(case.place, f"{case.name}: {error}"))
             continue
-        now_ns = offline.instant_ns(case.at or cases.at)
-        results.append((case, explain(policy, bench.compiled, consumer, target, now_ns)))
+        results.append((case, explain(policy, bench.compiled, bench.consumers[number], target, at.ns)))
     if wrong:
         raise policy_errors(wrong)
     return results
@@ -186,6 +202,6 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the policy as licet reads it: all files merged, defaults filled in, license documents joined."""
-    policy = offline.load(config, files or [], in_force=in_force)
+    policy = offline.load(config, files or [], asked_time(None, config), in_force=in_force)
     policy = documents(config, licenses, keys).joined(policy, offline.host_facts(policy), files or ())
     typer.echo(json.dumps(policy_json(policy)) if as_json else policy_text(policy))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from agent.cli.time_here import clock_of
 from agent.config import Paths
 from agent.daemon.licensing.keeper import LicenseKeeper
 from agent.daemon.licensing.key_ring import KeyRing
@@ -69,6 +70,10 @@ class Host:
             return True
         except OSError:
             return False
+
+    def clock_of(self, moment: Moment) -> str:
+        """The clock by which `keeper` judges; "" if it judges as of a given time."""
+        return "" if self.at else clock_of(self.paths.state, moment)
 
     def has_documents(self, licenses: Path) -> bool:
         """True if there are documents in this folder, or copies of earlier ones."""

@@ -51,6 +51,8 @@ class Judgement:
 
     files: tuple[Judged, ...]
     moment: Moment
+    by: str
+    """The clock that `moment` is of; "" if the time was given."""
     node_ids: tuple[str, ...]
     problems: tuple[str, ...]
     """About the pinned keys, and the verifier."""
@@ -65,13 +67,15 @@ def judgement(host: Host, files: Sequence[Path]) -> Judgement:
     names = [f"{number:03}.json" for number in range(len(files))]
     with folder_of(list(zip(names, contents, strict=True))) as folder, host.keeper(folder) as keeper:
         reports = {one.file: one for one in keeper.reports if not one.is_copy}
-        problems = [str(one) for one in keeper.findings] + [keeper.problem]
+        problems = [*map(str, keeper.findings), keeper.no_verdict]
         moment, node_ids = keeper.moment, tuple(keeper.node_ids.values())
     judged = (
         _judged(file, content, reports[name])
         for file, content, name in zip(files, contents, names, strict=True)
     )
-    return Judgement(tuple(judged), moment, node_ids, tuple(one for one in problems if one))
+    return Judgement(
+        tuple(judged), moment, host.clock_of(moment), node_ids, tuple(one for one in problems if one)
+    )
 
 
 def _judged(file: Path, content: bytes, report: DocumentReport) -> Judged:

@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import typer
 
+from agent.model import show_utc
+
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
@@ -53,13 +55,11 @@ def _with_offset(text: str) -> datetime:
 def _parsed(read: Callable[[], datetime], text: str, remedy: str) -> datetime:
     try:
         return read()
-    except (ValueError, OverflowError):
+    except OverflowError:
+        remedy = "it ends in the year 10000; name an earlier one"
         raise typer.BadParameter(f"{text!r} is not valid: {remedy}") from None
-
-
-def utc(moment: datetime) -> str:
-    """2027-01-01 00:00 UTC, with seconds if it has any."""
-    return f"{moment.astimezone(UTC):{'%Y-%m-%d %H:%M:%S' if moment.second else '%Y-%m-%d %H:%M'}} UTC"
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not valid: {remedy}") from None
 
 
 def utc_and_local(moment: datetime) -> str:
@@ -67,7 +67,7 @@ def utc_and_local(moment: datetime) -> str:
     try:
         local = moment.astimezone()
     except (OverflowError, ValueError):  # year 1 or 9999
-        return utc(moment)
+        return show_utc(moment)
     if local.utcoffset() == timedelta(0):
-        return utc(moment)
-    return f"{utc(moment)} ({local:%Y-%m-%d %H:%M} {local:%Z} here)"
+        return show_utc(moment)
+    return f"{show_utc(moment)} ({local:%Y-%m-%d %H:%M} {local:%Z} here)"

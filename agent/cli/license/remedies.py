@@ -11,7 +11,7 @@ _REMEDIES = {
     State.SUPERSEDED: "remove this file; a renewal has a higher serial",
     State.NODE_MISMATCH: "ask its vendor for one for this host, with a file of `licet license request`",
     State.CLOCK_ROLLBACK: "set the clock right",
-    State.NOT_YET_VALID: "keep the older file until it begins",
+    State.NOT_YET_VALID: "wait, or keep the older file until it begins",
     State.EXPIRED: "put its renewal there",
 }
 

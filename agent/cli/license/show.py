@@ -21,16 +21,16 @@ from agent.cli.license.facts import (
 )
 from agent.cli.license.host import STRANGER, Host
 from agent.cli.license.judged import Document, Judged, Judgement, judgement
-from agent.cli.license.moments import utc
 from agent.cli.license.remedies import remedy_of
 from agent.cli.output import Json, print_facts, print_json
 from agent.cli.running import Config, settings_of
 from agent.errors import EXIT_FAILED, EXIT_NO
 from agent.license import strict_json
+from agent.license.clock import Moment
 from agent.license.report import State
 from agent.license.request import HostRequest
 from agent.license.values import Envelope, LicenseDocument, Malformed
-from agent.model import show_time
+from agent.model import show_time, show_utc
 
 Files = Annotated[list[Path], typer.Argument(help="Documents, revocation lists or requests.")]
 Keys = Annotated[Path | None, typer.Option("--keys", help="Folder of the pinned keys; default: paths.keys.")]
@@ -47,7 +47,7 @@ def show(files: Files, config: Config = None, keys: Keys = None, as_json: Json =
     for number, one in enumerate(() if as_json else found.files):
         if number:
             print()
-        print_facts([("file", str(one.file)), *_shown(one)], INDENT)
+        print_facts([("file", str(one.file)), *_shown(one, found.moment)], INDENT)
     if any(one.document is None for one in found.files):
         raise typer.Exit(EXIT_NO)
 
@@ -73,9 +73,10 @@ def verify(
         print_json(_verdict_json(found))
     else:
         for one in found.files:
-            print_facts(_verdict(one), INDENT)
+            print_facts(_verdict(one, found.moment), INDENT)
             print()
-        what = f"{utc(found.moment.license)}, for a host with {', '.join(found.node_ids) or 'no node id'}"
+        judged_at = f"{show_utc(found.moment.license)}{f' by {found.by}' if found.by else ''}"
+        what = f"{judged_at}, for a host with {', '.join(found.node_ids) or 'no node id'}"
         print_facts([("judged", what)], INDENT)
     states = {one.standing.state for one in found.files}
     if State.UNVERIFIED in states:
@@ -99,7 +100,7 @@ def _judgement(
     return found
 
 
-def _shown(one: Judged) -> Facts:
+def _shown(one: Judged, moment: Moment) -> Facts:
     standing = one.standing
     why = f"{standing.state}: {standing.why}" if standing.why else str(standing.state)
     if isinstance(one.document, HostRequest) and one.verified:
@@ -110,16 +111,16 @@ def _shown(one: Judged) -> Facts:
         facts = [("", NOT_VERIFIED), ("state", why)]
     facts += _key_ids(one)
     if one.document is not None:
-        return facts + _content(one.document)
+        return facts + _content(one.document, moment)
     return facts + ([("payload", _text(one.envelope))] if one.envelope else [])
 
 
-def _content(document: Document) -> Facts:
+def _content(document: Document, moment: Moment) -> Facts:
     if isinstance(document, LicenseDocument):
         return license_facts(document)
     if isinstance(document, HostRequest):
         return request_facts(document)
-    return revocation_facts(document)
+    return revocation_facts(document, moment.license)
 
 
 def _text(envelope: Envelope) -> str:
@@ -134,7 +135,7 @@ def _key_ids(one: Judged) -> Facts:
     return [("key id", each.keyid or "none") for each in one.envelope.signatures]
 
 
-def _verdict(one: Judged) -> Facts:
+def _verdict(one: Judged, moment: Moment) -> Facts:
     document, standing = one.document, one.standing
     facts = [("file", str(one.file)), ("state", str(standing.state)), ("why", standing.why)]
     if not isinstance(document, HostRequest):
@@ -143,7 +144,7 @@ def _verdict(one: Judged) -> Facts:
     if isinstance(document, LicenseDocument):
         facts += [("license", license_name(document)), *times(document)]
     elif document is not None:
-        facts += _content(document)[:3]
+        facts += _content(document, moment)
     return [fact for fact in facts if fact[1]]
 
 
@@ -151,6 +152,7 @@ def _verdict_json(found: Judgement) -> dict[str, Any]:
     return {
         "ok": all(one.holds for one in found.files),
         "judged_at": show_time(found.moment.license),
+        "judged_by": found.by or "--at",
         "node_ids": list(found.node_ids),
         "files": [_judged_json(one) for one in found.files],
     }

@@ -110,10 +110,11 @@ def ownership_findings(paths: Sequence[Path]) -> tuple[list[Finding], list[Findi
     return [one for refuses, one in found if refuses], [one for refuses, one in found if not refuses]
 
 
-def load_policy_files(files: Sequence[Path]) -> Policy:
-    """Files merged in the order given. Raises PolicyErrors with every mistake in all of them."""
+def load_policy_files(files: Sequence[Path], now: datetime | None = None) -> Policy:
+    """Files merged in the order given. `now`: as in load_in_place. Raises PolicyErrors with every mistake in
+    all of them."""
     findings = Findings()
-    return _parsed(_read(files, findings), [str(file) for file in files], findings)
+    return _parsed(_read(files, findings), [str(file) for file in files], findings, now)
 
 
 def parse_sources(sources: Sequence[Source], now: datetime | None = None) -> Policy:

@@ -65,6 +65,19 @@ def test_a_license_that_has_ended_by_license_time_has_ended(machine: Machine) ->
     assert machine.licet(*EXPLAIN, "--at", show_time(utc(machine.wall_ns))).exit_code == 0
 
 
+def test_expected_decisions_go_by_license_time_too(machine: Machine, tmp_path: Path) -> None:
+    cases = tmp_path / "cases.yaml"
+    then = show_time(utc(machine.wall_ns))
+    cases.write_text(f"""\
+cases:
+  - {{target: db, consumer: {{uid: 1001}}, expect: denied, reason: expired}}
+  - {{target: db, consumer: {{uid: 1001}}, expect: allowed, at: {then}}}
+""")
+    assert "1 of 2 cases hold" in machine.licet("policy", "test", str(cases)).stdout
+    machine.store(machine.wall_ns + 2 * DAY_NS)
+    assert machine.licet("policy", "test", str(cases)).exit_code == 0
+
+
 def test_one_that_has_begun_by_the_wall_clock_has_begun(machine: Machine) -> None:
     machine.store(machine.wall_ns - 2 * DAY_NS)
     assert machine.licet(*EXPLAIN).exit_code == 0

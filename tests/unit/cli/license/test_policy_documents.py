@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from agent.daemon.licensing.store import Copy, LicenseStore
+from agent.daemon.state_files import State
+from agent.license.clock import LicenseClock
+from agent.license.clock_json import to_json
+from agent.system.boottime import boot_id, clocks
 from tests.unit.cli.license.vendor import Vendor
 
 POLICY = """\
@@ -90,10 +94,101 @@ def test_the_explanation_names_the_file_that_decided(host: Vendor) -> None:
         )
 
 
-def test_a_renewal_in_advance_is_told_with_its_day(host: Vendor) -> None:
-    issue(host, starts_at="2098-12-01T00:00:00Z")
+LATER = "2098-12-01T00:00:00Z"
+
+
+def check(vendor: Vendor) -> str:
+    """The last line of `policy check`."""
+    ended = vendor.licet("policy", "check")
+    assert ended.code == 0, ended.out
+    return ended.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "renewal",
+    [
+        {"serial": 4},
+        {"id": "acme-2027", "serial": 1, "supersedes": ["acme-2026"]},
+    ],
+)
+def test_a_renewal_in_advance_is_no_fault(host: Vendor, renewal: dict[str, Any]) -> None:
+    issue(host)
+    issue(host, "renewal.json", starts_at=LATER, **renewal)
+    assert not any("renewal.json" in one for one in warnings(host))
+    assert "2 licenses (1 has not begun)" in check(host)
+
+
+@pytest.mark.parametrize("other", [None, {"id": "another"}, {"node_lock": {"any_of": ["hk:" + "9c" * 32]}}])
+def test_a_license_that_has_not_begun_is_told_where_none_holds_until_then(
+    host: Vendor, other: dict[str, Any] | None
+) -> None:
+    if other:
+        issue(host, "other.json", **other)
+    issue(host, serial=4, starts_at=LATER, supersedes=None)
     (one,) = (each for each in warnings(host) if "a.json" in each)
-    assert one.endswith("not_yet_valid: it begins at 2098-12-01T00:00:00Z")
+    assert one.endswith(
+        "not_yet_valid: it begins at 2098-12-01 00:00 UTC, and nothing of it is granted before"
+    )
+
+
+def test_a_license_that_does_not_hold_is_not_counted_as_one(host: Vendor) -> None:
+    assert "1 license," in check(host)
+    issue(host, "locked.json", node_lock={"any_of": ["hk:" + "9c" * 32]})
+    assert "1 license (1 does not hold)," in check(host)
+    issue(host, "gone.json", id="gone", expires_at="2026-02-01T00:00:00Z", terminates_at=None)
+    assert "1 license (2 do not hold)," in check(host)
+    issue(host, "later.json", id="later", starts_at=LATER)
+    assert "1 license (1 has not begun, 2 do not hold)," in check(host)
+    issue(host, "grace.json", id="grace", expires_at="2026-02-01T00:00:00Z")
+    assert "2 licenses (1 has not begun, 2 do not hold)," in check(host)
+
+
+def test_it_is_said_by_which_clock_documents_are_judged(host: Vendor) -> None:
+    commands = (("policy", "check"), ("policy", "show"), ("explain", "--target", "db", "--from", "10.3.0.7"))
+    told = [host.licet(*command).err for command in commands]
+    assert told == ["", "", ""]
+    issue(host)
+
+    def clocks_told(*more: str) -> set[str]:
+        lines = [line for command in commands for line in host.licet(*command, *more).err.splitlines()]
+        assert len(lines) == len(commands)
+        assert all(line.startswith("licet: note: license documents are judged at 20") for line in lines)
+        return {line.partition(" UTC, by ")[2] for line in lines}
+
+    assert clocks_told() == {"the wall clock"}
+    State(host.root / "state").keep_time(to_json(LicenseClock.started(boot_id(), *clocks())))
+    assert clocks_told() == {"license time"}
+    assert host.licet(*commands[2], "--at", LATER).err == ""
+    assert host.licet(*commands[0], "--elsewhere", "--licenses", str(host.root / "licenses")).err.endswith(
+        " UTC, by the wall clock\n"
+    )
+
+
+@pytest.mark.parametrize("gone", ["licenses", "keys"])
+def test_a_folder_that_is_gone_is_told_once(host: Vendor, gone: str) -> None:
+    file = issue(host)
+    kid = json.loads(file.read_text())["signatures"][0]["keyid"]
+    store = LicenseStore(host.root / "state" / "licenses")
+    store.put_copy(Copy("a.json", file.read_bytes(), frozenset({kid})))
+    store.put_keys({"acme.yaml": (host.root / "keys" / "acme.yaml").read_text()})
+    shutil.rmtree(host.root / gone)
+    for command in (("policy", "check"), ("explain", "--target", "db", "--from", "10.2.0.7")):
+        ended = host.licet(*command)
+        assert ended.code == 0, ended.out
+        assert (ended.out + ended.err).count("the folder is gone") == 1
+
+
+def test_what_only_a_signed_license_would_grant_names_the_setting(host: Vendor) -> None:
+    config = host.root / "config.yaml"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "require_signed": True}))
+    issue(host)
+    ended = host.licet("explain", "--target", "db", "--from", "10.3.0.7")
+    named = "license inline (not signed, and require_signed is set), entitlement all"
+    assert f"denied, bad_signature: {named}" in ended.out.splitlines()[0]
+    assert (
+        "inline/all (not signed, and require_signed is set), bad_signature"
+        in host.licet("policy", "show").out
+    )
 
 
 def test_only_a_document_that_does_not_hold_is_the_reason(host: Vendor) -> None:

@@ -13,11 +13,15 @@ import pytest
 
 from agent.cli.license.remedies import remedy_of
 from agent.daemon.licensing.store import LicenseStore
+from agent.daemon.state_files import State as Stored
+from agent.license.clock import LicenseClock
+from agent.license.clock_json import to_json
 from agent.license.host_key import ensure_host_key
 from agent.license.keys import kid_of
 from agent.license.node import host_key_node
 from agent.license.report import State
 from agent.license.serials import Seen
+from agent.system.boottime import boot_id, clocks
 from tests.unit.cli.license.vendor import Vendor, as_nobody
 
 BEFORE, DURING, IN_GRACE, AFTER = "2025-06-01", "2026-06-01", "2027-01-15", "2027-03-01"
@@ -106,8 +110,62 @@ def test_a_revocation_list_beside_it_counts(vendor: Vendor, root: Path) -> None:
     assert vendor.run("revoke", *base, *signing, "--out", "r.json").code == 0
     code, found = verdict(vendor, file, "r.json", "--at", DURING)
     assert (code, [one["state"] for one in found]) == (3, ["revoked", "valid"])
-    shown = vendor.run("show", "r.json")
-    assert "acme-2026, serial 3\n" in shown.out
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_revocation_list_is_shown_with_all_that_it_revokes(
+    vendor: Vendor, root: Path, command: str
+) -> None:
+    base = ("--issuer", "Acme", "--serial", "1", "--next-update", "2099-01-01")
+    revoked = ("--license", "acme-2026:3,4", "--license", "old", "--key-id", "ab" * 32, "--key-id", "cd" * 32)
+    signing = ("--key", "acme.pem", "--passphrase-file", vendor.passphrase())
+    assert vendor.run("revoke", *base, *revoked, *signing, "--out", "r.json").code == 0
+    ended = vendor.run(command, "r.json")
+    assert ended.code == 0
+    assert "next update  2099-01-02 00:00 UTC\n" in ended.out
+    assert "license      acme-2026, serials 3, 4\n             old, all serials\n" in ended.out
+    assert f"key          {'ab' * 32}\n             {'cd' * 32}\n" in ended.out
+
+
+def test_a_revocation_list_that_is_late_is_told(vendor: Vendor, root: Path) -> None:
+    base = ("--issuer", "Acme", "--serial", "1", "--next-update", "2099-01-01")
+    signing = ("--key", "acme.pem", "--passphrase-file", vendor.passphrase())
+    assert vendor.run("revoke", *base, *signing, "--out", "r.json").code == 0
+    ended = vendor.run("verify", "r.json", "--at", "2099-02-01")
+    assert ended.code == 0
+    assert "next update  2099-01-02 00:00 UTC, overdue: ask for the next list\n" in ended.out
+
+
+def test_a_request_is_verified_with_all_node_ids(vendor: Vendor, root: Path) -> None:
+    assert vendor.run("request", "--out", "r.json").code == 0
+    shown, verified = vendor.run("show", "r.json").out, vendor.run("verify", "r.json").out
+    content = shown[shown.index("request ") :]
+    assert "hk:" in content
+    assert content in verified
+
+
+def test_a_verdict_says_by_which_clock(vendor: Vendor, root: Path) -> None:
+    file = issue(vendor)
+
+    def judged_by(*more: str) -> tuple[str, str]:
+        (line,) = (one for one in vendor.run("verify", file, *more).out.splitlines() if "judged " in one)
+        found = json.loads(vendor.run("verify", file, *more, "--json").out)["judged_by"]
+        return line.partition(" UTC")[2].partition(",")[0], found
+
+    assert judged_by() == (" by the wall clock", "the wall clock")
+    assert judged_by("--at", DURING) == ("", "--at")
+    Stored(root / "state").keep_time(to_json(LicenseClock.started(boot_id(), *clocks())))
+    assert judged_by() == (" by license time", "license time")
+    (root / "state" / "clock.json").write_text("{")
+    assert judged_by() == (" by the wall clock", "the wall clock")
+
+
+def test_a_folder_of_keys_that_is_gone_is_told_once(vendor: Vendor, root: Path) -> None:
+    file = issue(vendor)
+    shutil.rmtree(root / "keys")
+    (root / "keys").symlink_to("nowhere")
+    told = vendor.run("verify", file, "--at", DURING).err
+    assert told.count(f"{root}/keys") == 1, told
 
 
 def test_the_verdict_as_text(vendor: Vendor, root: Path) -> None:
