@@ -20,9 +20,14 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def fences(text: str) -> Iterator[tuple[str, str]]:
+    """(language, what stands in it) of each fence."""
+    return ((found[1], found[2]) for found in _FENCE.finditer(text))
+
+
 def blocks(text: str, language: str) -> Iterator[str]:
     """What stands in fences of that language."""
-    return (found[2] for found in _FENCE.finditer(text) if found[1] == language)
+    return (block for one, block in fences(text) if one == language)
 
 
 def paths_in(text: str) -> set[str]:
