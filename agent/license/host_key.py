@@ -58,6 +58,13 @@ def replace_host_key(folder: Path) -> HostKey:
     return key
 
 
+def public_of_private(folder: Path) -> bytes:
+    """The public key of the private one, 32 bytes. The public key's file is not read.
+
+    Raises OSError, ValueError for a damaged file, and NoVerdict."""
+    return _of_file(folder, files.read_bytes(folder / KEY, _MOST_BYTES)).public_key
+
+
 def load_host_key(folder: Path) -> HostKey:
     """This host's key with its private part. It is made if neither file is there.
 

@@ -88,7 +88,7 @@ class LicenseKeeper:
         """Why something that the keeper needs does not work; "" if all does."""
         gone = self._seen.listing.problem
         folders = f"{self._path}: {gone}" if gone else self._keys.problem
-        return self._verifier.problem or folders or self._store.problem
+        return self._verifier.problem or folders or self._node.problem or self._store.problem
 
     @property
     def no_verdict(self) -> str:
@@ -123,6 +123,8 @@ class LicenseKeeper:
             {one.file: one for one in rest[: len(copies)] if isinstance(one, Opened)},
             tuple(one for one in rest[len(copies) :] if isinstance(one, Opened)),
         )
+        if any(_is_locked_to_key(one) for one in (*self._seen.files.values(), *self._seen.copies.values())):
+            self._node.prove()
         self.judge_again()
         self._keep(readable)
 
@@ -215,6 +217,12 @@ class LicenseKeeper:
         """Those of its signers whose newest list this is. Another key may have signed the same list."""
         newest_lists = {kid: self._newest.get((listed.issuer, kid)) for kid in signers}
         return [kid for kid, one in newest_lists.items() if one and one.listed == listed]
+
+
+def _is_locked_to_key(opened: Opened) -> bool:
+    """True if the host's own key decides whether the document is for this host."""
+    lock = opened.document.node_lock if isinstance(opened.document, LicenseDocument) else None
+    return lock is not None and any(one.startswith("hk:") for one in lock.any_of)
 
 
 def _kept(copy: Copy) -> Content:
