@@ -47,16 +47,17 @@ class Inventory:
         """True if the agent's own namespace is in scope."""
         return self._namespaces.own_is_seen()
 
-    def connections(self, ports: Container[int]) -> list[Connection]:
+    def connections(self, ports: Container[int], without: Container[int] = ()) -> list[Connection]:
         """Current TCP connections to any of these ports. A connection appears once, even if both ends are
-        on this host.
+        on this host. Sockets whose cookies are in `without` are left out.
 
-        Reads every descriptor of every process: call it at the start, not every few seconds."""
+        Reads every descriptor of every process, unless all are left out: call it at the start, not every few
+        seconds."""
         namespaces = self._namespaces.all()
         listening = self._listeners(namespaces)
         at = Counter(one.netns for one in listening if one.protocol is Protocol.TCP)
         listeners = ListenersByPort(listening)
-        sockets = _in_each(namespaces, lambda diag: _connected(diag, ports, at))
+        sockets = _in_each(namespaces, lambda diag: _connected(diag, ports, at, without))
         found = pair(sockets, ports, listeners)
         holders = self._holders(found, _cookies(namespaces))
         return [_completed(connection, holders, listeners) for connection in found]
@@ -116,11 +117,13 @@ def _in_each(namespaces: Iterable[Namespace], listing: Callable[[SocketDiag], li
     return list(chain.from_iterable(in_each(namespaces, listed)))
 
 
-def _connected(diag: SocketDiag, ports: Container[int], listeners: Mapping[int, int]) -> list[Socket]:
+def _connected(
+    diag: SocketDiag, ports: Container[int], listeners: Mapping[int, int], without: Container[int]
+) -> list[Socket]:
     """Connected sockets. The kernel has one table of connections for all namespaces, and listing walks
     through all of it. So a namespace that has only listeners is skipped. `listeners`: number of TCP
     listeners by namespace."""
-    return diag.connections(ports) if tcp_in_use() > listeners.get(diag.netns, 0) else []
+    return diag.connections(ports, without=without) if tcp_in_use() > listeners.get(diag.netns, 0) else []
 
 
 def _completed(

@@ -40,6 +40,9 @@ _REQUEST = struct.Struct("=BBBxI48x")
 _ROW = struct.Struct("=BBBx2s2s16s16sIIIIIIII")
 """struct inet_diag_msg: family, state, timer, id{sport, dport, src, dst, if, cookie}, expires, rqueue,
 wqueue, uid, inode."""
+_TIMER, _COOKIE = 2, 44
+"""Offsets in it."""
+_HALVES = struct.Struct("=II")
 
 
 _TCP_IN_USE = re.compile(r"^TCP6?: inuse (\d+)", re.MULTILINE)
@@ -74,24 +77,27 @@ class SocketDiag(Closing):
         return found
 
     def connections(
-        self, ports: Container[int] | None = None, protocols: Iterable[Protocol] = (Protocol.TCP,)
+        self,
+        ports: Container[int] | None = None,
+        protocols: Iterable[Protocol] = (Protocol.TCP,),
+        without: Container[int] = (),
     ) -> list[Socket]:
-        """Sockets with a peer: all, or those whose local or remote port is in `ports`.
+        """Sockets with a peer: all, or those whose local or remote port is in `ports`. Those whose cookie is
+        in `without` are left out.
 
         inode is 0 if no process holds the socket: it was not accepted yet, or its process has closed it
         and the kernel still sends."""
         found: list[Socket] = []
         for protocol in protocols:
             states = OPEN_STATES if protocol == Protocol.TCP else (ESTABLISHED,)
-            found += self._rows(protocol, states, ports)
+            found += self._rows(protocol, states, ports, without)
         return found
 
     def cookies(self) -> set[int]:
         """Cookies of the TCP sockets that `connections` lists. As objects, many such rows would need more
         memory than the rest of the agent."""
-        rows = (_ROW.unpack_from(row) for row in self._dump(Protocol.TCP, OPEN_STATES))
-        # high and low half; as in _parse
-        return {row[9] << 32 | row[8] for row in rows if row[2] != _TIME_WAIT_TIMER}
+        rows = self._dump(Protocol.TCP, OPEN_STATES)
+        return {_cookie(row) for row in rows if row[_TIMER] != _TIME_WAIT_TIMER}
 
     def has(self, cookie: int, local: tuple[Address, int], remote: tuple[Address, int]) -> bool:
         """True if this TCP socket exists with this peer. It costs one look-up; a list would walk through
@@ -106,12 +112,16 @@ class SocketDiag(Closing):
         return found is not None and found.cookie == cookie and found.state in OPEN_STATES
 
     def _rows(
-        self, protocol: Protocol, states: Iterable[int], ports: Container[int] | None
+        self,
+        protocol: Protocol,
+        states: Iterable[int],
+        ports: Container[int] | None,
+        without: Container[int] = (),
     ) -> Iterable[Socket]:
         # hash chains change during the kernel's walk, so a row can appear twice
         found: dict[int, Socket] = {}
         for row in self._dump(protocol, states):
-            if one := self._parse(protocol, row, ports):
+            if _cookie(row) not in without and (one := self._parse(protocol, row, ports)):
                 found[one.cookie] = one
         return found.values()
 
@@ -131,9 +141,7 @@ class SocketDiag(Closing):
             raise KernelError(f"listing {protocol.name} sockets failed: {error.strerror}") from error
 
     def _parse(self, protocol: Protocol, row: bytes, ports: Container[int] | None) -> Socket | None:
-        family, state, timer, sport, dport, src, dst, _, low, high, _, _, _, uid, inode = _ROW.unpack_from(
-            row
-        )
+        family, state, timer, sport, dport, src, dst, _, _, _, _, _, _, uid, inode = _ROW.unpack_from(row)
         local_port, remote_port = int.from_bytes(sport, "big"), int.from_bytes(dport, "big")
         if ports is not None and local_port not in ports and remote_port not in ports:
             return None
@@ -149,7 +157,7 @@ class SocketDiag(Closing):
             remote=_address(family, dst),
             remote_port=remote_port,
             inode=inode,
-            cookie=high << 32 | low,
+            cookie=_cookie(row),
             uid=uid,
             netns=self.netns,
             v6only=family == socket.AF_INET6 and more.get(_SKV6ONLY, b"\0")[0] != 0,
@@ -168,6 +176,11 @@ def _in_use(path: Path) -> int:
     except FileNotFoundError:
         return 0  # no IPv6
     return int(_TCP_IN_USE.findall(text)[0])
+
+
+def _cookie(row: bytes) -> int:
+    low, high = _HALVES.unpack_from(row, _COOKIE)
+    return int(high << 32 | low)
 
 
 def _address(family: int, raw: bytes) -> Address:

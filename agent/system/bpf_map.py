@@ -195,6 +195,16 @@ class Map:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries, read in batches (hash and array types; Linux 5.6)."""
         size = self.value_size * self.cpus
+        for keys, values in self.batches():
+            for i in range(len(values) // size):
+                yield (
+                    keys[i * self.key_size : (i + 1) * self.key_size],
+                    values[i * size : (i + 1) * size],
+                )
+
+    def batches(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries as the kernel returns them: keys one after the other, and their values alike."""
+        size = self.value_size * self.cpus
         # a batch must hold the longest bucket of a hash map; the kernel returns ENOSPC if it is too small
         room = min(self.max_entries, _BATCH)
         keys, values = ct.create_string_buffer(self.key_size * room), ct.create_string_buffer(size * room)
@@ -209,12 +219,6 @@ class Map:
             if result < 0 and not done:
                 check(result, f"read {self.name}")
             first = False
-            raw_keys = keys.raw[: count.value * self.key_size]
-            raw_values = values.raw[: count.value * size]
-            for i in range(count.value):
-                yield (
-                    raw_keys[i * self.key_size : (i + 1) * self.key_size],
-                    raw_values[i * size : (i + 1) * size],
-                )
+            yield ct.string_at(keys, count.value * self.key_size), ct.string_at(values, count.value * size)
             if done:
                 return

@@ -19,6 +19,7 @@ from tests.bench.datagrams import measure_datagrams
 from tests.bench.decide import measure_decide
 from tests.bench.empty_hooks import empty_hooks
 from tests.bench.enforce import enforced, first_refusal_s, measure_refusals
+from tests.bench.flows import measure_flows
 from tests.bench.packets import measure_gates
 from tests.bench.peer import RULES, load_rules
 from tests.bench.pinned import pinned_programs
@@ -97,6 +98,8 @@ class Bench:
         crowd = measure_crowd(self._lab)
         say("thousands of services and listeners")
         services = measure_services(self._lab)
+        say("many open flows")
+        flows = measure_flows(self._lab)
         return {
             "ratio_unprotected": worst_ratio(rates, self._unprotected.name),
             "ratio_observe": worst_ratio(rates, self._observe.name),
@@ -121,6 +124,7 @@ class Bench:
             "reload_10k_s": round(reload.median, 3),
             **crowd,
             **services,
+            **flows,
             **{name: value for name, value in datagrams.items() if name != "details"},
             "details": {
                 "machine": {

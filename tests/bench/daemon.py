@@ -20,12 +20,12 @@ CLIENTS = 8
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def rss_mb(pid: int) -> float:
-    """Resident memory in 10^6 bytes, shared pages included."""
+def rss_mb(pid: int, field: str = "VmRSS") -> float:
+    """Resident memory in 10^6 bytes, shared pages included. `field` VmHWM: the most that it was."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"process {pid} has no VmRSS")
+    raise RuntimeError(f"process {pid} has no {field}")
 
 
 def cpu_s(pid: int) -> float:

@@ -79,7 +79,7 @@ def policy_of_services(services: int) -> str:
     )
 
 
-def one_grant(*, port: int, consumer: Path) -> str:
+def one_grant(*, port: int | str, consumer: Path) -> str:
     """What most operators start with: one service, one licensed executable."""
     return json.dumps(
         {

@@ -107,7 +107,7 @@ class Snapshots:
         found = {}
         for name in _COUNTED_MAPS:
             opened = getattr(self.counters, name)
-            used = sum(not (name == "flows" and abi.is_spare_flow(key)) for key in opened)
+            used = sum(not (name == "flows" and abi.is_spare_flow(key)) for key, _ in opened.items())
             found[name] = MapUse(used, opened.max_entries)
         return found
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import replace
+from itertools import chain
 
 from agent import abi
 from agent.daemon.tracking.attribution import Attributor
 from agent.daemon.tracking.listeners import Listening
 from agent.daemon.tracking.past_uses import PastUse
+from agent.kernel.tables.columns import columns, flow_columns
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.encode_rows import tuple_key
 from agent.kernel.tables.names import Names
@@ -21,6 +23,11 @@ KNOWN_PROCESSES = 1024
 """Limit for processes remembered while flows are listed."""
 SETTLE_NS = 5 * 1_000_000_000
 """Age below which a row is not deleted: its socket may have been made after sock_diag was read."""
+
+
+_NETNS = columns(abi.Flow, "consumer.netns")
+_SERVER_COOKIE = columns(abi.Flow, "server_cookie")
+_AGE_AND_PLACE = columns(abi.Flow, "opened_ns", "consumer.netns", "pre_existing")
 
 
 class FlowTable:
@@ -38,12 +45,17 @@ class FlowTable:
         self._ids = ids
         self._listeners = listeners
 
-    def rows(self, *, outside: Container[int] = ()) -> Iterator[Flow]:
-        """Flows, except those of the namespaces `outside`. Yields one at a time: all at once, as objects,
-        would take more memory than the rest of the agent."""
+    def rows(self) -> Iterator[Flow]:
+        """All flows. Yields one at a time: all at once, as objects, would take more memory than the rest of
+        the agent."""
         for cookie, raw in flow_rows(self._counters.flows):
-            if _netns_of(raw) not in outside:
-                yield flow_of(cookie, abi.Flow.from_buffer_copy(raw), self._names)
+            yield flow_of(cookie, abi.Flow.from_buffer_copy(raw), self._names)
+
+    def rows_outside(self, namespaces: Container[int]) -> Iterator[Flow]:
+        """Flows that are in none of these namespaces."""
+        for cookie, (netns,) in flow_columns(self._counters.flows, _NETNS):
+            if netns not in namespaces and (flow := self.row(cookie)):
+                yield flow
 
     def row(self, cookie: int) -> Flow | None:
         raw = self._counters.flows.get(abi.U64.pack(cookie))
@@ -117,7 +129,12 @@ class FlowTable:
 
     def per_namespace(self) -> Counter[int]:
         """Number of rows by network namespace."""
-        return Counter(_netns_of(raw) for _, raw in flow_rows(self._counters.flows))
+        return Counter(netns for _, (netns,) in flow_columns(self._counters.flows, _NETNS))
+
+    def sockets(self) -> frozenset[int]:
+        """Cookies of all sockets of flows: those that rows are stored by, and those accepted here."""
+        rows = flow_columns(self._counters.flows, _SERVER_COOKIE)
+        return frozenset(chain.from_iterable((cookie, server) for cookie, (server,) in rows)) - {0}
 
     def sweep(self, live_cookies: frozenset[int], looked_at: frozenset[int], now_boot_ns: int) -> int:
         """Delete the rows whose socket is gone. Returns how many of these flows were established.
@@ -127,16 +144,25 @@ class FlowTable:
 
         `looked_at` has the cookies of the namespaces in which the live sockets were listed."""
         closed = 0
-        for flow in self.rows():
-            # a flow older than the agent was in sock_diag when it got its row
-            settling = not flow.pre_existing and now_boot_ns - flow.opened_boot_ns < SETTLE_NS
-            if settling or flow.cookie in live_cookies or flow.netns not in looked_at:
+        for cookie in self._gone(live_cookies, looked_at, now_boot_ns):
+            flow = self.row(cookie)
+            if flow is None:
                 continue
             self._forget_tuple(flow)
-            if self._counters.flows.remove(abi.U64.pack(flow.cookie)) and flow.established:
+            if self._counters.flows.remove(abi.U64.pack(cookie)) and flow.established:
                 self._counters.count_found_flows(flow.target, closed=1)
                 closed += 1
         return closed
+
+    def _gone(self, live_cookies: Container[int], looked_at: Container[int], now_boot_ns: int) -> list[int]:
+        """Cookies of the rows whose socket is gone."""
+        settled_ns = now_boot_ns - SETTLE_NS
+        return [
+            cookie
+            for cookie, (opened_ns, netns, pre_existing) in flow_columns(self._counters.flows, _AGE_AND_PLACE)
+            # a flow older than the agent was in sock_diag when it got its row
+            if cookie not in live_cookies and netns in looked_at and (pre_existing or opened_ns <= settled_ns)
+        ]
 
     def _forget_tuple(self, flow: Flow) -> None:
         """Delete the flow's tuple, unless it belongs to another socket: another namespace may have the same
@@ -144,8 +170,3 @@ class FlowTable:
         key = tuple_key(flow)
         if self._counters.tuples.get(key) == abi.U64.pack(flow.cookie):
             self._counters.tuples.remove(key)
-
-
-def _netns_of(row: bytes) -> int:
-    netns: int = abi.U64.unpack_from(row, abi.Flow.consumer.offset + abi.Identity.netns.offset)[0]
-    return netns

@@ -18,6 +18,7 @@ from agent.daemon.tracking.unnamed_containers import Unnamed
 from agent.export.agent_port import JudgedListener
 from agent.kernel.tables.encode_rows import End, ends_of
 from agent.model import Flow, HostFacts, ListenerState, Namespace, Socket
+from agent.observe.connections import Connection
 from agent.observe.containers import Containers
 from agent.observe.netns import Namespaces
 from agent.observe.sockets import SocketDiag
@@ -117,11 +118,15 @@ class HostFollower:
         return adopted
 
     def _adopt_at(self, new_ports: Ports, tables: Tables, facts: HostFacts) -> list[Adopted]:
-        unseen = self.adoption.unseen(self.listening.inventory.connections(new_ports), facts)
+        unseen = self.adoption.unseen(self._unfollowed(new_ports), facts)
         ends = [_of_socket(followed_socket(one)) for one in unseen]
         live, _ = self._live(ends, _crowded(Counter(end.netns for end in ends)), facts)
         alive = [one for one, end in zip(unseen, ends, strict=True) if end.cookie in live]
         return self.adoption.adopt(alive, tables, boot_ns())
+
+    def _unfollowed(self, ports: Ports) -> list[Connection]:
+        """Connections to these ports, without those that had a row before sockets were listed."""
+        return self.listening.inventory.connections(ports, self.flows.sockets())
 
     def _sweep(self, facts: HostFacts) -> None:
         if self.clock() - self._swept_s < self._swept_each * self.look_s:
@@ -129,7 +134,7 @@ class HostFollower:
         self._swept_s = self.clock()
         before_ns = boot_ns()
         crowded = _crowded(self.flows.per_namespace())
-        few = (_of_row(flow) for flow in self.flows.rows(outside=crowded))
+        few = (_of_row(flow) for flow in self.flows.rows_outside(crowded))
         live, looked_at = self._live(few, crowded, facts)
         closed = self.flows.sweep(live, looked_at, before_ns)
         if closed:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from agent import abi
 from agent.kernel.pins import Pins
-from agent.kernel.tables.rows import flow_rows
+from agent.kernel.tables.columns import columns, flow_columns
 from agent.model import Decision, Origin, Reason, Verdict
 from agent.system.bpf_map import Map
+
+_STATE_AND_TARGET = columns(abi.Flow, "state", "verdict.target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +151,8 @@ class Counters:
 
     def active(self) -> Counter[int]:
         """Established flows by target id."""
-        state, target = abi.Flow.state.offset, abi.Flow.verdict.offset  # target is a verdict's first field
-        found: Counter[int] = Counter()
-        for _, raw in flow_rows(self.flows):
-            if raw[state] == abi.FlowState.OPEN:
-                found[abi.U32.unpack_from(raw, target)[0]] += 1
-        return found
+        rows = flow_columns(self.flows, _STATE_AND_TARGET)
+        return Counter(target for _, (state, target) in rows if state == abi.FlowState.OPEN)
 
     def unprotected(self) -> dict[str, int]:
         """Connections to undeclared ports, by direction. A connect() that turns out to be an attempt is

@@ -333,6 +333,19 @@ def test_a_connection_to_another_port_is_not_listed(
     assert server.fileno() >= 0
 
 
+@pytest.mark.parametrize("left_out", ["consumer", "server", "both"])
+def test_sockets_that_are_left_out_are_of_no_connection(
+    lab: Lab, opened: ExitStack, inventory: Inventory, left_out: str
+) -> None:
+    server = listen(opened, lab.host, "127.0.0.1", 5432)
+    consumer = cookie(connect(opened, lab.host, "127.0.0.1", 5432))
+    accepted = cookie(opened.enter_context(server.accept()[0]))
+    without = {"consumer": {consumer}, "server": {accepted}, "both": {consumer, accepted}}[left_out]
+    found = inventory.connections([5432], without)
+    ends = {end.cookie for one in found for end in (one.consumer, one.server) if end}
+    assert ends == {consumer, accepted} - without
+
+
 def test_a_connection_is_listed_until_it_is_closed_and_not_in_time_wait(lab: Lab, opened: ExitStack) -> None:
     server = listen(opened, lab.host, "127.0.0.1", 5432)
     consumer = connect(opened, lab.host, "127.0.0.1", 5432)

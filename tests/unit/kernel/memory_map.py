@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 NOEXIST = 1
+BATCH = 50
 
 
 class MemoryMap:
@@ -38,6 +39,12 @@ class MemoryMap:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(list(self.rows))
+
+    def batches(self) -> Iterator[tuple[bytes, bytes]]:
+        rows = list(self.rows.items())
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            yield b"".join(key for key, _ in part), b"".join(value for _, value in part)
 
     def items(self) -> list[tuple[bytes, bytes]]:
         return list(self.rows.items())

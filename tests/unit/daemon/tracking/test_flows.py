@@ -121,11 +121,19 @@ class World:
         return [one.flow for one in adopted]
 
     def row(
-        self, cookie: int, *, opened_ns: int = 0, netns: int = HOST, target: int = 1, state: int = 2
+        self,
+        cookie: int,
+        *,
+        opened_ns: int = 0,
+        netns: int = HOST,
+        target: int = 1,
+        state: int = 2,
+        server_cookie: int = 0,
     ) -> None:
         """A row that a program made."""
         raw = abi.Flow(
             opened_ns=opened_ns,
+            server_cookie=server_cookie,
             consumer=abi.Identity(pid=30, netns=netns),
             state=state,
             verdict=abi.Verdict(target=target, origin=Origin.LOOPBACK, protocol=6),
@@ -264,13 +272,28 @@ def test_rows_are_counted_and_left_out_by_namespace(world: World) -> None:
     for cookie, netns in ((1, HOST), (2, CONTAINER), (3, CONTAINER)):
         world.row(cookie, netns=netns)
     assert world.table.per_namespace() == {HOST: 1, CONTAINER: 2}
-    assert [flow.cookie for flow in world.table.rows(outside={CONTAINER})] == [1]
+    assert [flow.cookie for flow in world.table.rows_outside({CONTAINER})] == [1]
+
+
+def test_sockets_of_flows_are_those_of_both_ends_as_far_as_they_are_here(world: World) -> None:
+    assert world.table.sockets() == frozenset()
+    world.row(1, server_cookie=7)
+    world.row(2)
+    world.counters.flows.put(abi.U64.pack(abi.SPARE_FLOW | 3), bytes(abi.Flow(server_cookie=9)))
+    assert world.table.sockets() == {1, 2, 7}
 
 
 def test_a_young_row_is_given_time(world: World) -> None:
     world.row(1, opened_ns=NOW_NS - SETTLE_NS + 1)
     assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS) == 0
     assert world.cookies() == {1}
+    assert world.table.sweep(frozenset(), frozenset({HOST}), NOW_NS + 1) == 1
+
+
+def test_one_from_before_is_given_none(world: World) -> None:
+    """Its socket was there when it got its row."""
+    (flow,) = world.adopt(connection())
+    assert world.table.sweep(frozenset(), frozenset({HOST}), flow.opened_boot_ns) == 1
 
 
 def test_rows_of_a_namespace_that_was_not_looked_at_stay(world: World) -> None:

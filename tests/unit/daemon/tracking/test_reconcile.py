@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent import abi
-from agent.daemon.tracking.adoption import Adoption
+from agent.daemon.tracking.adoption import Adoption, followed_socket
 from agent.daemon.tracking.flows import SETTLE_NS, FlowTable
 from agent.daemon.tracking.reconcile import ONE_BY_ONE, SWEPT_EACH, HostFollower, _new_ports
 from agent.model import Flow, HostFacts, Namespace, Origin, to_address
@@ -110,9 +110,9 @@ class Host:
     inventory = property(lambda self: self)
     roots = property(lambda self: self)
 
-    def connections(self, ports: Iterable[int]) -> list[Connection]:
-        self.done.append(("connections", tuple(ports)))
-        return self.connected
+    def connections(self, ports: Iterable[int], without: frozenset[int]) -> list[Connection]:
+        self.done.append(("connections", tuple(ports), without))
+        return [one for one in self.connected if followed_socket(one).cookie not in without]
 
     def look(self, policy: object, facts: object) -> list[Any]:
         return []
@@ -243,7 +243,16 @@ def test_connections_from_before_are_looked_for_where_ports_are_new(host: Host) 
     host.sockets[1].cookies_there = {40001}
     assert [flow.cookie for flow in host.after(0.1)] == [40001], "the other has closed meanwhile"
     assert host.after(0.1) == []
-    assert host.done == [("connections", (5432,))]
+    assert host.done == [("connections", (5432,), frozenset())]
+
+
+def test_of_connections_that_have_a_row_nothing_is_asked(host: Host) -> None:
+    host.tables = compiled(DB, addresses=("10.0.0.1",))
+    host.connected = [connection(sport=40001), connection(sport=40002)]
+    host.sockets[1].cookies_there = {40001, 40002}
+    host.row(40001)
+    assert [flow.cookie for flow in host.after(0.1)] == [40002]
+    assert host.done == [("connections", (5432,), {40001})]
 
 
 def test_cgroups_that_the_kernel_could_not_tell_of_are_met_at_a_look(host: Host) -> None:
