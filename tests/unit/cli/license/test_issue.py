@@ -305,7 +305,7 @@ def test_a_file_that_is_no_private_key_is_told_as_such(vendor: Vendor) -> None:
     vendor.key()
     made = vendor.run("issue", vendor.template(), "--key", "acme.yaml")
     assert made.code == 1
-    assert "licet: acme.yaml: it is not a private key in PEM: name the file" in made.err
+    assert "licet: acme.yaml: it is not a private key in PEM: name the private key file" in made.err
 
 
 def test_a_wrong_passphrase_is_told_and_not_shown(vendor: Vendor) -> None:
