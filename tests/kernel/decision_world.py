@@ -220,7 +220,7 @@ class World:
         """What `action` changes in the counters. Rows of consumers from before are let go of."""
         for key in self.counters.uses:
             self.counters.uses.remove(key)
-        self.counters.note_uses(dict.fromkeys(range(len(abi.USE_SIDES) * (1 + abi.USE_SHARES)), 0))
+        self.counters.note_uses(dict.fromkeys(self.counters.noted_uses(), 0))
         self._ring.drain_all()  # so that every attempt is told, and its verdict stays as it was told
         unprotected, counts = self.counters.unprotected(), self._counts()
         action()

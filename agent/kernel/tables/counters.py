@@ -13,6 +13,7 @@ from agent.model import Decision, Origin, Reason, Verdict
 from agent.system.bpf_map import Map
 
 _STATE_AND_TARGET = columns(abi.Flow, "state", "verdict.target")
+_NONE = bytes(abi.U64.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,8 @@ class Counters:
     def noted_uses(self) -> Counter[int]:
         """The number of rows in `uses`, by index in use_counts: what note_uses() stored, plus rows that
         programs have added since."""
-        pairs = ((key, abi.U64.unpack(value)[0]) for key, value in self._use_counts.items())
-        return Counter({abi.U32.unpack(key)[0]: count for key, count in pairs if count})
+        counted = ((key, value) for key, value in self._use_counts.items() if value != _NONE)
+        return Counter({abi.U32.unpack(key)[0]: abi.U64.unpack(value)[0] for key, value in counted})
 
     def note_uses(self, rows: Mapping[int, int], since: Mapping[int, int] | None = None) -> None:
         """Store the number of rows in `uses`, by index in use_counts; 0 where all rows were deleted. `since`:
