@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,9 +16,10 @@ from starlette.routing import Route
 
 from agent.export.agent_port import Agent, JudgedListener
 from agent.export.events import TYPES, Event, flow_fields, now_text, process_fields
+from agent.export.families import chosen_type, written
 from agent.export.hosts import Hosts
 from agent.export.http import JsonAnswer, Reader, SharedReader, application
-from agent.export.metrics import registry
+from agent.export.metrics import Metrics
 from agent.export.mode_api import mode_routes
 from agent.export.pieces import Bodies, InPieces
 from agent.export.sanitize import printable, to_json
@@ -32,6 +31,8 @@ FOLLOW_POLL_S = 0.2
 AT_ONCE = 200
 """How many values of a long answer are serialised at once."""
 GZIP_LEVEL = 6
+GZIP_FORMAT = 16 + zlib.MAX_WBITS
+"""See zlib.compressobj()."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -61,18 +62,18 @@ def _health_routes(agent: Agent, why_dead: Callable[[], str] = str) -> list[Rout
 
 def _metrics(agent: Agent, hosts: Hosts) -> Handler:
     """/metrics as text or OpenMetrics, compressed or not, as the scraper requests."""
-    metrics = registry(agent)
+    metrics = Metrics(agent)
     reader, bodies = SharedReader(), Bodies()
 
     async def handler(request: Request) -> Response:
         if refusal := hosts.refusal(request):
             return refusal
-        encode, content_type = _encoder(request.headers.get("accept", ""))
-        compressed = gzip_accepted(request.headers.get("accept-encoding", ""))
+        content_type = chosen_type(request.headers.get("accept", ""))
+        compressed = _accepts_gzip(request.headers.get("accept-encoding", ""))
 
         def scrape() -> bytes:
-            text = encode(metrics)
-            return gzip.compress(text, GZIP_LEVEL) if compressed else text
+            pieces = written(metrics.families(), content_type)
+            return b"".join(_compressed(pieces) if compressed else pieces)
 
         headers = {"content-encoding": "gzip"} if compressed else {}
         return InPieces(await reader((content_type, compressed), scrape), bodies, content_type, headers)
@@ -80,11 +81,16 @@ def _metrics(agent: Agent, hosts: Hosts) -> Handler:
     return handler
 
 
-def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    try:
-        return choose_encoder(accept)
-    except (TypeError, ValueError):  # prometheus_client compares versions as numbers and fails on x.y
-        return choose_encoder("")
+def _accepts_gzip(accept_encoding: str) -> bool:
+    return any(one.split(";")[0].strip().lower() == "gzip" for one in accept_encoding.split(","))
+
+
+def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Compresses piece by piece, so that the whole text is never in memory."""
+    stream = zlib.compressobj(GZIP_LEVEL, wbits=GZIP_FORMAT)
+    for piece in pieces:
+        yield stream.compress(piece)
+    yield stream.flush()
 
 
 def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> Starlette:

@@ -8,10 +8,13 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from agent.system.libbpf import LIB, check, possible_cpus
 
 _BATCH = 4096
+_BATCH_BYTES = 1 << 20
+"""A value of a per-CPU map has a part for each of possibly hundreds of processors."""
 
 
 class MapInfo(ct.Structure):
@@ -192,6 +195,15 @@ class Map:
             key = following.raw
             yield key
 
+    def first(self, count: int) -> Iterator[bytes]:
+        """The first values of an array, read in batches (per-CPU arrays: Linux 5.13)."""
+        size = self.value_size * self.cpus
+        batches = self.batches(min(count, max(1, _BATCH_BYTES // size)))
+        each = (
+            values[begin : begin + size] for _, values in batches for begin in range(0, len(values), size)
+        )
+        return islice(each, count)
+
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries, read in batches (hash and array types; Linux 5.6)."""
         size = self.value_size * self.cpus
@@ -202,11 +214,11 @@ class Map:
                     values[i * size : (i + 1) * size],
                 )
 
-    def batches(self) -> Iterator[tuple[bytes, bytes]]:
+    def batches(self, most: int = _BATCH) -> Iterator[tuple[bytes, bytes]]:
         """All entries as the kernel returns them: keys one after the other, and their values alike."""
         size = self.value_size * self.cpus
         # a batch must hold the longest bucket of a hash map; the kernel returns ENOSPC if it is too small
-        room = min(self.max_entries, _BATCH)
+        room = min(self.max_entries, most)
         keys, values = ct.create_string_buffer(self.key_size * room), ct.create_string_buffer(size * room)
         cursor = ct.create_string_buffer(max(self.key_size, 8))
         first = True

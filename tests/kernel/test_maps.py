@@ -281,7 +281,7 @@ def test_opened_and_closed_are_summed_per_target(loading: Loading, counters: Cou
     cpus = libbpf.possible_cpus()
     flow_counts.put(abi.U32.pack(3), abi.FLOW_COUNT.pack(5, 2) * cpus)
     flow_counts.close()
-    assert counters.opened_closed([3, 4]) == {3: (5 * cpus, 2 * cpus), 4: (0, 0)}
+    assert counters.opened_closed([3, 4]) == {3: (5 * cpus, 2 * cpus)}
     for _ in range(2):
         counters.count_found_flows(3, closed=1)
     counters.count_found_flows(4, opened=1)
@@ -292,6 +292,22 @@ def test_opened_and_closed_are_summed_per_target(loading: Loading, counters: Cou
 def test_every_loss_and_direction_is_there_from_the_start(counters: Counters) -> None:
     assert counters.losses() == dict.fromkeys(abi.LOSSES, 0)
     assert set(counters.unprotected()) == set(abi.DIRECTIONS)
+
+
+def test_the_last_target_is_read_as_the_first(loading: Loading, counters: Counters) -> None:
+    """More entries than one batch has, from both ends of a per-CPU array and of a plain one."""
+    last = abi.MAX_TARGETS
+    cpus = libbpf.possible_cpus()
+    with closing(loading.pins.open_map("misled")) as misled:
+        for target in (0, 1, last):
+            misled.put(abi.U32.pack(target), abi.U64.pack(target + 1) * cpus)
+        assert len(list(misled.first(last + 1))) == misled.max_entries
+        assert [len(list(misled.first(count))) for count in (0, 1, 5)] == [0, 1, 5]
+    counters.count_found_flows(last, opened=7, closed=2)
+    assert counters.misled(range(last + 1)) == {0: cpus, 1: 2 * cpus, last: (last + 1) * cpus}
+    assert counters.misled([1]) == {1: 2 * cpus}
+    assert counters.opened_closed([1, last]) == {last: (7, 2)}
+    assert counters.closed_unseen([last]) == 2
 
 
 def test_reading_a_map_gives_every_row_once_however_many(loading: Loading, counters: Counters) -> None:

@@ -65,3 +65,29 @@ def test_a_violation_reaches_prometheus_and_its_alert_fires(lab: Lab) -> None:
         wait_for(lambda: "LicetAgentDown" in prometheus.firing(), "the dead agent is noticed", timeout_s=20)
     finally:
         prometheus.stop()
+
+
+def test_of_many_services_the_first_violation_fires_its_alert(lab: Lab) -> None:
+    """There is no series at zero before it."""
+    services = "".join(
+        f"  s{n}: {{product: other, ports: [{{port: {20_000 + n}, class: internal}}]}}\n" for n in range(600)
+    )
+    policy = POLICY.replace("principals:", f"{services}principals:", 1)
+    lab.serve(lab.host, "127.0.0.1", 7301)
+    agent = lab.agent(policy)
+    prometheus = RunningPrometheus(lab, [agent], five_minutes="10s")
+    try:
+        wait_for(
+            lambda: prometheus.query("licet_build_info offset 10s"), "it is scraped for a while", timeout_s=60
+        )
+        assert prometheus.query("count(licet_active_connections)")[0]["value"][1] == "601"
+        assert prometheus.query('licet_violations_total{service!=""}') == []
+        assert prometheus.firing() == {}
+        lab.load(lab.host, "127.0.0.1", 7301, uid=1002)
+        alert = wait_for(lambda: prometheus.firing().get("LicetViolation"), "the alert fires", timeout_s=20)
+        assert (alert["labels"]["service"], alert["labels"]["reason"]) == ("db", "unlicensed_principal")
+        assert "About 1 in" in alert["annotations"]["description"]
+        denied = {"service": "db", "origin": "loopback", "decision": "denied"}
+        assert agent.total("licet_connections_total") == agent.total("licet_connections_total", **denied) == 1
+    finally:
+        prometheus.stop()

@@ -16,6 +16,7 @@ from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.daemon.reporting.licenses import LicenseReports
+from agent.daemon.reporting.own_process import own_process
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.tracking.consumers import OTHER
 from agent.daemon.tracking.datagram_rows import DatagramRows
@@ -58,6 +59,7 @@ class Snapshots:
         keeper, named = self.keeper, self.keeper.ids.targets
         connections, violations, unresolved = self._attempts(named)
         flows = self.counters.opened_closed(named)
+        wanted = self.modes.enforcing()
         return Snapshot(
             version=agent.__version__,
             targets=self.modes.targets(),
@@ -76,8 +78,8 @@ class Snapshots:
             licenses=self.licenses.now(),
             license_time_offset_s=self.license_time.now.wall_lead_ns / 1e9,
             refused=self._refused(),
-            enforcing=self.enforcing(),
-            enforcing_wanted=self.modes.enforcing(),
+            enforcing=self._in_effect(wanted),
+            enforcing_wanted=wanted,
             mode_overrides=self._overrides(),
             policy_generation=keeper.generation,
             policy_sha256=keeper.sha256,
@@ -88,6 +90,7 @@ class Snapshots:
             maps=self.maps(),
             programs=self._programs(),
             troubles=self.troubles.now(),
+            process=own_process(),
             hooks=self.manifest.hooks,
         )
 
@@ -96,8 +99,11 @@ class Snapshots:
 
     def enforcing(self) -> dict[Target, bool]:
         """Whether each target enforces. None does while no gate is attached, whatever its mode."""
+        return self._in_effect(self.modes.enforcing())
+
+    def _in_effect(self, wanted: Mapping[Target, bool]) -> dict[Target, bool]:
         attached = bool(self.gates.attached) and not self.troubles.now()["pins"]
-        return {target: attached and wanted for target, wanted in self.modes.enforcing().items()}
+        return {target: attached and enforces for target, enforces in wanted.items()}
 
     def active(self) -> dict[Target, int]:
         named = self.keeper.ids.targets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from agent import abi
@@ -105,33 +105,33 @@ class Counters:
         opened, closed = abi.FLOW_COUNT.unpack(value) if value else (0, 0)
         return opened, closed
 
-    def opened_closed(self, targets: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """(opened, closed) flows by target id: those that programs saw, and those that reconciliation
-        found."""
-        found = {}
-        for target in targets:
-            value = self._flow_counts.get(abi.U32.pack(target)) or b""
-            pairs = [*abi.FLOW_COUNT.iter_unpack(value), self._found(target)]
-            found[target] = (sum(opened for opened, _ in pairs), sum(closed for _, closed in pairs))
+    def opened_closed(self, targets: Collection[int]) -> dict[int, tuple[int, int]]:
+        """(opened, closed) flows by target id: those that programs saw, and those that reconciliation found.
+        Targets without any are left out."""
+        found: dict[int, tuple[int, int]] = {}
+        for table in (self._flow_counts, self._found_flows):
+            for target, value in _counted(table, targets):
+                pairs = [found.get(target, (0, 0)), *abi.FLOW_COUNT.iter_unpack(value)]
+                found[target] = (sum(opened for opened, _ in pairs), sum(closed for _, closed in pairs))
         return found
 
-    def closed_unseen(self, targets: Iterable[int]) -> int:
+    def closed_unseen(self, targets: Collection[int]) -> int:
         """Flows of these targets whose close only reconciliation found."""
-        return sum(self._found(target)[1] for target in targets)
+        found = _counted(self._found_flows, targets)
+        return sum(abi.FLOW_COUNT.unpack(value)[1] for _, value in found)
 
-    def refusals(self, targets: Iterable[int]) -> dict[tuple[int, str], int]:
-        """Refusals by target id and gate; all gates of each target, zeros included."""
-        return {
-            (target, gate): _sum(self._refused.get(abi.U32.pack(target * len(abi.GATES) + place)) or b"")
-            for target in targets
-            for place, gate in enumerate(abi.GATES)
+    def refusals(self, targets: Collection[int]) -> dict[tuple[int, str], int]:
+        """Refusals by target id and gate. Zeros are left out."""
+        gates = len(abi.GATES)
+        places = {
+            target * gates + gate: (target, name) for target in targets for gate, name in enumerate(abi.GATES)
         }
+        return {places[place]: _sum(value) for place, value in _counted(self._refused, places)}
 
-    def misled(self, targets: Iterable[int]) -> dict[int, int]:
+    def misled(self, targets: Collection[int]) -> dict[int, int]:
         """By target id: the number of consumers refused because a stranger listens on the port. Zeros are
         left out."""
-        found = {target: _sum(self._misled.get(abi.U32.pack(target)) or b"") for target in targets}
-        return {target: count for target, count in found.items() if count}
+        return {target: _sum(value) for target, value in _counted(self._misled, targets)}
 
     def noted_uses(self) -> Counter[int]:
         """The number of rows in `uses`, by index in use_counts: what note_uses() stored, plus rows that
@@ -172,6 +172,12 @@ class Counters:
     @staticmethod
     def _array(array: Map, names: tuple[str, ...]) -> dict[str, int]:
         return {name: _sum(array.get(abi.U32.pack(i)) or b"") for i, name in enumerate(names)}
+
+
+def _counted(array: Map, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """(index, value) of the wanted entries that are not zero. One by one, each would be a system call."""
+    values = enumerate(array.first(max(wanted, default=-1) + 1))
+    return ((index, value) for index, value in values if index in wanted and value.strip(b"\0"))
 
 
 def _sum(per_cpu: bytes) -> int:

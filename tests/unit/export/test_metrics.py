@@ -8,23 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from agent import abi
 from agent.abi import GATES
 from agent.export.agent_port import ProgramCost, Snapshot
 from agent.export.event_log import EventLog
-from agent.export.metrics import registry
-from agent.model import Decision, Origin, PortClass, Target
+from agent.export.families import OPENMETRICS, TEXT, written
+from agent.export.metrics import MOST_WITH_ZEROS, Metrics
+from agent.model import Decision, ListenerState, Origin, PortClass, Target
 from tests.fixtures.metrics_text import Samples, parse_metrics, total
 from tests.unit.export.fake_agent import ADMIN, INTERNAL, SNAPSHOT, FakeAgent
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "metrics.txt"
 
 
-def scrape(snapshot: Snapshot) -> str:
-    return generate_latest(registry(FakeAgent(snapshot))).decode()
+def scrape(snapshot: Snapshot, content_type: str = TEXT) -> str:
+    return written_by(Metrics(FakeAgent(snapshot)), content_type)
+
+
+def written_by(metrics: Metrics, content_type: str = TEXT) -> str:
+    return b"".join(written(metrics.families(), content_type)).decode()
 
 
 def own(text: str) -> str:
@@ -149,8 +153,27 @@ def test_a_consumer_with_an_undecodable_name_does_not_cost_the_scrape() -> None:
     assert total(found, "licet_violations_by_consumer_total", consumer=r"x\xff") == 3
 
 
-def test_the_same_series_can_be_written_as_openmetrics() -> None:
-    assert generate_openmetrics(registry(FakeAgent())).decode().endswith("# EOF\n")
+def test_the_same_samples_are_written_as_openmetrics() -> None:
+    snapshot = replace(
+        SNAPSHOT,
+        programs={"connect4": ProgramCost(10, 5000)},
+        violations_by_consumer={("orders-db", 'a"\\b'): 3},
+    )
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_openmetrics(scrape(snapshot, OPENMETRICS))
+        for sample in family.samples
+    }
+    assert found == samples(snapshot)
+    assert (
+        found[
+            (
+                "licet_violations_by_consumer_total",
+                frozenset({("service", "orders-db"), ("consumer", r'a"\b')}),
+            )
+        ]
+        == 3
+    )
 
 
 def test_the_agents_own_memory_and_cpu_are_beside_its_metrics() -> None:
@@ -159,9 +182,92 @@ def test_the_agents_own_memory_and_cpu_are_beside_its_metrics() -> None:
     assert "process_cpu_seconds_total" in text
 
 
-def test_two_agents_in_one_process_share_nothing() -> None:
-    registry(FakeAgent())
-    assert "licet_build_info" in generate_latest(registry(FakeAgent())).decode()
+MANY = tuple(Target(f"service-{number}", PortClass.INTERNAL) for number in range(MOST_WITH_ZEROS + 1))
+BY_TARGET_ALONE = {
+    "licet_active_connections",
+    "licet_flows_opened_total",
+    "licet_flows_closed_total",
+    "licet_exposures",
+    "licet_unserved_ports",
+    "licet_enforcing",
+    "licet_enforcing_wanted",
+}
+
+
+def test_a_policy_of_many_targets_has_no_zeros_but_those_of_a_target_alone() -> None:
+    found = samples(Snapshot(version="0.2.0", targets=MANY))
+    of_targets = [(name, dict(labels)) for name, labels in found if dict(labels).get("service")]
+    assert {name for name, _ in of_targets} == BY_TARGET_ALONE
+    assert len(of_targets) == len(BY_TARGET_ALONE) * len(MANY)
+    assert {set(labels) == {"service", "port_class"} for _, labels in of_targets} == {True}
+    few = samples(Snapshot(version="0.2.0", targets=MANY[:-1]))
+    assert len(few) > 50 * MOST_WITH_ZEROS
+
+
+def test_of_many_targets_whatever_was_counted_has_its_series() -> None:
+    first, gone = MANY[0], Target("old-db", PortClass.ADMIN)
+    counted = replace(
+        SNAPSHOT,
+        targets=MANY,
+        connections={(first, Origin.REMOTE, Decision.DENIED): 9, (gone, Origin.REMOTE, Decision.GRACE): 2},
+        violations={(first, "no_license"): 9},
+        unresolved={(gone, Decision.ALLOWED): 4},
+        refused={(first, "tc"): 5},
+        opened={gone: 1},
+        listeners={("service-0", "any", ListenerState.OWNER_MISMATCH): 1},
+        listener_violations={("service-0", "internal", "owner_mismatch"): 1},
+    )
+    found = samples(counted)
+    few = samples(replace(counted, targets=MANY[:3]))
+    for name in (
+        "connections_total",
+        "violations_total",
+        "unresolved_connections_total",
+        "refused_total",
+        "listeners",
+    ):
+        name = f"licet_{name}"
+        counts = {key: count for key, count in found.items() if key[0] == name and dict(key[1])["service"]}
+        assert counts
+        assert counts == {key: count for key, count in few.items() if key[0] == name and count}
+    assert total(found, "licet_flows_opened_total", service="old-db") == 1
+
+
+def test_the_series_of_no_service_are_there_at_zero_however_many_targets() -> None:
+    found = samples(Snapshot(version="0.2.0", targets=MANY))
+    undeclared = {"service": "", "port_class": "", "reason": "undeclared_listener"}
+    assert found[("licet_violations_total", frozenset(undeclared.items()))] == 0
+    anywhere = {"service": "", "bind": "any", "state": "undeclared_listener"}
+    assert found[("licet_listeners", frozenset(anywhere.items()))] == 0
+
+
+def test_a_listener_that_was_there_leaves_a_zero() -> None:
+    agent = FakeAgent(Snapshot(version="0.2.0", targets=MANY))
+    metrics = Metrics(agent)
+
+    def listeners(now: dict[tuple[str, str, ListenerState], int]) -> dict[str, float]:
+        agent.seen = replace(agent.seen, listeners=now)
+        found = parse_metrics(written_by(metrics))
+        by_service = {
+            dict(labels)["service"]: n for (name, labels), n in found.items() if name == "licet_listeners"
+        }
+        return {service: count for service, count in by_service.items() if service}
+
+    one = {("service-7", "any", ListenerState.DECLARED): 2}
+    assert listeners({}) == {}
+    assert listeners(one) == {"service-7": 2}
+    assert listeners({}) == {"service-7": 0}
+    assert listeners({}) == {"service-7": 0}
+    assert listeners(one) == {"service-7": 2}
+    agent.seen = replace(
+        agent.seen, targets=tuple(Target(f"new-{n}", PortClass.INTERNAL) for n in range(501))
+    )
+    assert listeners({}) == {}, "the service left the policy"
+
+
+def test_a_count_has_every_digit() -> None:
+    large = 2**63 + 1
+    assert f" {large}\n" in scrape(replace(SNAPSHOT, opened={INTERNAL: large}))
 
 
 def test_every_metric_and_every_cause_of_a_loss_is_documented() -> None:

@@ -1,9 +1,10 @@
-"""A BPF hash map that is a dict, with the interface of agent.system.bpf_map.Map."""
+"""A BPF map that is a dict, with the interface of agent.system.bpf_map.Map."""
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 
 NOEXIST = 1
@@ -48,3 +49,8 @@ class MemoryMap:
 
     def items(self) -> list[tuple[bytes, bytes]]:
         return list(self.rows.items())
+
+    def first(self, count: int) -> list[bytes]:
+        """Of an array: entries that were never written are zero, and as long as the others."""
+        size = max(map(len, self.rows.values()), default=0)
+        return [self.rows.get(number.to_bytes(4, sys.byteorder), bytes(size)) for number in range(count)]
