@@ -19,7 +19,6 @@ from agent.cli.time_here import JudgedAt
 from agent.daemon.enforcement.confined_rights import running_inside
 from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.host_facts import Host, containers_of, mentions_of
-from agent.daemon.state_files import POLICY, last_good_policy
 from agent.daemon.tracking.consumers import local_consumer
 from agent.errors import KernelError, LicetError, PolicyErrors
 from agent.model import Consumer, HostFacts, LocalConsumer, Process
@@ -38,6 +37,7 @@ from agent.policy.document.load import find_policy_files, load_policy_files, own
 from agent.policy.tables.compile import Compiled, compile_policy
 from agent.policy.tables.ids import Ids
 from agent.policy.values import Finding, Policy
+from agent.state_files import POLICY, last_good_policy
 
 InForce = Annotated[
     bool, typer.Option("--in-force", help="Use the last good policy, even if the files are refused.")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from agent.cli.running import settings_of
 from agent.daemon.licensing.time import LicenseTime
-from agent.daemon.state_files import kept_time
 from agent.license.clock import LicenseClock, Moment
 from agent.policy.tables.windows import unix_ns
+from agent.state_files import kept_time
 
 _SAME = timedelta(seconds=1)
 """Both clocks are never read at quite the same time."""

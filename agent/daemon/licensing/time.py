@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.daemon.state_files import CLOCK, State, kept_time
 from agent.license import clock_json
 from agent.license.clock import SECOND_NS, LicenseClock, Moment
+from agent.state_files import CLOCK, State, kept_time
 from agent.system.boottime import boot_id, clocks
 from agent.system.files import NotAFile
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.keeper import PolicyKeeper, same_deadlines
 from agent.daemon.reporting.agent_reports import AgentReports
-from agent.daemon.state_files import State
 from agent.license.clock import LicenseClock
 from agent.model import HostFacts
 from agent.observe.hostfacts import with_clock
+from agent.state_files import State
 from agent.system.clock_set import ClockSet
 
 

@@ -15,12 +15,12 @@ from agent.daemon.policy_sync.host_facts import Host
 from agent.daemon.policy_sync.in_force import InForce
 from agent.daemon.policy_sync.joiner import CompiledFrom, Joiner
 from agent.daemon.policy_sync.policy_files import PolicyFiles
-from agent.daemon.state_files import State
 from agent.errors import KernelError, LicetError, PolicyErrors, shown
 from agent.kernel.tables.policy_maps import PolicyMaps
 from agent.model import HostFacts
 from agent.policy.document.load import parse_sources
 from agent.policy.values import Policy
+from agent.state_files import State
 from agent.system.boottime import boot_ns
 
 log = logging.getLogger(__name__)

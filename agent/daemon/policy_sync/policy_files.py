@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from agent.config import Paths
-from agent.daemon.state_files import State
 from agent.errors import PolicyError, PolicyErrors
 from agent.policy.document.load import Loaded, Source, load_in_place
+from agent.state_files import State
 from agent.system.mount_ids import mount_id
 
 

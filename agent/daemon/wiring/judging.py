@@ -11,7 +11,6 @@ from agent.daemon.policy_sync.generation import Sources
 from agent.daemon.policy_sync.host_facts import Host, containers_of
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.policy_sync.program_settings import ProgramSettings
-from agent.daemon.state_files import State
 from agent.daemon.tracking.attribution import Attributor
 from agent.daemon.tracking.listener_owners import ListenerOwners
 from agent.daemon.tracking.listener_rows import ListenerRows
@@ -26,6 +25,7 @@ from agent.observe.containers import Containers
 from agent.observe.inventory import Inventory
 from agent.observe.netns import Namespaces
 from agent.observe.proc import ProcReader, UserNames
+from agent.state_files import State
 
 
 @dataclass(frozen=True, slots=True)

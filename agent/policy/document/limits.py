@@ -8,9 +8,9 @@ from datetime import datetime
 from agent.model import Target
 from agent.policy.document.draft import Draft
 from agent.policy.findings import Findings
-from agent.policy.selectors import named_selectors
 from agent.policy.tables.clauses import number_clauses
 from agent.policy.tables.grants import PlannedGrant, able_to_grant, fitting, planned_grants
+from agent.policy.tables.selectors import named_selectors
 from agent.policy.tables.shape import (
     CANDIDATES,
     LISTED_GROUPS,

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.model import HostFacts, Script
-from agent.policy.selectors import named_selectors
 from agent.policy.tables.given_ports import given_ports
+from agent.policy.tables.selectors import named_selectors
 from agent.policy.terms.cgroups import container_in, ground_of, template_of
 from agent.policy.terms.paths import exe_matches
 from agent.policy.terms.symlinks import exe_selects

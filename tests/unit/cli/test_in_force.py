@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agent.cli.app import app
-from agent.daemon.state_files import State
 from agent.policy.document.load import Source
+from agent.state_files import State
 
 GOOD = """\
 version: 1

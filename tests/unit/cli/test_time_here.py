@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from agent.cli.app import app
-from agent.daemon.state_files import State
 from agent.license.clock import DAY_NS, LicenseClock, utc
 from agent.license.clock_json import to_json
 from agent.model import show_time
+from agent.state_files import State
 from agent.system.boottime import boot_id, clocks
 
 EXPLAIN = ("explain", "--target", "db", "--uid", "1001")

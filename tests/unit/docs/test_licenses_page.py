@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.daemon.state_files import State
 from agent.license.clock import LicenseClock
 from agent.license.clock_json import to_json
 from agent.license.host_key import ensure_host_key
 from agent.license.node import host_key_node
+from agent.state_files import State
 from agent.system.boottime import boot_id, clocks
 from tests.unit.cli.license.vendor import Vendor, vendor_in
 from tests.unit.docs.pages import DOCS, fences

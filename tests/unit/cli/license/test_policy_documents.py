@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent.daemon.licensing.store import Copy, LicenseStore
-from agent.daemon.state_files import State
 from agent.license.clock import LicenseClock
 from agent.license.clock_json import to_json
+from agent.state_files import State
 from agent.system.boottime import boot_id, clocks
 from tests.unit.cli.license.vendor import Vendor
 

@@ -13,7 +13,6 @@ import pytest
 
 from agent.cli.license.remedies import remedy_of
 from agent.daemon.licensing.store import LicenseStore
-from agent.daemon.state_files import State as Stored
 from agent.license.clock import LicenseClock
 from agent.license.clock_json import to_json
 from agent.license.host_key import ensure_host_key
@@ -21,6 +20,7 @@ from agent.license.keys import kid_of
 from agent.license.node import host_key_node
 from agent.license.report import State
 from agent.license.serials import Seen
+from agent.state_files import State as Stored
 from agent.system.boottime import boot_id, clocks
 from tests.unit.cli.license.vendor import Vendor, as_nobody
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.licensing.time import LicenseTime
-from agent.daemon.state_files import State
 from agent.license.clock import RELEASED_NS, SECOND_NS
+from agent.state_files import State
 from agent.system.boottime import boot_id, clocks
 
 DAMAGED = (

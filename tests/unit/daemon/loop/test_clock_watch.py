@@ -10,10 +10,10 @@ import pytest
 
 from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.loop.clock_watch import ClockWatch
-from agent.daemon.state_files import State, kept_time
 from agent.license.clock import RELEASED_NS, SECOND_NS, LicenseClock
 from agent.model import HostFacts
 from agent.observe.hostfacts import with_clock
+from agent.state_files import State, kept_time
 
 HOUR_S = 3600
 

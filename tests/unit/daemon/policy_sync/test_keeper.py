@@ -13,7 +13,6 @@ from agent.daemon.licensing.keeper import LicenseKeeper
 from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.generation import Sources
 from agent.daemon.policy_sync.keeper import PolicyKeeper
-from agent.daemon.state_files import State
 from agent.daemon.wiring.licensing import license_keeper
 from agent.errors import KernelError, PolicyErrors
 from agent.model import Container, HostFacts, Namespace, PortClass, Target, to_address, to_network
@@ -27,6 +26,7 @@ from agent.policy.tables.shape import (
 )
 from agent.policy.terms.hashing import path_hash, string_hash
 from agent.policy.values import Policy
+from agent.state_files import State
 from tests.fixtures.vendor import give_host_key
 from tests.unit.daemon.worlds import DB, HERE, SEED
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.daemon.startup.locks import RunLock
 from agent.errors import AlreadyRunning, KernelError
-from tests.unit.daemon.test_state_files import LIES_THERE
+from tests.unit.test_state_files import LIES_THERE
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a directory", "a socket"])

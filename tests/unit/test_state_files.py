@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.state_files import State, kept_time, last_good_policy
 from agent.errors import KernelError
 from agent.model import PortClass, Target
 from agent.policy.document.load import Source
 from agent.policy.tables.ids import Ids
+from agent.state_files import State, kept_time, last_good_policy
 
 DB = Target("db", PortClass.INTERNAL)
 
@@ -160,7 +160,7 @@ def test_uses_come_back_in_the_same_boot(tmp_path: Path, monkeypatch: pytest.Mon
     State(tmp_path).keep_uses({"gone": [1]})
     assert State(tmp_path).kept_uses()["gone"] == [1]
     assert (tmp_path / "uses.json").stat().st_mode & 0o077 == 0
-    monkeypatch.setattr("agent.daemon.state_files.boot_id", lambda: "another")
+    monkeypatch.setattr("agent.state_files.boot_id", lambda: "another")
     assert State(tmp_path).kept_uses() == {}
 
 
