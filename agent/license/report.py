@@ -49,6 +49,8 @@ class DocumentReport:
     """True for the last verified document of this file, while the file itself does not hold."""
     kid: str = ""
     """The key that verified it."""
+    has_held: bool = False
+    """True if it, or a newer document of its license, has held on this host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,11 @@ class Serials:
                 known[by] = max(issued_s, known.get(by, issued_s))
         self.owners |= earlier.owners
 
+    def has_held(self, document: LicenseDocument, kids: Collection[str]) -> bool:
+        """True if this document, or a newer one of its license, has been in force."""
+        seen = self.highest.get((document.issuer, document.id), {})
+        return any(kid in kids and document.serial <= one.serial for kid, one in seen.items())
+
     def why_superseded(self, document: LicenseDocument, payload: str, kids: Collection[str]) -> str:
         """One clause; "" if the document is not superseded."""
         key = document.issuer, document.id

@@ -57,6 +57,11 @@ class Judge:
         kid = (good or signers)[0]
         return next(self._of_license(opened, document, good, kid)), kid
 
+    def has_held(self, document: LicenseDocument) -> bool:
+        """True if the document, or a newer one of its license, has held on this host. What only revoked keys
+        have said does not count."""
+        return self.serials.has_held(document, self._kids(document.issuer))
+
     def signers(self, opened: Opened) -> list[str]:
         """Kids of the pinned keys that may sign this document and did; the envelope's hints first."""
         verified = opened.verified or frozenset()

@@ -239,7 +239,9 @@ def _replaces(file: DocumentReport, copy: DocumentReport) -> bool:
 
 def _license_report(name: str, opened: Opened, judge: Judge, *, is_copy: bool = False) -> DocumentReport:
     standing, kid = judge.standing(opened)
-    return DocumentReport(name, opened.document, standing, bool(kid), is_copy, kid)
+    document = opened.document
+    has_held = bool(kid) and isinstance(document, LicenseDocument) and judge.has_held(document)
+    return DocumentReport(name, document, standing, bool(kid), is_copy, kid, has_held)
 
 
 def _revocations(

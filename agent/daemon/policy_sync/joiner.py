@@ -11,6 +11,7 @@ from agent.daemon.licensing.keeper import LicenseKeeper, in_tables
 from agent.errors import PolicyErrors
 from agent.license.report import DocumentReport
 from agent.model import HostFacts
+from agent.policy.document.inline import giving_way
 from agent.policy.document.join import join
 from agent.policy.document.room import Tables
 from agent.policy.tables.compile import Compiled, compile_policy
@@ -58,7 +59,10 @@ class Joiner:
             return False
         if compiled_from.room_at and self.licenses.moment.license >= compiled_from.room_at:
             return True
-        return in_tables(compiled_from.reports) != in_tables(self.licenses.reports)
+        base, before, now = compiled_from.base, compiled_from.reports, self.licenses.reports
+        if giving_way(base, before).keys() != giving_way(base, now).keys():
+            return True
+        return in_tables(before) != in_tables(now)
 
     def compiled(
         self, base: Policy | None, facts: HostFacts, ids: Ids

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent.license.report import DocumentReport, State
-from agent.license.standing import HOLDS
 from agent.license.values import DocumentEntitlement, LicenseDocument
 from agent.model import Reason
 from agent.policy.document.coverage import coverage_findings
+from agent.policy.document.inline import Named, given_way, giving_way, goes_on, holds, named
 from agent.policy.document.room import Parts, Room, Tables, parts_of
 from agent.policy.values import (
     ANYONE,
@@ -36,8 +36,6 @@ REASONS = {
 _NO_CANDIDATES = frozenset({State.MALFORMED, State.UNVERIFIED})
 _SHOWN = 3
 """As many undefined names of one entitlement are reported."""
-_Named = tuple[str, str]
-"""Id and product of a license."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,59 +58,41 @@ def join(
     """The policy with the licenses of these documents behind its own, in file order; verified ones first.
     `now`: license time. A document that has not begun takes no room from one that holds.
 
-    An inline license gives way to a verified document with its id and product, unless that has no room.
+    An inline license gives way to a document (`giving_way`), unless that one has no room.
     `require_signed`: inline licenses grant nothing. `tables`: what else a document has to fit into."""
     ranked = sorted(reports, key=_rank)
-    kept: set[_Named] = set()
+    kept: set[Named] = set()
     while True:
         joining = _joining(policy, ranked, now, kept, Room(policy, tables), require_signed=require_signed)
-        taken = {_named(one) for one in joining.documents}
-        homeless = {_named(one) for one in policy.licenses} & _verified(reports).keys() - taken - kept
+        homeless = {named(one) for one in policy.licenses} & joining.homeless - joining.holding - kept
         if not homeless:
             return _joined(policy, joining)
         kept |= homeless
-
-
-def _named(one: License | LicenseDocument) -> _Named:
-    return one.id, one.product
 
 
 def _rank(report: DocumentReport) -> tuple[bool, bool, str]:
     return not report.verified, report.standing.state is State.NOT_YET_VALID, report.file
 
 
-def _verified(reports: Iterable[DocumentReport]) -> dict[_Named, str]:
-    """Files of the verified licenses that have candidates: of several documents, that of one that holds."""
-    found: dict[_Named, str] = {}
-    for report in sorted(reports, key=_holds, reverse=True):
-        if report.verified and isinstance(report.document, LicenseDocument):
-            found.setdefault(_named(report.document), report.file)
-    return found
-
-
-def _holds(report: DocumentReport) -> bool:
-    return report.standing.state in HOLDS
-
-
 def _joining(
     policy: Policy,
     ranked: Sequence[DocumentReport],
     now: datetime,
-    kept: Collection[_Named],
+    kept: Collection[Named],
     room: Room,
     *,
     require_signed: bool,
 ) -> _Joining:
     """`kept`: inline licenses that give way to no document."""
     joining = _Joining(policy, now, room)
-    verified = _verified(ranked)
+    instead = {one: file for one, file in giving_way(policy, ranked).items() if one not in kept}
     for license_ in policy.licenses:
-        if _named(license_) in verified and _named(license_) not in kept:
-            instead = f"the document {verified[_named(license_)]} is used instead"
-            reason = f"license '{license_.id}' is also a signed one: {instead}"
-            joining.findings.append(Finding(license_.place, reason, "remove it here"))
-        else:
-            joining.inline(replace(license_, state=Reason.BAD_SIGNATURE) if require_signed else license_)
+        if named(license_) in instead:
+            joining.findings.append(given_way(license_, instead[named(license_)]))
+            continue
+        joining.inline(replace(license_, state=Reason.BAD_SIGNATURE) if require_signed else license_)
+        if not require_signed:
+            joining.findings += goes_on(license_, ranked)
     if require_signed and joining.licenses:
         count = (
             f"{counted(len(joining.licenses), 'license')} of the policy: not signed, so nothing is granted"
@@ -149,6 +129,10 @@ class _Joining:
     documents: list[License] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    holding: set[Named] = field(default_factory=set)
+    """Licenses of which a document that holds was taken."""
+    homeless: set[Named] = field(default_factory=set)
+    """Licenses of which a document that holds was left out."""
 
     def inline(self, license_: License) -> None:
         """Take a license of the policy, which was checked with it."""
@@ -163,13 +147,20 @@ class _Joining:
             self._find(report, f"left out: {same} is the same document", "remove one of them")
         elif why := self.room.misfit(parts):
             if report.verified:
-                self.left_out[report.file] = why
-                remedy = "merge principals, or remove documents that have ended"
-                self._find(report, f"left out: {why}", remedy)
+                self._leave_out(report, document, why)
+            return
         elif parts.able and self.room.misfit_of_ended(parts):
             self._take(parts.able, Parts(parts.able, None), self.documents)
         else:
             self._take(license_, parts, self.documents)
+        if holds(report):
+            self.holding.add(named(document))
+
+    def _leave_out(self, report: DocumentReport, document: LicenseDocument, why: str) -> None:
+        self.left_out[report.file] = why
+        self._find(report, f"left out: {why}", "merge principals, or remove documents that have ended")
+        if holds(report):
+            self.homeless.add(named(document))
 
     def _same(self, license_: License) -> str:
         """The file that has brought this document in already, in the same state; "" if none has."""
