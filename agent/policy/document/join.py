@@ -74,6 +74,11 @@ def _rank(report: DocumentReport) -> tuple[bool, bool, str]:
     return not report.verified, report.standing.state is State.NOT_YET_VALID, report.file
 
 
+def _can_grant(report: DocumentReport) -> bool:
+    """True if it grants, now or later. Where it only denies, its names and its room need no remedy."""
+    return report.verified and (holds(report) or report.standing.state is State.NOT_YET_VALID)
+
+
 def _joining(
     policy: Policy,
     ranked: Sequence[DocumentReport],
@@ -146,7 +151,7 @@ class _Joining:
             self.left_out[report.file] = f"{same} is the same document"
             self._find(report, f"left out: {same} is the same document", "remove one of them")
         elif why := self.room.misfit(parts):
-            if report.verified:
+            if report.verified and parts.able:
                 self._leave_out(report, document, why)
             return
         elif parts.able and self.room.misfit_of_ended(parts):
@@ -174,7 +179,7 @@ class _Joining:
 
     def _license(self, report: DocumentReport, document: LicenseDocument) -> License:
         place = Place(report.file)
-        if report.verified and not self.room.services(document.product):
+        if _can_grant(report) and not self.room.services(document.product):
             products = {service.product for service in self.policy.services.values()}
             self._find(
                 report,
@@ -201,11 +206,11 @@ class _Joining:
         what = f"license '{document.id}', entitlement '{one.id}'"
         known = [*self.policy.principals, ANYONE]
         principals = [name for name in one.principals if name == ANYONE or name in self.policy.principals]
-        if report.verified:
+        if _can_grant(report):
             self._undefined(report, f"{what} names principal", one.principals, known)
             self._undefined(report, f"{what} names service", one.services or (), list(self.policy.services))
             self._of_other_products(report, what, one.services or (), document.product)
-        else:
+        if not report.verified:
             principals = [name for name in principals if not self.room.adds_clause(name)]
         return Entitlement(
             one.id,
