@@ -78,7 +78,7 @@ def _of_documents(signed: list[License], renewals: Mapping[str, datetime]) -> It
 def _next_updates(found: Licenses) -> Family:
     family = gauge(
         "licet_revocations_next_update_timestamp_seconds",
-        "Until when the issuer's revocation lists in force are up to date, in Unix time.",
+        "Until when all of the issuer's revocation lists in force are up to date, in Unix time.",
     )
     soonest = sorted(found.next_updates().items(), key=lambda one: (one[1], one[0]))
     times: dict[str, datetime] = {}  # two names may be equal once made printable

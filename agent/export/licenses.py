@@ -265,11 +265,11 @@ class Licenses:
         return found
 
     def next_updates(self) -> dict[str, datetime]:
-        """By issuer: when its revocation lists in force end being up to date."""
+        """By issuer: when the first of its revocation lists in force ends being up to date. Each key has one."""
         found: dict[str, datetime] = {}
         for one in self.revocations:
             if one.in_force:
-                found[one.issuer] = max(one.next_update, found.get(one.issuer, one.next_update))
+                found[one.issuer] = min(one.next_update, found.get(one.issuer, one.next_update))
         return found
 
     def fields(self) -> LicensesFields:

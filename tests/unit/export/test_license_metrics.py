@@ -126,6 +126,19 @@ def test_a_copy_is_told_while_it_is_in_force() -> None:
     assert total(of(bad, ended), "licet_license_copy_in_force") == 0
 
 
+@pytest.mark.parametrize("days", [(1, 400), (400, 1), (-30, 400), (-30, -60, 400)])
+def test_no_list_of_an_issuer_hides_another_that_is_overdue(days: tuple[int, ...]) -> None:
+    lists = [
+        replace(REVOCATIONS, serial=at + 1, key=f"{at}", next_update=NEW_YEAR + timedelta(days=one))
+        for at, one in enumerate(days)
+    ]
+    lists.append(replace(REVOCATIONS, in_force=False, next_update=NEW_YEAR - timedelta(days=900)))
+    found = samples(replace(SNAPSHOT, licenses=replace(LICENSES, revocations=tuple(lists))))
+    name = "licet_revocations_next_update_timestamp_seconds"
+    earliest = (NEW_YEAR + timedelta(days=min(days))).timestamp()
+    assert [value for (metric, _), value in found.items() if metric == name] == [earliest]
+
+
 def test_issuers_are_bounded_and_what_is_overdue_stays() -> None:
     lists = tuple(
         replace(REVOCATIONS, issuer=f"issuer {number}\n", next_update=NEW_YEAR + timedelta(days=number))
