@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -31,6 +32,14 @@ def one_of(known: Collection[str]) -> Callable[[object], str]:
         raise typer.BadParameter(f"{given} is not a valid value: {did_you_mean(str(given), known, listed)}")
 
     return parse
+
+
+def new_file(text: str) -> Path:
+    """A file to write, or a folder that is there. Raises BadParameter."""
+    path = Path(text)
+    if text.endswith("/") and not path.is_dir():
+        raise typer.BadParameter(f"{text}: no such folder: make it, or leave out the / to name a file")
+    return path
 
 
 def seconds(text: str) -> float:

@@ -9,6 +9,7 @@ import re
 
 from agent.license import fields, strict_json
 from agent.license.values import (
+    LICENSE_TYPE,
     MOST_DOCUMENT_BYTES,
     MOST_SIGNATURES,
     Envelope,
@@ -53,7 +54,7 @@ def write_envelope(envelope: Envelope) -> bytes:
     if len(content) > MOST_DOCUMENT_BYTES:
         raise Malformed(
             f"the file would be {len(content):,} bytes, and {MOST_DOCUMENT_BYTES >> 10} KiB are the most",
-            "make two licenses of it",
+            "make two licenses of it" if envelope.payload_type == LICENSE_TYPE else "list less, or in another key's list",
         )
     read_envelope(content)
     return content

@@ -171,9 +171,9 @@ def choice(options: type[Choice]) -> Callable[[object], Choice]:
 
 
 def listed(
-    read: Callable[[object], Value], most: int, *, least: int = 1
+    read: Callable[[object], Value], most: int, *, least: int = 1, instead: str = "make two documents of it"
 ) -> Callable[[object], tuple[Value, ...]]:
-    """A reader of lists without repeats."""
+    """A reader of lists without repeats. `instead`: the remedy where they have too many values."""
 
     def read_list(value: object) -> tuple[Value, ...]:
         if not isinstance(value, list):
@@ -181,7 +181,7 @@ def listed(
         if len(value) < least:
             raise Mistake("an empty list", "remove the key, or list at least one value")
         if len(value) > most:
-            raise Mistake(f"{len(value):,} values, and {most:,} are the most", "make two documents of it")
+            raise Mistake(f"{len(value):,} values, and {most:,} are the most", instead)
         values: dict[Value, None] = {}
         for number, one in enumerate(value):
             with inside(number):

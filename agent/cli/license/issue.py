@@ -25,7 +25,7 @@ from agent.cli.license.signing import (
 from agent.cli.license.templates import Given, filled_in, read_template
 from agent.cli.license.writing import ANOTHER_SERIAL, READABLE, place_of, refuse_existing, write_once
 from agent.cli.output import print_facts
-from agent.cli.values import whole
+from agent.cli.values import new_file, whole
 from agent.license.fields import Mistake, instant
 from agent.license.keys import kid_of
 from agent.license.payload import license_payload
@@ -68,7 +68,13 @@ def issue(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file, or a folder; default: ID-SERIAL.json here.")
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=new_file,
+            metavar="PATH",
+            help="The file, or a folder; default: ID-SERIAL.json here.",
+        ),
     ] = None,
 ) -> None:
     """Sign a license. The vendor's side, offline: the operator puts the file into /etc/licet/licenses.

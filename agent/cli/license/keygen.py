@@ -15,6 +15,7 @@ from agent import given
 from agent.cli.license import moments, passphrases
 from agent.cli.license.writing import READABLE, SECRET, place_of, plain_name, refuse_existing, write_once
 from agent.cli.output import print_facts
+from agent.cli.values import new_file
 from agent.errors import LicetError
 from agent.license.curve import PUBLIC_KEY_BYTES
 from agent.license.keys import key_from, key_text, kid_of
@@ -61,7 +62,12 @@ def keygen(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File of the private key, or a folder; default: this folder."),
+        typer.Option(
+            "--out",
+            parser=new_file,
+            metavar="PATH",
+            help="File of the private key, or a folder; default: this folder.",
+        ),
     ] = None,
     passphrase_file: Annotated[
         Path | None,

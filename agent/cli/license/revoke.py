@@ -33,7 +33,7 @@ from agent.cli.license.writing import (
     write_once,
 )
 from agent.cli.output import print_facts
-from agent.cli.values import whole
+from agent.cli.values import new_file, whole
 from agent.license.keys import kid_of
 from agent.license.payload import revocations_from, revocations_payload
 from agent.license.values import MOST_SERIAL, REVOCATIONS_TYPE, Malformed, RevocationList
@@ -89,7 +89,12 @@ def revoke(
     public_key: PublicKey = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The file, or a folder; default: ISSUER-revocations-SERIAL.json here."),
+        typer.Option(
+            "--out",
+            parser=new_file,
+            metavar="PATH",
+            help="The file, or a folder; default: ISSUER-revocations-SERIAL.json here.",
+        ),
     ] = None,
 ) -> None:
     """Sign a revocation list. The vendor's side, offline: operators put it beside their licenses.
