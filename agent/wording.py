@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 _EXPECTED = {
@@ -40,6 +41,16 @@ MOST_LISTED = 20
 def counted(number: int, one: str, many: str = "") -> str:
     """1 target, 2,000 targets. `many` is the plural, if it is not `one` plus s."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def lasting(length: timedelta) -> str:
+    """31 days; 1 day, 2 hours and 7 seconds. Exact to the second."""
+    left, parts = int(length.total_seconds()), []
+    for seconds, unit in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+        many, left = divmod(left, seconds)
+        parts += [counted(many, unit)] if many else []
+    *first, last = parts or ["no time"]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def listed(names: Collection[str]) -> str:

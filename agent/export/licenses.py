@@ -265,7 +265,8 @@ class Licenses:
         return found
 
     def next_updates(self) -> dict[str, datetime]:
-        """By issuer: when the first of its revocation lists in force ends being up to date. Each key has one."""
+        """By issuer: when the first of its revocation lists in force ends being up to date. Each key has its
+        own."""
         found: dict[str, datetime] = {}
         for one in self.revocations:
             if one.in_force:

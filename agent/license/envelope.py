@@ -54,7 +54,9 @@ def write_envelope(envelope: Envelope) -> bytes:
     if len(content) > MOST_DOCUMENT_BYTES:
         raise Malformed(
             f"the file would be {len(content):,} bytes, and {MOST_DOCUMENT_BYTES >> 10} KiB are the most",
-            "make two licenses of it" if envelope.payload_type == LICENSE_TYPE else "list less, or in another key's list",
+            "make two licenses of it"
+            if envelope.payload_type == LICENSE_TYPE
+            else "list less, or in another key's list",
         )
     read_envelope(content)
     return content

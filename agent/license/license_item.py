@@ -69,7 +69,11 @@ def read(raw: object) -> LicenseDocument:
         starts_at=starts_at,
         expires_at=expires_at,
         terminates_at=expires_at if terminates_at is None else terminates_at,
-        notice_days=of.get("notice_days", listed(whole(1, MOST_NOTICE_DAYS), MOST_NOTICES, instead="leave some out"), NOTICE_DAYS),
+        notice_days=of.get(
+            "notice_days",
+            listed(whole(1, MOST_NOTICE_DAYS), MOST_NOTICES, instead="leave some out"),
+            NOTICE_DAYS,
+        ),
         node_lock=of.get("node_lock", _node_lock, None),
         hosts=of.get("hosts", whole(1), None),
         clock=of.get("clock", choice(ClockRule), ClockRule.LENIENT),

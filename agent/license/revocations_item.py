@@ -6,10 +6,8 @@ from agent.license import fields
 from agent.license.fields import Mistake, check_ids, instant, item, key_id, listed, name, text, whole
 from agent.license.values import MOST_REVOKED, MOST_SERIAL, RevocationList, RevokedLicense
 
-_FEWER_LICENSES = (
-    "leave out licenses that have ended, or list them in another key's list: of one key's lists the newest counts"
-)
-_FEWER_KEYS = "list some in another key's list: of one key's lists the newest counts"
+_FEWER_LICENSES = "leave out licenses that have ended, or list some in another key's list"
+_FEWER_KEYS = "list some in another key's list: of one key's lists only the newest counts"
 _FEWER_SERIALS = 'write "all", and issue what is still good under another id'
 _REVOCATIONS = ("issuer", "serial", "issued_at", "next_update", "licenses", "keys")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent.wording import listed, what_is_wrong
+from agent.wording import lasting, listed, what_is_wrong
 
 
 class Model(BaseModel):
@@ -63,3 +64,19 @@ def test_every_kind_of_mistake_has_words_of_ours(given: dict[str, Any], told: st
 )
 def test_of_many_names_the_first_are_told_and_how_many_more(names: list[str], told: str) -> None:
     assert listed(names) == told
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        ({"seconds": 7}, "7 seconds"),
+        ({"seconds": 1}, "1 second"),
+        ({"days": 31}, "31 days"),
+        ({"days": 1, "hours": 2, "seconds": 7}, "1 day, 2 hours and 7 seconds"),
+        ({"minutes": 61}, "1 hour and 1 minute"),
+        ({"days": 3650}, "3,650 days"),
+        ({}, "no time"),
+    ],
+)
+def test_a_length_of_time_is_in_words(length: dict[str, int], text: str) -> None:
+    assert lasting(timedelta(**length)) == text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from agent.cli.license.moments import utc_and_local
 from agent.export.sanitize import printable
@@ -16,11 +16,10 @@ from agent.license.values import (
     RevocationList,
     RevokedLicense,
 )
-from agent.wording import counted, listed
+from agent.wording import counted, lasting, listed
 
 Facts = list[tuple[str, str]]
 INDENT = 13
-_DAY = timedelta(days=1)
 
 
 def license_facts(document: LicenseDocument) -> Facts:
@@ -55,7 +54,7 @@ def times(document: LicenseDocument) -> Facts:
     facts = [("issued", utc_and_local(document.issued_at)), ("starts", utc_and_local(document.starts_at))]
     if expires is None or ends is None:
         return [*facts, ("expires", "never: it is perpetual")]
-    grace = f", after {_span(ends - expires)} of grace" if ends > expires else ", without grace"
+    grace = f", after {lasting(ends - expires)} of grace" if ends > expires else ", without grace"
     return [
         *facts,
         ("expires", utc_and_local(expires)),
@@ -131,9 +130,3 @@ def _revoked(one: RevokedLicense) -> str:
         return f"{one.id}, all serials"
     word = "serial" if len(one.serials) == 1 else "serials"
     return f"{one.id}, {word} {listed([str(serial) for serial in sorted(one.serials)])}"
-
-
-def _span(length: timedelta) -> str:
-    if length % _DAY == timedelta(0):
-        return counted(length // _DAY, "day")
-    return str(length)

@@ -1,14 +1,13 @@
-"""Revocation lists that are too long: another document is no remedy, as of one key's lists the newest counts."""
+"""Revocation lists that are too long. Another document is no remedy: of one key's lists the newest counts."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from agent.license.envelope import write_envelope
-from agent.license.payload import read_revocations
+from agent.license.payload import revocations_from
 from agent.license.values import REVOCATIONS_TYPE, Envelope, Malformed
 
 TOO_MANY = 1025
@@ -23,14 +22,17 @@ def refused(**more: Any) -> str:
         **more,
     }
     with pytest.raises(Malformed) as caught:
-        read_revocations(json.dumps(raw).encode())
+        revocations_from(raw)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("more", "helps"),
     [
-        ({"licenses": [{"id": f"l{n}", "serials": "all"} for n in range(TOO_MANY)]}, "licenses that have ended"),
+        (
+            {"licenses": [{"id": f"l{n}", "serials": "all"} for n in range(TOO_MANY)]},
+            "licenses that have ended",
+        ),
         ({"licenses": [{"id": "l", "serials": list(range(1, TOO_MANY + 1))}]}, 'write "all"'),
         ({"keys": [f"{n:064x}" for n in range(TOO_MANY)]}, "another key's list"),
     ],
