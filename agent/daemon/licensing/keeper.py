@@ -254,7 +254,11 @@ def _revocations(
 
 def in_tables(reports: Iterable[DocumentReport]) -> list[object]:
     """What of these the tables are compiled from: equal as long as they need not be compiled again."""
-    return [_in_tables(one) for one in reports]
+    return [_in_tables(one) for one in reports if _has_candidates(one)]
+
+
+def _has_candidates(report: DocumentReport) -> bool:
+    return isinstance(report.document, LicenseDocument) and report.standing.state is not State.UNVERIFIED
 
 
 def _in_tables(report: DocumentReport) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.daemon.enforcement.flow_cutter import FlowCutter
 from agent.daemon.enforcement.gates import Gates
@@ -15,6 +15,7 @@ from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.policy_sync.program_settings import ProgramSettings
 from agent.daemon.policy_sync.retrying import ReloadRetry
 from agent.daemon.reporting.agent_reports import AgentReports
+from agent.daemon.reporting.allowance import Allowance
 from agent.daemon.reporting.passes import Passes
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.tracking.last_hour import LastHour
@@ -24,6 +25,14 @@ from agent.export.service_manager import ServiceManager
 from agent.observe.policy_watch import PolicyWatch
 
 log = logging.getLogger(__name__)
+
+
+MOST_AT_ONCE, PER_S = 64, 0.2
+"""Events of policies in force after changes of files, which may change all the time."""
+
+
+def _allowance() -> Allowance:
+    return Allowance(MOST_AT_ONCE, PER_S)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +57,9 @@ class PolicyReload:
     _is_watching: bool = False
     _waits: bool = False
     """A reload of changed files has not begun to read them. It covers all changes until then."""
+    _is_untold: bool = False
+    """A policy is in force that no event has told of."""
+    _allowance: Allowance = field(default_factory=_allowance)
 
     async def first(self, generation: int) -> None:
         """Put the first policy in force. `generation` is that of an earlier run in the kernel; 0 if there is
@@ -75,44 +87,56 @@ class PolicyReload:
         if not self.keeper.last_error:
             self.keeper.note_in_force()
 
-    async def reload(self) -> None:
-        """Reload the policy. Raises LicetError; the policy in force then stays."""
+    async def reload(self, *, unless_same: bool = False) -> None:
+        """Reload the policy. `unless_same`: compile and tell nothing if nothing changes with it.
+
+        Raises LicetError; the policy in force then stays."""
         if not self.troubles.policy_is_in_force:
-            await self._reload()
+            await self._reload(unless_same)
             return
         self.manager.reloading()
         try:
-            await self._reload()
+            await self._reload(unless_same)
         finally:
             self.manager.ready(self.in_force())
 
-    async def reload_quietly(self) -> None:
+    async def reload_quietly(self, *, unless_same: bool = False) -> None:
         try:
-            await self.reload()
+            await self.reload(unless_same=unless_same)
         except LicetError as error:
             if self.quiet:  # otherwise the reason was printed for people
                 log.error("the policy in force stays: %s", error)
 
-    async def _reload(self) -> None:
+    async def _reload(self, unless_same: bool) -> None:
         async with self.host.busy:
-            self._waits = False
+            self._waits, was_refused = False, bool(self.keeper.last_error)
             try:
                 with self.passes.passing("reload"):
-                    await asyncio.to_thread(self.keeper.reload)
+                    is_new = await asyncio.to_thread(self.keeper.reload, unless_same=unless_same)
             except LicetError as error:
                 self.reports.policy_refused(str(error))
                 raise
             finally:
                 self.retry.reloaded()
+        if not is_new and not was_refused:
+            self.keeper.note_in_force()
+            return
         self.program_settings.tell()
         self.follow_execs()
         await asyncio.to_thread(self.overrides.restore)
         await self._settle_gates()
         self.cutter.look_again()
-        self.reports.policy_loaded()
+        self._tell(is_asked_for=not unless_same)
         self.keeper.note_in_force()
         self.background.start(self.store_uses())  # stores by which policy uses were judged
         self.host.wake.set()
+
+    def _tell(self, *, is_asked_for: bool) -> None:
+        """Report the policy in force. After changes of files that come too often, it is reported later, as it
+        is then."""
+        self._is_untold = not is_asked_for and not self._allowance.take()
+        if not self._is_untold:
+            self.reports.policy_loaded()
 
     async def _settle_gates(self) -> None:
         """Attach or detach gates. If they cannot be attached, observing goes on, because it still has value.
@@ -145,13 +169,15 @@ class PolicyReload:
         if bool(self.files.problem) or await asyncio.to_thread(self.files.is_elsewhere):
             self.look_at_files()
             self.follow_files()
+        if self._is_untold:
+            self._tell(is_asked_for=False)
         if self.retry.is_due():
-            self.background.start(self.reload_quietly())
+            self.background.start(self.reload_quietly(unless_same=True))
 
     def look_at_files(self) -> None:
         if self.files.changed() and not self._waits:
             self._waits = True
-            self.background.start(self.reload_quietly())
+            self.background.start(self.reload_quietly(unless_same=True))
 
     def in_force(self) -> str:
         """The policy in force as one line, for `systemctl status`."""

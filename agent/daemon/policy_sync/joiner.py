@@ -64,6 +64,11 @@ class Joiner:
             return True
         return in_tables(before) != in_tables(now)
 
+    def renewed(self, compiled_from: CompiledFrom) -> CompiledFrom:
+        """The same, with what is known of the documents now. Only for tables that are not past."""
+        reports = self.licenses.reports
+        return compiled_from if compiled_from.reports == reports else replace(compiled_from, reports=reports)
+
     def compiled(
         self, base: Policy | None, facts: HostFacts, ids: Ids
     ) -> tuple[Policy | None, Compiled, CompiledFrom]:
@@ -97,5 +102,4 @@ class Joiner:
         tables: Tables | None,
     ) -> tuple[Policy, Compiled, dict[str, str]]:
         joined = join(base, reports, now, require_signed=self.require_signed, tables=tables)
-        policy = replace(joined.policy, warnings=(*joined.policy.warnings, *self.licenses.findings))
-        return policy, compile_policy(policy, facts, ids, now), joined.left_out
+        return joined.policy, compile_policy(joined.policy, facts, ids, now), joined.left_out

@@ -75,18 +75,23 @@ class PolicyKeeper(InForce):
                 raise error from worse
             self.is_last_good = True
 
-    def reload(self) -> None:
-        """Read the files and put them in force.
+    def reload(self, *, unless_same: bool = False) -> bool:
+        """Read the files and put them in force. `unless_same`: but not if that would change nothing. True if
+        tables were compiled.
 
         Raises PolicyErrors or KernelError; the policy in force then stays, with the license documents of
         now."""
-        self.documents.refresh()
+        self._refresh_documents()
         try:
             with self._heap.filled(), self._names_kept():
                 loaded = self._files.read(self.documents.moment.license)
                 files = [source.file for source in loaded.sources] if loaded else []
                 log.debug("policy: read %s", ", ".join(files) or "no file")
-                self._install_here(loaded.policy if loaded else None)
+                base = loaded.policy if loaded else None
+                facts = self._host.facts(base)
+                is_new = not (unless_same and self._is_current(base, facts))
+                if is_new:
+                    self._install(base, facts)
         except (LicetError, OSError) as error:  # OSError: reading host facts may fail
             self.failures += 1
             self.last_error = str(error)
@@ -98,6 +103,13 @@ class PolicyKeeper(InForce):
             raise
         self.last_error, self.is_last_good = "", False
         self._files.in_force(loaded.sources if loaded else ())
+        return is_new
+
+    def _refresh_documents(self) -> None:
+        before = self.documents.findings
+        self.documents.refresh()
+        for finding in shown([one for one in self.documents.findings if one not in before]):
+            log.warning("%s", finding)
 
     def licensed_by(self) -> tuple[Policy | None, CompiledFrom | None]:
         """The policy in force with its license documents, and what it was compiled from."""
@@ -111,7 +123,9 @@ class PolicyKeeper(InForce):
         """Put the policy in force again with the license documents of now: a renewal does not wait for the
         policy's files."""
         before = self.compiled_from
-        if before and self.joiner.is_past(before):
+        if before and not self.joiner.is_past(before):
+            self.compiled_from = self.joiner.renewed(before)
+        elif before:
             with contextlib.suppress(LicetError, OSError), self._heap.filled(), self._names_kept():
                 self._install_here(before.base)
 
@@ -133,16 +147,26 @@ class PolicyKeeper(InForce):
         self.documents.judge_again()
         with self._names_kept():
             facts = self._host.facts(self.policy)
-            with self._lock:
-                now, before = self._in_force, self.compiled_from
-                if now is None or before is None:
-                    return False  # the policy that an earlier run put in force stays
-                if _same(facts, now.facts) and not self.joiner.is_past(before):
-                    now.follow_namespaces(facts)
-                    return False
+            before = self.compiled_from
+            if before is None:
+                return False  # the policy that an earlier run put in force stays
+            if self._is_current(before.base, facts):
+                return False
             log.debug("policy: compiled again, because the host or a license has changed")
             with self._heap.filled():
                 self._install(before.base, facts)
+            return True
+
+    def _is_current(self, base: Policy | None, facts: HostFacts) -> bool:
+        """True if compiling would give what is in force. What needs no compiling is then followed."""
+        with self._lock:
+            now, before = self._in_force, self.compiled_from
+            if now is None or before is None or before.base != base:
+                return False
+            if not _same(facts, now.facts) or self.joiner.is_past(before):
+                return False
+            now.follow_namespaces(facts)
+            self.compiled_from = self.joiner.renewed(before)
             return True
 
     def _install(self, base: Policy | None, facts: HostFacts) -> None:

@@ -61,14 +61,17 @@ class _Listing:
 
     def licenses(self) -> Iterator[License]:
         unsigned = {one.id: one for one in self.in_force if one.document is None}
-        signed = {(one.place.file, id(one.document)): one for one in self.in_force if _grants(one)}
+        signed = [one for one in self.in_force if _grants(one)]
         documents = sorted((one for one in self.in_force if one.document), key=self._holds)
         files = {one.id: one.place.file for one in documents if one.is_verified}
         for license_ in self.sources.unsigned:
             yield self._unsigned(license_, unsigned.get(license_.id), files.get(license_.id, "with its id"))
         for report in self.sources.reports:
             if not isinstance(report.document, RevocationList):
-                yield self._signed(report, signed.get((report.file, id(report.document))))
+                of_file = (one for one in signed if one.place.file == report.file)
+                yield self._signed(
+                    report, next((one for one in of_file if one.document == report.document), None)
+                )
 
     def _holds(self, document: values.License) -> bool:
         window = document.window

@@ -19,10 +19,12 @@ class Parts:
     def __init__(self) -> None:
         self.busy = asyncio.Lock()
         self.policy_is_in_force = False
+        self.last_error = ""
         self.reads = 0
         self.reading = threading.Event()
 
-    def reload(self) -> None:
+    def reload(self, *, unless_same: bool) -> bool:
+        assert unless_same
         self.reads += 1
         self.reading.wait(10)
         raise PolicyError(path="policy.yaml", line=1, reason="it has a mistake")
