@@ -232,9 +232,16 @@ def _kept(copy: Copy) -> Content:
 def _replaces(file: DocumentReport, copy: DocumentReport) -> bool:
     """True if the file's document replaces the copy, or is the same in the same state."""
     now, before = file.standing.state, copy.standing.state
+    if now is State.NOT_YET_VALID and before is State.EXPIRED and _is_same_license(file, copy):
+        return False  # in the gap between both, the license has ended
     if now in HOLDS or (now in TAKES_OVER and before not in HOLDS):
         return True
     return now is before and file.document == copy.document
+
+
+def _is_same_license(a: DocumentReport, b: DocumentReport) -> bool:
+    documents = a.document, b.document
+    return len({one.id for one in documents if isinstance(one, LicenseDocument)}) == 1
 
 
 def _license_report(name: str, opened: Opened, judge: Judge, *, is_copy: bool = False) -> DocumentReport:

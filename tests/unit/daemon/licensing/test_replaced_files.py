@@ -34,6 +34,30 @@ def test_a_renewal_in_place_of_its_license_waits_for_its_start(world: World) -> 
     assert states(keeper) == {"a.json": "superseded", "a.json*": "valid"}
 
 
+def test_between_the_end_and_its_renewal_in_place_a_license_has_ended(world: World) -> None:
+    keeper = world.start()
+    world.put("a.json", serial=2, starts_at="2028-01-01T00:00:00Z", expires_at="2029-01-01T00:00:00Z")
+    keeper.refresh()
+    world.clock.now = Moment(NOW + 300 * DAY, NOW + 300 * DAY)
+    keeper.judge_again()
+    for again in (keeper, world.start()):
+        again.refresh()
+        assert states(again) == {"a.json": "not_yet_valid", "a.json*": "expired"}
+    world.clock.now = Moment(NOW + 600 * DAY, NOW + 600 * DAY)
+    for again in (keeper, world.start()):
+        again.refresh()
+        assert states(again) == {"a.json": "valid"}
+
+
+def test_an_ended_copy_makes_way_for_another_license_that_waits(world: World) -> None:
+    keeper = world.start()
+    world.put("a.json", id="other", starts_at="2028-01-01T00:00:00Z", expires_at="2029-01-01T00:00:00Z")
+    keeper.refresh()
+    world.clock.now = Moment(NOW + 300 * DAY, NOW + 300 * DAY)
+    keeper.refresh()
+    assert states(keeper) == {"a.json": "not_yet_valid"}
+
+
 def test_a_document_that_has_ended_does_not_replace_one_that_holds(world: World) -> None:
     keeper = world.start()
     past = {"issued_at": "2025-01-01T00:00:00Z", "expires_at": "2026-01-01T00:00:00Z"}
