@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import os
+from pathlib import Path
 
 import pytest
 
@@ -50,5 +52,24 @@ def test_cycles_that_others_made_meanwhile_go_in_the_end() -> None:
         assert not any(isinstance(one, Node) for one in gc.get_objects())
         gc.unfreeze()
         assert not any(isinstance(one, Node) for one in gc.get_objects())
+    finally:
+        gc.unfreeze()
+
+
+def _resident_mb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def test_memory_between_blocks_in_use_is_given_back() -> None:
+    heap, before = Heap(), _resident_mb()
+    try:
+        with heap.filled():
+            made = [bytes(2000) for _ in range(50_000)]
+        full = _resident_mb()
+        assert full > before + 80
+        with heap.filled():
+            made = made[-1:]  # the end of the heap stays in use
+        assert made
+        assert _resident_mb() < full - 60
     finally:
         gc.unfreeze()
