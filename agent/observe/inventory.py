@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import attrgetter
+from typing import NamedTuple
 
 from agent.model import Listener, Namespace, Process, Protocol, Socket
 from agent.observe.connections import Connection, ListenersByPort, pair
@@ -17,6 +19,14 @@ from agent.observe.sockets import SocketDiag, tcp_in_use
 from agent.system.netns import in_each
 
 BOTH = (Protocol.TCP, Protocol.UDP)
+
+
+class _Listed(NamedTuple):
+    """A listener, the socket that it was made from, and where it stands in the list."""
+
+    socket: Socket
+    listener: Listener
+    order: tuple[int, ...]
 
 
 class Inventory:
@@ -32,6 +42,10 @@ class Inventory:
         self._namespaces = namespaces
         self._protocols = protocols
         self._owners = OwnerCache(reader)
+        self._rows: dict[int, dict[bytes, Socket]] = {}
+        """Sockets of the last listing by the kernel's rows, by network namespace."""
+        self._listed: dict[int, _Listed] = {}
+        """By cookie."""
 
     def listeners(
         self, openers: Mapping[int, Process] | None = None, others: Iterable[Namespace] | None = None
@@ -66,29 +80,40 @@ class Inventory:
         self, namespaces: Sequence[Namespace], openers: Mapping[int, Process] | None = None
     ) -> list[Listener]:
         known = openers or {}
-        sockets = _in_each(namespaces, lambda diag: diag.listening(self._protocols))
+        self._rows = dict(in_each(namespaces, self._listening_in))
+        sockets = [one for rows in self._rows.values() for one in rows.values()]
         pids = {cookie: process.pid for cookie, process in known.items()}
         owners = self._owners.owners(sockets, _cookies(namespaces), pids)
-        found = [
-            Listener(
-                protocol=one.protocol,
-                family=one.family,
-                address=one.local,
-                port=one.local_port,
-                netns=one.netns,
-                cookie=one.cookie,
-                inode=one.inode,
-                v6only=one.v6only,
-                owners=owners.get(one.cookie, ()),
-                opener=None if one.cookie in owners else known.get(one.cookie),
-                transparent=one.transparent,
-                uid=one.uid,
-            )
-            for one in sockets
-        ]
-        return sorted(
-            found, key=lambda one: (one.port, one.protocol, int(one.address), one.netns, one.cookie)
+        listed = [self._list(one, owners.get(one.cookie, ()), known.get(one.cookie)) for one in sockets]
+        self._listed = {one.socket.cookie: one for one in listed}
+        return [one.listener for one in sorted(listed, key=attrgetter("order"))]
+
+    def _listening_in(self, namespace: Namespace) -> tuple[int, dict[bytes, Socket]]:
+        with SocketDiag(namespace.cookie) as diag:
+            before = self._rows.get(namespace.cookie, {})
+            return namespace.cookie, diag.listening_rows(self._protocols, before)
+
+    def _list(self, one: Socket, owners: tuple[Process, ...], heard: Process | None) -> _Listed:
+        opener = None if owners else heard
+        before = self._listed.get(one.cookie)
+        known = before.listener if before and before.socket is one else None
+        if before and known and known.owners == owners and known.opener == opener:
+            return before
+        listener = Listener(
+            protocol=one.protocol,
+            family=one.family,
+            address=one.local,
+            port=one.local_port,
+            netns=one.netns,
+            cookie=one.cookie,
+            inode=one.inode,
+            v6only=one.v6only,
+            owners=owners,
+            opener=opener,
+            transparent=one.transparent,
+            uid=one.uid,
         )
+        return _Listed(one, listener, (one.local_port, one.protocol, int(one.local), one.netns, one.cookie))
 
     def _holders(
         self, connections: Iterable[Connection], netns_cookies: dict[int, int]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent import abi
-from agent.daemon.tracking.listener_rows import ListenerRows
+from agent.daemon.tracking.listener_rows import ListenerRows, Seen
 from agent.errors import KernelError
 from agent.kernel.tables.encode_rows import encode_identity
 from agent.kernel.tables.names import Names
@@ -32,6 +33,7 @@ class Served:
     """A TCP listener of a declared port."""
 
     listener: Listener
+    place: bytes
     owner: Process | None
     """None if not known."""
     stranger_to: int = 0
@@ -54,40 +56,47 @@ class ListenerOwners:
     names: Names
     _noted: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Pid and start of each listener's owner, by the listener's cookie."""
+    _settled: dict[bytes, tuple[bytes, list[Served]]] = field(default_factory=dict)
+    """By place: rows that are as they have to be, and for which listeners."""
 
     def known(self) -> Known:
         """The time and the places with a row. Read this before the listeners, so that a newer listener is not
         deleted."""
         return Known(boot_ns(), self.rows.places())
 
-    def activated(self, listener: Listener) -> bool:
+    def seen(self, listener: Listener) -> Seen | None:
+        return self.rows.seen(place_of(listener))
+
+    def activated(self, listener: Listener, seen: Seen | None) -> bool:
         """True if pid 1 or a system .socket unit called listen() for another process.
 
         For a socket older than the programs, the caller is not known. A socket that root made counts as
         theirs while only pid 1, or a process of such a unit, holds it."""
-        row = self._row(listener)
+        row = seen.row if seen else None
         if row is not None and row.cookie == listener.cookie and row.socket:
             by_kernel = bool(row.flags & abi.Listener.ACTIVATED)
             if by_kernel or all(owner.pid == INIT for owner in listener.owners):
                 return by_kernel
         return listener.uid == 0 and all(map(opens_for_others, listener.owners))
 
-    def strange(self, listener: Listener) -> bool:
-        """True if the kernel at listen(), or the look before, recorded a stranger at this place."""
-        row = self._row(listener)
-        return row is not None and row.stranger_to != 0
-
-    def note(self, served: list[Served], before: Known) -> None:
-        """Store the owners. `served` has every TCP listener of a declared port.
+    def note(self, served: list[Served], before: Known, rows: Mapping[bytes, Seen]) -> None:
+        """Store the owners. `served` has every TCP listener of a declared port. `rows` were read after the
+        listeners.
 
         Places that were known `before` and have no listener any more are deleted."""
         here: dict[bytes, list[Served]] = {}
         for one in served:
-            here.setdefault(_place(one.listener), []).append(one)
+            here.setdefault(one.place, []).append(one)
+        self._settled = {
+            place: settled
+            for place, settled in self._settled.items()
+            if place in rows and settled == (rows[place].raw, here.get(place))
+        }
         noted = {}
         complete = True
         for place, sharing in here.items():
-            complete &= self._note_place(place, sharing, before.at_ns)
+            if place not in self._settled:
+                complete &= self._note_place(place, sharing, before.at_ns)
             for one in sharing:
                 if one.owner is not None:
                     key = noted[one.listener.cookie] = (one.owner.pid, one.owner.start_boot_ns)
@@ -133,15 +142,14 @@ class ListenerOwners:
         owner = chosen.owner
         if owner and not self._is(owner, fresh.process):
             fresh.process = encode_identity(owner, self.names.note, chosen.listener.netns)
+        if seen is not None and seen.raw == bytes(fresh):
+            self._settled[place] = seen.raw, sharing
+            return True
         return self.rows.put(place, seen, fresh) or not stranger_to
 
     def _is(self, owner: Process, noted: abi.Identity) -> bool:
         """True if `noted` is this process. The start in /proc is rounded to a tick."""
         return owner.pid == noted.pid and self.reader.same_process(owner.start_boot_ns, noted.start_ns)
-
-    def _row(self, listener: Listener) -> abi.ListenerOwner | None:
-        seen = self.rows.seen(_place(listener))
-        return seen.row if seen else None
 
     def _note_socket(self, listener: Listener, owner: Process) -> None:
         identity = bytes(encode_identity(owner, self.names.note, listener.netns))
@@ -160,6 +168,11 @@ class ListenerOwners:
             os.close(fd)
 
 
+def strange(seen: Seen | None) -> bool:
+    """True if the kernel at listen(), or the look before, recorded a stranger at this place."""
+    return seen is not None and seen.row.stranger_to != 0
+
+
 def _flags(listener: Listener, *, shared: bool) -> int:
     return (
         (abi.Listener.TRANSPARENT if listener.transparent else 0)
@@ -168,7 +181,8 @@ def _flags(listener: Listener, *, shared: bool) -> int:
     )
 
 
-def _place(listener: Listener) -> bytes:
+def place_of(listener: Listener) -> bytes:
+    """Its key in the tables of rows."""
     return bytes(
         abi.OwnerKey(netns=listener.netns, address=abi.RawAddress.of(listener.address), port=listener.port)
     )

@@ -39,7 +39,14 @@ class ListenerRows:
     crowded: Map
 
     def places(self) -> set[bytes]:
-        return {*self.owners, *self.strangers, *self.rightful}
+        return {place for table in (self.owners, self.strangers, self.rightful) for place, _ in table.items()}
+
+    def now(self) -> dict[bytes, Seen]:
+        """All rows by place, read in batches: one by one there could be 20,000 system calls."""
+        found: dict[bytes, Seen] = {}
+        for table in (self.rightful, self.strangers, self.owners):  # the last counts, as in `seen`
+            found.update((place, Seen(table, raw)) for place, raw in table.items())
+        return found
 
     def seen(self, place: bytes) -> Seen | None:
         for table in (self.owners, self.strangers, self.rightful):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from agent.daemon.tracking.listener_owners import ListenerOwners, Served
+from agent.daemon.tracking.listener_owners import ListenerOwners, Served, place_of, strange
+from agent.daemon.tracking.listener_rows import Seen
 from agent.daemon.tracking.served_places import Place, ServedPlaces
 from agent.daemon.tracking.tally import Tally, keep_newest
 from agent.export.agent_port import JudgedListener
@@ -45,6 +47,24 @@ FINDINGS = (ListenerState.UNDECLARED, ListenerState.OWNER_MISMATCH, ListenerStat
 _Finding = tuple[int, ListenerState]
 
 
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """What was found of a listener: the last four, from the others."""
+
+    found: Listener
+    place: bytes
+    row: bytes | None
+    """Of the place, in the kernel's tables."""
+    heard: Process | None
+    judged: JudgedListener
+    owner: Process | None
+    """The process that serves it."""
+    served: Served | None
+    """Set if it is one of TCP at a declared port."""
+    could_serve: bool
+    """It is at a declared port, or may accept for any."""
+
+
 @dataclass(slots=True)
 class Listening:
     """Looks at the listeners repeatedly. A `new` violation is reported once for each socket."""
@@ -53,14 +73,18 @@ class Listening:
     reader: ProcReader
     owners: ListenerOwners
     ids: Ids
-    judged: list[JudgedListener] = field(default_factory=list)
     violations: Tally[tuple[str, str, str]] = field(default_factory=Tally)
     """Counts by (service, port class, reason)."""
     unserved: list[Unserved] = field(default_factory=list)
     """Declared ports without a listener at the last look."""
+    _looked: list[_Examined] = field(default_factory=list)
     _told: set[_Finding] = field(default_factory=set)
     _places: ServedPlaces = field(default_factory=ServedPlaces)
-    _judged_by: tuple[Policy | None, object] | None = None
+    _by: tuple[Policy | None, object] | None = None
+    _unserved_of: tuple[object, ...] | None = None
+    """What the unserved ports were found from."""
+    _news: bool = False
+    """The kernel has reported a listener since the places were noted."""
     _exact: dict[tuple[int, int], Process] = field(default_factory=dict)
     """Processes as the kernel reported them, by pid and start. Valid for one look."""
     _heard: dict[int, Process] = field(default_factory=dict)
@@ -70,17 +94,18 @@ class Listening:
         """Read and judge every listener. Returns the findings that the last look did not have."""
         known, declared = self.owners.known(), policy.ports if policy else Ports()
         self._exact.clear()
-        listeners = [
-            self._strange(self._activated(_owner_first(one, policy, facts)), declared)
-            for one in self.inventory.listeners(self._heard.copy(), facts.namespaces)
-            if not _is_ours(one)
-        ]
-        self.judged = self._judge(listeners, policy, facts)
-        tcp = (one for one in self.judged if one.listener.protocol is Protocol.TCP)
-        served = [self._as_served(one, policy) for one in tcp if one.listener.port in declared]
-        self.owners.note(served, known)
-        self._note_places()
-        self.unserved = self._unserved(policy, facts, declared)
+        news, self._news = self._news, False
+        found = self.inventory.listeners(self._heard.copy(), facts.namespaces)
+        rows = self.owners.rows.now()
+        before = self._examined_by((policy, facts_judged_by(facts, _cgroups(found))))
+        examine = partial(self._examine, policy=policy, facts=facts, declared=declared)
+        looked = [examine(one, before.get(one.cookie), rows) for one in found if not _is_ours(one)]
+        served = [one.served for one in looked if one.served]
+        self.owners.note(served, known, rows)
+        is_new, self._looked = news or looked != self._looked, looked
+        if is_new:
+            self._note_places()
+        self._find_unserved(policy, facts)
         findings = {
             (one.listener.cookie, state): one
             for one in self.judged
@@ -98,37 +123,67 @@ class Listening:
                 self.violations.add((one.service, one.port_class, state.value))
         return new
 
-    def _judge(
-        self, listeners: list[Listener], policy: Policy | None, facts: HostFacts
-    ) -> list[JudgedListener]:
-        """Judge the listeners. One user can have 20,000 listeners, so an unchanged one keeps its earlier
-        result."""
-        by, before = (policy, facts_judged_by(facts)), dict[int, JudgedListener]()
-        if self._judged_by is not None and self._judged_by[0] is policy and self._judged_by[1] == by[1]:
-            before = {one.listener.cookie: one for one in self.judged}
-        self._judged_by = by
-        judged = []
-        for listener in listeners:
-            known = before.get(listener.cookie)
-            same = known is not None and known.listener == listener
-            judged.append(known if known and same else _judged(listener, policy, facts))
-        return judged
+    @property
+    def judged(self) -> list[JudgedListener]:
+        """The listeners of the last look."""
+        return [one.judged for one in self._looked]
 
-    def _unserved(self, policy: Policy | None, facts: HostFacts, declared: Container[int]) -> list[Unserved]:
-        if policy is None:
-            return []
+    def _examined_by(self, by: tuple[Policy | None, object]) -> dict[int, _Examined]:
+        """What was found by the same policy and facts, by cookie. One user can have 20,000 listeners, so an
+        unchanged one is not examined again."""
+        if self._by is not None and self._by[0] is by[0] and self._by[1] == by[1]:
+            return {one.found.cookie: one for one in self._looked}
+        self._by = by
+        return {}
+
+    def _examine(
+        self,
+        one: Listener,
+        before: _Examined | None,
+        rows: Mapping[bytes, Seen],
+        *,
+        policy: Policy | None,
+        facts: HostFacts,
+        declared: Container[int],
+    ) -> _Examined:
+        heard = self._heard.get(one.cookie)
+        place = before.place if before and before.found is one else place_of(one)
+        seen = rows.get(place)
+        row = seen.raw if seen else None
+        same = before is not None and (before.found is one or before.found == one)
+        if before and same and before.row == row and before.heard is heard:
+            return before
+        is_declared = one.port in declared
+        listener = self._activated(_owner_first(one, policy, facts), seen)
+        if is_declared and one.protocol is Protocol.TCP and strange(seen):
+            # A process can hide its descriptor in a thread with its own table, in io_uring, or in a message
+            # to itself. Only a service's port can have a stranger.
+            listener = replace(listener, strange=True)
+        if before and before.judged.listener == listener:
+            judged = before.judged
+        else:
+            judged = _judged(listener, policy, facts)
+        owner = self._serving(listener)
+        served = None
+        if is_declared and one.protocol is Protocol.TCP:
+            served = self._as_served(judged, place, owner, policy)
+        return _Examined(one, place, row, heard, judged, owner, served, is_declared or one.transparent)
+
+    def _find_unserved(self, policy: Policy | None, facts: HostFacts) -> None:
         seen = {one.cookie for one in facts.namespaces}
         if self.inventory.sees_own():
             seen.add(facts.host_netns)
-        there = [one.listener for one in self.judged]
-        near = [one for one in there if one.port in declared or one.transparent]
-        return unserved(policy, near, facts, seen)
+        near = [one.judged.listener for one in self._looked if one.could_serve]
+        found_from = (*(self._by or ()), seen, near)
+        if found_from != self._unserved_of:
+            self._unserved_of = found_from
+            self.unserved = unserved(policy, near, facts, seen) if policy else []
 
     def _note_places(self) -> None:
         serving: list[tuple[Place, Process | None]] = []
         sharing: dict[Place, list[Process]] = {}
-        for one in self.judged:
-            listener, owner = one.listener, self._serving(one.listener)
+        for one in self._looked:
+            listener, owner = one.judged.listener, one.owner
             place = (listener.netns, listener.port, listener.address)
             serving.append((place, owner))
             if owner is not None and listener.protocol is Protocol.TCP:
@@ -136,7 +191,7 @@ class Listening:
         shared = {place: found for place, found in sharing.items() if len(found) > 1 and len(set(found)) > 1}
         self._places.looked(serving, shared)
 
-    def _activated(self, listener: Listener) -> Listener:
+    def _activated(self, listener: Listener, seen: Seen | None) -> Listener:
         """Set `activated`: a socket that pid 1 or a socket unit's process opened may be meant for another
         service."""
         known = listener.owners or ((listener.opener,) if listener.opener else ())
@@ -144,29 +199,23 @@ class Listening:
             return listener
         if not self.reader.sees_initial_pids():
             return listener
-        return replace(listener, activated=self.owners.activated(listener))
+        return replace(listener, activated=self.owners.activated(listener, seen))
 
-    def _strange(self, listener: Listener, declared: Container[int]) -> Listener:
-        """Keep an earlier finding of a stranger if the holder is hidden now.
-
-        A process can hide its descriptor in a thread with its own table, in io_uring, or in a message to
-        itself."""
-        if listener.protocol is not Protocol.TCP or listener.port not in declared:
-            return listener  # only a service's port can have a stranger
-        return replace(listener, strange=True) if self.owners.strange(listener) else listener
-
-    def _as_served(self, one: JudgedListener, policy: Policy | None) -> Served:
+    def _as_served(
+        self, one: JudgedListener, place: bytes, owner: Process | None, policy: Policy | None
+    ) -> Served:
         service = policy.services.get(one.service) if policy else None
         owned = 0
         if service and service.owner:
             owned = self.ids.target(Target(one.service, PortClass(one.port_class)))
         stranger = ListenerState.OWNER_MISMATCH in one.states
-        return Served(one.listener, self._serving(one.listener), owned if stranger else 0, owned)
+        return Served(one.listener, place, owner, owned if stranger else 0, owned)
 
     def heard(self, cookie: int, netns: int, port: int, address: Address, owner: Process) -> None:
         """Store the owner that the kernel reports at listen(), before any process can connect and before the
         next look."""
         self._places.heard((netns, port, address), owner)
+        self._news = True
         keep_newest(self._heard, cookie, owner, REMEMBERED)
 
     def _serving(self, listener: Listener) -> Process | None:
@@ -197,6 +246,12 @@ class Listening:
             for one in self.judged
             if ListenerState.EXPOSED in one.states
         )
+
+
+def _cgroups(listeners: Iterable[Listener]) -> set[str]:
+    """The cgroups of all processes that hold one, or opened it."""
+    holders = {process.cgroup for one in listeners for process in one.owners}
+    return holders | {one.opener.cgroup for one in listeners if one.opener}
 
 
 def _owner_first(listener: Listener, policy: Policy | None, facts: HostFacts) -> Listener:

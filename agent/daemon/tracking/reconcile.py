@@ -64,6 +64,8 @@ class HostFollower:
     """Seconds between two looks that nothing else requests."""
     _adopted_for: _Places = ((), frozenset())
     """Places whose older connections have been searched for."""
+    _adopted_by: Tables | None = None
+    """The tables that had these places."""
     _swept_s: float = 0.0
     _swept_each: int = SWEPT_EACH
     _cgroups: dict[int, str] = field(default_factory=dict)
@@ -106,11 +108,12 @@ class HostFollower:
     def _adopt(self) -> list[Adopted]:
         """Adopt connections older than the agent, or older than the policy's declaration of their port."""
         tables, facts = self.keeper.tables, self.keeper.facts
-        if tables is None or facts is None:
+        if tables is None or facts is None or tables is self._adopted_by:
             return []
         declared = tables.numbers, frozenset(tables.targets)
         new_ports = _new_ports(declared, self._adopted_for)
         if not new_ports:
+            self._adopted_by = tables
             return []
         adopted = self._adopt_at(new_ports, tables, facts)
         self._adopted_for = declared

@@ -57,7 +57,8 @@ class Strangers:
             v6only=False,
             owners=(process,),
         )
-        one = replace(one, activated=self.listening.owners.activated(one))
+        owners = self.listening.owners
+        one = replace(one, activated=owners.activated(one, owners.seen(one)))
         judgement = judge_listener(policy, one, facts)
         if ListenerState.OWNER_MISMATCH in judgement.states:
             target = Target(judgement.service, PortClass(judgement.port_class))

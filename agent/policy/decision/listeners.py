@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from agent.model import (
     INIT,
@@ -19,7 +20,7 @@ from agent.model import (
     show_network,
 )
 from agent.policy.decision.declarations import addresses_of, declaration_of
-from agent.policy.decision.owners import is_owner
+from agent.policy.decision.owners import is_owner, lineage
 from agent.policy.terms import networks, publications
 from agent.policy.values import Policy, Port, Service, UndeclaredListeners
 
@@ -39,8 +40,10 @@ class Judgement:
     """Sentences for the operator, with the rule's place; empty if nothing is wrong."""
 
 
-def facts_judged_by(facts: HostFacts) -> tuple[object, ...]:
-    """What judge_listener reads of the facts. While it stays equal, so does every judgement."""
+def facts_judged_by(facts: HostFacts, cgroups: Iterable[str]) -> tuple[object, ...]:
+    """What judge_listener reads of the facts, for listeners of processes in these cgroups. While it stays
+    equal, so does every judgement. Containers elsewhere come and go at any time."""
+    near = {"/", *facts.container_netns, *chain.from_iterable(map(lineage, cgroups))}
     return (
         facts.host_netns,
         facts.addresses,
@@ -48,8 +51,8 @@ def facts_judged_by(facts: HostFacts) -> tuple[object, ...]:
         facts.users,
         facts.groups,
         facts.realpaths,
-        facts.containers,
-        facts.delegated,
+        {path: facts.containers[path] for path in near & facts.containers.keys()},
+        facts.delegated & near,
         facts.container_netns,
         facts.published,
     )

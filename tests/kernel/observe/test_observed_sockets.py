@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import sys
@@ -30,6 +31,7 @@ from tests.fixtures.waiting import wait_for
 T = TypeVar("T")
 SO_COOKIE = 57
 IPPROTO_MPTCP = 262
+IPV6_TRANSPARENT = 75
 SOL_IPV6_V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
@@ -211,6 +213,43 @@ def test_sockets_that_share_a_port_are_listed_each(lab: Lab, opened: ExitStack, 
     first = listen(opened, lab.host, "0.0.0.0")
     second = listen(opened, lab.host, "0.0.0.0", port_of(first))
     assert {one.cookie for one in inventory.listeners()} == {cookie(first), cookie(second)}
+
+
+def test_a_listener_is_read_again_only_where_something_of_it_changed(
+    lab: Lab, opened: ExitStack, inventory: Inventory
+) -> None:
+    stays, changes = listen(opened, lab.host, "127.0.0.1", 5001), listen(opened, lab.host, "::1", 5002)
+    udp = make(opened, lab.host, socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", 5003))
+    before = inventory.listeners()
+    again = inventory.listeners()
+    assert [one.port for one in before] == [5001, 5002, 5003]
+    assert all(one is other for one, other in zip(before, again, strict=True))
+    changes.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    now = inventory.listeners()
+    assert [one.transparent for one in now] == [False, True, False]
+    assert (now[0], now[2]) == (before[0], before[2])
+    connect(opened, lab.host, "127.0.0.1", 5001)  # it waits to be accepted, which the kernel's row tells
+    assert inventory.listeners() == now
+    held = os.fork()
+    if not held:
+        signal.pause()
+    try:
+        assert len(row(wait_for(lambda: _of_two(inventory), "a child holds them, too"), stays).owners) == 2
+    finally:
+        os.kill(held, signal.SIGKILL)
+        os.waitpid(held, 0)
+    assert inventory.listeners() == now
+    changes.close()
+    replaced = listen(opened, lab.host, "::1", 5002)
+    found = inventory.listeners()
+    assert [one.port for one in found] == [5001, 5002, 5003]
+    assert (row(found, replaced).transparent, row(found, stays)) == (False, before[0])
+
+
+def _of_two(inventory: Inventory) -> list[Listener]:
+    found = inventory.listeners()
+    return found if all(len(one.owners) == 2 for one in found) else []
 
 
 def test_a_prefork_servers_socket_has_all_its_workers_as_owners(lab: Lab, inventory: Inventory) -> None:

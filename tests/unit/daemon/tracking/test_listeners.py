@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent import abi
-from agent.daemon.tracking.listener_owners import ListenerOwners
+from agent.daemon.tracking.listener_owners import ListenerOwners, place_of
 from agent.daemon.tracking.listener_rows import ListenerRows
 from agent.daemon.tracking.listeners import REMEMBERED, Listening, serving_process
 from agent.model import Address, HostFacts, Listener, ListenerState, Process, Protocol, to_address
@@ -358,7 +358,7 @@ def test_what_is_as_it_was_is_not_judged_again(world: World) -> None:
     assert world.listening.judged[0] is first
     world.look(moved, by=by)
     assert [each.states for each in world.listening.judged] == [(ListenerState.DECLARED,)]
-    for facts, now in ((FACTS, other), (dataclasses.replace(FACTS, delegated=frozenset({"/a"})), other)):
+    for facts, now in ((FACTS, other), (dataclasses.replace(FACTS, users={"ann": 7}), other)):
         (before,) = world.listening.judged
         world.there.now = [moved]
         world.listening.look(now, facts)
@@ -381,6 +381,89 @@ def test_what_no_judgement_reads_of_a_host_makes_none_anew(world: World, changes
     (first,) = world.listening.judged
     world.listening.look(by, dataclasses.replace(FACTS, **changes))
     assert world.listening.judged[0] is first
+
+
+class CountedMap(MemoryMap):
+    """Counts look-ups, each of which is a system call in the kernel's map."""
+
+    asked = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        self.asked += 1
+        return super().get(key)
+
+
+def test_of_listeners_that_are_as_they_were_the_kernel_is_not_asked_one_by_one(world: World) -> None:
+    counted = CountedMap("owners", max_entries=1000)
+    world.listening.owners = dataclasses.replace(
+        world.listening.owners,
+        rows=dataclasses.replace(world.listening.owners.rows, owners=counted),  # type: ignore[arg-type]
+    )
+    by = ranges("5000-5099")
+    there = [listener(LOOPBACK, port, POSTGRES) for port in range(5000, 5100)]
+    for _ in range(3):
+        world.look(*there, by=by)
+    asked, rows_before = counted.asked, dict(counted.rows)
+    assert len(rows_before) == len(there)
+    world.look(*there, by=by)
+    world.look(*map(dataclasses.replace, there), by=by)
+    assert (counted.asked, counted.rows) == (asked, rows_before)
+    world.look(*there[1:], listener(LOOPBACK, 5000, NETCAT, cookie=77), by=by)
+    assert 0 < counted.asked - asked <= 4
+    assert len(counted.rows) == len(there)
+
+
+def test_a_row_that_a_program_wrote_since_is_seen_by_the_next_look(world: World) -> None:
+    one, by = listener(LOOPBACK, 5432, POSTGRES), policy()
+    for _ in range(3):
+        assert world.look(one, by=by) == []
+    (place, settled) = next(iter(world.owners.rows.items()))
+    row = abi.ListenerOwner.from_buffer_copy(settled)
+    row.stranger_to, row.flags = world.listening.ids.target(DB), row.flags & ~abi.Listener.OWNER
+    world.owners.rows[place] = bytes(row)
+    world.look(one, by=by)
+    assert world.listening.judged[0].listener.strange
+    for _ in range(2):
+        world.look(one, by=by)
+    assert world.owners.rows[place] == settled, "its holder is an owner that may serve it"
+
+
+def test_who_called_listen_since_the_last_look_serves(world: World) -> None:
+    one, by = listener(LOOPBACK, 5432, POSTGRES), policy()
+    world.look(one, by=by)
+    exact = dataclasses.replace(POSTGRES, start_boot_ns=POSTGRES.start_boot_ns + 5)
+    world.listening.heard(one.cookie, HOST, 5432, LOOPBACK, exact)
+    world.look(one, by=by)
+    assert world.listening.owner_of(HOST, 5432, LOOPBACK) == exact
+    briefly = dataclasses.replace(NETCAT, pid=1234)
+    world.listening.heard(4711, HOST, 5432, LOOPBACK, briefly)
+    assert world.listening.owner_of(HOST, 5432, LOOPBACK) == briefly
+    world.look(one, by=by)
+    assert world.listening.owner_of(HOST, 5432, LOOPBACK) == exact, "the other one is gone"
+
+
+def test_unserved_ports_follow_listeners_policy_and_namespaces(world: World) -> None:
+    by, other = ranges("5000-5001"), ranges("5000-5001", "6000-6001")
+    one = listener(LOOPBACK, 5000, POSTGRES)
+
+    def missing(*there: Listener, by: Policy, facts: HostFacts = FACTS) -> list[str]:
+        world.there.now = list(there)
+        world.listening.look(by, facts)
+        return [str(found.port) for found in world.listening.unserved]
+
+    assert missing(by=by) == ["5000-5001/tcp"]
+    assert missing(one, by=by) == []
+    assert missing(one, by=by) == []
+    assert missing(one, by=other) == ["6000-6001/tcp"]
+    assert missing(one, listener(LOOPBACK, 40_000, NETCAT), by=other) == ["6000-6001/tcp"]
+    assert missing(dataclasses.replace(one, transparent=True), by=other) == []
+    assert missing(by=by) == ["5000-5001/tcp"]
+
+
+def ranges(*ports: str) -> Policy:
+    declared = ", ".join(f"{{port: {each}, class: internal}}" for each in ports)
+    service = f"{{product: acme, owner: [{{unit: postgresql.service}}], ports: [{declared}]}}"
+    return parse_policy(f"version: 1\nservices: {{db: {service}}}\n")
 
 
 LISTEN = """
@@ -560,11 +643,12 @@ def test_pid_1_of_a_container_is_a_process_like_any(world: World) -> None:
     assert world.look(one, by=policy()) == [(5432, ListenerState.OWNER_MISMATCH)]
 
 
-def test_only_of_declared_ports_the_kernel_is_asked_for_strangers(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(ListenerOwners, "strange", lambda self, one: asked.append(one.port))
-    many = [listener(LOOPBACK, port, NETCAT) for port in range(20_000, 20_050)]
-    world.look(*many, listener(LOOPBACK, 5432, POSTGRES), by=policy())
-    assert asked == [5432]
+def test_only_a_services_port_can_have_a_stranger(world: World) -> None:
+    one = listener(LOOPBACK, 20_000, NETCAT)
+    noted_by_kernel(world, one, NETCAT)
+    key = place_of(one)
+    row = abi.ListenerOwner.from_buffer_copy(world.owners.rows[key])
+    row.stranger_to = 1
+    world.owners.put(key, bytes(row))
+    world.look(one, by=policy())
+    assert not world.listening.judged[0].listener.strange

@@ -490,5 +490,31 @@ def test_what_is_compared_between_two_looks_is_all_that_judging_reads() -> None:
     judged_by = set(read)
     assert {"host_netns", "namespaces", "users", "groups", "containers", "published"} <= judged_by
     read.clear()
-    facts_judged_by(facts)
+    facts_judged_by(facts, ())
     assert judged_by <= read
+
+
+@pytest.mark.parametrize(
+    ("changes", "matters"),
+    [
+        ({"delegated": frozenset({"/user.slice/user-1.slice"})}, False),
+        ({"delegated": frozenset({"/system.slice"})}, True),
+        ({"delegated": frozenset({"/"})}, True),
+        ({"containers": {"/kubepods/other": DB}}, False),
+        ({"containers": {"/system.slice/postgresql.service": DB}}, True),
+        ({"containers": {"/docker/1": DB}, "container_netns": {"/docker/1": 9}}, True),
+        ({"users": {"postgres": 71}}, True),
+        ({"cgroups": {"/system.slice": 1}, "gathered_boot_ns": 1}, False),
+    ],
+    ids=str,
+)
+def test_of_cgroups_those_above_a_holder_and_of_services_matter(
+    changes: dict[str, Any], matters: bool
+) -> None:
+    changed = dataclasses.replace(FACTS, **changes)
+    cgroups = (POSTGRES.cgroup, "")
+    assert (facts_judged_by(changed, cgroups) != facts_judged_by(FACTS, cgroups)) is matters
+    if not matters:
+        for address in ("0.0.0.0", "127.0.0.1"):
+            one = listener(address, 5432, POSTGRES)
+            assert judge_listener(POLICY, one, changed) == judge_listener(POLICY, one, FACTS)
