@@ -13,7 +13,7 @@ from agent.cli.alone import answering
 from agent.cli.output import (
     Json,
     lives_in,
-    print_json,
+    print_json_array,
     print_table,
     program,
     target_name,
@@ -39,9 +39,10 @@ def flows(
     control = answering(config)
     if target:
         refuse_unknown_target(target, control.get("/v1/policy")["targets"])
-    found = [one for one in control.get("/v1/flows") if target in ("", one["service"], target_name(one))]
+    flows = control.elements("/v1/flows")
+    found = (one for one in flows if target in ("", one["service"], target_name(one)))
     if as_json:
-        print_json(found)
+        print_json_array(found)
         return
     now = datetime.now(UTC)
     print_table(

@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -20,6 +20,9 @@ from agent.export.sanitize import printable, to_json
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 GAP = 2
+BLOCK = 1000
+"""The number of rows that a table prints at once."""
+_Row = Sequence[str]
 
 
 def client(config: Path | None) -> ControlClient:
@@ -28,6 +31,15 @@ def client(config: Path | None) -> ControlClient:
 
 def print_json(value: object) -> None:
     print(to_json(value, indent=2))
+
+
+def print_json_array(values: Iterable[object]) -> None:
+    """What print_json() prints of a list, each value as it comes."""
+    start = "[\n"
+    for value in values:
+        print(f"{start}{textwrap.indent(to_json(value, indent=2), '  ')}", end="")
+        start = ",\n"
+    print("[]" if start == "[\n" else "\n]")
 
 
 def is_terminal(file: TextIO | None = None) -> bool:
@@ -45,24 +57,43 @@ def print_table(
     """Print a table that fits the terminal. In a narrow terminal, cells wrap within their column. If that
     would break a word, or if `whole` names columns, the row's line has only the columns of `whole` (else
     the first). The other cells follow below that line, each with its name. A pipe gets one line per row.
-    Without rows, `nothing` is printed."""
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
-    if not cells:
+    Without rows, `nothing` is printed.
+
+    A long table is printed in blocks, as its rows come. A terminal gets the columns' names above each."""
+    blocks = _blocks([printable(str(cell)) for cell in row] for row in rows)
+    if is_terminal(file):
+        width = shutil.get_terminal_size().columns
+        parts: Iterable[Iterable[str]] = (_laid_out(columns, block, whole, width) for block in blocks)
+    else:
+        parts = _aligned_blocks(columns, blocks)
+    printed = False
+    for lines in parts:
+        print("\n".join(line.rstrip() for line in lines), file=file)
+        printed = True
+    if not printed:
         print(nothing, file=file)
-        return
-    for line in _laid_out(
-        columns, cells, whole, shutil.get_terminal_size().columns if is_terminal(file) else None
-    ):
-        print(line.rstrip(), file=file)
+
+
+def _blocks(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    left = iter(rows)
+    while block := list(islice(left, BLOCK)):
+        yield block
+
+
+def _aligned_blocks(columns: Sequence[str], blocks: Iterable[list[_Row]]) -> Iterator[Iterable[str]]:
+    """Lines of each block. A column may get wider from block to block."""
+    widths, head = [0] * len(columns), [columns]
+    for block in blocks:
+        table = [*head, *block]
+        widths = [max(width, *map(len, cells)) for width, *cells in zip(widths, *table, strict=True)]
+        yield _aligned(table, widths)
+        head = []
 
 
 def _laid_out(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str], width: int | None
+    columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str], width: int
 ) -> Iterable[str]:
-    lines = _aligned(columns, rows)
-    if width is None:
-        return lines
-    found = list(lines)
+    found = list(_table(columns, rows))
     if max(len(line.rstrip()) for line in found) <= width:
         return found
     wrapped = None if whole else _wrapped(columns, rows, width)
@@ -73,7 +104,7 @@ def _with_rest_below(
     columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Collection[str], width: int
 ) -> Iterator[str]:
     kept = [number for number, name in enumerate(columns) if name in whole]
-    head, *lines = _aligned([columns[n] for n in kept], [[row[n] for n in kept] for row in rows])
+    head, *lines = _table([columns[n] for n in kept], [[row[n] for n in kept] for row in rows])
     yield head
     for line, row in zip(lines, rows, strict=True):
         yield line
@@ -118,10 +149,13 @@ def _lines(table: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[st
             yield (" " * GAP).join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
 
 
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Aligned lines, as an iterator: there may be 20,000 rows."""
+def _table(columns: Sequence[str], rows: Sequence[_Row]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for row in (columns, *rows):
+    return _aligned([columns, *rows], widths)
+
+
+def _aligned(table: Iterable[_Row], widths: Sequence[int]) -> Iterator[str]:
+    for row in table:
         yield (" " * GAP).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
 
 

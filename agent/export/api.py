@@ -15,8 +15,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agent.export.agent_port import Agent, JudgedListener
-from agent.export.events import TYPES, Event, flow_fields, now_text, process_fields
+from agent.export.events import TYPES, Event, now_text, process_fields
 from agent.export.families import chosen_type, written
+from agent.export.flow_texts import FlowTexts
 from agent.export.hosts import Hosts
 from agent.export.http import JsonAnswer, Reader, SharedReader, application
 from agent.export.metrics import Metrics
@@ -28,8 +29,9 @@ from agent.wording import did_you_mean, whole_number
 
 MAX_LIMIT = 100_000
 FOLLOW_POLL_S = 0.2
-AT_ONCE = 200
-"""How many values of a long answer are serialised at once."""
+AT_ONCE = 100
+"""How many values of a long answer are serialised at once. For larger parts, malloc maps new memory each
+time."""
 GZIP_LEVEL = 6
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
 """See zlib.compressobj()."""
@@ -110,10 +112,11 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
         return JsonAnswer(await reader(lambda: list(agent.edges(limit))))
 
     async def flows(_request: Request) -> Response:
-        return await _array(reader, (flow_fields(*one) for one in agent.flows()))
+        texts = FlowTexts()
+        return await _array(reader, (texts.of(*one) for one in agent.flows()))
 
     async def listeners(_request: Request) -> Response:
-        return await _array(reader, (listener_fields(one) for one in agent.listeners()))
+        return await _array(reader, (to_json(listener_fields(one)) for one in agent.listeners()))
 
     async def events(request: Request) -> Response:
         _refuse_unknown(request, "limit", "type", "follow")
@@ -142,21 +145,29 @@ def control_app(agent: Agent, stopping: Callable[[], bool] = lambda: False) -> S
     )
 
 
-async def _array(reader: Reader, values: Iterable[Any]) -> Response:
-    """A JSON array, sent in parts: the values may need more memory than there is."""
-    left = iter(values)
+async def _array(reader: Reader, texts: Iterable[str]) -> Response:
+    """A JSON array of these values, one per line. It is sent in parts: the values may need more memory than
+    there is."""
+    left = _lines(texts)
 
-    def some() -> str:
-        return ",".join(map(to_json, islice(left, AT_ONCE)))
+    def some() -> bytes:
+        return "".join(islice(left, AT_ONCE)).encode()
 
-    async def rest(text: str) -> AsyncIterator[str]:
-        yield "[" + text
-        while text := await reader(some):
-            yield "," + text
-        yield "]"
+    async def rest(part: bytes) -> AsyncIterator[bytes]:
+        while part:
+            yield part
+            part = await reader(some)
 
     first = await reader(some)  # an error in the first part still gets an error response
     return StreamingResponse(rest(first), media_type="application/json")
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    before = "[\n"
+    for text in texts:
+        yield before + text
+        before = ",\n"
+    yield "[\n]\n" if before == "[\n" else "\n]\n"
 
 
 def listener_fields(judged: JudgedListener) -> dict[str, Any]:

@@ -4,6 +4,7 @@ of import time to every command."""
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 from agent.errors import ControlError, DaemonUnreachable, LicetError, MayNotAsk
 
 TIMEOUT_S = 30.0
+READ_BYTES = 64 * 1024
+"""How much of a long answer is read at once."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -42,6 +45,19 @@ class ControlClient:
 
     def get(self, path: str) -> Any:
         return self._value("GET", path)
+
+    def elements(self, path: str) -> Iterator[Any]:
+        """The elements of an answer that is an array, as they arrive: the daemon sends one per line."""
+        with closing(_UnixConnection(self._path, self._timeout_s)) as connection:
+            answer = io.BufferedReader(self._ask(connection, "GET", path), READ_BYTES)
+            while (text := self._line_of(answer).strip(b",\n")) != b"]":
+                if text in (b"[", b""):
+                    continue
+                found = self._parsed(text)
+                if isinstance(found, list):  # a daemon of an earlier version sends one line
+                    yield from found
+                    return
+                yield found
 
     def post(self, path: str, body: object = None) -> Any:
         """POST `body` as JSON, if there is one, and return the answer."""
@@ -73,6 +89,15 @@ class ControlClient:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error, method) from error
         return answer
+
+    def _line_of(self, answer: io.BufferedIOBase) -> bytes:
+        """A line of an answer that does not end yet."""
+        try:
+            if line := answer.readline():
+                return line
+            raise http.client.IncompleteRead(b"")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error, "GET") from error
 
     def _read_line(self, answer: http.client.HTTPResponse) -> bytes:
         try:

@@ -132,7 +132,18 @@ def kind_of(decision: Decision) -> str:
 
 
 def flow_fields(target: Target, flow: Flow) -> Event:
-    """The fields of one flow, for `licet flows` and for flow events."""
+    """The fields of one flow, for flow events; `licet flows` has the same (agent/export/flow_texts.py)."""
+    return {
+        **flow_facts(target, flow),
+        "consumer": consumer_fields(flow.consumer, flow.consumer_address),
+        "owner": process_fields(flow.owner) if flow.owner else {},
+        "acceptor": process_fields(flow.acceptor) if flow.acceptor else {},
+        "tuple": flow_tuple_fields(flow),
+    }
+
+
+def flow_facts(target: Target, flow: Flow) -> Event:
+    """The fields of a flow without those of its ends."""
     return {
         "cookie": flow.cookie,
         **target_fields(target),
@@ -144,10 +155,8 @@ def flow_fields(target: Target, flow: Flow) -> Event:
         # to the second: the two clocks are not read at one instant, and repeated answers should agree
         "opened_at": now_text(unix_time(flow.opened_boot_ns), "seconds"),
         "opened_boot_ns": flow.opened_boot_ns,
-        "consumer": consumer_fields(flow.consumer, flow.consumer_address),
-        "owner": process_fields(flow.owner) if flow.owner else {},
-        "acceptor": process_fields(flow.acceptor) if flow.acceptor else {},
-        "tuple": tuple_fields(
-            flow.protocol, flow.consumer_address, flow.consumer_port, flow.address, flow.port
-        ),
     }
+
+
+def flow_tuple_fields(flow: Flow) -> Event:
+    return tuple_fields(flow.protocol, flow.consumer_address, flow.consumer_port, flow.address, flow.port)

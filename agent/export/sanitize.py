@@ -9,6 +9,7 @@ import json
 import re
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_ONE_LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _NOT_PLAIN = re.compile("[^ -~\n]")
 
 
@@ -29,8 +30,7 @@ def printable(text: str) -> str:
 def to_json(value: object, indent: int | None = None) -> str:
     """JSON in UTF-8 for any strings; one line without `indent`. Characters that steer a terminal, or that
     turn the direction of text, are escaped."""
-    separators = (",", ":") if indent is None else (",", ": ")
-    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    text = _ONE_LINE(value) if indent is None else json.dumps(value, ensure_ascii=False, indent=indent)
     return text if text.isascii() and "\x7f" not in text else _NOT_PLAIN.sub(_escaped, text)
 
 

@@ -17,7 +17,7 @@ from agent.daemon.tracking.usage import Attempt
 from agent.export import events
 from agent.export.events import Event
 from agent.kernel.tables.names import Names
-from agent.kernel.tables.rows import flow_of
+from agent.kernel.tables.rows import ProcessesAsStored, flow_of
 from agent.model import Decision, Flow, Process, Target, Verdict
 
 
@@ -77,7 +77,7 @@ class Reporter:
 
     def flow(self, event: abi.FlowEvent) -> None:
         """Write a flow that opens or closes to the event log only."""
-        seen = flow_of(event.cookie, event.flow, self.names)
+        seen = flow_of(event.cookie, event.flow, ProcessesAsStored(self.names))
         target = self.keeper.ids.target_named(seen.target)
         if target is None:
             return

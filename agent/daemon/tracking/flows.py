@@ -9,22 +9,22 @@ from itertools import chain
 
 from agent import abi
 from agent.daemon.tracking.attribution import Attributor
+from agent.daemon.tracking.completed_processes import CompletedProcesses
 from agent.daemon.tracking.listeners import Listening
 from agent.daemon.tracking.past_uses import PastUse
 from agent.kernel.tables.columns import columns, flow_columns
 from agent.kernel.tables.counters import Counters
 from agent.kernel.tables.encode_rows import tuple_key
 from agent.kernel.tables.names import Names
-from agent.kernel.tables.rows import Use, by_age, flow_of, flow_rows
-from agent.model import Flow, Process, Target
+from agent.kernel.tables.rows import ProcessesAsStored, Use, flow_of, flow_rows
+from agent.model import Flow, Target
 from agent.policy.tables.ids import Ids
 
-KNOWN_PROCESSES = 1024
-"""Limit for processes remembered while flows are listed."""
 SETTLE_NS = 5 * 1_000_000_000
 """Age below which a row is not deleted: its socket may have been made after sock_diag was read."""
 
 
+_OPENED = columns(abi.Flow, "opened_ns")
 _NETNS = columns(abi.Flow, "consumer.netns")
 _SERVER_COOKIE = columns(abi.Flow, "server_cookie")
 _AGE_AND_PLACE = columns(abi.Flow, "opened_ns", "consumer.netns", "pre_existing")
@@ -41,6 +41,7 @@ class FlowTable:
     ) -> None:
         self._counters = counters
         self._names = names
+        self._stored = ProcessesAsStored(names)
         self._attributor = attributor
         self._ids = ids
         self._listeners = listeners
@@ -49,7 +50,7 @@ class FlowTable:
         """All flows. Yields one at a time: all at once, as objects, would take more memory than the rest of
         the agent."""
         for cookie, raw in flow_rows(self._counters.flows):
-            yield flow_of(cookie, abi.Flow.from_buffer_copy(raw), self._names)
+            yield flow_of(cookie, raw, self._stored)
 
     def rows_outside(self, namespaces: Container[int]) -> Iterator[Flow]:
         """Flows that are in none of these namespaces."""
@@ -59,33 +60,28 @@ class FlowTable:
 
     def row(self, cookie: int) -> Flow | None:
         raw = self._counters.flows.get(abi.U64.pack(cookie))
-        return flow_of(cookie, abi.Flow.from_buffer_copy(raw), self._names) if raw else None
+        return flow_of(cookie, raw, self._stored) if raw else None
 
     def listed(self) -> Iterator[tuple[Target, Flow]]:
         """Every flow with its processes completed, oldest first, one at a time."""
-        known: dict[tuple[int, int], Process] = {}
+        targets, processes = self._ids.targets, CompletedProcesses(self._names, self._attributor)
+        for cookie in self._by_age():
+            raw = self._counters.flows.get(abi.U64.pack(cookie))
+            if raw is None:
+                continue
+            flow = flow_of(cookie, raw, processes)
+            if flow.owner is None:
+                owner = self._listeners.owner_of(flow.netns, flow.port, flow.address)
+                flow = replace(flow, owner=owner)
+            if target := targets.get(flow.target):
+                yield target, flow
 
-        def named(process: Process | None) -> Process | None:
-            if process is None:
-                return None
-            key = (process.pid, process.start_boot_ns)
-            if key not in known:
-                if len(known) >= KNOWN_PROCESSES:
-                    known.clear()
-                known[key] = self._attributor.complete(process)
-            return known[key]
-
-        for cookie in by_age(self._counters.flows):
-            flow = self.row(cookie)
-            target = self._ids.target_named(flow.target) if flow else None
-            if flow is not None and target is not None:
-                whole = replace(
-                    flow,
-                    consumer=named(flow.consumer),
-                    owner=named(flow.owner) or self._listeners.owner_of(flow.netns, flow.port, flow.address),
-                    acceptor=named(flow.acceptor),
-                )
-                yield target, whole
+    def _by_age(self) -> Iterator[int]:
+        """Cookies, of the oldest flow first."""
+        rows = flow_columns(self._counters.flows, _OPENED)
+        # one number for both: pairs would take twice the memory
+        for both in sorted(opened_ns << 64 | cookie for cookie, (opened_ns,) in rows):
+            yield both & (1 << 64) - 1
 
     def uses(self) -> Iterator[PastUse]:
         """Open connections as uses. The connections of one consumer, or one address, to one target are one
@@ -102,7 +98,7 @@ class FlowTable:
                 yield use
 
     def _as_use(self, raw: abi.Flow, cookie: int, count: int) -> PastUse | None:
-        flow = flow_of(cookie, raw, self._names)
+        flow = flow_of(cookie, raw, self._stored)
         target = self._ids.target_named(flow.target)
         if target is None:
             return None

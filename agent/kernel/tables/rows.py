@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol as Interface
 
 from agent import abi
+from agent.kernel.tables.columns import columns
 from agent.kernel.tables.names import Names
 from agent.model import Address, Decision, Flow, Origin, Process, Protocol, Reason, Verdict
 from agent.system.bpf_map import Map
@@ -118,38 +121,71 @@ def use_from_event(event: abi.UseEvent, consumer: Process | None) -> Use:
     )
 
 
-def flow_of(cookie: int, raw: abi.Flow, names: Names) -> Flow:
+class Processes(Interface):
+    """Who the processes of a flow's row are. None: the process is remote or not known."""
+
+    def process(self, identity: bytes) -> Process | None: ...
+
+    def acceptor(self, pid: int, start_boot_ns: int, exe: int) -> Process | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesAsStored:
+    """Processes with what the row has of them."""
+
+    names: Names
+
+    def process(self, identity: bytes) -> Process | None:
+        return process_of(abi.Identity.from_buffer_copy(identity), self.names)
+
+    def acceptor(self, pid: int, start_boot_ns: int, exe: int) -> Process | None:
+        if not pid:
+            return None
+        return Process(pid=pid, start_boot_ns=start_boot_ns, exe=self.names.of_process(exe, pid))
+
+
+_FLOW = columns(
+    abi.Flow,
+    *("opened_ns", "consumer", "owner", "acceptor_start_ns", "acceptor_exe", "acceptor_pid", "state"),
+    *("pre_existing", "verdict", "local", "remote", "local_port", "remote_port"),
+)
+_NETNS = abi.Identity.netns.offset
+
+
+def flow_of(cookie: int, row: bytes | abi.Flow, processes: Processes) -> Flow:
     """Decode a row of `flows`. Its addresses are those of the socket with this cookie: the consumer's socket,
     or the server's if the consumer is remote."""
-    local, remote = raw.local.value(), raw.remote.value()
-    here, there = (local, raw.local_port), (remote, raw.remote_port)
-    origin = Origin(raw.verdict.origin)
+    opened_ns, consumer, owner, *accepted, state, pre_existing, word, local, remote, port, remote_port = (
+        _FLOW.unpack(row)
+    )
+    accepted_ns, accepted_exe, accepted_pid = accepted
+    verdict, origin, protocol = _verdict_in(word)
+    here, there = (Address(local), port), (Address(remote), remote_port)
     consumer_end, server_end = (there, here) if origin is Origin.REMOTE else (here, there)
-    acceptor = None
-    if raw.acceptor_pid:
-        acceptor = Process(
-            pid=raw.acceptor_pid,
-            start_boot_ns=raw.acceptor_start_ns,
-            exe=names.of_process(raw.acceptor_exe, raw.acceptor_pid),
-        )
     return Flow(
         cookie=cookie,
-        target=raw.verdict.target,
-        consumer=process_of(raw.consumer, names),
+        target=verdict.target,
+        consumer=processes.process(consumer),
         consumer_address=consumer_end[0],
         consumer_port=consumer_end[1],
         address=server_end[0],
         port=server_end[1],
-        owner=process_of(raw.owner, names),
-        acceptor=acceptor,
-        verdict=verdict_of(raw.verdict),
+        owner=processes.process(owner),
+        acceptor=processes.acceptor(accepted_pid, accepted_ns, accepted_exe),
+        verdict=verdict,
         origin=origin,
-        protocol=Protocol(raw.verdict.protocol),
-        opened_boot_ns=raw.opened_ns,
-        established=raw.state == abi.FlowState.OPEN,
-        pre_existing=bool(raw.pre_existing),
-        netns=raw.consumer.netns,
+        protocol=protocol,
+        opened_boot_ns=opened_ns,
+        established=state == abi.FlowState.OPEN,
+        pre_existing=bool(pre_existing),
+        netns=abi.U64.unpack_from(consumer, _NETNS)[0],
     )
+
+
+@lru_cache(maxsize=1024)  # thousands of flows have a few verdicts
+def _verdict_in(row: bytes) -> tuple[Verdict, Origin, Protocol]:
+    raw = abi.Verdict.from_buffer_copy(row)
+    return verdict_of(raw), Origin(raw.origin), Protocol(raw.protocol)
 
 
 def with_server(event: abi.FlowEvent, flows: Map) -> abi.FlowEvent:
@@ -164,10 +200,3 @@ def flow_rows(flows: Map) -> Iterator[tuple[int, bytes]]:
     for key, value in flows.items():
         if not abi.is_spare_flow(key):
             yield abi.U64.unpack(key)[0], value
-
-
-def by_age(flows: Map) -> list[int]:
-    """Cookies, of the oldest flow first."""
-    opened = abi.Flow.opened_ns.offset
-    rows = (abi.U64.unpack_from(raw, opened)[0] << 64 | cookie for cookie, raw in flow_rows(flows))
-    return [both & (1 << 64) - 1 for both in sorted(rows)]

@@ -261,6 +261,14 @@ def test_a_list_of_any_length_is_json(control: App, agent: FakeAgent, many: int)
     assert [one["cookie"] for one in control.get("/v1/flows").json()] == list(range(many))
 
 
+def test_each_value_of_a_list_has_a_line_of_its_own(control: App, agent: FakeAgent) -> None:
+    odd = Process(pid=9, comm="a\nb\u2028c")
+    agent.flow_rows = [(INTERNAL, flow(cookie=number, consumer=odd)) for number in range(3)]
+    first, *lines, last = control.get("/v1/flows").text.splitlines()
+    assert (first, last) == ("[", "]")
+    assert [json.loads(line.rstrip(","))["cookie"] for line in lines] == [0, 1, 2]
+
+
 def test_a_list_that_fails_at_once_is_an_error(control: App, agent: FakeAgent) -> None:
     def broken() -> Iterator[tuple[Target, Flow]]:
         raise KernelError("no such map")

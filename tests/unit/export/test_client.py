@@ -1,3 +1,4 @@
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ControlError, DaemonUnreachable, KernelError, ModeError
+from agent.export.api import AT_ONCE
 from agent.export.client import ControlClient
-from tests.unit.export.fake_agent import FakeAgent
+from tests.unit.export.fake_agent import INTERNAL, FakeAgent, flow
 from tests.unit.export.serving import serving
 
 
@@ -68,6 +70,43 @@ def test_a_daemon_that_hangs_up_or_is_none_is_no_traceback(tmp_path: Path) -> No
     failed = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
     with answering(tmp_path / "e", failed) as client, pytest.raises(ControlError, match="502 Bad Gateway"):
         client.get("/")
+
+
+@pytest.mark.parametrize("many", [0, 1, AT_ONCE, 2 * AT_ONCE + 1])
+def test_a_list_comes_one_element_after_the_other(tmp_path: Path, many: int) -> None:
+    agent = FakeAgent(flow_rows=[(INTERNAL, flow(cookie=number)) for number in range(many)])
+    with serving(agent, tmp_path / "control.sock"):
+        client = ControlClient(tmp_path / "control.sock")
+        assert list(client.elements("/v1/flows")) == client.get("/v1/flows")
+        first = next(client.elements("/v1/flows"), None)
+        assert first == (client.get("/v1/flows")[0] if many else None)
+
+
+@pytest.mark.parametrize("body", [b"[]", b'[{"a":1},{"b":2}]'])
+def test_a_list_of_an_earlier_version_is_one_line(tmp_path: Path, body: bytes) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with answering(tmp_path / "a", head + body) as client:
+        assert list(client.elements("/")) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[\n{},\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n[\n{},\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n[\n{},\n\r\n",
+    ],
+)
+def test_a_list_that_breaks_off_is_no_short_list(tmp_path: Path, said: bytes) -> None:
+    with answering(tmp_path / "a", said) as client, pytest.raises(DaemonUnreachable):
+        list(client.elements("/"))
+
+
+def test_a_list_of_somebody_else_is_no_traceback(tmp_path: Path) -> None:
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html>\n"
+    with answering(tmp_path / "a", page) as client, pytest.raises(ControlError, match="not a licet daemon"):
+        list(client.elements("/"))
 
 
 def test_a_daemon_that_never_answers_is_given_up(tmp_path: Path) -> None:

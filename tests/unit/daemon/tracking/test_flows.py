@@ -11,7 +11,7 @@ from agent.daemon.tracking.adoption import Adoption
 from agent.daemon.tracking.consumers import local_consumer
 from agent.daemon.tracking.flows import SETTLE_NS, FlowTable
 from agent.kernel.tables.encode_rows import encode_flow, tuple_key
-from agent.kernel.tables.rows import flow_of
+from agent.kernel.tables.rows import ProcessesAsStored, flow_of
 from agent.model import (
     Address,
     Decision,
@@ -174,7 +174,7 @@ def test_a_flow_that_is_written_down_reads_back_the_same(world: World, origin: O
         pre_existing=True,
         netns=CONTAINER,
     )
-    assert flow_of(77, encode_flow(written, world.names.note), world.names) == written
+    assert flow_of(77, encode_flow(written, world.names.note), ProcessesAsStored(world.names)) == written
 
 
 def test_a_connection_from_before_is_judged_counted_and_followed(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from agent import abi
 from agent.kernel.tables.hash_of_abi_1 import path_hash_of_abi_1
 from agent.kernel.tables.names import Names
-from agent.kernel.tables.rows import flow_of, flow_rows, process_of, use_of
+from agent.kernel.tables.rows import ProcessesAsStored, flow_of, flow_rows, process_of, use_of
 from agent.model import Address, Decision, Origin, Process, Protocol, Reason, Verdict, to_address
 from agent.policy.terms.hashing import UNTRUSTED_NAME, path_hash
 from tests.unit.kernel.memory_map import MemoryMap
@@ -193,7 +193,7 @@ def raw_flow(origin: Origin, **fields: object) -> abi.Flow:
 @pytest.mark.parametrize("origin", [Origin.LOOPBACK, Origin.CONTAINER])
 def test_a_local_consumers_row_is_keyed_by_its_own_socket(origin: Origin, names: Names) -> None:
     raw = raw_flow(origin, consumer=abi.Identity(pid=5, netns=8), state=abi.FlowState.OPEN)
-    flow = flow_of(77, raw, names)
+    flow = flow_of(77, raw, ProcessesAsStored(names))
     assert (flow.consumer_address, flow.consumer_port) == (HERE, 40000)
     assert (flow.address, flow.port) == (THERE, 5432)
     assert flow.consumer is not None
@@ -203,7 +203,7 @@ def test_a_local_consumers_row_is_keyed_by_its_own_socket(origin: Origin, names:
 
 
 def test_a_remote_consumers_row_is_keyed_by_the_servers_socket(names: Names) -> None:
-    flow = flow_of(77, raw_flow(Origin.REMOTE, consumer=abi.Identity(netns=8)), names)
+    flow = flow_of(77, raw_flow(Origin.REMOTE, consumer=abi.Identity(netns=8)), ProcessesAsStored(names))
     assert (flow.consumer_address, flow.consumer_port) == (THERE, 5432)
     assert (flow.address, flow.port) == (HERE, 40000)
     assert flow.consumer is None
@@ -212,14 +212,14 @@ def test_a_remote_consumers_row_is_keyed_by_the_servers_socket(names: Names) -> 
 
 @pytest.mark.parametrize("state", [abi.FlowState.ATTEMPT, abi.FlowState.SYN])
 def test_an_attempt_is_not_established(state: abi.FlowState, names: Names) -> None:
-    assert not flow_of(1, raw_flow(Origin.LOOPBACK, state=state), names).established
+    assert not flow_of(1, raw_flow(Origin.LOOPBACK, state=state), ProcessesAsStored(names)).established
 
 
 def test_the_acceptor_is_named_once_it_is_known(names: Names) -> None:
     exe = names.note("/usr/sbin/server")
-    assert flow_of(1, raw_flow(Origin.REMOTE), names).acceptor is None
+    assert flow_of(1, raw_flow(Origin.REMOTE), ProcessesAsStored(names)).acceptor is None
     raw = raw_flow(Origin.REMOTE, acceptor_pid=9, acceptor_start_ns=10, acceptor_exe=exe)
-    accepted = flow_of(1, raw, names).acceptor
+    accepted = flow_of(1, raw, ProcessesAsStored(names)).acceptor
     assert accepted == Process(pid=9, start_boot_ns=10, exe="/usr/sbin/server")
 
 
