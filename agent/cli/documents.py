@@ -46,15 +46,17 @@ class Documents:
     def compiled(
         self, policy: Policy, facts: HostFacts, files: Sequence[Path], now: datetime
     ) -> tuple[Policy, Compiled, list[Finding]]:
-        """The policy with the documents, compiled, and findings about documents that do not hold. `files`:
-        the policy files that were given, if any. `now`: when no document counts. Raises PolicyErrors."""
+        """The policy with the documents, compiled, and findings about folders, keys and documents that do not
+        hold. `files`: the policy files that were given, if any. `now`: when no document counts.
+
+        Raises PolicyErrors."""
         if not self._count_for(files):
             return policy, compile_policy(policy, facts, Ids(), now), []
         with self._joiner() as joiner:
-            _warn(joiner.licenses.no_verdict)  # the policy's warnings have all that is wrong with folders
+            _warn(joiner.licenses.no_verdict)  # the findings have all that is wrong with folders
             joined, compiled, _ = joiner.compiled(policy, facts, Ids())
             assert joined is not None
-            return joined, compiled, list(self._findings(joiner.licenses.reports))
+            return joined, compiled, [*joiner.licenses.findings, *self._findings(joiner.licenses.reports)]
 
     def joined(self, policy: Policy, facts: HostFacts, files: Sequence[Path]) -> Policy:
         """As `compiled`, the policy alone."""

@@ -203,11 +203,11 @@ def test_an_unsigned_twin_does_not_hide_the_list_in_force(host: Host) -> None:
     ]  # fmt: skip
 
 
-def test_of_several_lists_of_an_issuer_the_latest_update_counts(host: Host) -> None:
+def test_of_several_lists_of_an_issuer_the_earliest_update_counts(host: Host) -> None:
     first, second = host.vendor.keys
     host.revoke("r.json", first)
     host.revoke("s.json", second, next_update="2026-08-01T00:00:00Z")
-    assert host.load().next_updates() == {"Acme": datetime.fromisoformat("2026-08-01T00:00:00Z")}
+    assert host.load().next_updates() == {"Acme": datetime.fromisoformat("2026-07-01T00:00:00Z")}
 
 
 def test_warnings_name_what_ended_and_what_is_wrong_with_the_folders(host: Host) -> None:
