@@ -278,11 +278,16 @@ def test_an_attempt_is_told_why_a_document_grants_nothing_and_not_its_name(
     shared_lab: Lab, agent: RunningAgent, reason: str
 ) -> None:
     seen = len(agent.events())
+
+    def refusal() -> dict[str, Any] | None:
+        now = agent.events("violation")
+        return next((one for one in now if one["reason"] == reason), None)
+
     put(agent, "x.json", nobodys(reason, f"forged-{MARK}"))
     becomes(shared_lab, agent, reason)
     assert attempt(shared_lab, agent, uid=1002) == "unlicensed_principal"
+    refused = wait_for(refusal, "the refusal is told")
     events = agent.events()[seen:]
-    refused = next(one for one in events if one["type"] == "violation" and one["reason"] == reason)
     assert (refused["enforced"], refused["consumer"]["uid"]) == (True, 1001)
     assert not {"license", "entitlement", "principal"} & {key for key, value in refused.items() if value}
     told = [{**one, "message": ""} for one in events]

@@ -318,7 +318,7 @@ def _start_unready(lab: Lab, agent: RunningAgent) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    wait_for(lambda: _answers(agent), "it answers")
+    wait_for(lambda: _answers(agent), "it answers", timeout_s=60)
 
 
 def _answers(agent: RunningAgent) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -217,11 +218,17 @@ def test_a_licensed_file_that_is_moved_away_loses_its_right(shared_lab: Lab, age
     assert decision(shared_lab, agent, moved) == "denied"
 
 
-def test_a_symlink_in_a_licensed_directory_gives_no_right(shared_lab: Lab, agent: RunningAgent) -> None:
+def test_a_users_symlink_in_a_licensed_directory_gives_no_right(
+    shared_lab: Lab, agent: RunningAgent
+) -> None:
+    """One of root's would, within 2 s: who made it is who licensed what it leads to."""
     target = shared_lab.executable("elsewhere/tool")
+    made = shared_lab.directory / "link"
+    made.symlink_to(target)
+    os.lchown(made, 1499, 1499)
     link = shared_lab.directory / "dir" / "link"
     link.parent.mkdir(exist_ok=True)
-    link.symlink_to(target)
+    made.rename(link)
     assert decision(shared_lab, agent, Case("exe-directory", False, "a link", program="dir/link")) == "denied"
 
 
