@@ -45,18 +45,6 @@ class MapUse:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessUse:
-    """What the agent's own process uses."""
-
-    cpu_s: float = 0.0
-    virtual_bytes: int = 0
-    resident_bytes: int = 0
-    started_unix_s: float = 0.0
-    descriptors: int = 0
-    most_descriptors: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class ModeOverride:
     """A mode set at run time that is in force."""
 
@@ -113,7 +101,6 @@ class Snapshot:
     programs: Mapping[str, ProgramCost] = field(default_factory=dict)
     troubles: Mapping[str, str] = field(default_factory=dict)
     """By cause of TROUBLES: what is wrong; an empty text: nothing."""
-    process: ProcessUse = ProcessUse()
     hooks: Mapping[str, str] = field(default_factory=dict)
     """By hook: the attach method (rung), e.g. {"accept": "socket-io", "connect": "cgroup-link"}."""
 

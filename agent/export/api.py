@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from agent.export.agent_port import Agent, JudgedListener
 from agent.export.events import TYPES, Event, now_text, process_fields
-from agent.export.families import chosen_type, written
+from agent.export.families import encoder, written
 from agent.export.flow_texts import FlowTexts
 from agent.export.hosts import Hosts
 from agent.export.http import JsonAnswer, Reader, SharedReader, application
@@ -70,11 +70,11 @@ def _metrics(agent: Agent, hosts: Hosts) -> Handler:
     async def handler(request: Request) -> Response:
         if refusal := hosts.refusal(request):
             return refusal
-        content_type = chosen_type(request.headers.get("accept", ""))
+        encode, content_type = encoder(request.headers.get("accept", ""))
         compressed = _accepts_gzip(request.headers.get("accept-encoding", ""))
 
         def scrape() -> bytes:
-            pieces = written(metrics.families(), content_type)
+            pieces = written(metrics.families(), encode)
             return b"".join(_compressed(pieces) if compressed else pieces)
 
         headers = {"content-encoding": "gzip"} if compressed else {}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from agent.export.families import Family, gauge, labels_of
+from agent.export.families import Family, gauge
 from agent.export.licenses import License, Licenses
 from agent.export.sanitize import printable
 from agent.license.report import State
@@ -25,14 +25,14 @@ def licenses(found: Licenses, time_offset_s: float) -> Iterator[Family]:
         "Files of paths.licenses by state; those that nobody signed have no other metric.",
     )
     for state in State:
-        documents.add(labels_of(state=state.value), found.files.get(state, 0))
+        documents.add({"state": state.value}, found.files.get(state, 0))
     yield documents
     yield _next_updates(found)
     offset = gauge(
         "licet_license_time_offset_seconds",
         "Wall clock minus license time, by which licenses expire; negative: the wall clock was set back.",
     )
-    offset.add("", time_offset_s)
+    offset.add({}, time_offset_s)
     yield offset
 
 
@@ -47,7 +47,7 @@ def _of_each(named: dict[str, License]) -> Iterator[Family]:
     )
     valid = gauge("licet_license_valid", "1 while the license is in force, grace included.")
     for name, one in named.items():
-        labels = labels_of(license=name)
+        labels = {"license": name}
         expiry.add(labels, _unix_s(one.times.expires_at))
         termination.add(labels, _unix_s(one.times.terminates_at))
         valid.add(labels, int(one.in_force))
@@ -66,9 +66,9 @@ def _of_documents(signed: list[License], renewals: Mapping[str, datetime]) -> It
         "When a signed document that waits for its start renews the license, in Unix time; +Inf: none waits.",
     )
     for one in signed:
-        labels = labels_of(license=one.id)
+        labels = {"license": one.id}
         for each in State:
-            state.add(f"{labels},{labels_of(state=each.value)}", int(one.state is each))
+            state.add(labels | {"state": each.value}, int(one.state is each))
         serial.add(labels, one.serial or 0)
         copy.add(labels, int(one.is_copy and one.in_force and not one.waits_for_file))
         renewal.add(labels, _unix_s(renewals.get(one.id)))
@@ -85,7 +85,7 @@ def _next_updates(found: Licenses) -> Family:
     for issuer, at in soonest[:MOST_ISSUERS]:
         times.setdefault(printable(issuer), at)
     for label, at in times.items():
-        family.add(labels_of(issuer=label), at.timestamp())
+        family.add({"issuer": label}, at.timestamp())
     return family
 
 

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from prometheus_client import ProcessCollector
+
 from agent.abi import GATES
 from agent.export.agent_port import TROUBLES, Agent, Snapshot
-from agent.export.families import Family, counter, gauge, labels_of, of
+from agent.export.families import Collector, Family, counter, gauge, of
 from agent.export.license_metrics import licenses
 from agent.export.policy_metrics import modes, policy
-from agent.export.process_metrics import process
 from agent.export.sanitize import printable
 from agent.model import Decision, ListenerState, Origin, Reason, Target
 
@@ -44,10 +45,12 @@ class Metrics:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._process = ProcessCollector(registry=None)
+        """process_*: what the agent itself uses."""
         self._listened: dict[tuple[str, ...], int] = {}
         """Series of listeners that have been above zero, which stay."""
 
-    def families(self) -> Iterator[Family]:
+    def families(self) -> Iterator[Collector]:
         snapshot = self._agent.snapshot()
         yield from _usage(snapshot)
         yield from _flows(snapshot)
@@ -57,7 +60,7 @@ class Metrics:
         yield from modes(snapshot)
         yield from policy(snapshot)
         yield from _self(snapshot)
-        yield from process(snapshot.process)
+        yield self._process
 
     def _listeners(self, snapshot: Snapshot) -> Family:
         family = gauge(
@@ -70,7 +73,7 @@ class Metrics:
         counts = dict.fromkeys(_listener_series(snapshot), 0) | self._listened | now
         self._listened |= now
         for (service, bind, state), count in counts.items():
-            family.add(labels_of(service=service, bind=bind, state=state), count)
+            family.add({"service": service, "bind": bind, "state": state}, count)
         return family
 
 
@@ -104,8 +107,8 @@ def _usage(snapshot: Snapshot) -> Iterator[Family]:
     )
     each = [(origin, decision) for origin in Origin for decision in Decision]
     for target, (origin, decision), count in _counts(snapshot, snapshot.connections, each):
-        more = labels_of(origin=origin.name.lower(), decision=decision.name.lower())
-        connections.add(f"{of(target)},{more}", count)
+        more = {"origin": origin.name.lower(), "decision": decision.name.lower()}
+        connections.add(of(target) | more, count)
     yield connections
     yield _unresolved(snapshot)
     yield _violations(snapshot)
@@ -118,14 +121,14 @@ def _usage(snapshot: Snapshot) -> Iterator[Family]:
     for (service, consumer), count in snapshot.violations_by_consumer.items():
         counts[service, printable(consumer)] += count
     for (service, consumer), count in counts.items():
-        by_consumer.add(labels_of(service=service, consumer=consumer), count)
+        by_consumer.add({"service": service, "consumer": consumer}, count)
     yield by_consumer
     unprotected = counter(
         "licet_unprotected_connections",
         "Connections to ports no service declares: outbound at connect(), inbound when established.",
     )
     for direction in ("outbound", "inbound"):
-        unprotected.add(labels_of(direction=direction), snapshot.unprotected.get(direction, 0))
+        unprotected.add({"direction": direction}, snapshot.unprotected.get(direction, 0))
     yield unprotected
 
 
@@ -137,7 +140,7 @@ def _unresolved(snapshot: Snapshot) -> Family:
     )
     each = ((Decision.ALLOWED,), (Decision.DENIED,))
     for target, (decision,), count in _counts(snapshot, snapshot.unresolved, each):
-        family.add(f"{of(target)},{labels_of(decision=decision.name.lower())}", count)
+        family.add(of(target) | {"decision": decision.name.lower()}, count)
     return family
 
 
@@ -157,7 +160,7 @@ def _violations(snapshot: Snapshot) -> Family:
                 counts.setdefault((target.service, target.port_class.value, reason), 0)
     counts.setdefault(("", "", ListenerState.UNDECLARED.value), 0)
     for (service, port_class, reason), n in sorted(counts.items()):
-        family.add(labels_of(service=service, port_class=port_class, reason=reason), n)
+        family.add({"service": service, "port_class": port_class, "reason": reason}, n)
     return family
 
 
@@ -167,7 +170,7 @@ def _refused(snapshot: Snapshot) -> Family:
         "Attempts refused by each gate; the socket gate, a backstop, may count an attempt more than once.",
     )
     for target, (gate,), count in _counts(snapshot, snapshot.refused, ((gate,) for gate in GATES)):
-        family.add(f"{of(target)},{labels_of(gate=gate)}", count)
+        family.add(of(target) | {"gate": gate}, count)
     return family
 
 
@@ -214,29 +217,29 @@ def _self(snapshot: Snapshot) -> Iterator[Family]:
         "Losses by cause: what could not be reported, named or followed; other counters stay exact.",
     )
     for cause, count in snapshot.events_lost.items():
-        lost.add(labels_of(cause=cause), count)
+        lost.add({"cause": cause}, count)
     yield lost
     entries = gauge("licet_map_entries", "Entries in a kernel map.")
     capacity = gauge("licet_map_capacity", "Entries a kernel map has room for.")
     for name, use in snapshot.maps.items():
-        entries.add(labels_of(map=name), use.entries)
-        capacity.add(labels_of(map=name), use.capacity)
+        entries.add({"map": name}, use.entries)
+        capacity.add({"map": name}, use.capacity)
     yield from (entries, capacity)
     if snapshot.programs:
         runs = counter("licet_bpf_program_runs", "Runs of a kernel program.")
         seconds = counter("licet_bpf_program_run_seconds", "Time spent in a kernel program.")
         for name, cost in snapshot.programs.items():
-            runs.add(labels_of(program=name), cost.runs)
-            seconds.add(labels_of(program=name), cost.run_ns / 1e9)
+            runs.add({"program": name}, cost.runs)
+            seconds.add({"program": name}, cost.run_ns / 1e9)
         yield from (runs, seconds)
     troubles = gauge("licet_trouble", "1 while something is wrong with the agent, by cause.")
     for cause in TROUBLES:
-        troubles.add(labels_of(cause=cause), int(bool(snapshot.troubles.get(cause))))
+        troubles.add({"cause": cause}, int(bool(snapshot.troubles.get(cause))))
     yield troubles
     hooks = gauge("licet_hook_info", "The attach method (rung) of each hook on this kernel.")
     for hook, rung in snapshot.hooks.items():
-        hooks.add(labels_of(hook=hook, rung=rung), 1)
+        hooks.add({"hook": hook, "rung": rung}, 1)
     yield hooks
     build = gauge("licet_build_info", "The version that runs.")
-    build.add(labels_of(version=snapshot.version), 1)
+    build.add({"version": snapshot.version}, 1)
     yield build

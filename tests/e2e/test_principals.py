@@ -218,9 +218,7 @@ def test_a_licensed_file_that_is_moved_away_loses_its_right(shared_lab: Lab, age
     assert decision(shared_lab, agent, moved) == "denied"
 
 
-def test_a_users_symlink_in_a_licensed_directory_gives_no_right(
-    shared_lab: Lab, agent: RunningAgent
-) -> None:
+def test_a_users_symlink_in_a_licensed_directory_gives_no_right(shared_lab: Lab, agent: RunningAgent) -> None:
     """One of root's would, within 2 s: who made it is who licensed what it leads to."""
     target = shared_lab.executable("elsewhere/tool")
     made = shared_lab.directory / "link"

@@ -16,7 +16,6 @@ from agent.daemon.licensing.time import LicenseTime
 from agent.daemon.policy_sync.keeper import PolicyKeeper
 from agent.daemon.policy_sync.modes_in_force import ModesInForce
 from agent.daemon.reporting.licenses import LicenseReports
-from agent.daemon.reporting.own_process import own_process
 from agent.daemon.reporting.troubles import Troubles
 from agent.daemon.tracking.consumers import OTHER
 from agent.daemon.tracking.datagram_rows import DatagramRows
@@ -90,7 +89,6 @@ class Snapshots:
             maps=self.maps(),
             programs=self._programs(),
             troubles=self.troubles.now(),
-            process=own_process(),
             hooks=self.manifest.hooks,
         )
 

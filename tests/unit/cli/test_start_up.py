@@ -15,7 +15,7 @@ with contextlib.suppress(SystemExit):
     main()
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
-HEAVY = {"rich", "starlette", "uvicorn", "httpx", "pyroute2", "bcc"}
+HEAVY = {"rich", "starlette", "uvicorn", "httpx", "pyroute2", "prometheus_client", "bcc"}
 
 
 def imported_by(*arguments: str) -> set[str]:

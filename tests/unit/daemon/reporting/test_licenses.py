@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.reporting.licenses import NOT_SIGNED, warnings_now
-from agent.export.families import TEXT, written
+from agent.export.families import encoder, written
 from agent.export.license_metrics import licenses
 from agent.export.license_text import license_line
 from agent.license.clock import Moment
@@ -88,7 +88,7 @@ def test_a_file_that_does_not_hold_is_told_beside_its_copy(host: Host) -> None:
 
 
 def copies_in_force(host: Host) -> float:
-    text = b"".join(written(licenses(host.reports.now(), 0), TEXT)).decode()
+    text = b"".join(written(licenses(host.reports.now(), 0), encoder("")[0])).decode()
     return total(parse_metrics(text), "licet_license_copy_in_force")
 
 
