@@ -129,7 +129,9 @@ def test_a_range_moves_under_load_and_each_attempt_is_judged_once(lab: Lab) -> N
         for load in loads:
             out, _ = load.communicate(timeout=120)
             assert json.loads(out)["errors"] == {}
-        (counted,) = connections(agent, "data").values()
+        counts = connections(agent, "data")
+        assert counts.keys() == {("loopback", "allowed")}, (counts, agent.events("violation"))
+        (counted,) = counts.values()
         wait_for(lambda: counted + unprotected(agent, "outbound") == 3 * count, "each is counted once")
         assert count < counted < 3 * count
         assert connections(agent, "low") == {}
