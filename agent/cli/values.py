@@ -37,6 +37,8 @@ def one_of(known: Collection[str]) -> Callable[[object], str]:
 def new_file(text: str) -> Path:
     """A file to write, or a folder that is there. Raises BadParameter."""
     path = Path(text)
+    if not text.isprintable():
+        raise typer.BadParameter(f"{text!r}: a name of printable characters is expected")
     if text.endswith("/") and not path.is_dir():
         raise typer.BadParameter(f"{text}: no such folder: make it, or leave out the / to name a file")
     return path
