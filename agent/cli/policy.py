@@ -149,11 +149,11 @@ def _run(policy: Policy, cases: CaseFile, now: JudgedAt) -> list[tuple[Case, Exp
     questions = [offline.with_groups(case.question) for case in cases.cases]
     asked = [case.at or cases.at for case in cases.cases]
     times = [JudgedAt(one) if one else now for one in asked]
-    benches = {at.wall_lead_ns: offline.answer_questions(policy, questions, at) for at in times}
+    benches = {at: offline.answer_questions(policy, questions, at) for at in dict.fromkeys(times)}
     results = []
     wrong: list[Finding] = []
     for number, (case, at) in enumerate(zip(cases.cases, times, strict=True)):
-        bench = benches[at.wall_lead_ns]
+        bench = benches[at]
         try:
             target = target_named(policy, case.target)
         except ValueError as error:
