@@ -47,7 +47,8 @@ class Documents:
         self, policy: Policy, facts: HostFacts, files: Sequence[Path], now: datetime
     ) -> tuple[Policy, Compiled, list[Finding]]:
         """The policy with the documents, compiled, and findings about folders, keys and documents that do not
-        hold. `files`: the policy files that were given, if any. `now`: when no document counts.
+        hold. `files`: the policy files that were given, if any. `now`: the time to judge at where no document
+        counts.
 
         Raises PolicyErrors."""
         if not self._count_for(files):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from itertools import islice
 from typing import Any
 
+from prometheus_client.exposition import gzip_accepted
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -71,7 +72,7 @@ def _metrics(agent: Agent, hosts: Hosts) -> Handler:
         if refusal := hosts.refusal(request):
             return refusal
         encode, content_type = encoder(request.headers.get("accept", ""))
-        compressed = _accepts_gzip(request.headers.get("accept-encoding", ""))
+        compressed = gzip_accepted(request.headers.get("accept-encoding", ""))
 
         def scrape() -> bytes:
             pieces = written(metrics.families(), encode)
@@ -81,10 +82,6 @@ def _metrics(agent: Agent, hosts: Hosts) -> Handler:
         return InPieces(await reader((content_type, compressed), scrape), bodies, content_type, headers)
 
     return handler
-
-
-def _accepts_gzip(accept_encoding: str) -> bool:
-    return any(one.split(";")[0].strip().lower() == "gzip" for one in accept_encoding.split(","))
 
 
 def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:

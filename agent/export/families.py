@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from prometheus_client import Metric
@@ -27,8 +27,9 @@ class Family:
         self.sample = f"{name}_total" if kind == "counter" else name
         self._metric = Metric(name, text, kind)
 
-    def add(self, labels: Mapping[str, str], value: float) -> None:
-        self._metric.add_sample(self.sample, dict(labels), value)
+    def add(self, labels: dict[str, str], value: float) -> None:
+        """`labels` are not copied: change them no more."""
+        self._metric.add_sample(self.sample, labels, value)
 
     def collect(self) -> Iterator[Metric]:
         yield self._metric

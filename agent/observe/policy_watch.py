@@ -18,7 +18,7 @@ from inotify_simple import INotify, flags
 
 from agent.system import files, ownership
 from agent.system.closing import Closing
-from agent.system.mount_ids import mount_id
+from agent.system.mount_ids import mount_or_none
 
 _EVENTS = (
     flags.CLOSE_WRITE  # not MODIFY: a half-written file is not a policy yet
@@ -147,7 +147,7 @@ class PolicyWatch(Closing):
         the mount of each directory, as files that vanish with a mount are not deleted."""
         places = [self._file, *self._files_of_directories()]
         digests = {path: _digest(path) for path in places}
-        on = [_mount(directory) for directory in self._directories]
+        on = [mount_or_none(directory) for directory in self._directories]
         return digests, ownership.doubts([*self._directories, *places]), on
 
 
@@ -165,13 +165,6 @@ def _identity(path: Path) -> Identity:
     except OSError:
         return None
     return about.st_dev, about.st_ino
-
-
-def _mount(path: Path) -> int | None:
-    try:
-        return mount_id(path)
-    except OSError:
-        return None
 
 
 def _nearest_directory(path: Path) -> Path:

@@ -20,6 +20,14 @@ def mount_id(path: Path) -> int:
     return next(int(line.removeprefix(_KEY)) for line in lines if line.startswith(_KEY))
 
 
+def mount_or_none(path: Path) -> int | None:
+    """The same, or None if nothing is there that can be opened."""
+    try:
+        return mount_id(path)
+    except OSError:
+        return None
+
+
 def is_mount(path: Path) -> bool:
     """True if another mount than that of the folder above is there. Raises OSError."""
     real = path.resolve()

@@ -17,17 +17,15 @@ from agent.cli.license.signing import (
     PassphraseFiles,
     PublicKey,
     SignWith,
-    check_signed,
     chosen_signers,
     refuse_if_not_allowed,
-    signed,
+    write_signed,
 )
 from agent.cli.license.templates import Given, filled_in, read_template
-from agent.cli.license.writing import ANOTHER_SERIAL, READABLE, place_of, refuse_existing, write_once
+from agent.cli.license.writing import ANOTHER_SERIAL, out_option, place_of, refuse_existing
 from agent.cli.output import print_facts
-from agent.cli.values import new_file, whole
+from agent.cli.values import whole
 from agent.license.fields import Mistake, instant
-from agent.license.keys import kid_of
 from agent.license.payload import license_payload
 from agent.license.values import LICENSE_TYPE, MOST_SERIAL, LicenseDocument
 from agent.model import show_time
@@ -69,12 +67,7 @@ def issue(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            parser=new_file,
-            metavar="PATH",
-            help="The file, or a folder; default: ID-SERIAL.json here.",
-        ),
+        out_option("The file, or a folder; default: ID-SERIAL.json here."),
     ] = None,
 ) -> None:
     """Sign a license. The vendor's side, offline: the operator puts the file into /etc/licet/licenses.
@@ -88,12 +81,8 @@ def issue(
     refuse_existing(file, remedy=ANOTHER_SERIAL)
     signers = chosen_signers(key or (), passphrase_file or (), sign_with, public_key)
     refuse_if_not_allowed(signers, document)
-    content = signed(signers, LICENSE_TYPE, license_payload(document))
-    write_once(file, content, READABLE)
-    check_signed(file.read_bytes(), signers)
-    facts = license_facts(document)
-    facts += [("signed by", f"{kid_of(one.public_key)} ({one.name})") for one in signers]
-    print_facts([*facts, ("file", str(file))], INDENT)
+    made = write_signed(file, signers, LICENSE_TYPE, license_payload(document))
+    print_facts(license_facts(document) + made, INDENT)
     given = {"--until": until is not None, "--grace": grace is not None}
     for note in _replaced(text, document, [option for option, is_given in given.items() if is_given]):
         typer.echo(f"licet: note: {note}", err=True)

@@ -13,9 +13,16 @@ import typer
 
 from agent import given
 from agent.cli.license import moments, passphrases
-from agent.cli.license.writing import READABLE, SECRET, place_of, plain_name, refuse_existing, write_once
+from agent.cli.license.writing import (
+    READABLE,
+    SECRET,
+    out_option,
+    place_of,
+    plain_name,
+    refuse_existing,
+    write_once,
+)
 from agent.cli.output import print_facts
-from agent.cli.values import new_file
 from agent.errors import LicetError
 from agent.license.curve import PUBLIC_KEY_BYTES
 from agent.license.keys import key_from, key_text, kid_of
@@ -62,12 +69,7 @@ def keygen(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            parser=new_file,
-            metavar="PATH",
-            help="File of the private key, or a folder; default: this folder.",
-        ),
+        out_option("File of the private key, or a folder; default: this folder."),
     ] = None,
     passphrase_file: Annotated[
         Path | None,

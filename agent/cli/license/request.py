@@ -13,10 +13,9 @@ import typer
 
 import agent
 from agent.cli.license.facts import INDENT, request_facts
-from agent.cli.license.writing import READABLE, place_of, plain_name, refuse_existing, write_once
+from agent.cli.license.writing import READABLE, out_option, place_of, plain_name, refuse_existing, write_once
 from agent.cli.output import print_facts
 from agent.cli.running import Config, settings_of
-from agent.cli.values import new_file
 from agent.config import Settings
 from agent.errors import LicetError
 from agent.license.envelope import read_envelope, write_envelope
@@ -44,12 +43,7 @@ def request(
     config: Config = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            parser=new_file,
-            metavar="PATH",
-            help="The file, or a folder; default: licet-request-HOST.json here.",
-        ),
+        out_option("The file, or a folder; default: licet-request-HOST.json here."),
     ] = None,
     new_host_key: Annotated[
         bool,

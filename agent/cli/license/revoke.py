@@ -19,21 +19,19 @@ from agent.cli.license.signing import (
     PublicKey,
     Signer,
     SignWith,
-    check_signed,
     chosen_signers,
     refuse_if_not_allowed,
-    signed,
+    write_signed,
 )
 from agent.cli.license.writing import (
     ANOTHER_SERIAL,
-    READABLE,
+    out_option,
     place_of,
     plain_name,
     refuse_existing,
-    write_once,
 )
 from agent.cli.output import print_facts
-from agent.cli.values import new_file, whole
+from agent.cli.values import whole
 from agent.license.keys import kid_of
 from agent.license.payload import revocations_from, revocations_payload
 from agent.license.values import MOST_SERIAL, REVOCATIONS_TYPE, Malformed, RevocationList
@@ -89,12 +87,7 @@ def revoke(
     public_key: PublicKey = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            parser=new_file,
-            metavar="PATH",
-            help="The file, or a folder; default: ISSUER-revocations-SERIAL.json here.",
-        ),
+        out_option("The file, or a folder; default: ISSUER-revocations-SERIAL.json here."),
     ] = None,
 ) -> None:
     """Sign a revocation list. The vendor's side, offline: operators put it beside their licenses.
@@ -119,12 +112,8 @@ def revoke(
     signers = chosen_signers(key or (), passphrase_file or (), sign_with, public_key)
     refuse_if_not_allowed(signers, revocations)
     _refuse_own_key(signers, revocations)
-    content = signed(signers, REVOCATIONS_TYPE, revocations_payload(revocations))
-    write_once(file, content, READABLE)
-    check_signed(file.read_bytes(), signers)
-    facts = revocation_facts(revocations)
-    facts += [("signed by", f"{kid_of(one.public_key)} ({one.name})") for one in signers]
-    print_facts([*facts, ("file", str(file))], INDENT)
+    made = write_signed(file, signers, REVOCATIONS_TYPE, revocations_payload(revocations))
+    print_facts(revocation_facts(revocations) + made, INDENT)
     if earlier and (warning := earlier.warning(signers)):
         typer.echo(f"licet: warning: {warning}", err=True)
     if not earlier and revocations.serial > 1:

@@ -14,6 +14,8 @@ import typer
 from agent import given
 from agent.cli.license import passphrases
 from agent.cli.license.external_signer import external_signer
+from agent.cli.license.facts import Facts
+from agent.cli.license.writing import READABLE, write_once
 from agent.errors import EXIT_NO, LicetError
 from agent.license.envelope import read_envelope, write_envelope
 from agent.license.keys import kid_of
@@ -169,6 +171,14 @@ def pinned_key(file: Path) -> PinnedKey:
     except OSError as error:
         raise LicetError(f"{file}: the key cannot be read: {error.strerror}") from error
     return read_key(content, str(file))
+
+
+def write_signed(file: Path, signers: Sequence[Signer], payload_type: str, payload: bytes) -> Facts:
+    """Write the document signed by each of them, and say so. Raises LicetError."""
+    write_once(file, signed(signers, payload_type, payload), READABLE)
+    check_signed(file.read_bytes(), signers)
+    by = [("signed by", f"{kid_of(one.public_key)} ({one.name})") for one in signers]
+    return [*by, ("file", str(file))]
 
 
 def signed(signers: Sequence[Signer], payload_type: str, payload: bytes) -> bytes:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import re
 from pathlib import Path
+from typing import Any
 
+import typer
+
+from agent.cli.values import new_file
 from agent.errors import LicetError
 from agent.system import files
 
 READABLE, SECRET = 0o644, 0o600
 ANOTHER = "choose another --out"
 ANOTHER_SERIAL = "for a new one give a higher --serial; for the same again choose another --out"
+
+
+def out_option(text: str) -> Any:
+    """The option --out. `text`: its help."""
+    return typer.Option("--out", parser=new_file, metavar="PATH", help=text)
 
 
 def place_of(chosen: Path | None, name: str) -> Path:

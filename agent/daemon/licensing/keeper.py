@@ -240,8 +240,8 @@ def _replaces(file: DocumentReport, copy: DocumentReport) -> bool:
 
 
 def _is_same_license(a: DocumentReport, b: DocumentReport) -> bool:
-    documents = a.document, b.document
-    return len({one.id for one in documents if isinstance(one, LicenseDocument)}) == 1
+    one, other = a.document, b.document
+    return isinstance(one, LicenseDocument) and isinstance(other, LicenseDocument) and one.id == other.id
 
 
 def _license_report(name: str, opened: Opened, judge: Judge, *, is_copy: bool = False) -> DocumentReport:

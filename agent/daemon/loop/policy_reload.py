@@ -58,7 +58,7 @@ class PolicyReload:
     _waits: bool = False
     """A reload of changed files has not begun to read them. It covers all changes until then."""
     _is_untold: bool = False
-    """A policy is in force that no event has told of."""
+    """No event has reported the policy in force yet."""
     _allowance: Allowance = field(default_factory=_allowance)
 
     async def first(self, generation: int) -> None:

@@ -10,7 +10,7 @@ from agent.config import Paths
 from agent.errors import PolicyError, PolicyErrors
 from agent.policy.document.load import Loaded, Source, load_in_place
 from agent.state_files import State
-from agent.system.mount_ids import mount_id
+from agent.system.mount_ids import mount_or_none
 
 
 class PolicyFiles:
@@ -26,7 +26,7 @@ class PolicyFiles:
         """Sources of the last good policy, which counts as in force from now on; () if none is stored."""
         kept = self._state.kept_policy()
         self._last = tuple(source.file for source in kept)
-        self._mount = _mount(self._paths.policy_dir)
+        self._mount = mount_or_none(self._paths.policy_dir)
         return kept
 
     def read(self, now: datetime) -> Loaded | None:
@@ -41,7 +41,7 @@ class PolicyFiles:
         """Store `sources` as the last good policy."""
         if sources:
             self._last = tuple(source.file for source in sources)
-            self._mount = _mount(self._paths.policy_dir)
+            self._mount = mount_or_none(self._paths.policy_dir)
             self._state.keep_policy(sources)
 
     def _refuse_vanished(self, files: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ class PolicyFiles:
         elif str(main) in self._last and str(main) not in files:
             gone, reason = main, "the main file of the policy is gone"
         elif missing := [file for file in self._last if file not in files and Path(file).parent == folder]:
-            if self._mount == _mount(folder):
+            if self._mount == mount_or_none(folder):
                 return
             gone, reason = folder, f"the folder is another one or gone, and {missing[0]} with it"
         else:
@@ -61,11 +61,3 @@ class PolicyFiles:
         remedy = "the policy loaded before stays in force; to run without one, write `version: 1` there"
         error = PolicyError(path=str(gone), line=None, reason=reason, remedy=remedy)
         raise PolicyErrors([error], is_unread=True)
-
-
-def _mount(folder: Path) -> int | None:
-    """Id of the mount that `folder` is on, or None if it does not exist."""
-    try:
-        return mount_id(folder)
-    except OSError:
-        return None

@@ -12,7 +12,7 @@ from agent.export.licenses import License, Revocations
 from agent.license.clock import Moment
 from agent.license.report import State
 from agent.license.times import Edge, Notice
-from agent.model import show_time
+from agent.model import show_time, show_utc
 from agent.policy.validity import Term, Validity
 from agent.wording import counted
 
@@ -105,7 +105,7 @@ def _notice(notice: Notice) -> str:
         return f"expired {counted(notice.days, 'day')} ago"
     text = f"notice of {counted(notice.days, 'day')} before {notice.edge}"
     # the line itself has the time of the expiry
-    return f"{text} ({notice.at:%Y-%m-%d %H:%M} UTC)" if notice.edge is Edge.TERMINATION else text
+    return f"{text} ({show_utc(notice.at)})" if notice.edge is Edge.TERMINATION else text
 
 
 def _line(one: License, moment: Moment) -> str:

@@ -14,7 +14,7 @@ from agent.license.report import DocumentReport, RevocationsReport, Standing, St
 from agent.license.times import Times
 from agent.license.values import LicenseDocument, RevocationList
 from agent.policy import values
-from agent.policy.validity import Term, ended, terms_of
+from agent.policy.validity import IN_FORCE, Term, ended, terms_of, validity_of
 
 NOT_SIGNED = "it is not signed, and require_signed is set"
 
@@ -62,8 +62,8 @@ class _Listing:
     def licenses(self) -> Iterator[License]:
         unsigned = {one.id: one for one in self.in_force if one.document is None}
         signed = [one for one in self.in_force if _grants(one)]
-        documents = sorted((one for one in self.in_force if one.document), key=self._holds)
-        files = {one.id: one.place.file for one in documents if one.is_verified}
+        verified = [one for one in self.in_force if one.document and one.is_verified]
+        files = {one.id: one.place.file for one in sorted(verified, key=self._holds)}
         for license_ in self.sources.unsigned:
             yield self._unsigned(license_, unsigned.get(license_.id), files.get(license_.id, "with its id"))
         for report in self.sources.reports:
@@ -74,9 +74,7 @@ class _Listing:
                 )
 
     def _holds(self, document: values.License) -> bool:
-        window = document.window
-        times = Times(window.starts_at, window.expires_at, window.ends_at)
-        return document.state is None and times.state(self.moment) in HOLDS
+        return validity_of(document, self.moment) in IN_FORCE
 
     def _unsigned(self, license_: values.License, in_force: values.License | None, document: str) -> License:
         """A license of the policy. `document`: the file of the document that is used instead of it."""
